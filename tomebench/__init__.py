@@ -1,0 +1,21 @@
+"""tomebench: what token merging does to the speed and accuracy of a Vision Transformer."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["__version__", "apply", "load_results", "sweep"]
+
+if TYPE_CHECKING:
+    from tomebench.api import apply, load_results, sweep
+
+_API = "tomebench.api"
+
+
+def __getattr__(name: str) -> Any:
+    """Load the public functions on first use, so that ``import tomebench`` costs nothing."""
+    if name in __all__:
+        return getattr(import_module(_API), name)
+    raise AttributeError(f"module 'tomebench' has no attribute {name!r}")

@@ -1,0 +1,77 @@
+"""The exceptions tomebench raises on purpose, and the exit code each one carries.
+
+::
+
+    TomebenchError                 1   (never raised itself: an exit of 1 is a bug)
+    ├── InputError                 2   bad usage or input: what is wrong, and what to do
+    │   ├── SpecError                  an r, schedule or option value that cannot be read
+    │   ├── ConfigError                a YAML file or a combination of settings
+    │   ├── ModelError                 unknown model, or weights that cannot be loaded
+    │   │   └── UnsupportedModelError  a known model with a part that merging does not know
+    │   ├── DataError                  images, class folders, labels
+    │   ├── DeviceError                device or dtype this machine does not have
+    │   └── RunError                   the run folder: in use, or holding another configuration
+    ├── StorageError               5   the disk is full, read-only, or the store is damaged
+    └── Interrupted              130   stopped by the user; what was committed can be resumed
+
+A message is one line: first what is wrong, then what to do about it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+EXIT_FAILED_CELLS = 5
+"""Exit code of a sweep that finished although some cells failed."""
+
+
+class TomebenchError(Exception):
+    """Root of all deliberate errors; ``exit_code`` is what the command line returns."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class InputError(TomebenchError):
+    """The caller asked for something that cannot be done as asked."""
+
+    exit_code = 2
+
+
+class SpecError(InputError):
+    """A value such as ``--r`` or ``--schedule`` that cannot be read."""
+
+
+class ConfigError(InputError):
+    """A configuration file, or settings that contradict each other."""
+
+
+class ModelError(InputError):
+    """An unknown model, or a checkpoint that does not fit it."""
+
+
+class UnsupportedModelError(ModelError):
+    """A model with a part that token reduction does not know how to run."""
+
+
+class DataError(InputError):
+    """Images or labels that cannot be used as they are."""
+
+
+class DeviceError(InputError):
+    """A device or dtype that is not available here."""
+
+
+class RunError(InputError):
+    """A run folder that belongs to another configuration or another process."""
+
+
+class StorageError(TomebenchError):
+    """Results cannot be written or read back."""
+
+    exit_code = 5
+
+
+class Interrupted(TomebenchError):
+    """Stopped on request; everything committed so far is kept."""
+
+    exit_code = 130

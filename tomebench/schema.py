@@ -1,0 +1,298 @@
+"""What a sweep asks, measures and reports: plain data, no behaviour beyond reading and writing itself.
+
+``Cell`` is what was asked (frozen, hashable). ``Resolved`` is what the asking came to once the model was known.
+``Burst``, ``Round`` and ``Chunk`` are raw measurements, stored as they were taken. ``Row`` is one line of the
+result table, derived from the others; ``COLUMNS`` says what every field of a row means.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+SENTINEL = "sentinel"
+"""Name of the second r = 0 variant of a round: the A/A control."""
+UNWRAPPED = "unwrapped"
+"""Name of the variant that is the model as its library made it."""
+
+Status = Literal["ok", "failed", "nonfinite", "oom", "unconverged"]
+Scalar = str | int | float | bool
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text. NaN and infinity raise ValueError."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def fingerprint(value: Any) -> str:
+    """Sixteen hex digits that identify a JSON value."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing to measure: a model with one amount of token reduction, on one device."""
+
+    model: str  # timm id with tag, or the name of a preset
+    weights: str  # "random:<seed>", "pretrained" or "sha256:<digest of the checkpoint>"
+    img_size: int
+    method: str
+    options: tuple[tuple[str, Scalar], ...]  # sorted by name, e.g. (("prop_attn", True),)
+    schedule: str  # constant, decreasing, increasing, inflect:<x> or list:<r,r,...>
+    r: int  # tokens to remove per layer (for list: the mean, rounded)
+    batch_size: int
+    dtype: str  # fp32, tf32, bf16 or fp16
+    device: str  # cpu, cuda, cuda:1, ...
+    attention: str = "auto"
+    compile: bool = False
+    mode: str = "infer"
+
+    @property
+    def key(self) -> str:
+        """Identifies the cell in the store."""
+        return fingerprint(dataclasses.asdict(self))
+
+    @property
+    def is_baseline(self) -> bool:
+        """True for the cell that the others are compared with: r = 0 and nothing reduced."""
+        return self.r == 0 and not self.schedule.startswith("list:")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that :meth:`from_json` reads back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Cell:
+        """Inverse of :meth:`to_json`."""
+        return cls(**{**data, "options": tuple((k, v) for k, v in data["options"])})
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a cell came to once its model was known. Everything here is exact, nothing is measured."""
+
+    timm_id: str
+    r_layers: tuple[int, ...]  # tokens removed in each block, after clamping
+    tokens: tuple[int, ...]  # tokens after each block
+    tokens_in: int  # tokens before the first block, prefix included
+    clamped: bool  # the half-the-tokens cap changed r in some block
+    gmacs: float  # multiply-accumulates of the matmuls, 1e9
+    gmacs_unwrapped: float
+    gmacs_matching: float
+    params_m: float
+    attn_kernel: str
+    crop_pct: float
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that :meth:`from_json` reads back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Resolved:
+        """Inverse of :meth:`to_json`."""
+        tuples = ("r_layers", "tokens", "mean", "std")
+        return cls(**{**data, **{name: tuple(data[name]) for name in tuples}})
+
+
+@dataclass(frozen=True)
+class Burst:
+    """``steps`` forward passes of one variant, timed together between two synchronisations."""
+
+    variant: str  # a cell's key, SENTINEL or UNWRAPPED
+    steps: int
+    seconds: float
+
+    @property
+    def step_seconds(self) -> float:
+        """Seconds per forward pass of one batch."""
+        return self.seconds / self.steps
+
+
+@dataclass(frozen=True)
+class Round:
+    """One burst of every variant, in the order they ran."""
+
+    session: int
+    seed: int  # seed of the order
+    bursts: tuple[Burst, ...]
+
+
+@dataclass(frozen=True)
+class CellPredictions:
+    """What one cell said about the images of one chunk (arrays of length n_valid), or about all images seen."""
+
+    top1: npt.NDArray[np.uint16]  # predicted class
+    in_top5: npt.NDArray[np.bool_]  # the true class is among the five largest logits
+    ties: int = 0  # images whose largest logit is shared by two classes
+    nonfinite: int = 0  # images with a NaN or infinite logit
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One evaluated batch: images ``index * batch_size`` onwards, for every cell."""
+
+    index: int
+    predictions: Mapping[str, CellPredictions] = field(hash=False)  # by cell key
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """Which images were evaluated, in order. Enough to rebuild every table without the data."""
+
+    name: str
+    digest: str  # sha256 over names and labels, in order
+    labels: npt.NDArray[np.int64] = field(hash=False)  # [n]
+    num_classes: int
+    note: str | None = None  # e.g. "partial: 259 of 1000 classes, 300 images"
+
+
+@dataclass
+class Row:
+    """One line of the result table. ``None`` means "not measured"; zero is a number. See ``COLUMNS``."""
+
+    model: str
+    method: str
+    r: int
+    schedule: str
+    weights: str
+    img_size: int
+    options: str
+    batch_size: int
+    dtype: str
+    device: str
+    attention: str
+    compile: bool
+    mode: str
+    protocol: str
+    r_layers: tuple[int, ...]
+    tokens: tuple[int, ...]
+    tokens_out: int
+    clamped: bool
+    crop_pct: float
+    interpolation: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    attn_kernel: str
+    gmacs: float
+    mac_ratio: float
+    gmacs_matching: float
+    params_m: float
+    rounds: int = 0
+    step_ms: float | None = None
+    img_per_s: float | None = None
+    img_per_s_lo: float | None = None
+    img_per_s_hi: float | None = None
+    speedup_vs_r0: float | None = None
+    speedup_vs_r0_lo: float | None = None
+    speedup_vs_r0_hi: float | None = None
+    speedup_vs_unwrapped: float | None = None
+    speedup_vs_unwrapped_lo: float | None = None
+    speedup_vs_unwrapped_hi: float | None = None
+    efficiency: float | None = None
+    peak_mem_mib: float | None = None
+    dataset: str | None = None
+    dataset_digest: str | None = None
+    n_seen: int | None = None
+    top1_correct: int | None = None
+    top5_correct: int | None = None
+    ties: int | None = None
+    top1: float | None = None
+    top1_lo: float | None = None
+    top1_hi: float | None = None
+    delta_top1: float | None = None
+    delta_top1_lo: float | None = None
+    delta_top1_hi: float | None = None
+    mcnemar_p: float | None = None
+    testbed: str = ""
+    status: Status = "ok"
+    error: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """Everything a writer or a reader needs to know about one field of a row."""
+
+    name: str
+    dtype: Literal["str", "int", "float", "bool", "ints", "floats", "strs"]
+    unit: str | None  # img/s, ms, %, points, x, ...
+    better: Literal["higher", "lower"] | None  # direction of improvement, None where there is none
+    format: str  # format spec for people, e.g. ".2f"
+    doc: str
+
+
+def _column(
+    name: str, dtype: str, doc: str, unit: str | None = None, better: str | None = None, fmt: str = ""
+) -> Column:
+    return Column(name, dtype, unit, better, fmt, doc)  # type: ignore[arg-type]
+
+
+COLUMNS: tuple[Column, ...] = (
+    _column("model", "str", "timm id with tag, or the name of a preset"),
+    _column("method", "str", "token reduction method"),
+    _column("r", "int", "tokens to remove per layer, as asked", "tokens"),
+    _column("schedule", "str", "how r is spread over the layers"),
+    _column("tokens_out", "int", "tokens after the last block", "tokens"),
+    _column("gmacs", "float", "multiply-accumulates of the matmuls for one image", "GMAC", "lower", ".2f"),
+    _column("img_per_s", "float", "images per second: batch size over the median step time", "img/s", "higher", ".1f"),
+    _column("img_per_s_lo", "float", "lower end of its 95 % interval", "img/s", None, ".1f"),
+    _column("img_per_s_hi", "float", "upper end of its 95 % interval", "img/s", None, ".1f"),
+    _column("speedup_vs_r0", "float", "paired speed-up over the wrapped model at r = 0", "x", "higher", ".2f"),
+    _column("speedup_vs_r0_lo", "float", "lower end of its 95 % interval", "x", None, ".2f"),
+    _column("speedup_vs_r0_hi", "float", "upper end of its 95 % interval", "x", None, ".2f"),
+    _column("speedup_vs_unwrapped", "float", "paired speed-up over the unwrapped model", "x", "higher", ".2f"),
+    _column("speedup_vs_unwrapped_lo", "float", "lower end of its 95 % interval", "x", None, ".2f"),
+    _column("speedup_vs_unwrapped_hi", "float", "upper end of its 95 % interval", "x", None, ".2f"),
+    _column("mac_ratio", "float", "GMACs of the unwrapped model over GMACs of this row", "x", None, ".2f"),
+    _column("efficiency", "float", "speedup_vs_unwrapped over mac_ratio", None, "higher", ".2f"),
+    _column("top1", "float", "top-1 accuracy", "%", "higher", ".2f"),
+    _column("top1_lo", "float", "lower end of its 95 % Wilson interval", "%", None, ".2f"),
+    _column("top1_hi", "float", "upper end of its 95 % Wilson interval", "%", None, ".2f"),
+    _column("top1_correct", "int", "images whose largest logit is the true class", "images", "higher"),
+    _column("top5_correct", "int", "images whose true class is among the five largest logits", "images", "higher"),
+    _column("n_seen", "int", "images evaluated", "images"),
+    _column("ties", "int", "images whose largest logit is shared by two classes", "images"),
+    _column("delta_top1", "float", "top-1 minus top-1 at r = 0, same images", "points", "higher", "+.2f"),
+    _column("delta_top1_lo", "float", "lower end of its 95 % paired interval", "points", None, "+.2f"),
+    _column("delta_top1_hi", "float", "upper end of its 95 % paired interval", "points", None, "+.2f"),
+    _column("mcnemar_p", "float", "exact two-sided McNemar p-value against r = 0", None, None, ".2g"),
+    _column("peak_mem_mib", "float", "peak memory of a forward pass, weights included", "MiB", "lower", ".0f"),
+    _column("status", "str", "ok, failed, nonfinite, oom or unconverged"),
+    _column("warnings", "strs", "codes of what a reader should know about this row"),
+    _column("error", "str", "why the row is not ok"),
+    _column("step_ms", "float", "median time of one forward pass of one batch", "ms", "lower", ".2f"),
+    _column("rounds", "int", "timed rounds behind the speed columns", "rounds"),
+    _column("r_layers", "ints", "tokens removed in each block, after clamping", "tokens"),
+    _column("tokens", "ints", "tokens after each block", "tokens"),
+    _column("clamped", "bool", "the cap of half the tokens changed r in some block"),
+    _column("gmacs_matching", "float", "multiply-accumulates of the matching, not in gmacs", "GMAC", "lower", ".3f"),
+    _column("params_m", "float", "parameters, 1e6", "M", None, ".2f"),
+    _column("weights", "str", "random:<seed>, pretrained or sha256:<digest>"),
+    _column("img_size", "int", "input height and width", "px"),
+    _column("options", "str", "options of the method"),
+    _column("batch_size", "int", "images per forward pass", "images"),
+    _column("dtype", "str", "fp32, tf32, bf16 or fp16"),
+    _column("device", "str", "where it ran"),
+    _column("attention", "str", "attention kernel asked for"),
+    _column("attn_kernel", "str", "attention kernel that ran"),
+    _column("compile", "bool", "the model was compiled"),
+    _column("mode", "str", "infer or train"),
+    _column("crop_pct", "float", "input size over resized size", None, None, ".3f"),
+    _column("interpolation", "str", "resampling filter of the resize"),
+    _column("mean", "floats", "subtracted from each channel"),
+    _column("std", "floats", "divides each channel"),
+    _column("dataset", "str", "images evaluated, with what is partial about them"),
+    _column("dataset_digest", "str", "hash of the ordered list of images and labels"),
+    _column("protocol", "str", "hash of everything that can change the measurement"),
+    _column("testbed", "str", "device, threads and library versions"),
+)
