@@ -1,0 +1,1 @@
+"""Token reduction on tensors. Knows torch and nothing about any model library."""

@@ -1,0 +1,66 @@
+"""The reduction methods, by name. An entry is data; its code is imported when it is used."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import cast
+
+from torch import Tensor
+
+from tomebench.errors import SpecError
+from tomebench.reduction.plan import MergePlan
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may look at when it decides about one layer."""
+
+    x: Tensor  # tokens after the attention residual [B, N, C]
+    metric: Tensor  # keys averaged over heads [B, N, d]
+    size: Tensor | None  # original patches per token, float32 [B, N]; None is all ones
+    r: int  # tokens to remove, in [0, (N - prefix) // 2]
+    prefix: int
+    layer: int
+    depth: int
+
+
+Method = Callable[[Context], MergePlan]
+"""Decides which tokens go where in one layer: returns a plan that leaves N - ctx.r tokens."""
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """A line of ``tomebench list methods``."""
+
+    name: str
+    target: str  # "module:function"
+    doc: str
+
+
+METHODS: Mapping[str, MethodInfo] = {
+    info.name: info
+    for info in (
+        MethodInfo(
+            "tome",
+            "tomebench.reduction.tome:tome",
+            "Token Merging: bipartite soft matching on attention keys (Bolya et al., ICLR 2023)",
+        ),
+    )
+}
+
+
+def get_method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        SpecError: no such method; the message names the nearest one.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(METHODS)}"
+        raise SpecError(f"unknown method {name!r}; {hint}")
+    module, _, function = METHODS[name].target.partition(":")
+    return cast(Method, getattr(import_module(module), function))

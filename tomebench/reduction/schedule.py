@@ -1,0 +1,100 @@
+"""How many tokens each layer removes: from r and the shape of a schedule to the tokens left after every block.
+
+Source: ToMe (arXiv 2210.09461), section 3 and appendix on schedules; the linear family is the one of its
+released code: layer l removes ``int(lo + l * step)`` with ``lo = int(r * (1 - inflect))``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from tomebench.errors import SpecError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Shape of a schedule: linear with an inflection in [-1, 1], or an explicit r for every layer."""
+
+    inflect: float = 0.0
+    layers: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not -1 <= self.inflect <= 1:
+            raise SpecError(f"schedule: inflection {self.inflect:g} is outside [-1, 1]; -1 is decreasing, 1 increasing")
+        if self.layers is not None and (not self.layers or min(self.layers) < 0):
+            raise SpecError("schedule: a list needs one r >= 0 for every layer, such as list:8,8,4,0")
+
+    def r_layers(self, r: int, depth: int) -> tuple[int, ...]:
+        """Tokens to remove in each of ``depth`` layers, before the cap of half the tokens.
+
+        Args:
+            r: mean tokens per layer, >= 0; ignored by an explicit list.
+            depth: number of blocks, >= 1.
+
+        Raises:
+            SpecError: negative r, or a list whose length is not ``depth``.
+        """
+        if self.layers is not None:
+            if len(self.layers) != depth:
+                raise SpecError(f"schedule: the list has {len(self.layers)} values but the model has {depth} blocks")
+            return self.layers
+        if r < 0:
+            raise SpecError(f"r={r}: the number of tokens to remove cannot be negative")
+        if depth == 1:
+            return (r,)
+        # Exact rational arithmetic: in floats the last layer of an increasing schedule can come out one short.
+        lo = int(r * (1 - Fraction(str(self.inflect))))
+        return tuple((lo * (depth - 1) + layer * (2 * r - 2 * lo)) // (depth - 1) for layer in range(depth))
+
+
+CONSTANT = Schedule()
+_NAMED = {"constant": CONSTANT, "decreasing": Schedule(-1.0), "increasing": Schedule(1.0)}
+
+
+def parse_schedule(text: str) -> Schedule:
+    """Read ``constant``, ``decreasing``, ``increasing``, ``inflect:<x>`` or ``list:<r,r,...>``.
+
+    Raises:
+        SpecError: anything else.
+    """
+    if text in _NAMED:
+        return _NAMED[text]
+    kind, _, value = text.partition(":")
+    try:
+        if kind == "inflect":
+            return Schedule(inflect=float(value))
+        if kind == "list":
+            return Schedule(layers=tuple(int(v) for v in value.split(",")))
+    except ValueError:
+        pass
+    raise SpecError(
+        f"--schedule {text!r} cannot be read; use constant, decreasing, increasing, inflect:-0.5 or list:8,8,4,0"
+    )
+
+
+@dataclass(frozen=True)
+class TokenTrace:
+    """What a schedule comes to on a given number of tokens."""
+
+    r_layers: tuple[int, ...]  # tokens removed in each block
+    tokens: tuple[int, ...]  # tokens after each block
+    clamped: bool  # the cap changed r in some block
+
+
+def token_trace(r_layers: Sequence[int], tokens: int, prefix: int) -> TokenTrace:
+    """Apply the cap ``r_l <= (N - P) // 2`` block by block.
+
+    Args:
+        r_layers: tokens to remove in each block, as asked.
+        tokens: N, tokens before the first block, prefix included.
+        prefix: P, class, distillation and register tokens; they are never merged.
+    """
+    applied, counts = [], []
+    for r in r_layers:
+        r = min(r, max(tokens - prefix, 0) // 2)
+        tokens -= r
+        applied.append(r)
+        counts.append(tokens)
+    return TokenTrace(tuple(applied), tuple(counts), clamped=tuple(applied) != tuple(r_layers))
