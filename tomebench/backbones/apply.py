@@ -1,0 +1,69 @@
+"""Wrap a model: choose its backbone adapter, read the schedule, build the :class:`ReducedViT`."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+
+from torch import nn
+
+from tomebench.backbones.timm_vit import TimmViT
+from tomebench.errors import SpecError
+from tomebench.reduction.registry import get_method
+from tomebench.reduction.schedule import Schedule, parse_schedule
+from tomebench.reduction.vit import ReducedViT
+
+
+def apply(
+    model: nn.Module,
+    r: int | Sequence[int],
+    *,
+    schedule: str = "constant",
+    inflect: float | None = None,
+    prop_attn: bool = True,
+    method: str = "tome",
+) -> ReducedViT:
+    """Reduce tokens in every block of a Vision Transformer, without training.
+
+    Args:
+        model: a timm VisionTransformer. It is neither changed nor copied: the result shares its weights.
+        r: tokens to remove per layer, or a sequence with one value for each block. In every block at most half of the
+            tokens that are not prefix tokens can go.
+        schedule: constant, decreasing (from 2r to 0), increasing or inflect:<x>.
+        inflect: the schedule as a number in [-1, 1]: -1 is decreasing, 0 constant, 1 increasing.
+        prop_attn: proportional attention: let a merged token count as often as the patches it stands for. Turn it off
+            for MAE-type models that were not trained with merging.
+        method: see ``tomebench list methods``.
+
+    Returns:
+        A module that maps images to logits; its ``token_counts`` are the tokens left after each block.
+
+    Raises:
+        SpecError: r, schedule or method cannot be read or do not fit the model.
+        UnsupportedModelError: the model has a part that merging does not know.
+    """
+    backbone = TimmViT(model)
+    mean, layers = _read_r(r)
+    if layers is not None:
+        if schedule != "constant" or inflect is not None:
+            raise SpecError("a list of r is a schedule of its own; leave schedule and inflect out")
+        shape = Schedule(layers=layers)
+    elif inflect is not None:
+        if schedule != "constant":
+            raise SpecError(f"schedule {schedule!r} and inflect {inflect:g} contradict each other; give one of them")
+        shape = Schedule(inflect=inflect)
+    else:
+        shape = parse_schedule(schedule)
+        if shape.layers is not None:
+            raise SpecError(f"schedule {schedule!r} leaves nothing for r={r} to say; give the list itself as r")
+    return ReducedViT(backbone, get_method(method), shape.r_layers(mean, backbone.depth), prop_attn=prop_attn)
+
+
+def _read_r(r: int | Sequence[int]) -> tuple[int, tuple[int, ...] | None]:
+    """One r for the schedule to spread, or one r for each block; whole numbers of any library are taken."""
+    try:
+        if isinstance(r, Iterable):
+            return 0, tuple(operator.index(value) for value in r)
+        return operator.index(r), None
+    except TypeError:
+        raise SpecError(f"r is {r!r}; give a whole number such as 8, or a list with one for each block") from None

@@ -1,0 +1,267 @@
+"""timm's ``VisionTransformer`` made of its standard blocks.
+
+The adapter calls the model's own modules in the model's own order, so it keeps every feature they have (LayerScale,
+q/k norm, registers, gates, drop-path, ...), and r = 0 gives the same bits as the model itself. It knows each attribute
+of each part; a model with one it does not know is refused rather than run without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from timm.layers import Attention, AttentionPoolLatent
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from tomebench.backbones.macs import BlockMacs, MacTerms
+from tomebench.errors import UnsupportedModelError
+from tomebench.reduction.attention import attend, log_size_bias
+
+_MODEL_PARTS = {
+    *("patch_embed", "cls_token", "reg_token", "dist_token", "pos_embed", "pos_drop", "patch_drop", "norm_pre"),
+    *("blocks", "norm", "attn_pool", "fc_norm", "head_drop", "head", "head_dist"),
+}
+_BLOCK_PARTS = {"norm1", "attn", "ls1", "drop_path1", "norm2", "mlp", "ls2", "drop_path2"}
+_ATTENTION_PARTS = {
+    *("qkv", "q_norm", "k_norm", "attn_drop", "norm", "gate", "proj", "proj_drop"),
+    *("num_heads", "head_dim", "attn_dim", "scale", "fused_attn"),
+}
+_POOLS = ("", "token", "avg", "avgmax", "max", "map")
+
+
+class TimmViT:
+    """Adapter of one timm VisionTransformer (a :class:`tomebench.reduction.vit.Backbone`).
+
+    Args:
+        model: used as it is; nothing is stored on it.
+
+    Raises:
+        UnsupportedModelError: the model has a part that merging does not know; names its class and attribute.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        _refuse_unknown_parts(model)
+        # Any: torch types every attribute of a module as Tensor | Module.
+        self._model: Any = model
+        blocks: Any = model.blocks
+        self._blocks: tuple[Any, ...] = tuple(blocks)
+
+    @property
+    def model(self) -> nn.Module:
+        """The wrapped model."""
+        return self._model
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks."""
+        return len(self._blocks)
+
+    @property
+    def prefix(self) -> int:
+        """Class, distillation and register tokens at the front."""
+        return int(self._model.num_prefix_tokens)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens before the first block at the model's own image size, prefix included."""
+        patch_embed = self._model.patch_embed
+        height, width = patch_embed.dynamic_feat_size(patch_embed.img_size)  # unlike num_patches, knows about padding
+        return int(height) * int(width) + self.prefix
+
+    @property
+    def attention_kernel(self) -> str:
+        """The attention kernel that runs: sdpa (PyTorch's fused choice) or unfused."""
+        return "sdpa" if self._blocks[0].attn.fused_attn else "unfused"
+
+    def embed(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, N, C]."""
+        model = self._model
+        return model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images))))
+
+    def attention(self, layer: int, x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        """[B, N, C] -> (x plus its attention branch [B, N, C], keys [B, heads, N, d])."""
+        block = self._blocks[layer]
+        out, keys = _self_attention(block.attn, block.norm1(x), bias)
+        return x + block.drop_path1(block.ls1(out)), keys
+
+    def mlp(self, layer: int, x: Tensor) -> Tensor:
+        """[B, N, C] -> x plus its MLP branch."""
+        block = self._blocks[layer]
+        return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+
+    def head(self, x: Tensor, size: Tensor | None, prop_attn: bool) -> Tensor:
+        """[B, N, C] -> logits. Averages weigh tokens by size; attention pooling does when ``prop_attn`` is on."""
+        model = self._model
+        x = model.norm(x)
+        if size is None or isinstance(model, VisionTransformerDistilled):
+            return model.forward_head(x)
+        return model.head(model.head_drop(model.fc_norm(self._pool(x, size, prop_attn))))
+
+    def _pool(self, x: Tensor, size: Tensor, prop_attn: bool) -> Tensor:
+        model = self._model
+        first = 0 if model.pool_include_prefix else self.prefix
+        if model.attn_pool is not None:
+            bias = log_size_bias(size[:, first:], x.dtype) if prop_attn else None
+            return model.attn_pool(x[:, first:], attn_mask=bias)
+        if model.global_pool not in ("avg", "avgmax"):
+            return model.pool(x)
+        weight = size[:, first:, None]
+        mean = (x[:, first:] * weight).sum(dim=1) / weight.sum(dim=1)
+        mean = mean.to(x.dtype)
+        return 0.5 * (x[:, first:].amax(dim=1) + mean) if model.global_pool == "avgmax" else mean
+
+    @torch.no_grad()
+    def macs(self) -> MacTerms:
+        """Multiply-accumulates of the matmuls, split by what they scale with."""
+        model = self._model
+        pool_per_token, pool_fixed = 0, 0
+        if model.attn_pool is not None:
+            pool = model.attn_pool
+            pool_per_token = _linear(pool.kv) + 2 * pool.num_heads * pool.head_dim
+            pool_fixed = _linear(pool) - _linear(pool.kv)
+        prefix_not_pooled = 0 if model.pool_include_prefix else self.prefix
+        heads = [model.head, getattr(model, "head_dist", None)]
+        return MacTerms(
+            embed=_embedding_macs(model),
+            blocks=tuple(_block_macs(block) for block in self._blocks),
+            pool_per_token=pool_per_token,
+            head=pool_fixed - pool_per_token * prefix_not_pooled + sum(_linear(h) for h in heads if h is not None),
+        )
+
+
+def _self_attention(attn: Any, x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Run timm's ``Attention.forward`` with a bias on the keys, handing out the keys as well."""
+    batch, n, _ = x.shape
+    gate = getattr(attn, "gate", None)
+    gate = gate(x).sigmoid() if gate is not None else None
+    qkv = attn.qkv(x).reshape(batch, n, 3, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4)
+    q, k, v = qkv.unbind(0)
+    q, k = attn.q_norm(q), attn.k_norm(k)
+    out = attend(q, k, v, bias, dropout=attn.attn_drop.p if attn.training else 0.0, fused=attn.fused_attn)
+    out = attn.norm(out.transpose(1, 2).reshape(batch, n, attn.num_heads * attn.head_dim))
+    if gate is not None:
+        out = out * gate
+    return attn.proj_drop(attn.proj(out)), k
+
+
+def _refuse_unknown_parts(model: Any) -> None:
+    """Raise unless every part of the model is one the adapter runs."""
+    name = type(model).__name__
+    if type(model) not in (VisionTransformer, VisionTransformerDistilled):
+        raise _refusal(f"{name} {_what_is_new(model)}")
+    if unknown := _first_unknown([*_parts(model), *_replaced_methods(model)], _MODEL_PARTS):
+        raise _refusal(f"{name} has {unknown!r}")
+    if len(model.blocks) == 0:
+        raise _refusal(f"{name} has an empty 'blocks'")
+    _refuse_hooks(model)
+    for block in model.blocks:
+        if type(block) is not Block:
+            unknown = _first_unknown(_parts(block), _BLOCK_PARTS)
+            raise _refusal(f"{type(block).__name__} in 'blocks' of {name}" + (f" has {unknown!r}" if unknown else ""))
+        if unknown := _first_unknown(_parts(block, plain=True), _BLOCK_PARTS):
+            raise _refusal(f"Block has {unknown!r}")
+        _refuse_hooks(block)
+        attn = block.attn
+        if type(attn) is not Attention:
+            unknown = _first_unknown(_parts(attn), _ATTENTION_PARTS)
+            raise _refusal(f"{type(attn).__name__} in 'attn' of Block" + (f" has {unknown!r}" if unknown else ""))
+        if unknown := _first_unknown(_parts(attn, plain=True), _ATTENTION_PARTS):
+            raise _refusal(f"Attention has {unknown!r}")
+        if attn.scale != attn.head_dim**-0.5:
+            raise _refusal(f"Attention has a 'scale' of {attn.scale:g} instead of head_dim ** -0.5")
+        _refuse_hooks(attn)
+    if model.global_pool not in _POOLS:
+        raise _refusal(f"{name} has 'global_pool' {model.global_pool!r}")
+    if model.attn_pool is not None:
+        if type(model.attn_pool) is not AttentionPoolLatent:
+            raise _refusal(f"{type(model.attn_pool).__name__} in 'attn_pool' of {name}")
+        if model.attn_pool.pos_embed is not None:
+            raise _refusal("AttentionPoolLatent has 'pos_embed'")
+
+
+def _refuse_hooks(module: nn.Module) -> None:
+    """Raise if a module whose forward the adapter goes past has a forward hook, which would not run."""
+    if module._forward_hooks or module._forward_pre_hooks:
+        raise _refusal(f"{type(module).__name__} has a forward hook")
+
+
+def _what_is_new(model: nn.Module) -> str:
+    """The first part, from the outside in, that a VisionTransformer of standard blocks does not have."""
+    if unknown := _first_unknown(_parts(model), _MODEL_PARTS):
+        return f"has {unknown!r}"
+    blocks = getattr(model, "blocks", None)
+    if isinstance(blocks, (nn.Sequential, nn.ModuleList)) and len(blocks):
+        block = blocks[0]
+        if unknown := _first_unknown(_parts(block), _BLOCK_PARTS):
+            return f"has blocks with {unknown!r}"
+        attn = getattr(block, "attn", None)
+        if isinstance(attn, nn.Module) and (unknown := _first_unknown(_parts(attn), _ATTENTION_PARTS)):
+            return f"has attention with {unknown!r}"
+    return "has a 'forward' of its own"
+
+
+def _refusal(what: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{what}, which token merging does not know how to run; "
+        "use a timm VisionTransformer of standard blocks (see: tomebench list models)"
+    )
+
+
+def _replaced_methods(module: nn.Module) -> list[str]:
+    """Names of methods of the class that the instance has replaced."""
+    return [name for name in vars(module) if callable(getattr(type(module), name, None))]
+
+
+def _parts(module: nn.Module, *, plain: bool = False) -> list[str]:
+    """Names of the direct sub-modules, parameters and buffers, and with ``plain`` of the other public attributes."""
+    names = [name for name, _ in module.named_children()]
+    names += [name for name, _ in module.named_parameters(recurse=False)]
+    names += [name for name, _ in module.named_buffers(recurse=False)]
+    if plain:
+        names += [name for name in vars(module) if not name.startswith("_") and name != "training"]
+    return names
+
+
+def _first_unknown(names: Iterable[str], known: set[str]) -> str | None:
+    return next((name for name in names if name not in known), None)
+
+
+def _linear(module: nn.Module) -> int:
+    """Weights of all linear layers of a module: its MACs for one token."""
+    return sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
+
+
+def _block_macs(block: Any) -> BlockMacs:
+    attn = block.attn
+    return BlockMacs(
+        attention_per_token=_linear(attn),
+        attention_per_pair=2 * attn.num_heads * attn.head_dim,
+        mlp_per_token=_linear(block.mlp),
+        metric_dim=attn.head_dim,
+    )
+
+
+def _embedding_macs(model: Any) -> int:
+    """MACs of the patch embedding, from the shapes one empty image takes through it (convolutional stems included)."""
+    total = 0
+
+    def count(module: nn.Module, _inputs: object, output: Tensor) -> None:
+        nonlocal total
+        assert isinstance(module, nn.Conv2d)
+        total += module.weight.numel() * output.shape[-2] * output.shape[-1]
+
+    embed = model.patch_embed
+    hooks = [m.register_forward_hook(count) for m in embed.modules() if isinstance(m, nn.Conv2d)]
+    # Without storage: nothing is computed, and a batch norm in the stem keeps its running averages.
+    tensors = {name: t.to("meta") for name, t in [*embed.named_parameters(), *embed.named_buffers()]}
+    try:
+        dtype = next(embed.parameters()).dtype
+        image = torch.zeros(1, model.in_chans, *embed.img_size, dtype=dtype, device="meta")
+        torch.func.functional_call(embed, tensors, (image,))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total
