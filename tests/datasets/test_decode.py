@@ -1,0 +1,135 @@
+"""Images of every kind decode to RGB by content; damaged ones give one line that names the file and the reason."""
+
+import contextlib
+import io
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tomebench.datasets.decode import decode_rgb, printable, problem
+from tomebench.errors import DataError
+
+
+def picture(width=24, height=16, seed=0):
+    rng = np.random.Generator(np.random.PCG64(seed))
+    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def encoded(image, form="JPEG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def save(path, data):
+    path.write_bytes(data)
+    return str(path)
+
+
+def assert_refused(path, reason):
+    """Both looks at a file, the cheap and the full one, give this reason."""
+    found = problem(path)
+    assert found is not None
+    assert reason in found
+    with pytest.raises(DataError) as caught:
+        decode_rgb(path)
+    assert reason in str(caught.value)
+    assert path in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_assert_refused_can_fail(tmp_path):
+    good = save(tmp_path / "a.JPEG", encoded(picture()))
+    with pytest.raises(AssertionError):
+        assert_refused(good, "empty file")
+    empty = save(tmp_path / "b.JPEG", b"")
+    with pytest.raises(AssertionError):
+        assert_refused(empty, "no permission")
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
+def test_jpeg_modes_become_rgb(tmp_path, mode):
+    path = save(tmp_path / "a.JPEG", encoded(picture().convert(mode)))
+    assert problem(path) is None
+    image = decode_rgb(path)
+    assert (image.mode, image.size) == ("RGB", (24, 16))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_png_named_jpeg_is_read_by_content(tmp_path, mode):
+    original = picture().convert("RGB" if mode in "LA RGBA" else mode).convert(mode)
+    path = save(tmp_path / "a.JPEG", encoded(original, "PNG"))
+    assert problem(path) is None
+    assert np.array_equal(decode_rgb(path), original.convert("RGB"))
+
+
+def test_palette_with_transparent_colours_does_not_warn(tmp_path):
+    path = save(tmp_path / "a.png", encoded(picture().quantize(16), "PNG", transparency=bytes(range(16))))
+    assert decode_rgb(path).mode == "RGB"
+
+
+def test_exif_orientation_is_ignored(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by a quarter
+    plain, turned = (encoded(picture(), exif=e) for e in (Image.Exif(), exif))
+    assert plain != turned
+    first, second = (decode_rgb(save(tmp_path / f"{n}.JPEG", d)) for n, d in enumerate((plain, turned)))
+    assert np.array_equal(first, second)
+
+
+def test_one_pixel(tmp_path):
+    assert decode_rgb(save(tmp_path / "a.JPEG", encoded(picture(1, 1)))).size == (1, 1)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+@pytest.mark.parametrize("tenths", range(1, 10))
+def test_truncated(tmp_path, form, tenths):
+    data = encoded(picture(64, 64), form)
+    path = save(tmp_path / "a.JPEG", data[: len(data) * tenths // 10])
+    assert_refused(path, "")
+
+
+def test_reasons(tmp_path, monkeypatch):
+    assert_refused(save(tmp_path / "a.JPEG", b""), "empty file")
+    assert_refused(save(tmp_path / "b.JPEG", b"<!DOCTYPE html><html>not found</html>"), "not an image")
+    assert_refused(save(tmp_path / "c.JPEG", b"\xff\xd8\xff"), "not an image")
+    (tmp_path / "d.JPEG").symlink_to(tmp_path / "gone")
+    assert_refused(str(tmp_path / "d.JPEG"), "no such file")
+    bmp = save(tmp_path / "e.bmp", encoded(picture(), "BMP"))  # neither JPEG nor PNG: decoded by both looks
+    assert problem(bmp) is None
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert_refused(bmp, "more than 100 pixels")  # 384 pixels: an error of PIL
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    assert_refused(bmp, "more than 200 pixels")  # ... and a mere warning
+
+
+def test_no_permission(tmp_path, monkeypatch):
+    def refuse(*_args, **_options):
+        raise PermissionError(13, "Permission denied")
+
+    path = save(tmp_path / "a.JPEG", encoded(picture()))
+    monkeypatch.setattr("pathlib.Path.open", refuse)  # not chmod, which does not stop root
+    monkeypatch.setattr(Image, "open", refuse)
+    assert_refused(path, "no permission")
+
+
+def test_flipped_bytes_never_escape_as_another_error(tmp_path):
+    rng = np.random.Generator(np.random.PCG64(1))
+    for form in ("JPEG", "PNG"):
+        data = encoded(picture(), form)
+        for _ in range(150):
+            broken = bytearray(data)
+            for position in rng.integers(2, len(data), 3):
+                broken[position] ^= int(rng.integers(1, 256))
+            path = save(tmp_path / "a.JPEG", broken)
+            with contextlib.suppress(DataError):
+                assert decode_rgb(path).mode == "RGB"
+            problem(path)
+
+
+def test_printable():
+    assert printable("runs/[r=8]/ü x.JPEG") == "runs/[r=8]/ü x.JPEG"
+    assert printable("a\nb\x1b[31m\t") == r"a\nb\x1b[31m\t"
+    assert printable(os.fsdecode(b"caf\xe9.JPEG")) == r"caf\udce9.JPEG"

@@ -1,0 +1,133 @@
+"""Batches: fixed order and membership, padding, skipping, and the same bits and errors with and without workers."""
+
+import os
+import pickle
+import signal
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tomebench.datasets.images import ImageSet
+from tomebench.datasets.loader import MAX_WORKERS, batch_count, batches, default_workers
+from tomebench.errors import DataError
+from tomebench.schema import ImageList
+
+
+@dataclass(frozen=True)
+class Painter:
+    """Image i is one colour, which tells i; some indices misbehave. Picklable."""
+
+    broken: int = -1
+    deadly: int = -1
+    buggy: int = -1
+
+    def __call__(self, index):
+        if index == self.broken:
+            raise DataError("cannot read image n01440764/a.JPEG: empty file; replace it or take it out")
+        if index == self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if index == self.buggy:
+            raise RuntimeError("a bug")
+        return Image.new("RGB", (4, 2), (index % 256, index // 256, 7))
+
+
+def to_tensor(image):
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float()
+
+
+def image_set(n, painter=None):
+    return ImageSet(ImageList("made", "0", np.arange(n, dtype=np.int64) * 3, 10_000), painter or Painter())
+
+
+def read(n, batch_size, workers=0, skip=(), painter=None):
+    return list(batches(image_set(n, painter), to_tensor, batch_size, workers=workers, skip=skip))
+
+
+def indices(batch):
+    """Which images a batch holds, padding included."""
+    return (batch.images[:, 0, 0, 0] + 256 * batch.images[:, 1, 0, 0]).long().tolist()
+
+
+@given(st.integers(0, 40), st.integers(1, 12), st.data())
+def test_every_image_once_in_order(n, batch_size, data):
+    found = read(n, batch_size)
+    assert [b.index for b in found] == list(range(batch_count(n, batch_size)))
+    assert [i for b in found for i in indices(b)[: b.n_valid]] == list(range(n))
+    for batch in found:
+        assert batch.images.shape == (batch_size, 3, 2, 4)
+        assert batch.labels.tolist() == [3 * i for i in indices(batch)]
+        assert 1 <= batch.n_valid <= batch_size
+        assert set(indices(batch)[batch.n_valid :]) <= {n - 1}
+    skip = data.draw(st.sets(st.integers(0, 40)))
+    rest = read(n, batch_size, skip=skip)
+    assert [b.index for b in rest] == [b.index for b in found if b.index not in skip]
+    for batch in rest:
+        assert torch.equal(batch.images, found[batch.index].images)
+        assert batch.n_valid == found[batch.index].n_valid
+
+
+def test_skipped_images_are_not_opened():
+    assert [b.index for b in read(9, 3, skip={1}, painter=Painter(broken=4))] == [0, 2]
+    with pytest.raises(DataError):
+        read(9, 3, skip={2}, painter=Painter(broken=4))
+
+
+def test_workers_change_nothing():
+    torch.randn(300, 300) @ torch.randn(300, 300)  # this process has used torch's threads
+    here, there = read(23, 4, skip={2}), read(23, 4, workers=2, skip={2})
+    assert [b.index for b in there] == [0, 1, 3, 4, 5]
+    for a, b in zip(here, there, strict=True):
+        assert torch.equal(a.images, b.images)
+        assert torch.equal(a.labels, b.labels)
+        assert (a.index, a.n_valid) == (b.index, b.n_valid)
+
+
+def test_more_workers_than_batches_and_none_left():
+    assert [b.index for b in read(5, 3, workers=40, skip={0})] == [1]
+    assert read(5, 3, workers=2, skip={0, 1}) == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_image_is_named_in_one_line(workers):
+    stream = batches(image_set(12, Painter(broken=7)), to_tensor, 3, workers=workers)
+    assert [next(stream).index, next(stream).index] == [0, 1]
+    with pytest.raises(DataError) as caught:
+        next(stream)
+    assert str(caught.value) == "cannot read image n01440764/a.JPEG: empty file; replace it or take it out"
+
+
+def test_bug_in_a_worker_stays_a_bug():
+    with pytest.raises(RuntimeError, match="a bug"):
+        read(4, 2, workers=1, painter=Painter(buggy=3))
+
+
+@pytest.mark.parametrize("deadly", [0, 3])  # before its first batch, and while that is on its way
+def test_dead_worker(deadly):
+    with pytest.raises(DataError) as caught:
+        read(4, 2, workers=1, painter=Painter(deadly=deadly))
+    assert "a process that reads images died" in str(caught.value)
+    assert "use fewer --workers, or 0" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_stopping_early_is_clean():
+    stream = batches(image_set(40), to_tensor, 2, workers=2)
+    assert next(stream).index == 0
+    stream.close()
+
+
+def test_error_survives_the_way_back_from_a_worker():
+    error = pickle.loads(pickle.dumps(DataError("one line")))
+    assert (type(error), str(error)) == (DataError, "one line")
+
+
+def test_default_workers():
+    assert default_workers(300, 8) == 0
+    assert default_workers(50_000, 8) == 8
+    assert default_workers(50_000, 1.5) == default_workers(50_000, 0.5) == 1
+    assert default_workers(50_000, 200) == MAX_WORKERS
