@@ -1,0 +1,88 @@
+"""From a decoded image to a model's input: the resize, crop and normalisation that the weights were published with.
+
+The settings come from timm's rule and the pixels from timm's transform, so that accuracy compares with timm's tables.
+An override replaces a setting in the same structure, so a row always shows what was really used. The protocol of the
+ToMe paper (resize to 256/224 of the input size) is such an override: ``crop_pct = 224 / 256``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import timm.data
+from PIL import Image
+from torch import Tensor, nn
+
+from tomebench.errors import ConfigError, ModelError
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to an RGB image before the model sees it."""
+
+    input_size: tuple[int, int, int]  # channels, height, width
+    crop_pct: float  # input size over resized size, in (0, 1]
+    interpolation: str  # filter of the resize, one of INTERPOLATIONS
+    mean: tuple[float, ...]  # per channel, of pixels in [0, 1]
+    std: tuple[float, ...]
+    crop_mode: str = "center"  # timm's crop mode: center, squash or border
+
+    @classmethod
+    def from_model(
+        cls,
+        model: nn.Module,
+        img_size: int | None = None,
+        *,
+        crop_pct: float | None = None,
+        interpolation: str | None = None,
+    ) -> Preprocessing:
+        """The settings of a timm model, by ``timm.data.resolve_model_data_config``.
+
+        Args:
+            model: a timm model; one without ``pretrained_cfg`` gets timm's defaults.
+            img_size: height and width the model was made for; None: the size its weights were trained at. Where timm
+                has a test size of its own for the weights and this is it, its crop for that size is used, too.
+            crop_pct: overrides timm's, in (0, 1].
+            interpolation: overrides timm's, one of INTERPOLATIONS.
+
+        Raises:
+            ConfigError: an override that is out of range.
+            ModelError: the model does not take images of three channels.
+        """
+        if crop_pct is not None and not 0 < crop_pct <= 1:
+            raise ConfigError(f"crop_pct {crop_pct:g}: give a fraction of the resized image, above 0 and at most 1")
+        if interpolation is not None and interpolation not in INTERPOLATIONS:
+            raise ConfigError(f"interpolation {interpolation!r} is not known; use one of {', '.join(INTERPOLATIONS)}")
+        published = getattr(model, "pretrained_cfg", None) or {}
+        size = tuple(published.get("input_size", (3, 224, 224))) if img_size is None else (3, img_size, img_size)
+        if size[0] != 3:
+            raise ModelError(f"the model takes images of {size[0]} channels; only RGB models can be evaluated")
+        test_size = published.get("test_input_size")
+        config = timm.data.resolve_model_data_config(
+            model,
+            args={"input_size": size, "crop_pct": crop_pct, "interpolation": interpolation},
+            use_test_size=test_size is not None and tuple(test_size) == size,
+        )
+        return cls(
+            input_size=size,
+            crop_pct=float(config["crop_pct"]),
+            interpolation=str(config["interpolation"]),
+            mean=tuple(float(value) for value in config["mean"]),
+            std=tuple(float(value) for value in config["std"]),
+            crop_mode=str(config["crop_mode"]),
+        )
+
+    def transform(self) -> Callable[[Image.Image], Tensor]:
+        """RGB image to float32 tensor ``input_size``, normalised; timm's evaluation transform. Picklable."""
+        return timm.data.create_transform(
+            input_size=self.input_size,
+            is_training=False,
+            crop_pct=self.crop_pct,
+            crop_mode=self.crop_mode,
+            interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std,
+        )
