@@ -1,0 +1,30 @@
+"""The time estimate: arithmetic on MACs, and a probe that a real device answers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tomebench.measure.estimate import macs_per_second, sweep_seconds
+from tomebench.measure.speed import Budget
+
+BUDGET = Budget("test", min_rounds=7, half_width=0.02, cap_seconds=60)
+
+
+def test_steps_longer_than_a_burst_count_by_their_macs():
+    # 2 GMAC and 1 GMAC cells, sentinel and unwrapped at 2: 7e9 MACs an image, 4 images a step, 1e9 a second.
+    assert sweep_seconds([2.0, 1.0], 4, 0, 1e9, BUDGET, "cpu") == pytest.approx(7 * 4 * (3 + 7))
+
+
+def test_short_steps_count_as_a_burst_each():
+    assert sweep_seconds([1e-6, 1e-6], 1, 0, 1e12, BUDGET, "cpu") == pytest.approx(4 * 0.1 * 10)
+    assert sweep_seconds([1e-6, 1e-6], 1, 0, 1e12, BUDGET, "cuda") == pytest.approx(4 * 0.25 * 10)
+
+
+def test_images_are_run_once_through_every_cell():
+    without = sweep_seconds([2.0, 1.0], 4, 0, 1e9, BUDGET, "cpu")
+    assert sweep_seconds([2.0, 1.0], 4, 100, 1e9, BUDGET, "cpu") - without == pytest.approx(300)
+
+
+def test_the_probe_gives_a_plausible_rate():
+    assert 1e8 < macs_per_second(torch.device("cpu"), torch.float32) < 1e14

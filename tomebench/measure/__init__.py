@@ -1,0 +1,1 @@
+"""Measuring a model: clocks and bursts, speed, memory, accuracy, and what it was measured on."""

@@ -1,0 +1,131 @@
+"""Counting right answers: every cell sees the same decoded batch, every prediction is kept, sums are integers.
+
+Torch is imported where logits are handled and not before: tables are rebuilt from stored predictions without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from tomebench.errors import DataError
+from tomebench.schema import CellPredictions, Chunk, ImageList
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from tomebench.datasets.loader import Batch
+
+NO_PREDICTION = 65535
+"""Stored as the predicted class of an image with a NaN or infinite logit; no label has this value."""
+TOP = 5
+_IMAGENET_1K = 1000
+
+
+def predict(
+    models: Mapping[str, Callable[[Tensor], Tensor]],
+    batch: Batch,
+    device: torch.device | str,
+    dtype: torch.dtype | None = None,
+) -> Chunk:
+    """Run every cell on one batch.
+
+    Args:
+        models: cell key -> function from images [B, 3, H, W] to logits [B, classes] of any floating dtype.
+        batch: images and labels; only its first ``n_valid`` images count.
+        device: where the models run.
+        dtype: what the images are cast to; None leaves them fp32.
+
+    Returns:
+        Predictions of every cell: argmax of the fp32 logits, the lowest class among equals.
+    """
+    import torch
+
+    with torch.inference_mode():
+        images = batch.images.to(device, dtype, non_blocking=True)
+        labels = batch.labels[: batch.n_valid].to(device)
+        return Chunk(
+            batch.index, {key: _judge(model(images)[: batch.n_valid].float(), labels) for key, model in models.items()}
+        )
+
+
+def _judge(logits: Tensor, labels: Tensor) -> CellPredictions:
+    """Predictions from fp32 logits [n, classes] and labels int64 [n]."""
+    import torch
+
+    finite = logits.isfinite().all(dim=1)
+    # Position of the true class when sorted by (logit descending, class ascending). A sort or topk would leave the
+    # order of equal logits to the kernel.
+    true = logits.gather(1, labels[:, None])
+    earlier = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
+    rank = ((logits > true) | ((logits == true) & earlier)).sum(dim=1)
+    largest = logits.amax(dim=1, keepdim=True)
+    tied = (logits == largest).sum(dim=1) > 1
+    top1 = logits.argmax(dim=1).where(finite, NO_PREDICTION)
+    answers = torch.stack([top1, (rank < TOP) & finite, tied & finite, ~finite]).cpu().numpy()  # one transfer
+    return CellPredictions(
+        top1=answers[0].astype(np.uint16),
+        in_top5=answers[1].astype(np.bool_),
+        ties=int(answers[2].sum()),
+        nonfinite=int(answers[3].sum()),
+    )
+
+
+def counts(predictions: CellPredictions, labels: npt.NDArray[np.int64]) -> tuple[int, int]:
+    """Images whose top-1 is right, and images whose true class is in the top 5.
+
+    Args:
+        predictions: of n images.
+        labels: int64 [n], the true classes of the same images.
+    """
+    return int(_right(predictions, labels).sum()), int(predictions.in_top5.sum())
+
+
+def discordant(base: CellPredictions, other: CellPredictions, labels: npt.NDArray[np.int64]) -> tuple[int, int]:
+    """Images on which two cells differ: (b) only ``base`` is right, (c) only ``other`` is right.
+
+    Args:
+        base: predictions of the cell that is compared with.
+        other: predictions of the cell in question, for the same n images.
+        labels: int64 [n], their true classes.
+    """
+    base_right, other_right = _right(base, labels), _right(other, labels)
+    return int((base_right & ~other_right).sum()), int((other_right & ~base_right).sum())
+
+
+def require_matching_head(num_classes: int, images: ImageList) -> None:
+    """Refuse a model whose head has another number of classes than the data set.
+
+    Args:
+        num_classes: outputs of the model's head; 0 for a model without one.
+        images: the data set.
+
+    Raises:
+        DataError: they differ; says what would fit.
+    """
+    if num_classes == images.num_classes:
+        return
+    if num_classes == 0:
+        problem = "the model has no classifier"
+    else:
+        problem = f"the model has {_spaced(num_classes)} classes and {images.name} {_spaced(images.num_classes)}"
+    if images.num_classes == _IMAGENET_1K and num_classes > _IMAGENET_1K:
+        remedy = "use a tag ending in _ft_in1k"
+    else:
+        remedy = f"use weights trained for {_spaced(images.num_classes)} classes, or leave out --data"
+    raise DataError(f"{problem}: {remedy}")
+
+
+def _right(predictions: CellPredictions, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    if predictions.top1.shape != labels.shape:
+        raise ValueError(f"{len(predictions.top1)} predictions for {len(labels)} labels")
+    return predictions.top1 == labels
+
+
+def _spaced(number: int) -> str:
+    """``21 843``: groups of three digits, readable in every locale."""
+    return f"{number:,}".replace(",", " ")

@@ -1,0 +1,98 @@
+"""The only module that reads a clock: seconds of a burst of forward passes between two synchronisations."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import torch
+
+from tomebench.errors import DeviceError
+
+MIN_BURST: Mapping[str, float] = {"cuda": 0.25, "cpu": 0.1}
+"""Seconds that a burst lasts at least, by type of device: long enough that its two ends do not matter."""
+
+
+class Clock(Protocol):
+    """What measuring needs of time. Tests bring their own."""
+
+    @property
+    def min_burst(self) -> float:
+        """Seconds that a burst should last at least."""
+        ...
+
+    def burst(self, step: Callable[[], object], steps: int) -> float:
+        """Call ``step`` ``steps`` times; seconds from an idle device to an idle device."""
+        ...
+
+    def now(self) -> float:
+        """Seconds since some fixed moment, never going backwards; for budgets, not for results."""
+        ...
+
+
+class CpuClock:
+    """Wall time of work that is done when the call returns."""
+
+    min_burst = MIN_BURST["cpu"]
+
+    def burst(self, step: Callable[[], object], steps: int) -> float:
+        """See :class:`Clock`."""
+        start = time.perf_counter()
+        for _ in range(steps):
+            step()
+        return time.perf_counter() - start
+
+    def now(self) -> float:
+        """See :class:`Clock`."""
+        return time.perf_counter()
+
+
+class CudaClock:
+    """CUDA events around the burst on the current stream, checked against wall time.
+
+    Args:
+        device: the CUDA device that the steps run on.
+
+    Raises:
+        DeviceError: there is no such device.
+    """
+
+    min_burst = MIN_BURST["cuda"]
+
+    def __init__(self, device: torch.device) -> None:
+        count = torch.cuda.device_count()
+        if device.type != "cuda" or (device.index or 0) >= count:
+            raise DeviceError(f"device {device}: this machine has {count} CUDA devices; pass --device cpu or cuda:N")
+        self.device = device
+
+    def burst(self, step: Callable[[], object], steps: int) -> float:
+        """See :class:`Clock`."""
+        with torch.cuda.device(self.device):
+            start = torch.cuda.Event(enable_timing=True)
+            end = torch.cuda.Event(enable_timing=True)
+            torch.cuda.synchronize()
+            wall_start = time.perf_counter()
+            start.record()
+            for _ in range(steps):
+                step()
+            end.record()
+            torch.cuda.synchronize()
+            wall = time.perf_counter() - wall_start
+            on_device = start.elapsed_time(end) / 1e3
+        # Events leave out the host's waking up, but see the current stream only. Work that went elsewhere would look
+        # too fast, so wall time counts where the two are far apart.
+        return wall if wall > 2 * on_device + 0.01 else on_device
+
+    def now(self) -> float:
+        """See :class:`Clock`."""
+        return time.perf_counter()
+
+
+def clock_for(device: torch.device) -> Clock:
+    """The clock for work on a device. Raises DeviceError for a device that is neither CPU nor an existing CUDA one."""
+    if device.type == "cpu":
+        return CpuClock()
+    if device.type == "cuda":
+        return CudaClock(device)
+    raise DeviceError(f"device {device}: only cpu and cuda can be timed; pass --device cpu or cuda")

@@ -1,0 +1,53 @@
+"""How long a sweep will take, roughly: its MACs at the rate that a matmul of typical shape reaches on the device."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from tomebench.measure.clock import MIN_BURST
+from tomebench.measure.speed import WARM_UP_BURSTS, Budget
+
+_SHAPE = (1576, 768, 3072)  # 8 images of 197 tokens through the first MLP layer of a ViT-B
+_PROBE_SECONDS = 0.2
+
+
+def macs_per_second(device: torch.device, dtype: torch.dtype) -> float:
+    """Multiply-accumulates per second of a matmul; takes a fraction of a second."""
+    rows, inner, columns = _SHAPE
+    a = torch.randn(rows, inner, device=device, dtype=dtype)
+    b = torch.randn(inner, columns, device=device, dtype=dtype)
+    _wait(device, a @ b)
+    start, products = time.perf_counter(), 0
+    while (seconds := time.perf_counter() - start) < _PROBE_SECONDS:
+        _wait(device, a @ b)
+        products += 1
+    return products * rows * inner * columns / seconds
+
+
+def sweep_seconds(
+    gmacs: Sequence[float], batch_size: int, images: int, rate: float, budget: Budget, device_type: str
+) -> float:
+    """Seconds that warm-up, the least number of rounds and one pass over the images take.
+
+    A machine that is not quiet needs more rounds; decoding images is not counted.
+
+    Args:
+        gmacs: 1e9 multiply-accumulates per image of every cell, the baseline first.
+        batch_size: images per step.
+        images: images to evaluate, 0 for none.
+        rate: multiply-accumulates per second, see :func:`macs_per_second`.
+        budget: gives the number of rounds.
+        device_type: cpu or cuda; decides the least length of a burst.
+    """
+    timed = [*gmacs, gmacs[0], gmacs[0]]  # the sentinel and the unwrapped model
+    bursts = [max(g * 1e9 * batch_size / rate, MIN_BURST[device_type]) for g in timed]
+    return sum(bursts) * (WARM_UP_BURSTS + budget.min_rounds) + images * sum(gmacs) * 1e9 / rate
+
+
+def _wait(device: torch.device, result: torch.Tensor) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    del result

@@ -1,0 +1,57 @@
+"""Peak memory of one forward pass: the weights, and the most that is allocated at once on top of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch.autograd.profiler_util import MEMORY_EVENT_NAME
+from torch.profiler import ProfilerActivity, profile
+
+
+def peak_bytes(step: Callable[[], object], device: torch.device, params_bytes: int) -> int | None:
+    """Peak memory of one call of ``step``, in bytes: ``params_bytes`` plus the most it has allocated at one time.
+
+    What was allocated before the call, such as the input images, does not count, so that CPU and CUDA mean the same
+    and the number of input batches kept ready does not matter. ``step`` runs twice: the first call fills caches (and
+    raises whatever it raises, such as out of memory).
+
+    Returns:
+        Bytes; None on a device whose allocations cannot be watched.
+    """
+    step()
+    if device.type == "cuda":
+        return params_bytes + _cuda_peak(step, device)
+    if device.type == "cpu":
+        return params_bytes + _cpu_peak(step)
+    return None
+
+
+def _cuda_peak(step: Callable[[], object], device: torch.device) -> int:
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    step()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _cpu_peak(step: Callable[[], object]) -> int:
+    """Allocations and releases of PyTorch's CPU allocator, added up in the order of time."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
+        step()
+    # The profiler's own tables give most allocations to the operators that made them and lose their time; the raw
+    # events keep it.
+    autograd_profiler = profiler.profiler
+    assert autograd_profiler is not None
+    assert autograd_profiler.kineto_results is not None
+    changes = sorted(
+        (event.start_ns(), event.nbytes())
+        for event in autograd_profiler.kineto_results.events()
+        if event.name() == MEMORY_EVENT_NAME
+    )
+    current = peak = 0
+    for _, change in changes:
+        current += change
+        peak = max(peak, current)
+    return peak

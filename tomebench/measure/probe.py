@@ -1,0 +1,60 @@
+"""Finding the batch size: the largest power of two whose forward pass fits in memory."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping
+
+import torch
+
+from tomebench.errors import DeviceError
+
+# What allocators and libraries say inside a plain RuntimeError when memory runs out.
+_OOM_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+
+AUTO_BATCH_CAP: Mapping[str, int] = {"cpu": 32, "cuda": 256}
+"""Largest batch that "auto" tries, by kind of device: more images per step gain no throughput worth the memory."""
+
+
+def is_oom(exc: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on the host or on the device."""
+    if isinstance(exc, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(exc, RuntimeError) and any(text in str(exc).lower() for text in _OOM_TEXTS)
+
+
+def auto_batch_size(make_step: Callable[[int], Callable[[], object]], cap: int) -> int:
+    """Largest power of two, at most ``cap``, for which a step runs; tried from the top, halving.
+
+    Args:
+        make_step: batch size -> a callable that runs one batch of it, normally at r = 0, which needs most memory.
+        cap: >= 1.
+
+    Raises:
+        DeviceError: not even one image fits.
+        Exception: whatever else a step raises, at once; only running out of memory is tried again.
+    """
+    if cap < 1:
+        raise ValueError(f"cap must be at least 1, got {cap}")
+    size = 1 << (cap.bit_length() - 1)
+    while not _fits(make_step, size):
+        # Only here, outside the handler, are the frames that hold the failed attempt's tensors gone.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if size == 1:
+            raise DeviceError("out of memory with a single image; use a smaller model, image size or dtype")
+        size //= 2
+    return size
+
+
+def _fits(make_step: Callable[[int], Callable[[], object]], size: int) -> bool:
+    try:
+        make_step(size)()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    except (RuntimeError, MemoryError) as exc:
+        if not is_oom(exc):
+            raise
+        return False
+    return True

@@ -1,0 +1,248 @@
+"""Timing many variants of a model fairly: calibrated bursts, a warm-up, rounds in random order, and when to stop.
+
+A round times one burst of every variant in a random order, so that a machine that slows down slows all of them alike
+and the ratios within a round stay true. Nothing here knows a tensor library; a variant is a name and a callable.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tomebench import stats
+from tomebench.errors import DeviceError, Interrupted
+from tomebench.schema import SENTINEL, Burst, Round
+
+if TYPE_CHECKING:
+    from tomebench.measure.clock import Clock
+
+MAX_STEPS = 1_000_000
+"""Most steps in a burst; a step that needs more to last MIN_BURST does nothing, or the clock stands still."""
+WARM_UP_BURSTS = 3
+"""Bursts of every variant before round 1."""
+WINDOW = 5
+"""Bursts of the baseline in one window of the warm-up."""
+MAX_WINDOWS = 8
+"""Windows after which the warm-up gives up waiting for the baseline to settle."""
+MAX_SETTLE_SECONDS = 60.0
+"""Seconds after which no further window is started, once there are two."""
+SETTLED = 0.05
+"""Relative change of both quartiles under which two windows agree."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One thing to time. ``name`` is a cell's key, SENTINEL or UNWRAPPED; ``step`` runs one batch."""
+
+    name: str
+    step: Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to measure."""
+
+    name: str
+    min_rounds: int
+    half_width: float  # relative half-width of the speed-up interval to reach, a fraction
+    cap_seconds: float  # after this long no round beyond min_rounds is started
+
+
+BUDGETS: Mapping[str, Budget] = {
+    "quick": Budget("quick", 6, 0.02, 60),
+    "standard": Budget("standard", 10, 0.01, 15 * 60),
+    "publish": Budget("publish", 20, 0.005, 60 * 60),
+}
+"""The budgets a user can name."""
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """What the warm-up found."""
+
+    steps: Mapping[str, int]  # steps per burst, by variant name
+    settled: bool  # the last two windows of the baseline agree
+    windows: int  # windows it took
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Shortfall:
+    """How far a cell is from what its budget asks."""
+
+    half_width: float | None  # reached so far, a fraction; None under six rounds
+    rounds_needed: int  # more rounds to expect, >= 1
+
+
+def calibrate(clock: Clock, step: Callable[[], object], min_seconds: float) -> int:
+    """Steps per burst so that a burst lasts at least ``min_seconds``. The step must have run before (be warm).
+
+    Raises:
+        DeviceError: the clock does not advance, or the step does nothing.
+    """
+    steps = 1
+    while (seconds := _burst(clock, step, steps)) < min_seconds:
+        if steps == MAX_STEPS:
+            raise DeviceError(
+                f"{steps} steps took {seconds:.3g} s: the clock stands still or the step does nothing; check the device"
+            )
+        # A tenth more than needed, for the bursts that run a little faster; never tenfold at once, since a very
+        # short burst says little about a long one.
+        steps = min(math.ceil(1.1 * steps * min_seconds / seconds), 10 * steps, MAX_STEPS)
+    return steps
+
+
+def warm_up(
+    variants: Sequence[Variant], baseline: str, clock: Clock, *, should_stop: Callable[[], bool] = lambda: False
+) -> WarmUp:
+    """Run every variant warm and find its steps per burst, then wait until the baseline runs steadily.
+
+    Every variant gets at least three bursts; the sentinel is the baseline's twin and takes over its steps. Then
+    windows of five bursts of the baseline run until the quartiles of the last two differ by at most 5 %, for at most
+    eight windows or about a minute.
+
+    Raises:
+        DeviceError: from the clock.
+        Interrupted: ``should_stop()`` became true between two bursts.
+        KeyError: ``baseline`` is not among the variants.
+    """
+    start = clock.now()
+    step_of = {variant.name: variant.step for variant in variants}
+    baseline_step = step_of[baseline]
+    steps: dict[str, int] = {}
+    for name, step in step_of.items():
+        if name != SENTINEL:
+            steps[name] = _warm_one(clock, step, should_stop)
+    if SENTINEL in step_of:
+        steps[SENTINEL] = steps[baseline]
+
+    settle_start = clock.now()
+    windows: list[tuple[float, float]] = []
+    while not (settled := _agree(windows)) and len(windows) < MAX_WINDOWS:
+        if len(windows) >= 2 and clock.now() - settle_start >= MAX_SETTLE_SECONDS:
+            break
+        seconds = []
+        for _ in range(WINDOW):
+            _check(should_stop)
+            seconds.append(_burst(clock, baseline_step, steps[baseline]))
+        q1, q3 = np.quantile(seconds, [0.25, 0.75])
+        windows.append((float(q1), float(q3)))
+    return WarmUp(steps, settled, len(windows), clock.now() - start)
+
+
+def time_round(
+    variants: Sequence[Variant],
+    steps: Mapping[str, int],
+    clock: Clock,
+    *,
+    session: int,
+    seed: int,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Round:
+    """One burst of every variant, in the random order that ``seed`` gives.
+
+    Raises:
+        DeviceError: the clock returned zero, a negative number, NaN or infinity.
+        Interrupted: ``should_stop()`` became true between two bursts; the round is lost.
+    """
+    order = list(variants)
+    random.Random(seed).shuffle(order)
+    bursts = []
+    for variant in order:
+        _check(should_stop)
+        count = steps[variant.name]
+        bursts.append(Burst(variant.name, count, _burst(clock, variant.step, count)))
+    return Round(session, seed, tuple(bursts))
+
+
+def step_seconds(rounds: Sequence[Round], name: str) -> list[float]:
+    """Seconds per step of one variant in every round that has it."""
+    return [burst.step_seconds for round_ in rounds for burst in round_.bursts if burst.variant == name]
+
+
+def paired_seconds(rounds: Sequence[Round], base: str, other: str) -> tuple[list[float], list[float]]:
+    """Seconds per step of two variants in the rounds that have both."""
+    pairs = []
+    for round_ in rounds:
+        by_name = {burst.variant: burst.step_seconds for burst in round_.bursts}
+        if base in by_name and other in by_name:
+            pairs.append((by_name[base], by_name[other]))
+    return [first for first, _ in pairs], [second for _, second in pairs]
+
+
+def shortfall(rounds: Sequence[Round], baseline: str, keys: Sequence[str], budget: Budget) -> dict[str, Shortfall]:
+    """The cells that have too few rounds, or whose speed-up interval is still too wide; empty when all are done.
+
+    Args:
+        rounds: all rounds so far, of every session.
+        baseline: key of the r = 0 cell. It needs the rounds only, since its own speed-up is 1.
+        keys: cells to look at.
+        budget: what to reach.
+    """
+    return dict(_shortfalls(rounds, baseline, keys, budget))
+
+
+def next_round_needed(
+    rounds: Sequence[Round], baseline: str, keys: Sequence[str], budget: Budget, elapsed: float
+) -> bool:
+    """Whether to time another round.
+
+    Yes until every cell has ``budget.min_rounds``; then no if ``elapsed`` (seconds spent on rounds by this process)
+    has reached the cap; else yes while any interval is too wide.
+    """
+    if any(len(step_seconds(rounds, key)) < budget.min_rounds for key in keys):
+        return True
+    if elapsed >= budget.cap_seconds:
+        return False
+    return next(_shortfalls(rounds, baseline, keys, budget), None) is not None
+
+
+def _shortfalls(
+    rounds: Sequence[Round], baseline: str, keys: Sequence[str], budget: Budget
+) -> Iterator[tuple[str, Shortfall]]:
+    for key in keys:
+        base, other = paired_seconds(rounds, baseline, key)
+        missing = budget.min_rounds - len(other)
+        half_width = stats.speedup(base, other).half_width if other and key != baseline else None
+        wide = 0 if half_width is None else stats.rounds_needed(len(other), half_width, budget.half_width)
+        if missing > 0 or wide > 0:
+            yield key, Shortfall(half_width, max(missing, wide))
+
+
+def _warm_one(clock: Clock, step: Callable[[], object], should_stop: Callable[[], bool]) -> int:
+    """Steps per burst of one variant, after at least WARM_UP_BURSTS bursts."""
+    _check(should_stop)
+    _burst(clock, step, 1)  # the first pass allocates and tunes: its time says nothing
+    _check(should_stop)
+    steps = calibrate(clock, step, clock.min_burst)
+    for _ in range(WARM_UP_BURSTS - 2):
+        _check(should_stop)
+        seconds = _burst(clock, step, steps)
+    # A step that was still slow when it was calibrated would leave all its bursts too short.
+    return steps if seconds >= clock.min_burst else calibrate(clock, step, clock.min_burst)
+
+
+def _agree(windows: Sequence[tuple[float, float]]) -> bool:
+    """The quartiles (Q1, Q3) of the last two windows differ by at most SETTLED."""
+    if len(windows) < 2:
+        return False
+    return all(abs(new - old) <= SETTLED * old for old, new in zip(windows[-2], windows[-1], strict=True))
+
+
+def _burst(clock: Clock, step: Callable[[], object], steps: int) -> float:
+    seconds = clock.burst(step, steps)
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise DeviceError(
+            f"the clock says that {steps} steps took {seconds} s; check the machine's clock and its driver"
+        )
+    return seconds
+
+
+def _check(should_stop: Callable[[], bool]) -> None:
+    if should_stop():
+        raise Interrupted("stopped between two bursts; run the same command again to go on")

@@ -1,0 +1,128 @@
+"""The testbed: what a speed was measured on. What cannot be found out is "unavailable", never an error."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tomebench import schema
+
+if TYPE_CHECKING:
+    import torch
+
+UNAVAILABLE = "unavailable"
+
+_LIBRARIES = ("torch", "torchvision", "timm", "numpy")
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
+
+
+def describe(device: torch.device, threads: int) -> dict[str, Any]:
+    """Everything about this machine that a speed depends on, as a flat JSON object.
+
+    Args:
+        device: what the model runs on.
+        threads: intra-op threads in use.
+
+    Returns:
+        Text, integers and floats under: device, device_name, driver, cuda, cpu, usable_cpus, threads, platform, python,
+        torch, torchvision, timm, numpy, git. Never None.
+    """
+    import torch  # here, because tables are rebuilt from stored testbeds without it
+
+    cuda = device.type == "cuda" and torch.cuda.is_available()
+    cpu = cpu_model()
+    return {
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if cuda else cpu,
+        "driver": _nvidia_driver() if cuda else UNAVAILABLE,
+        "cuda": (torch.version.cuda if cuda else None) or UNAVAILABLE,
+        "cpu": cpu,
+        "usable_cpus": usable_cpus(),
+        "threads": threads,
+        "platform": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{library: _version(library) for library in _LIBRARIES},
+        "git": git_state(Path(__file__).resolve().parents[2]),
+    }
+
+
+def fingerprint(testbed: Mapping[str, Any]) -> str:
+    """Sixteen hex digits over all of a description but the git state: equal means that speeds may be compared."""
+    return schema.fingerprint({key: value for key, value in testbed.items() if key != "git"})
+
+
+def one_line(testbed: Mapping[str, Any]) -> str:
+    """A description in one line, for a table's conditions."""
+    cpus = testbed["usable_cpus"]
+    parts = [
+        str(testbed["device_name"]),
+        f"{testbed['threads']} threads on {cpus:g} CPU{'' if cpus == 1 else 's'}",
+        *(f"{library} {testbed[library]}" for library in ("torch", "timm")),
+        f"Python {testbed['python']}",
+    ]
+    if testbed["driver"] != UNAVAILABLE:
+        parts.insert(1, f"driver {testbed['driver']}")
+    return ", ".join(parts)
+
+
+def usable_cpus(cgroup_root: Path = _CGROUP_ROOT, own_cgroup: Path = _OWN_CGROUP) -> float:
+    """CPUs this process may use: its affinity mask, cut to the quota of its cgroup (v2) and of that one's parents.
+
+    A quota of one and a half CPUs gives 1.5. Always > 0.
+    """
+    allowed = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    match = re.search(r"^0::/(.*)$", _read(own_cgroup), re.MULTILINE)
+    group = cgroup_root / (match[1] if match else "")
+    for folder in (group, *group.parents):
+        quota = re.fullmatch(r"(\d+) (\d+)", _read(folder / "cpu.max").strip())
+        if quota and int(quota[1]) > 0 and int(quota[2]) > 0:
+            allowed = min(allowed, int(quota[1]) / int(quota[2]))
+        if folder == cgroup_root:
+            break
+    return allowed
+
+
+def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The processor's name."""
+    match = re.search(r"^model name\s*:\s*(.+?)\s*$", _read(cpuinfo), re.MULTILINE)
+    return match[1] if match else platform.processor() or UNAVAILABLE
+
+
+def git_state(root: Path) -> str:
+    """Commit of the checkout at ``root``, with "-dirty" if tracked files have changed; "unavailable" elsewhere."""
+    if not (root / ".git").exists():
+        return UNAVAILABLE
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}  # only look: leave the index as it is
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True, env=environment)
+    except (OSError, subprocess.SubprocessError):
+        return UNAVAILABLE
+    return done.stdout.strip() or UNAVAILABLE
+
+
+def _nvidia_driver(path: Path = Path("/proc/driver/nvidia/version")) -> str:
+    match = re.search(r"NVRM version:.*?\b(\d+\.\d+(?:\.\d+)?)\b", _read(path))
+    return match[1] if match else UNAVAILABLE
+
+
+def _version(library: str) -> str:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return UNAVAILABLE
+
+
+def _read(path: Path) -> str:
+    """Text of a small file; empty if it cannot be read."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
