@@ -1,0 +1,127 @@
+"""Checkpoints: loaded strictly, never executed, and what does not fit is named."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tomebench.errors import ModelError
+from tomebench.models.checkpoint import load_checkpoint
+from tomebench.models.create import build_model
+
+
+@pytest.fixture
+def state() -> dict[str, torch.Tensor]:
+    return dict(build_model("test_vit", seed=3).model.state_dict())
+
+
+def load(path: Path) -> dict[str, torch.Tensor]:
+    model = build_model("test_vit", seed=0).model
+    assert load_checkpoint(model, path).startswith("sha256:")
+    return model.state_dict()
+
+
+@pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"model": s, "epoch": 3}, lambda s: {"state_dict": s}])
+def test_a_pickled_checkpoint_loads_bare_or_wrapped(tmp_path, state, wrap):
+    torch.save(wrap(state), tmp_path / "w.pth")
+    loaded = load(tmp_path / "w.pth")
+    assert all(torch.equal(loaded[name], state[name]) for name in state)
+
+
+def test_safetensors_load_and_are_identified_by_content(tmp_path, state):
+    save_file(state, tmp_path / "a.safetensors")
+    save_file(state, tmp_path / "b.safetensors")
+    save_file({**state, "cls_token": state["cls_token"] + 1}, tmp_path / "c.safetensors")
+    model = build_model("test_vit").model
+    a, b, c = (load_checkpoint(model, tmp_path / f"{name}.safetensors") for name in "abc")
+    assert a == b != c
+
+
+def test_position_embeddings_are_resized_to_the_image_size(tmp_path, state):
+    save_file(state, tmp_path / "w.safetensors")
+    model = build_model("test_vit", img_size=192).model
+    load_checkpoint(model, tmp_path / "w.safetensors")
+    assert model.pos_embed.shape[1] > state["pos_embed"].shape[1]
+
+
+class Payload:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_the_payload_works_where_pickle_is_trusted(tmp_path):
+    pickle.loads(pickle.dumps(Payload(tmp_path / "ran")))
+    assert (tmp_path / "ran").exists()
+
+
+def test_code_in_a_checkpoint_never_runs(tmp_path, state):
+    torch.save({**state, "x": Payload(tmp_path / "ran")}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match="running code from a file is refused"):
+        load(tmp_path / "w.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_does_not_fit_is_named(tmp_path, state):
+    del state["norm.bias"]
+    state["blocks.0.attn.proj.weight"] = torch.zeros(3, 3)
+    save_file({**state, "extra": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError) as error:
+        load(tmp_path / "w.safetensors")
+    for part in ("norm.bias is missing", "extra is unknown", "blocks.0.attn.proj.weight is [3, 3] instead of [64, 64]"):
+        assert part in str(error.value)
+
+
+def test_only_three_misfits_are_named(tmp_path, state):
+    save_file({name: tensor for name, tensor in state.items() if "blocks" not in name}, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match=r"(is missing.*){3} and \d+ more; check --model"):
+        load(tmp_path / "w.safetensors")
+
+
+def test_another_number_of_classes_is_said_so(tmp_path, state):
+    state["head.weight"], state["head.bias"] = torch.zeros(21843, 64), torch.zeros(21843)
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match="its head has 21843 classes, the model 1000"):
+        load(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "text"),
+    [
+        ("w.safetensors", b"", "not a readable safetensors file"),
+        ("w.safetensors", b"\xff" * 64, "not a readable safetensors file"),
+        ("w.pth", b"", "cannot be read"),
+        ("w.pth", b"<html>", "refused|cannot be read"),
+        ("w.onnx", b"x", "unknown file type"),
+    ],
+)
+def test_damaged_files_are_one_line(tmp_path, name, content, text):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelError, match=text) as error:
+        load(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_files_that_hold_no_weights_are_refused(tmp_path):
+    torch.save({"epoch": 3}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match="holds no state_dict"):
+        load(tmp_path / "w.pth")
+    with pytest.raises(ModelError, match="no such file"):
+        load(tmp_path / "absent.pth")
+    with pytest.raises(ModelError, match="no such file"):
+        load(tmp_path)
+
+
+def test_a_model_that_is_no_vit_takes_no_vit_weights(tmp_path, state):
+    save_file(state, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError):
+        load_checkpoint(build_model("resnet18").model, tmp_path / "w.safetensors")
