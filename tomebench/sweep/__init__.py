@@ -1,0 +1,1 @@
+"""A sweep: its configuration, its plan, its run and its store."""

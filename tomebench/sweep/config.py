@@ -1,0 +1,238 @@
+"""What a sweep is asked to do: one strict, frozen model, filled from defaults, YAML files and command line flags.
+
+The fields are the flags: ``batch_size`` here is ``--batch-size`` on the command line and ``batch-size`` (or
+``batch_size``) in YAML. A flag wins over YAML, a later file over an earlier one, anything over the default, and this is
+the only place where defaults live.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from tomebench.errors import ConfigError
+from tomebench.reduction.schedule import parse_schedule
+from tomebench.rspec import format_r, parse_r
+from tomebench.sweep.yaml_file import read_yaml
+
+NOT_IDENTITY = frozenset({"out", "name", "workers", "offline"})
+"""Fields that may change between two runs of one folder: they cannot change a result."""
+
+
+def _text(value: str) -> str:
+    """Refuse what no name and no path can be."""
+    if not value.strip():
+        raise ValueError("must not be empty")
+    if "\0" in value:
+        raise ValueError("must not contain a NUL character")
+    return value
+
+
+def _path(value: object) -> object:
+    """Text to a path, ``~`` expanded as a shell would have done it."""
+    return Path(_text(value)).expanduser() if isinstance(value, str) else value
+
+
+def _path_text(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _r_text(value: object) -> object:
+    """Accept the natural YAML forms ``r: 8`` and ``r: [0, 8]`` as what they mean."""
+    items = value if isinstance(value, list | tuple | range) else [value]
+    return ",".join(map(str, items)) if items and all(type(item) is int for item in items) else value
+
+
+def _checked_r(value: str) -> str:
+    parse_r(value)
+    return value
+
+
+def _checked_schedule(value: str) -> str:
+    parse_schedule(value)
+    return value
+
+
+def _checked_device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", value):
+        raise ValueError("use auto, cpu, cuda or cuda:N")
+    return value
+
+
+def _checked_name(value: str) -> str:
+    if re.search(r"[/\\]", value) or value in (".", "..") or len(value) > 100:
+        raise ValueError("is not the name of a folder under results/; use --out for a folder elsewhere")
+    return value
+
+
+def _digits_to_int(value: object) -> object:
+    return int(value) if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value) else value
+
+
+def _checked_batch_size(value: str | int) -> str | int:
+    if value != "auto" and not (isinstance(value, int) and 1 <= value <= 65536):
+        raise ValueError("use auto, or a whole number from 1 to 65536")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_text)]
+FilePath = Annotated[Path, BeforeValidator(_path)]
+
+
+class SweepConfig(BaseModel):
+    """Everything a sweep can be asked, validated; see ``tomebench sweep --help`` for what each field does."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    model: Text
+    checkpoint: FilePath | None = None
+    img_size: Annotated[int, Field(ge=1, le=8192)] | None = None
+    r: Annotated[str, BeforeValidator(_r_text), AfterValidator(_checked_r)] = "0..24"
+    schedule: Annotated[str, AfterValidator(_checked_schedule)] = "constant"
+    method: Text = "tome"
+    prop_attn: bool = True
+    data: Annotated[Text, BeforeValidator(_path_text)] | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
+    device: Annotated[str, AfterValidator(_checked_device)] = "auto"
+    dtype: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    batch_size: Annotated[int | str, BeforeValidator(_digits_to_int), AfterValidator(_checked_batch_size)] = "auto"
+    budget: Literal["quick", "standard", "publish"] = "standard"
+    out: FilePath | None = None
+    name: Annotated[Text, AfterValidator(_checked_name)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    workers: Annotated[int, Field(ge=0, le=1024)] | None = None
+    offline: bool = False
+
+    @model_validator(mode="after")
+    def _limit_needs_data(self) -> SweepConfig:
+        if self.limit is not None and self.data is None:
+            raise ConfigError("limit is a number of images, but there are none; add --data, or drop --limit")
+        return self
+
+    @property
+    def r_values(self) -> tuple[int, ...]:
+        """Every r asked for, in the order given."""
+        return parse_r(self.r)
+
+    def stored(self) -> dict[str, Any]:
+        """The settings that identify a run, as JSON: a run folder is resumed if and only if these are equal.
+
+        ``r`` is written in its shortest form, sorted and with the baseline 0, so that ``0..2`` and ``2,1`` are one run.
+        """
+        fields = self.model_dump(mode="json", exclude=set(NOT_IDENTITY))
+        return {**fields, "r": format_r(sorted({0, *self.r_values}))}
+
+
+def load_config(files: Sequence[Path], flags: Mapping[str, object]) -> SweepConfig:
+    """Merge YAML files and flags, and check the result.
+
+    Args:
+        files: YAML files, or names of packaged configurations; a later one wins.
+        flags: field name to value; ``None`` means "not given". They win over the files.
+
+    Raises:
+        ConfigError: a file that cannot be read, an unknown key, a value that does not fit.
+        SpecError: an ``r`` or ``schedule`` that cannot be read.
+    """
+    values: dict[str, object] = {}
+    sources: dict[str, str] = {}
+    for file in files:
+        path = _find(file)
+        for key, value in read_yaml(path, list(SweepConfig.model_fields)).items():
+            values[key], sources[key] = value, f"config {str(file)!r}: {key.replace('_', '-')}"
+    for key, value in flags.items():
+        if value is not None:
+            values[key], sources[key] = value, f"--{key.replace('_', '-')}"
+    try:
+        return SweepConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error, sources)) from error
+
+
+def packaged_config(name: str) -> Path:
+    """The file of a configuration that comes with tomebench, such as ``demo``.
+
+    Raises:
+        ConfigError: there is none of that name; the message lists those there are.
+    """
+    known = packaged_configs()
+    if name not in known:
+        raise ConfigError(f"no packaged configuration {name!r}; there are: {', '.join(known)}")
+    return known[name]
+
+
+def packaged_configs() -> dict[str, Path]:
+    """All configurations that come with tomebench: name to file, sorted by name."""
+    package = Path(__file__).parents[1]
+    # A wheel carries them inside the package, a checkout beside it.
+    folders = (package / "configs", package.parent / "configs")
+    folder = next((f for f in folders if (f / "demo.yaml").is_file()), None)
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder else {}
+
+
+def run_directory(config: SweepConfig) -> Path:
+    """The run folder: ``out`` as given, else ``results/<name>``, where the name defaults to model and method."""
+    return config.out or Path("results") / (config.name or _slug(f"{config.model}-{config.method}"))
+
+
+def command_line(stored: Mapping[str, Any]) -> str:
+    """The command that runs the sweep of a configuration, from :meth:`SweepConfig.stored`."""
+    words = ["tomebench", "sweep"]
+    for name, field in SweepConfig.model_fields.items():
+        value = stored.get(name, field.default)
+        if value is None or value == field.default:
+            continue
+        flag = name.replace("_", "-")
+        words += [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+    return shlex.join(words)
+
+
+def _find(file: Path) -> Path:
+    """A file as given; a bare name that is no file here may be a packaged configuration."""
+    if not file.exists() and file.name == str(file):
+        return packaged_configs().get(file.name.removesuffix(".yaml"), file)
+    return file
+
+
+def _slug(text: str) -> str:
+    """A folder name that is safe everywhere and still readable."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:80] or "run"
+
+
+_TYPE_MESSAGES = {
+    "string_type": "must be text; put it in quotes",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "bool_type": "must be true or false",
+    "path_type": "must be a path",
+    "is_instance_of": "must be a path",
+}
+
+
+def _one_line(error: ValidationError, sources: Mapping[str, str]) -> str:
+    """The first thing that is wrong, where it was written, and what to do."""
+    first = error.errors(include_url=False)[0]
+    field = str(first["loc"][0])
+    context: Mapping[str, Any] = first.get("ctx", {})
+    if first["type"] == "missing":
+        return f"no {field} is given; add --{field}, for example --model vit_b_16 (see: tomebench list models)"
+    given = first["input"]
+    shown = "nothing" if given is None else f"{str(given) if isinstance(given, Path) else given!r:.60}"
+    kind = first["type"]
+    if kind == "value_error":
+        what = str(context["error"])
+    elif kind == "literal_error":
+        what = f"use {context['expected']}".replace("'", "")
+    elif kind == "greater_than_equal":
+        what = f"must be {context['ge']} or more"
+    elif kind in ("less_than_equal", "less_than"):
+        what = f"must be at most {context['le'] if 'le' in context else context['lt'] - 1}"
+    else:
+        what = _TYPE_MESSAGES.get(kind, first["msg"])
+    return f"{sources[field]} {shown}: {what}"

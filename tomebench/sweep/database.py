@@ -1,0 +1,241 @@
+"""The SQLite file of a run: created whole, opened only when sound, every row with a checksum, errors to act on.
+
+SQLite notices damage to the structure of its file, not to the numbers in it. So the last column of every table is a
+checksum over the others, and a flipped bit ends in an error and never in a wrong result.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from tomebench.errors import RunError, StorageError
+
+FILE = "run.sqlite"
+"""Name of the store in a run folder."""
+_NEW = f"{FILE}.new"
+OWN_FILES = frozenset(f"{name}{end}" for name in (FILE, _NEW) for end in ("", "-wal", "-shm", "-journal"))
+"""Everything that SQLite and :func:`create` may leave in a run folder."""
+SCHEMA_VERSION = 1
+"""Stored as ``user_version``; to be raised with every change of ``_TABLES``."""
+
+Value = str | int | float | bytes | None
+
+_APPLICATION_ID = 0x746F6D65  # "tome"
+_HEADER_BYTES = 100
+_TABLES = (
+    # Small JSON values: the configuration, the cells, the image list, statuses, ...
+    "CREATE TABLE facts (kind TEXT, name TEXT, value TEXT, crc INTEGER, PRIMARY KEY (kind, name)) WITHOUT ROWID",
+    "CREATE TABLE sessions (id INTEGER PRIMARY KEY, testbed TEXT, crc INTEGER)",
+    # bursts is JSON: [[variant, steps, seconds], ...] in the order they ran
+    "CREATE TABLE rounds (id INTEGER PRIMARY KEY, session INTEGER, seed INTEGER, bursts TEXT, crc INTEGER)",
+    "CREATE TABLE chunks (id INTEGER PRIMARY KEY, images INTEGER, crc INTEGER)",
+    # top1: uint16 little-endian; in_top5: one bit per image, the first image in the highest bit
+    "CREATE TABLE predictions (chunk INTEGER, cell TEXT, top1 BLOB, in_top5 BLOB, ties INTEGER, nonfinite INTEGER,"
+    " crc INTEGER, PRIMARY KEY (chunk, cell)) WITHOUT ROWID",
+)
+
+
+def create(path: Path, config: str) -> None:
+    """Make a store that holds a configuration and nothing else. A kill leaves a whole store or none.
+
+    Args:
+        path: does not exist; its folder does.
+        config: JSON.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    new = path.with_name(_NEW)
+    with reported(path):
+        try:
+            for leftover in OWN_FILES - {FILE}:  # of a process that was killed right here
+                path.with_name(leftover).unlink(missing_ok=True)
+            with closing(_connect(new, "rwc")) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")  # now, since a reader would be in the way later
+                with transaction(connection):
+                    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                    for table in _TABLES:
+                        connection.execute(table)
+                    insert(connection, "facts", "config", "", config)
+            new.replace(path)
+            _sync_folder(path.parent)
+        except OSError as error:
+            raise StorageError(f"{path} cannot be written: {error.strerror}; use --out another folder") from error
+
+
+def open_writer(path: Path) -> sqlite3.Connection:
+    """Open a store to go on with it. What is wrong with it is found before anything is written.
+
+    Raises:
+        RunError: not a store of ours, or of a newer version.
+        StorageError: damaged, or it cannot be written.
+    """
+    with reported(path), _closed_on_error(_connect(path, "rw")) as connection:
+        _check(path, connection)
+        # A kill loses nothing that was committed even with NORMAL; FULL also survives a power cut, at the price of one
+        # fsync (some ms) after units of work that take a good part of a second, and never inside a burst.
+        connection.execute("PRAGMA synchronous = FULL")
+        return connection
+
+
+def open_reader(path: Path) -> sqlite3.Connection:
+    """Open a store as it is now, also while another process writes; what is committed later is not seen.
+
+    Raises:
+        RunError: not a store of ours, or of a newer version.
+        StorageError: damaged, or it cannot be read.
+    """
+    # A read-only connection in SQLite's sense needs to create the -shm file and then cannot remove it; so it is one
+    # that refuses to write. Where nothing can be created, a write-ahead log could not be followed: there must be none.
+    frozen = not os.access(path.parent, os.W_OK)
+    if frozen and (wal := path.with_name(f"{FILE}-wal")).exists() and wal.stat().st_size:
+        state = "is being written or was not closed, and its folder is read-only"
+        raise StorageError(f"{path} {state}; copy the folder and use the copy")
+    with reported(path), _closed_on_error(_connect(path, "ro&immutable=1" if frozen else "rw")) as connection:
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("BEGIN")
+        _check(path, connection)
+        return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All of the block is committed, or nothing of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # a full disk has already rolled it back
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def reported(path: Path) -> Iterator[None]:
+    """Errors of SQLite as one line that names the file and says what to do."""
+    try:
+        yield
+    except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
+        raise  # wrong use of SQLite by the code above
+    except sqlite3.DatabaseError as error:
+        raise _storage_error(path, error) from error
+    except UnicodeDecodeError as error:  # in a name of the schema, or in SQLite's own message about it
+        raise damaged(path, "text that is not UTF-8") from error
+
+
+def insert(connection: sqlite3.Connection, table: str, *values: Value) -> None:
+    """Add or replace a row."""
+    marks = "?, " * len(values) + "?"
+    connection.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", (*values, _checksum(values)))
+
+
+def next_id(path: Path, connection: sqlite3.Connection, table: str) -> int:
+    """The number after the last row's, in a table whose rows are numbered from 1."""
+    with reported(path):
+        return int(connection.execute(f"SELECT coalesce(max(id), 0) + 1 FROM {table}").fetchone()[0])
+
+
+def select(
+    path: Path, connection: sqlite3.Connection, table: str, where: str = "", *values: Value
+) -> list[list[Value]]:
+    """Rows of a table in the order of its key, without the checksum.
+
+    Raises:
+        StorageError: a row is not what was written.
+    """
+    rows = []
+    with reported(path):
+        for *row, crc in connection.execute(f"SELECT * FROM {table} {where}", values):
+            if crc != _checksum(row):
+                raise damaged(path, f"a row of {table} is not what was written")
+            rows.append(row)
+    return rows
+
+
+def damaged(path: Path, what: str) -> StorageError:
+    """The error for a file that is not what was written."""
+    return StorageError(f"{path} is damaged ({what}); restore it from a copy, or use --out another folder")
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    # A URI, because sqlite3 takes no path that is not valid UTF-8. Forked data workers inherit the connection and must
+    # not use it; they never see it.
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=10)
+
+
+@contextmanager
+def _closed_on_error(connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    try:
+        yield connection
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _check(path: Path, connection: sqlite3.Connection) -> None:
+    size = path.stat().st_size
+    # SQLite takes less than a header for a new database, and fills a page that is cut short with zeros.
+    if size < _HEADER_BYTES or size % connection.execute("PRAGMA page_size").fetchone()[0]:
+        raise damaged(path, "it is cut short")
+    application, version = (
+        connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+    )
+    if application != _APPLICATION_ID:
+        raise RunError(f"{path} is not a run of tomebench; use --out another folder")
+    if version > SCHEMA_VERSION:
+        raise RunError(
+            f"{path} was written by a newer tomebench (store version {version}, this one knows {SCHEMA_VERSION}); "
+            "update tomebench, or use --out another folder"
+        )
+    if version < SCHEMA_VERSION:
+        raise damaged(path, f"store version {version}")
+    tables = connection.execute("SELECT sql FROM sqlite_master ORDER BY rowid").fetchall()
+    if tables != [(table,) for table in _TABLES]:
+        raise damaged(path, "its tables are not what they were")
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise damaged(path, " ".join(found.split()))
+    # Every row, now: a row with a damaged key would not be found later, and hours must not go into a damaged store.
+    for name in ("facts", "sessions", "rounds", "chunks", "predictions"):
+        select(path, connection, name)
+
+
+def _checksum(values: tuple[Value, ...] | list[Value]) -> int:
+    crc = 0
+    for value in values:
+        data = value if isinstance(value, bytes) else repr(value).encode()
+        crc = zlib.crc32(data, zlib.crc32(b"%d:" % len(data), crc))
+    return crc
+
+
+def _storage_error(path: Path, error: sqlite3.DatabaseError) -> StorageError:
+    if not hasattr(error, "sqlite_errorcode"):  # Python's own complaint about a text, which it quotes
+        return damaged(path, "text that is not UTF-8")
+    code = error.sqlite_errorcode & 0xFF  # without the extension that tells the system call
+    if code == sqlite3.SQLITE_FULL:
+        advice = "free some space and run the same command again: what was committed is kept"
+        return StorageError(f"{path} cannot grow, the disk is full; {advice}")
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return StorageError(f"{path}: {error}; check the permissions of the folder, or use --out another folder")
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL):
+        return StorageError(f"{path} is locked by another program; close that and try again")
+    if code == sqlite3.SQLITE_IOERR:
+        return StorageError(f"{path}: {error}; check the disk and its free space, then run the same command again")
+    return damaged(path, str(error) if str(error).isprintable() else error.sqlite_errorname)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in the folder survive a power cut."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

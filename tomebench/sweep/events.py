@@ -1,0 +1,58 @@
+"""What a running sweep says about itself. The command line draws these; the library never prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tomebench.schema import Row
+
+PhaseName = Literal["load", "warm-up", "timing", "accuracy"]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The cells are known, and so is what an earlier run of the same folder already did."""
+
+    cells: int
+    model: str  # timm id with tag, or the name of a preset
+    resumed_rounds: int
+    resumed_chunks: int
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something worth a line: which weights were loaded, which batch size was chosen."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase begins."""
+
+    name: PhaseName
+    total: float | None  # in the unit of its Progress events; None is unknown
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a phase is. ``total`` may change on the way: a noisy machine needs more rounds."""
+
+    phase: PhaseName
+    done: float  # including what an earlier run did
+    total: float | None
+    unit: str  # rounds, images, ...
+    detail: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last event: every row of the table, and where the store is."""
+
+    rows: tuple[Row, ...]
+    directory: Path
+
+
+Event = Planned | Note | Phase | Progress | Finished

@@ -1,0 +1,105 @@
+"""One writer per run folder: an advisory lock that the system gives up the moment its process is gone, however it went.
+
+The lock is ``flock`` on a small file that says who holds it; the file alone means nothing, so one left behind by a
+killed process is no obstacle.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import weakref
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+from tomebench.errors import RunError, StorageError
+
+FILE = "run.lock"
+"""Name of the lock file in a run folder."""
+
+
+class RunLock:
+    """A held lock; released by :meth:`release`, at the end of a ``with`` block, or by the death of the process."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self._path = path
+        self._fd: int | None = fd
+        # flock belongs to the open file, which forked data workers share: without this, workers that outlive a killed
+        # parent for some seconds would keep its lock.
+        held = weakref.WeakMethod(self._close)
+        os.register_at_fork(after_in_child=lambda: (close := held()) and close())
+
+    @classmethod
+    def acquire(cls, directory: Path) -> RunLock:
+        """Lock a run folder, which exists.
+
+        Raises:
+            RunError: another process holds it; the message names that process.
+            StorageError: the folder cannot be written, or its file system knows no locks.
+        """
+        path = directory / FILE
+        try:
+            while True:
+                fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if _is_at(fd, path):
+                        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
+                        os.ftruncate(fd, 0)
+                        os.pwrite(fd, json.dumps(holder).encode(), 0)
+                        return cls(path, fd)
+                except BlockingIOError as error:
+                    message = f"{directory} is in use by {_holder(fd)}; wait for it to end, or use --out another folder"
+                    os.close(fd)
+                    raise RunError(message) from error
+                except BaseException:
+                    os.close(fd)
+                    raise
+                os.close(fd)  # the holder removed this very file between our open and our flock: try the next one
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise StorageError(f"{path} cannot be locked ({reason}); use --out another folder") from error
+
+    def release(self) -> None:
+        """Give the lock up and remove its file. Safe to call twice."""
+        if self._fd is not None:
+            # Removed while still held; whoever opened it before sees that it is gone and tries again.
+            self._path.unlink(missing_ok=True)
+            self._close()
+
+    def _close(self) -> None:
+        if self._fd is not None:
+            fd, self._fd = self._fd, None
+            os.close(fd)
+
+    def __enter__(self) -> RunLock:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    """The open file is the one at ``path``."""
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _holder(fd: int) -> str:
+    """Who wrote the lock file, in words."""
+    try:
+        holder = json.loads(os.pread(fd, 4096, 0))
+        return f"process {int(holder['pid'])} on {holder['host']} since {holder['since']}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(sep=" ", timespec="seconds")

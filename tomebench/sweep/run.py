@@ -1,0 +1,267 @@
+"""Run a sweep: time every cell in interleaved rounds, count its top-1 in one pass over the images, store as it goes.
+
+A generator of events. The store is written after every round and every evaluated batch, so that stopping at any moment
+(Ctrl-C, kill, a full disk) loses at most the one in progress, and the same call goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from tomebench.backbones.timm_vit import TimmViT
+from tomebench.datasets.images import ImageSet, check_readable, open_dataset
+from tomebench.datasets.loader import batches, default_workers
+from tomebench.errors import DeviceError, Interrupted, UnsupportedModelError
+from tomebench.measure.accuracy import predict, require_matching_head
+from tomebench.measure.clock import clock_for
+from tomebench.measure.device import DTYPES, resolve_device, use_precision, use_threads
+from tomebench.measure.memory import peak_bytes
+from tomebench.measure.speed import BUDGETS, Variant, next_round_needed, shortfall, time_round, warm_up
+from tomebench.measure.testbed import describe, usable_cpus
+from tomebench.models.create import LoadedModel, load_model
+from tomebench.models.preprocess import Preprocessing
+from tomebench.reduction.registry import get_method
+from tomebench.reduction.vit import ReducedViT
+from tomebench.schema import SENTINEL, UNWRAPPED, Round
+from tomebench.sweep.config import SweepConfig
+from tomebench.sweep.events import Event, Finished, Note, Phase, Planned, Progress
+from tomebench.sweep.forward import CellFailed, choose_batch_size, forward_step, guarded, timing_inputs
+from tomebench.sweep.plan import PlannedCell, plan_cells, plan_sweep
+from tomebench.sweep.rows import build_rows
+from tomebench.sweep.store import Store
+
+
+def run_sweep(config: SweepConfig, directory: Path, should_stop: Callable[[], bool]) -> Iterator[Event]:
+    """Measure every cell of a sweep, or go on with one that was stopped.
+
+    Args:
+        config: what to measure.
+        directory: run folder; created, or resumed when it holds the same configuration.
+        should_stop: asked between two bursts and two evaluated batches.
+
+    Yields:
+        Events; the last is ``Finished`` with one row per cell.
+
+    Raises:
+        InputError: the model, data, device or folder cannot be used as asked; nothing was measured.
+        StorageError: results cannot be written; what was committed before is kept.
+        Interrupted: ``should_stop()`` became true.
+    """
+    device = resolve_device(config.device, config.dtype)
+    threads = use_threads(config.threads)
+    use_precision(config.dtype)
+    plan_sweep(config)  # refuses what cannot be combined before anything slow happens
+
+    yield Phase("load", None)
+    image_set = _open_images(config)
+    loaded = load_model(
+        config.model,
+        checkpoint=config.checkpoint,
+        pretrained=config.data is not None,  # speed does not depend on the weights, accuracy does
+        img_size=config.img_size,
+        offline=config.offline,
+        seed=config.seed,
+    )
+    if image_set is not None:
+        require_matching_head(_num_classes(loaded.model), image_set.info)
+    loaded.model.to(device=device, dtype=DTYPES[config.dtype])
+
+    with Store.open(directory, config.stored()) as store:
+        if image_set is not None:
+            store.put_images(image_set.info)
+        batch_size = store.get("batch_size") or _batch_size(config, loaded, device)
+        store.put("batch_size", batch_size)
+        planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=batch_size, device=str(device))
+        store.put_cells([(cell.cell, cell.resolved) for cell in planned])
+        sweep = _Sweep(config, store, device, loaded, planned, batch_size, image_set, should_stop)
+        yield Planned(len(planned), loaded.timm_id, len(store.rounds()), len(store.done_chunks()))
+        yield from _check_baseline(sweep)
+        yield from _time_cells(sweep, session=store.begin_session(describe(device, threads)))
+        yield from _measure_memory(sweep)
+        if image_set is not None:
+            yield from _count_top1(sweep, image_set)
+        yield Finished(tuple(build_rows(store)), directory)
+
+
+@dataclass
+class _Sweep:
+    """What the phases of one run share."""
+
+    config: SweepConfig
+    store: Store
+    device: torch.device
+    loaded: LoadedModel
+    planned: Sequence[PlannedCell]
+    batch_size: int
+    image_set: ImageSet | None
+    should_stop: Callable[[], bool]
+    models: dict[str, ReducedViT] = field(init=False)  # by cell key, over the same weights
+    inputs: list[Tensor] = field(init=False)  # each [batch_size, 3, H, W] on the device
+
+    def __post_init__(self) -> None:
+        backbone, method = TimmViT(self.loaded.model), get_method(self.config.method)
+        self.models = {
+            cell.cell.key: ReducedViT(backbone, method, cell.r_asked, prop_attn=self.config.prop_attn)
+            for cell in self.planned
+        }
+        self.inputs = timing_inputs(
+            self.image_set,
+            Preprocessing.from_model(self.loaded.model, self.config.img_size),
+            self.batch_size,
+            self.device,
+            DTYPES[self.config.dtype],
+            self.config.seed,
+        )
+
+    @property
+    def baseline(self) -> str:
+        """Key of the r = 0 cell."""
+        return next(cell.cell.key for cell in self.planned if cell.cell.is_baseline)
+
+    def live(self) -> list[str]:
+        """Keys of the cells that have not failed."""
+        statuses = self.store.statuses()
+        return [key for key in self.models if statuses.get(key, ("ok", None))[0] == "ok"]
+
+    def failed(self, failure: CellFailed) -> Note:
+        """Record that a cell cannot be measured; the others go on.
+
+        Raises:
+            DeviceError: it was the baseline, without which nothing can be compared.
+        """
+        if failure.key == self.baseline:
+            raise DeviceError(f"r = 0 ran {failure}; use a smaller --batch-size than {self.batch_size}") from failure
+        self.store.set_status(failure.key, failure.status, str(failure))
+        r = next(cell.cell.r for cell in self.planned if cell.cell.key == failure.key)
+        return Note(f"r={r}: {failure}; the other cells go on")
+
+
+def _time_cells(sweep: _Sweep, session: int) -> Iterator[Event]:
+    """Time rounds until every speed-up is known as well as the budget asks."""
+    budget = BUDGETS[sweep.config.budget]
+    clock = clock_for(sweep.device)
+    rounds, steps = sweep.store.rounds(), None
+    before, start = len(rounds), clock.now()
+    while next_round_needed(rounds, sweep.baseline, sweep.live(), budget, clock.now() - start):
+        variants = _variants(sweep)
+        try:
+            if steps is None:
+                yield Phase("warm-up", None)
+                warm = warm_up(variants, sweep.baseline, clock, should_stop=sweep.should_stop)
+                steps, start = warm.steps, clock.now()
+                if not warm.settled:
+                    yield Note(f"r = 0 was still changing speed by more than 5 % after {warm.seconds:.0f} s of warm-up")
+                yield Phase("timing", float(budget.min_rounds))
+            seed = sweep.config.seed * 1_000_003 + len(rounds)
+            done = time_round(variants, steps, clock, session=session, seed=seed, should_stop=sweep.should_stop)
+        except CellFailed as failure:
+            yield sweep.failed(failure)
+            continue
+        sweep.store.add_round(done)
+        rounds.append(done)
+        yield _timing_progress(sweep, rounds, (clock.now() - start) / (len(rounds) - before), clock.now() - start)
+
+
+def _timing_progress(sweep: _Sweep, rounds: Sequence[Round], round_seconds: float, elapsed: float) -> Progress:
+    """How many rounds are done and how many more the budget allows and the intervals ask for."""
+    budget = BUDGETS[sweep.config.budget]
+    missing = shortfall(rounds, sweep.baseline, sweep.live(), budget)
+    widths = [s.half_width for s in missing.values() if s.half_width is not None]
+    wanted = max((s.rounds_needed for s in missing.values()), default=0)
+    affordable = max(budget.min_rounds - len(rounds), math.ceil((budget.cap_seconds - elapsed) / round_seconds), 0)
+    detail = f"widest speed-up interval ±{max(widths):.1%}" if widths else ""
+    return Progress("timing", float(len(rounds)), float(len(rounds) + min(wanted, affordable)), "rounds", detail)
+
+
+def _count_top1(sweep: _Sweep, image_set: ImageSet) -> Iterator[Event]:
+    """One pass over the images: every batch is decoded once and run through every cell."""
+    config, store = sweep.config, sweep.store
+    preprocessing = Preprocessing.from_model(sweep.loaded.model, config.img_size)
+    total, done = len(image_set), store.done_chunks()
+    yield Phase("accuracy", float(total))
+    seen = sum(min(sweep.batch_size, total - index * sweep.batch_size) for index in done)
+    workers = default_workers(total, usable_cpus()) if config.workers is None else config.workers
+    live = sweep.live()
+    for batch in batches(image_set, preprocessing.transform(), sweep.batch_size, workers=workers, skip=done):
+        if sweep.should_stop():
+            raise Interrupted("stopped between two batches; run the same command again to go on")
+        while True:
+            models = {key: guarded(key, sweep.models[key]) for key in live}
+            try:
+                chunk = predict(models, batch, sweep.device, DTYPES[config.dtype])
+                break
+            except CellFailed as failure:
+                yield sweep.failed(failure)
+                live.remove(failure.key)
+        store.add_chunk(chunk)
+        seen += batch.n_valid
+        yield Progress("accuracy", float(seen), float(total), "images", "")
+
+
+def _measure_memory(sweep: _Sweep) -> Iterator[Event]:
+    """Peak memory of one forward pass of every cell that has none yet."""
+    known = sweep.store.peak_memory()
+    weights = sum(p.numel() * p.element_size() for p in sweep.loaded.model.parameters())
+    for key in sweep.live():
+        if sweep.should_stop():
+            raise Interrupted("stopped between two forward passes; run the same command again to go on")
+        if key in known:
+            continue
+        try:
+            peak = peak_bytes(forward_step(key, sweep.models[key], sweep.inputs[:1]), sweep.device, weights)
+        except CellFailed as failure:
+            yield sweep.failed(failure)
+            continue
+        if peak is not None:
+            sweep.store.set_peak_memory(key, peak)
+
+
+def _check_baseline(sweep: _Sweep) -> Iterator[Event]:
+    """The wrapped model at r = 0 must be the unwrapped one; anything else would measure another model."""
+    images = sweep.inputs[0]
+    with torch.inference_mode():
+        wrapped, unwrapped = sweep.models[sweep.baseline](images), sweep.loaded.model(images)
+    if torch.equal(wrapped, unwrapped):
+        return
+    tolerance = 0.05 if sweep.config.dtype in ("bf16", "fp16") else 1e-3
+    worst = (wrapped.float() - unwrapped.float()).abs().max().item()
+    if worst > tolerance * max(unwrapped.float().abs().max().item(), 1.0):
+        raise UnsupportedModelError(
+            f"{sweep.loaded.timm_id}: the wrapped model at r = 0 differs from the model itself by up to {worst:.2g}; "
+            "its forward does something that merging does not know"
+        )
+    yield Note(f"r = 0 differs from the unwrapped model by up to {worst:.2g} (rounding)")
+
+
+def _variants(sweep: _Sweep) -> list[Variant]:
+    """Every cell that works, the sentinel (r = 0 again) and the unwrapped model."""
+    variants = [Variant(key, forward_step(key, sweep.models[key], sweep.inputs)) for key in sweep.live()]
+    base = sweep.baseline
+    variants.append(Variant(SENTINEL, forward_step(base, sweep.models[base], sweep.inputs)))
+    variants.append(Variant(UNWRAPPED, forward_step(base, sweep.loaded.model, sweep.inputs)))
+    return variants
+
+
+def _open_images(config: SweepConfig) -> ImageSet | None:
+    if config.data is None:
+        return None
+    image_set = open_dataset(config.data, limit=config.limit, seed=config.seed)
+    check_readable(image_set)
+    return image_set
+
+
+def _batch_size(config: SweepConfig, loaded: LoadedModel, device: torch.device) -> int:
+    if isinstance(config.batch_size, int):
+        return config.batch_size
+    preprocessing = Preprocessing.from_model(loaded.model, config.img_size)
+    return choose_batch_size(loaded.model, preprocessing, device, DTYPES[config.dtype])
+
+
+def _num_classes(model: nn.Module) -> int:
+    return int(getattr(model, "num_classes", 0))

@@ -1,0 +1,306 @@
+"""The truth of a run: configuration, testbeds, every timed round and every evaluated batch, in one SQLite file.
+
+Each round and each chunk is one transaction: a kill at any moment loses at most the one in progress. Everything else in
+a run folder is derived from this file (:mod:`tomebench.sweep.rows`) and can be rebuilt.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tomebench.errors import RunError, StorageError
+from tomebench.schema import (
+    Burst,
+    Cell,
+    CellPredictions,
+    Chunk,
+    ImageList,
+    Resolved,
+    Round,
+    Status,
+    canonical_json,
+)
+from tomebench.sweep import database, lock
+
+MIN_FREE_MIB = 64
+"""Free space a run folder needs before anything is measured."""
+
+
+class Store:
+    """An open run folder; see :meth:`open` and :meth:`read`. Use it in the process and thread that opened it.
+
+    Every method raises StorageError when the file cannot be written or is damaged.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, resources: ExitStack, *, writable: bool) -> None:
+        self._path = path
+        self._connection = connection
+        self._resources = resources
+        self._writable = writable
+        self.schema_version = database.SCHEMA_VERSION
+        self.config: dict[str, Any] = self._fact("config")
+
+    @classmethod
+    def open(cls, directory: Path, config: Mapping[str, Any]) -> Store:
+        """Begin a run, or go on with the one that is there if it has the same configuration.
+
+        Args:
+            directory: run folder; made if it is not there.
+            config: JSON object of everything that can change a result, and nothing else.
+
+        Raises:
+            RunError: the folder holds a run with another configuration, something else than a run, or the run of a
+                newer version; or another process is using it. Nothing in it was changed.
+            StorageError: the store is damaged, the disk is full or the folder cannot be written.
+        """
+        asked = canonical_json(config)
+        _prepare(directory)
+        path = directory / database.FILE
+        with ExitStack() as resources:
+            resources.enter_context(lock.RunLock.acquire(directory))
+            if not path.exists():
+                database.create(path, asked)
+            connection = resources.enter_context(closing(database.open_writer(path)))
+            store = cls(path, connection, resources, writable=True)
+            if differing := _differences(store.config, json.loads(asked)):
+                raise RunError(
+                    f"{directory} holds a run with other settings ({', '.join(differing)}); "
+                    "use --out another folder, or the same settings to go on with it"
+                )
+            store._resources = resources.pop_all()
+            return store
+
+    @classmethod
+    def read(cls, directory: Path) -> Store:
+        """Open a run as it is now, without changing it; another process may be writing to it.
+
+        Raises:
+            RunError: there is no run in the folder, or it is the run of a newer version.
+            StorageError: the store is damaged or cannot be read.
+        """
+        path = directory / database.FILE
+        if not path.is_file():
+            raise RunError(f"there is no run in {directory} ({database.FILE} is missing); tomebench sweep makes one")
+        with ExitStack() as resources:
+            connection = resources.enter_context(closing(database.open_reader(path)))
+            return cls(path, connection, resources.pop_all(), writable=False)
+
+    def close(self) -> None:
+        """Close the file and give up the lock. Safe to call twice."""
+        self._resources.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def get(self, key: str) -> Any | None:
+        """A small fact put by :meth:`put`, such as the batch size that "auto" came to; None if there is none."""
+        return self._fact("fact", key)
+
+    def put(self, key: str, value: Any) -> None:
+        """Keep a JSON value; a value put before is replaced."""
+        self._put_fact("fact", key, value)
+
+    def begin_session(self, testbed: Mapping[str, Any]) -> int:
+        """Note that a process begins to measure, and on what; returns the session's number, from 1."""
+        session = database.next_id(self._path, self._connection, "sessions")
+        self._insert(("sessions", session, canonical_json(testbed)))
+        return session
+
+    def sessions(self) -> list[tuple[int, dict[str, Any]]]:
+        """Number and testbed of every session, in order."""
+        return [(session, json.loads(testbed)) for session, testbed in self._select("sessions")]
+
+    def put_cells(self, cells: Sequence[tuple[Cell, Resolved]]) -> None:
+        """Keep what is measured, in the order of the table. On a resumed run it must be what it was.
+
+        Raises:
+            RunError: the folder holds other cells, since the settings came to something else than before: another
+                device, checkpoint file or library version.
+        """
+        asked = [{"cell": cell.to_json(), "resolved": resolved.to_json()} for cell, resolved in cells]
+        stored = self._fact("cells")
+        if stored is None:
+            self._put_fact("cells", "", asked)
+            return
+        differing = [] if len(stored) == len(asked) else [f"cells: {len(stored)} -> {len(asked)}"]
+        for old, new in zip(stored, json.loads(canonical_json(asked)), strict=False):
+            differing += _differences(old["cell"], new["cell"]) + _differences(old["resolved"], new["resolved"])
+        if differing:
+            shown = ", ".join(list(dict.fromkeys(differing))[:5])
+            raise RunError(
+                f"{self._path.parent} was measured with something else under the same settings ({shown}); "
+                "use --out another folder"
+            )
+
+    def cells(self) -> list[tuple[Cell, Resolved]]:
+        """What is measured, in the order of the table; empty before :meth:`put_cells`."""
+        stored = self._fact("cells") or []
+        return [(Cell.from_json(item["cell"]), Resolved.from_json(item["resolved"])) for item in stored]
+
+    def add_round(self, round_: Round) -> None:
+        """Commit one timed round."""
+        bursts = canonical_json([[burst.variant, burst.steps, burst.seconds] for burst in round_.bursts])
+        number = database.next_id(self._path, self._connection, "rounds")
+        self._insert(("rounds", number, round_.session, round_.seed, bursts))
+
+    def rounds(self) -> list[Round]:
+        """All rounds of all sessions, in the order they were added."""
+        return [
+            Round(session, seed, tuple(Burst(*burst) for burst in json.loads(bursts)))
+            for _, session, seed, bursts in self._select("rounds")
+        ]
+
+    def put_images(self, images: ImageList) -> None:
+        """Keep which images are evaluated. On a resumed run they must be the same.
+
+        Raises:
+            RunError: the folder holds predictions for another list of images.
+        """
+        stored = self.images()
+        if stored is None:
+            meta = {"name": images.name, "digest": images.digest, "num_classes": images.num_classes}
+            self._put_fact("images", "", {**meta, "note": images.note, "labels": images.labels.tolist()})
+        elif stored.digest != images.digest:
+            raise RunError(
+                f"{self._path.parent} was evaluated on other images than these "
+                f"({len(stored.labels)} with digest {stored.digest[:12]} -> {len(images.labels)} with "
+                f"{images.digest[:12]}); restore the data, or use --out another folder"
+            )
+
+    def images(self) -> ImageList | None:
+        """The images to evaluate; None before :meth:`put_images`, and in a run without data."""
+        stored = self._fact("images")
+        return stored and ImageList(**{**stored, "labels": np.array(stored["labels"], dtype=np.int64)})
+
+    def add_chunk(self, chunk: Chunk) -> None:
+        """Commit one evaluated batch.
+
+        Raises:
+            ValueError: the chunk is already there, is empty, or its cells differ in their number of images.
+        """
+        sizes = {len(array) for p in chunk.predictions.values() for array in (p.top1, p.in_top5)}
+        if len(sizes) != 1 or sizes == {0}:
+            raise ValueError(f"chunk {chunk.index} needs the same images for every cell; got {sorted(sizes)} of them")
+        if self._select("chunks", "WHERE id = ?", chunk.index):
+            raise ValueError(f"chunk {chunk.index} is already stored: its images would count twice")
+        rows: list[tuple[Any, ...]] = [("chunks", chunk.index, *sizes)]
+        for cell, p in chunk.predictions.items():
+            top1, in_top5 = p.top1.astype("<u2").tobytes(), np.packbits(p.in_top5).tobytes()
+            rows.append(("predictions", chunk.index, cell, top1, in_top5, p.ties, p.nonfinite))
+        self._insert(*rows)
+
+    def done_chunks(self) -> set[int]:
+        """Indices of the chunks that were committed."""
+        return {index for index, _ in self._select("chunks")}
+
+    def predictions(self) -> dict[str, CellPredictions]:
+        """Predictions by cell key for the images of :meth:`seen`, in that order.
+
+        A cell that lacks some done chunk, because it failed on the way, is left out.
+        """
+        size = dict(self._select("chunks"))
+        parts: dict[str, list[CellPredictions]] = {}
+        for chunk, cell, top1, in_top5, ties, nonfinite in self._select("predictions"):
+            labels = np.frombuffer(top1, dtype="<u2").astype(np.uint16)
+            bits = np.unpackbits(np.frombuffer(in_top5, dtype=np.uint8), count=size[chunk]).astype(np.bool_)
+            parts.setdefault(cell, []).append(CellPredictions(labels, bits, ties, nonfinite))
+        return {cell: _concatenated(found) for cell, found in parts.items() if len(found) == len(size)}
+
+    def seen(self) -> npt.NDArray[np.int64]:
+        """Indices into the image list of the images of all done chunks, in ascending order; shape [n_seen].
+
+        Chunk i holds the images from i * batch_size on, with the batch size of the cells.
+        """
+        chunks = self._select("chunks")
+        if not chunks:
+            return np.empty(0, dtype=np.int64)
+        batch_size = self.cells()[0][0].batch_size
+        return np.concatenate([np.arange(size, dtype=np.int64) + index * batch_size for index, size in chunks])
+
+    def set_status(self, cell_key: str, status: Status, error: str | None = None) -> None:
+        """Note that a cell cannot be measured, and why."""
+        self._put_fact("status", cell_key, [status, error])
+
+    def statuses(self) -> dict[str, tuple[Status, str | None]]:
+        """Status and error text by cell key, of the cells that have been given one."""
+        return {key: (status, error) for key, (status, error) in self._facts("status").items()}
+
+    def set_peak_memory(self, cell_key: str, peak: int) -> None:
+        """Keep the peak memory of a cell's forward pass, in bytes."""
+        self._put_fact("peak", cell_key, peak)
+
+    def peak_memory(self) -> dict[str, int]:
+        """Peak memory in bytes by cell key, of the cells that have been measured."""
+        return self._facts("peak")
+
+    def _fact(self, kind: str, name: str = "") -> Any:
+        found = self._select("facts", "WHERE kind = ? AND name = ?", kind, name)
+        return json.loads(found[0][2]) if found else None
+
+    def _facts(self, kind: str) -> dict[str, Any]:
+        return {name: json.loads(value) for _, name, value in self._select("facts", "WHERE kind = ?", kind)}
+
+    def _put_fact(self, kind: str, name: str, value: Any) -> None:
+        self._insert(("facts", kind, name, canonical_json(value)))
+
+    def _select(self, table: str, where: str = "", *values: database.Value) -> list[list[Any]]:
+        return database.select(self._path, self._connection, table, where, *values)
+
+    def _insert(self, *rows: tuple[Any, ...]) -> None:
+        """Commit rows, each a table and its values, together."""
+        if not self._writable:
+            raise ValueError("a store opened by read() cannot be written")
+        with database.reported(self._path), database.transaction(self._connection):
+            for table, *values in rows:
+                database.insert(self._connection, table, *values)
+
+
+def _prepare(directory: Path) -> None:
+    """Make the folder; refuse one with other files than ours and no run, and a disk that is nearly full."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        names = {entry.name for entry in directory.iterdir()}
+        free = shutil.disk_usage(directory).free
+    except (FileExistsError, NotADirectoryError) as error:
+        raise RunError(f"{directory} is not a folder, or lies under a file; use --out another folder") from error
+    except OSError as error:
+        raise StorageError(f"{directory} cannot be used: {error.strerror}; use --out another folder") from error
+    if database.FILE not in names and (foreign := sorted(names - database.OWN_FILES - {lock.FILE})):
+        raise RunError(
+            f"{directory} holds no run but other files ({foreign[0]!r}{', ...' if len(foreign) > 1 else ''}); "
+            "use --out an empty or a new folder"
+        )
+    if free < MIN_FREE_MIB * 2**20:
+        raise StorageError(f"the disk of {directory} has {free / 2**20:.0f} MiB left; free at least {MIN_FREE_MIB} MiB")
+
+
+def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """``field: stored -> asked`` for every field that differs."""
+    texts = [{name: json.dumps(value) for name, value in fields.items()} for fields in (stored, asked)]
+    names = dict.fromkeys([*stored, *asked])
+    pairs = [(name, *(text.get(name, "not set") for text in texts)) for name in names]
+    return [f"{name}: {old} -> {new}" for name, old, new in pairs if old != new]
+
+
+def _concatenated(parts: Sequence[CellPredictions]) -> CellPredictions:
+    return CellPredictions(
+        np.concatenate([part.top1 for part in parts]),
+        np.concatenate([part.in_top5 for part in parts]),
+        sum(part.ties for part in parts),
+        sum(part.nonfinite for part in parts),
+    )

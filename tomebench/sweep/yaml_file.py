@@ -1,0 +1,89 @@
+"""Read one YAML file of settings, strictly: a flat mapping, every key known and given once, errors on one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tomebench.errors import ConfigError
+
+MAX_BYTES = 65536
+"""A configuration is a page of text; anything larger is some other file."""
+
+
+class _Loader(yaml.SafeLoader):
+    """yaml.safe_load's loader, except that a key given twice is an error and not the last one's win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        mapping = super().construct_mapping(node, deep=deep)
+        if len(mapping) < len(node.value):
+            seen: set[Hashable] = set()
+            for key_node, _ in node.value:
+                key = self.construct_object(key_node)
+                if key in seen:
+                    raise yaml.MarkedYAMLError(problem=f"{key!r} is given twice", problem_mark=key_node.start_mark)
+                seen.add(key)
+        return mapping
+
+
+def read_yaml(path: Path, known: Sequence[str]) -> dict[str, object]:
+    """The settings in a file.
+
+    Args:
+        path: a YAML file of at most ``MAX_BYTES``.
+        known: names of settings, with underscores; the file may write them with dashes.
+
+    Returns:
+        Setting, with underscores, to value as YAML reads it.
+
+    Raises:
+        ConfigError: not there, not readable, not YAML, not a mapping, or with a key that is unknown or given twice.
+    """
+    where = f"config {str(path)!r}"
+    data = _parse(path, where)
+    if data is None:
+        raise ConfigError(f"{where} is empty; write settings such as model: vit_b_16")
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where} is not a mapping; write one setting a line, such as model: vit_b_16")
+    values: dict[str, object] = {}
+    for key, value in data.items():
+        if not isinstance(key, str):
+            raise ConfigError(f"{where}: the key {key!r} is not text; put it in quotes, or correct it")
+        field = key.replace("-", "_")
+        if field not in known:
+            near = difflib.get_close_matches(field, known, n=1)
+            names = ", ".join(name.replace("_", "-") for name in known)
+            hint = f"did you mean {near[0].replace('_', '-')!r}?" if near else f"the settings are {names}"
+            raise ConfigError(f"{where}: unknown key {key!r:.60}; {hint}")
+        if field in values:
+            raise ConfigError(f"{where}: {key!r} is given twice; keep one")
+        values[field] = value
+    return values
+
+
+def _parse(path: Path, where: str) -> object:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{where} cannot be read: {error.strerror or error}; check the path") from error
+    if len(raw) > MAX_BYTES:
+        raise ConfigError(f"{where} is larger than {MAX_BYTES // 1024} KiB; this is no configuration of tomebench")
+    try:
+        return yaml.load(raw.decode(), Loader=_Loader)  # a SafeLoader
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{where} is not UTF-8 text; save it as UTF-8") from error
+    except RecursionError as error:
+        raise ConfigError(f"{where} is nested too deeply; write one setting a line") from error
+    except yaml.MarkedYAMLError as error:
+        mark, problem = error.problem_mark, error.problem or "cannot be read as YAML"
+        line = f", line {mark.line + 1}" if mark else ""
+        if "'\\t'" in problem:
+            problem = "YAML does not allow tabs; indent with spaces"
+        raise ConfigError(f"{where}{line}: {problem}") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: 2024-99-99 and other impossible dates
+        raise ConfigError(f"{where} cannot be read as YAML: {' '.join(str(error).split())}") from error
