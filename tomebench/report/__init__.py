@@ -1,0 +1,1 @@
+"""Reports from rows: data frames, text tables, the sentence to act on, the figure, and the files that hold them."""

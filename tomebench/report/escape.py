@@ -1,0 +1,54 @@
+"""Make text from outside inert wherever a report carries it.
+
+Model names, paths and error texts come from users and files. In a report they must stay what they are: text. They
+never become a spreadsheet formula, markup, a terminal escape code or a command of a continuous-integration log.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode categories nobody can see: controls, bidi and zero-width formats, lone surrogates, line separators."""
+_FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"
+"""First characters a spreadsheet takes for a formula, full-width forms included."""
+_GUARD = "'"
+
+
+def clean(text: str) -> str:
+    r"""One printable line: invisible characters become visible escapes such as ``\x1b`` or ``\n``.
+
+    ``##[``, which build logs read as a command anywhere in a line, gets a space; a leading ``::``, the newer form of
+    the same, gets an apostrophe. The result never changes when cleaned again.
+    """
+    if not (text.isascii() and text.isprintable()):
+        text = "".join(_visible(c) if unicodedata.category(c) in _INVISIBLE else c for c in text)
+    text = text.replace("##[", "## [")
+    return _GUARD + text if text.lstrip().startswith("::") else text
+
+
+def csv_guard(text: str) -> str:
+    """``text`` with a leading apostrophe if a spreadsheet could run it; :func:`csv_unguard` takes it away again.
+
+    Text that itself starts with an apostrophe gets one too, so that the pair is exact. Numbers never come here.
+    """
+    risky = text.startswith((_GUARD, "\t", "\r")) or text.lstrip().startswith(tuple(_FORMULA))
+    return _GUARD + text if risky else text
+
+
+def csv_unguard(text: str) -> str:
+    """Inverse of :func:`csv_guard`."""
+    return text.removeprefix(_GUARD)
+
+
+def markdown(text: str) -> str:
+    """Text as one line of markdown that reads as written: no cell border, html, code, emphasis or link."""
+    text = clean(text).replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"[|`*~]", r"\\\g<0>", text)
+    text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)  # vit_base needs no escape, _x_ does
+    return re.sub(r"\](?=[(\[:])", r"\\]", text)  # "[1.29, 1.33] (12 rounds)" needs none, "[x](y)" does
+
+
+def _visible(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,206 @@
+"""The speed/accuracy figure. matplotlib is optional and used through its objects only, so no state outlives a call.
+
+The same rows and the same matplotlib give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tomebench.report.escape import clean
+from tomebench.report.headline import headline
+from tomebench.report.series import group, half_width, is_baseline, varying
+from tomebench.rspec import format_r
+from tomebench.schema import Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Style = dict[str, Any]
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe and Ito's palette, told apart with any kind of colour vision."""
+_MARKERS = ("o", "s", "^", "D", "v", "P")
+_GREY = "#6b6b6b"
+_SIZE_INCHES, _DPI = (8.0, 5.0), 150
+_LABEL_WIDTH, _LABEL_HEIGHT = 27.0, 11.0  # of "r=16", in points: no two labels may come closer
+_MARKER_SIZE = 5.0
+_BAR: Style = {"fmt": "none", "elinewidth": 1.1, "capsize": 3.0, "alpha": 0.6, "zorder": 2}
+
+
+def speed_accuracy_figure(rows: Sequence[Row], path: Path, conditions: Sequence[str] = ()) -> str | None:
+    """Write a PNG: speed-up against top-1 with 95 % bars, or, where nothing was evaluated, r against speed-up.
+
+    The MAC ratio of each row is drawn beside it, as what counting promises. Rows without a speed-up or (with accuracy)
+    without top-1 are left out and named below the figure.
+
+    Args:
+        rows: rows of one run or several; each combination of settings is a series of its own.
+        path: file to write.
+        conditions: lines for the small print.
+
+    Returns:
+        None if the file was written, else one line with the reason why there is no figure.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    if find_spec("matplotlib") is None:
+        return "no figure: matplotlib is not installed; install it with: pip install 'tomebench[report]'"
+    shown, accuracy = _shown(rows)
+    if not shown:
+        return "no figure: no row has a speed-up against r = 0"
+    figure = _draw(rows, shown, accuracy, conditions)
+    figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})
+    return None
+
+
+def _shown(rows: Sequence[Row]) -> tuple[list[Row], bool]:
+    timed = [row for row in rows if row.speedup_vs_r0 is not None and row.status in ("ok", "unconverged")]
+    both = [row for row in timed if row.top1 is not None]
+    return (both, True) if any(not is_baseline(row) for row in both) else (timed, False)
+
+
+def _draw(rows: Sequence[Row], shown: Sequence[Row], accuracy: bool, conditions: Sequence[str]) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    print_lines = _small_print(rows, shown, conditions)
+    bottom = 0.12 + 0.027 * len(print_lines)
+    axes = figure.add_axes((0.09, bottom, 0.885, 0.93 - bottom))
+    for number, (label, members) in enumerate(group(shown, varying(rows)).items()):
+        style = {"color": _COLOURS[number % len(_COLOURS)], "marker": _MARKERS[number % len(_MARKERS)]}
+        (_accuracy_series if accuracy else _speed_series)(axes, members, label, style)
+    _legend(axes, shown, accuracy)
+    axes.set_title(_title(rows), fontsize=11, loc="left", parse_math=False)
+    axes.grid(visible=True, color="#e4e4e4", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    if accuracy:
+        axes.set_xlabel("speed-up over r = 0")
+        axes.set_ylabel("top-1 accuracy (%)")
+        axes.xaxis.set_major_formatter("{x:g}x")
+        _label_points(axes, shown)
+    else:
+        axes.set_xlabel("r, tokens merged per layer")
+        axes.set_ylabel("speed-up over r = 0")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_formatter("{x:g}x")
+    for number, line in enumerate(reversed(print_lines)):
+        figure.text(0.012, 0.014 + 0.027 * number, line, fontsize=6.2, color=_GREY, parse_math=False)
+    return figure
+
+
+def _accuracy_series(axes: Axes, rows: Sequence[Row], label: str, style: Style) -> None:
+    """Speed-up against top-1. The vertical bar is the paired interval of the difference to r = 0."""
+    xs, ys = [_x(row) for row in rows], [_y(row) for row in rows]
+    for row in rows:
+        axes.plot([_x(row), row.mac_ratio], [_y(row), _y(row)], color=_GREY, linewidth=0.7, linestyle=":", zorder=1)
+        axes.plot(row.mac_ratio, _y(row), color=_GREY, marker="|", markersize=8, zorder=1)
+        if is_baseline(row):
+            axes.axhline(_y(row), color=style["color"], linewidth=0.7, linestyle="--", alpha=0.5, zorder=0)
+    axes.errorbar(
+        xs, ys, xerr=_bars(rows, "speedup_vs_r0"), yerr=_bars(rows, "delta_top1"), **_BAR, ecolor=style["color"]
+    )
+    _curve(axes, rows, xs, ys, label, style)
+
+
+def _speed_series(axes: Axes, rows: Sequence[Row], label: str, style: Style) -> None:
+    """Speed-up over r, with the MAC ratio as a curve."""
+    rows = sorted(rows, key=lambda row: row.r)
+    xs, ys = [row.r for row in rows], [_x(row) for row in rows]
+    axes.plot(xs, [row.mac_ratio for row in rows], color=_GREY, linewidth=1.2, linestyle="--", zorder=1)
+    axes.errorbar(xs, ys, yerr=_bars(rows, "speedup_vs_r0"), **_BAR, ecolor=style["color"])
+    _curve(axes, rows, xs, ys, label, style)
+
+
+def _curve(axes: Axes, rows: Sequence[Row], xs: Sequence[float], ys: Sequence[float], label: str, style: Style) -> None:
+    """A faint line through the points; markers are hollow where the cap changed r."""
+    axes.plot(xs, ys, color=style["color"], linewidth=1.0, alpha=0.45, zorder=2)
+    label = _short(f" {_plain(label)}" if label else "measured, 95 % intervals", 60)  # a leading "_" would hide it
+    axes.plot([], [], linestyle="none", markersize=_MARKER_SIZE, label=label, **style)
+    for row, x, y in zip(rows, xs, ys, strict=True):
+        face = "white" if row.clamped else style["color"]
+        axes.plot(x, y, linestyle="none", markersize=_MARKER_SIZE, markerfacecolor=face, zorder=3, **style)
+
+
+def _legend(axes: Axes, rows: Sequence[Row], accuracy: bool) -> None:
+    """What the series have in common comes last, once."""
+    common: Style = {"color": _GREY, "marker": "o", "markerfacecolor": "white", "markersize": _MARKER_SIZE}
+    if any(row.clamped for row in rows):
+        axes.plot([], [], linestyle="none", label="r lowered by the cap", **common)
+    mac: Style = {"marker": "|", "markersize": 8, "linestyle": ":"} if accuracy else {"linestyle": "--"}
+    axes.plot([], [], color=_GREY, label="MAC ratio: what counting promises", **mac)
+    for text in axes.legend(loc="best", fontsize=8, frameon=False).get_texts():
+        text.set_parse_math(False)
+
+
+def _label_points(axes: Axes, rows: Sequence[Row]) -> None:
+    """Write r beside the markers: the headline row, the ends, and as many others as fit without touching."""
+    found = headline(rows)
+    first = [found[0]] if found else []
+    taken: list[tuple[float, float]] = []
+    axes.margins(x=0.05, y=0.08)
+    axes.autoscale_view()  # distances on the page need the final limits
+    for row in [*first, rows[0], rows[-1], *rows]:
+        x, y = axes.transData.transform((_x(row), _y(row))) * 72 / _DPI
+        if all(abs(x - a) > _LABEL_WIDTH or abs(y - b) > _LABEL_HEIGHT for a, b in taken):
+            taken.append((x, y))
+            weight = "bold" if row in first else "normal"
+            look: Style = {"textcoords": "offset points", "fontsize": 8, "fontweight": weight, "zorder": 4}
+            axes.annotate(f"r={row.r}", (_x(row), _y(row)), (5, 5), **look)
+
+
+def _title(rows: Sequence[Row]) -> str:
+    models = list(dict.fromkeys(_plain(row.model) for row in rows))
+    return _short(f"Token merging: {models[0] if len(models) == 1 else f'{len(models)} models'}", 90)
+
+
+def _small_print(rows: Sequence[Row], shown: Sequence[Row], conditions: Sequence[str]) -> list[str]:
+    lines = []
+    kept = {id(row) for row in shown}
+    left_out = [row for row in rows if id(row) not in kept]
+    if left_out:
+        reasons = ", ".join(dict.fromkeys(row.status if row.status != "ok" else "not measured" for row in left_out))
+        lines.append(f"left out: r = {format_r(sorted({row.r for row in left_out})).replace(',', ', ')} ({reasons})")
+    if any("AA_FAILED" in row.warnings for row in shown):
+        lines.append("do not use these speeds: the A/A control failed, the timing is biased")
+    if any(half_width(row) is None for row in shown if not is_baseline(row)):
+        lines.append("no bar: fewer than 6 rounds give no interval")
+    return [_short(line, 190) for line in (*lines, *map(_plain, conditions))]
+
+
+def _short(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _plain(text: str) -> str:
+    """Only characters the bundled font has: Latin, and the few signs tomebench itself writes."""
+    return "".join(c if ord(c) < 0x250 or c in "Δ…" else "?" for c in clean(text))
+
+
+def _x(row: Row) -> float:
+    return float(row.speedup_vs_r0 or 0)
+
+
+def _y(row: Row) -> float:
+    return float(row.top1 or 0)
+
+
+def _bars(rows: Sequence[Row], field: str) -> list[list[float]]:
+    """Lengths of the 95 % bars, below and above: zero where there is no interval, and for r = 0 itself."""
+    bars: list[list[float]] = [[], []]
+    for row in rows:
+        value, low, high = (getattr(row, field + end) for end in ("", "_lo", "_hi"))
+        known = not (is_baseline(row) or value is None or low is None or high is None)
+        bars[0].append(max(0.0, value - low) if known else 0.0)
+        bars[1].append(max(0.0, high - value) if known else 0.0)
+    return bars

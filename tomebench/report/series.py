@@ -1,0 +1,63 @@
+"""Which rows belong to one curve, and how a row and its intervals are written: shared by text, sentence and figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tomebench.report.escape import clean
+from tomebench.schema import Row
+
+_SETTINGS = (
+    "model", "weights", "img_size", "method", "options", "schedule", "batch_size", "dtype", "device", "attention",
+    "compile", "mode",
+)  # fmt: skip
+
+
+def varying(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Names of the settings, r apart, that are not the same in all rows.
+
+    The testbed is one of them only where nothing else tells two rows of the same r apart: it is long.
+    """
+    fields = tuple(field for field in _SETTINGS if len({getattr(row, field) for row in rows}) > 1)
+    distinct = {(name(row, fields), row.testbed) for row in rows}
+    return fields if len({label for label, _ in distinct}) == len(distinct) else (*fields, "testbed")
+
+
+def group(rows: Sequence[Row], fields: Sequence[str]) -> dict[str, list[Row]]:
+    """Rows by the values of ``fields``, written out, in the order they first occur."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(" ".join(clean(str(getattr(row, field))) for field in fields), []).append(row)
+    return groups
+
+
+def name(row: Row, fields: Sequence[str]) -> str:
+    """``r=8``, with the values of ``fields`` in front where there are any."""
+    return " ".join([*(clean(str(getattr(row, field))) for field in fields), f"r={row.r}"])
+
+
+def is_baseline(row: Row) -> bool:
+    """True for the row the others are compared with: r = 0 and nothing reduced."""
+    return row.r == 0 and not row.schedule.startswith("list:")
+
+
+def half_width(row: Row) -> float | None:
+    """Relative half-width of the speed-up interval, as ``stats.Estimate`` has it; None if there is none."""
+    low, high = row.speedup_vs_r0_lo, row.speedup_vs_r0_hi
+    return None if low is None or high is None else math.sqrt(high / low) - 1
+
+
+def interval(low: float | None, high: float | None, spec: str) -> str:
+    """`` [1.29, 1.33]`` with its leading space, or nothing where there is no interval."""
+    return "" if low is None or high is None else f" [{_signed(low, spec)}, {_signed(high, spec)}]"
+
+
+def points(value: float | None, low: float | None, high: float | None, unit: str = "") -> str:
+    """``-0.35 [-0.50, -0.20]``: a difference in points with its interval, or nothing if not measured."""
+    return "" if value is None else _signed(value, "+.2f") + unit + interval(low, high, "+.2f")
+
+
+def _signed(value: float, spec: str) -> str:
+    text = format(value, spec)
+    return text if float(text) else text.lstrip("+-")  # a rounded zero has no direction

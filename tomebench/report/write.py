@@ -1,0 +1,110 @@
+"""Write the files of a report: all are made beside their targets first, then moved over them one by one.
+
+A reader never sees half a file, and if any of them cannot be made the earlier ones stay as they were.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tomebench.errors import StorageError
+from tomebench.report.escape import clean, markdown
+from tomebench.report.figures import speed_accuracy_figure
+from tomebench.report.tables import csv_text, jsonl_text, markdown_table
+from tomebench.report.text import ReportContext, detail_table, display_table, sentence, yardsticks
+from tomebench.schema import Row
+
+TABLE, ROWS, SUMMARY, FIGURE = "table.csv", "rows.jsonl", "summary.md", "figure.png"
+
+_LEGEND = (
+    "Intervals are 95 %. The speed-up is paired: each round times every r and r = 0. Δ is in points, on the same "
+    "images. `-` is not measured."
+)
+
+
+def write_reports(directory: Path, rows: Sequence[Row], context: ReportContext) -> list[Path]:
+    """Write ``table.csv``, ``rows.jsonl``, ``figure.png`` and ``summary.md`` into ``directory``, made if missing.
+
+    Without matplotlib or without a speed-up there is no figure, and the summary says why.
+
+    Returns:
+        The files written, in the order above.
+
+    Raises:
+        StorageError: the disk is full, the folder read-only, ...; earlier files are unchanged.
+        ValueError: a float in a row is NaN or infinite.
+    """
+    staged: dict[Path, Path] = {}  # target -> finished temporary file
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _stage(staged, directory / TABLE, lambda path: _save_text(path, csv_text(rows)))
+        _stage(staged, directory / ROWS, lambda path: _save_text(path, jsonl_text(rows)))
+        reasons: list[str | None] = []
+        _stage(staged, directory / FIGURE, lambda p: reasons.append(speed_accuracy_figure(rows, p, context.conditions)))
+        no_figure = reasons[0]
+        _stage(staged, directory / SUMMARY, lambda path: _save_text(path, summary_text(rows, context, no_figure)))
+        written = list(staged)
+        for target in written:
+            staged[target].replace(target)
+            del staged[target]
+        _sync(directory)
+    except OSError as error:
+        where = clean(str(directory))
+        reason = error.strerror or clean(str(error))
+        message = f"cannot write the report in {where}: {reason}; make room or access, then run: tomebench report RUN"
+        raise StorageError(message) from error
+    finally:
+        for temporary in staged.values():
+            temporary.unlink(missing_ok=True)
+    return written
+
+
+def summary_text(rows: Sequence[Row], context: ReportContext, no_figure: str | None = None) -> str:
+    """The report as markdown: conditions, table, sentence, figure, warnings, details, and the command to do it again.
+
+    Args:
+        rows: at least the rows to show; may be empty.
+        context: what stands around them.
+        no_figure: why there is no figure; None links to it.
+    """
+    parts = [
+        f"# {markdown(context.title)}",
+        _bullets(context.conditions),
+        markdown_table(*display_table(rows)).rstrip() if rows else "No rows.",
+        "\n".join(markdown(line) + "." for line in (sentence(rows), yardsticks(rows)) if line),
+        _LEGEND if rows else "",
+        "![Speed and accuracy for every r](figure.png)" if no_figure is None else markdown(no_figure) + ".",
+        "## Warnings\n\n" + _bullets(context.warnings) if context.warnings else "",
+        "## Details\n\n" + markdown_table(*detail_table(rows)).rstrip() if rows else "",
+        "## Again\n\n    " + clean(context.command) if context.command else "",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {markdown(line)}" for line in lines)
+
+
+def _stage(staged: dict[Path, Path], target: Path, make: Callable[[Path], object]) -> None:
+    """Make ``target`` under a temporary name beside it and flush it to the disk; forget it if nothing was made."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    staged[target] = temporary
+    make(temporary)
+    if temporary.exists():
+        _sync(temporary)
+    else:
+        del staged[target]
+
+
+def _save_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
