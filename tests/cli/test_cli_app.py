@@ -1,0 +1,185 @@
+"""The program as a whole: help, exit codes, one line for every error."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import resource
+import shlex
+import subprocess
+import sys
+
+import pytest
+import typer
+from cli_program import Result
+
+import tomebench
+from tomebench.cli import app
+from tomebench.cli.options import SweepFlags
+from tomebench.errors import InputError, Interrupted, StorageError
+from tomebench.sweep.config import SweepConfig
+
+COMMANDS = ("demo", "sweep", "plan", "report", "list", "doctor")
+HEAVY = ("torch", "timm", "pandas", "numpy", "pydantic", "matplotlib", "torchvision")
+
+
+def command_tree():
+    return typer.main.get_command(app.app)
+
+
+def test_the_helper_notices_a_second_line():
+    with pytest.raises(AssertionError):
+        _ = Result(2, "", "one\ntwo\n").error
+    assert Result(2, "", "one\n").error == "one"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["sweep", "--help"], ["--version"]])
+def test_help_is_quick_and_imports_nothing_heavy(arguments):
+    heavy = [
+        name for name in HEAVY if name != "pydantic" or len(arguments) == 1
+    ]  # typer needs it for a command's flags
+    code = (
+        "import sys; from tomebench.cli.app import run; "
+        f"code = run({arguments!r}); heavy = [m for m in {heavy!r} if m in sys.modules]; "
+        "print(heavy, file=sys.stderr); sys.exit(code)"
+    )
+    seconds = []
+    for _ in range(3):  # processor time, so that a busy machine does not matter; the first may compile
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        assert (done.returncode, done.stderr) == (0, "[]\n")
+    assert min(seconds) <= 0.4
+
+
+def test_python_m_tomebench_is_the_program():
+    done = subprocess.run([sys.executable, "-m", "tomebench", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stdout.startswith("Usage: python -m tomebench ")
+
+
+def test_no_command_shows_the_help(program):
+    assert program() == program("--help")
+
+
+def test_the_help_names_every_command_and_exit_code(program):
+    out = program("--help").out
+    for command in COMMANDS:
+        assert f"\n  {command} " in out
+    for code in (0, 1, 2, 3, 4, 5, 130):
+        assert f" {code}  " in out
+    assert "..." not in out.split("Commands:")[1], "a summary is cut"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_shows_an_example_that_it_accepts(name, program):
+    help_ = program(name, "--help").out
+    examples = [line.partition("Example: ")[2] for line in help_.splitlines() if "Example: " in line]
+    assert examples
+    for example in examples:
+        prog, command, *arguments = shlex.split(example)
+        assert (prog, command) == ("tomebench", name)
+        command_tree().commands[name].make_context(name, arguments)
+
+
+def test_version(program):
+    assert program("--version") == Result(0, f"tomebench {tomebench.__version__}\n", "")
+
+
+def test_flags_are_the_fields_of_the_configuration_and_show_its_defaults():
+    assert {f.name for f in dataclasses.fields(SweepFlags)} - set(SweepConfig.model_fields) == {
+        "config",
+        "json",
+        "quiet",
+        "traceback",
+    }
+    for name, field in SweepConfig.model_fields.items():
+        option = next(p for p in command_tree().commands["sweep"].params if p.name == name)
+        assert option.opts[0] == f"--{name.replace('_', '-')}"
+        assert option.default is None
+        if isinstance(field.default, str | int) and not isinstance(field.default, bool):
+            assert option.help.endswith(f"[default: {field.default}]")
+        elif field.default is True:
+            assert option.help.endswith(f"[default: {name.replace('_', '-')}]")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["swep"], "'sweep'"),
+        (["sweep", "--modle", "x"], "--model"),
+        (["sweep", "--limit", "many"], "--limit"),
+        (["sweep", "--model"], "--model"),
+        (["report"], "RUN"),
+        (["sweep"], "--model vit_b_16"),
+        (["sweep", "--model", "m", "--r", "4..1"], "runs backwards"),
+        (["sweep", "--model", "m", "--dtype", "fp8"], "--dtype 'fp8': use fp32"),
+        (["demo", "--config", "no.yaml"], "config 'no.yaml' cannot be read"),
+        (["list", "modles"], "use models, methods, datasets"),
+        (["report", "runs/[r=8]/x"], "runs/[r=8]/x"),
+        (["sweep", "--model", "m", "--name", "a\n/b\x1b[31m"], r"a\n/b\x1b[31m"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_2(program, arguments, part):
+    result = program(*arguments)
+    assert (result.code, result.out) == (2, "")
+    assert result.error.startswith("tomebench: error: ")
+    assert part in result.error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "part"),
+    [
+        (InputError("no [r=8]. use another"), 2, "tomebench: error: no [r=8]. use another"),
+        (InputError("two\nlines \x1b[31m"), 2, r"two lines \x1b[31m"),
+        (StorageError("the disk is full"), 5, "error: the disk is full"),
+        (OSError(28, "No space left on device", "a/b"), 5, "cannot read or write 'a/b': No space left on device"),
+        (OSError("odd"), 5, "cannot read or write: odd"),
+        (Interrupted("stopped"), 130, "go on with: tomebench sweep --model 'm n'"),
+        (ZeroDivisionError("oops"), 1, "this is a bug: ZeroDivisionError: oops. --traceback shows where"),
+        (RuntimeError("long " * 1000), 1, "this is a bug"),
+    ],
+)
+def test_every_error_is_one_line_with_its_exit_code(program, engine, error, code, part):
+    engine(error=error)
+    result = program("sweep", "--model", "m n", "--quiet")
+    assert (result.code, result.out) == (code, "")
+    assert part in result.error
+    assert len(result.error) < 700
+
+
+@pytest.mark.parametrize("error", [InputError("bad"), ZeroDivisionError("oops")])
+def test_traceback_shows_where_an_error_came_from(program, engine, error):
+    engine(error=error)
+    result = program("sweep", "--model", "m", "--quiet", "--traceback")
+    assert "Traceback (most recent call last)" in result.err
+    assert result.err.splitlines()[-1].startswith("tomebench: ")
+    assert "--traceback shows" not in result.err
+
+
+def test_a_pipe_closed_by_its_reader_is_no_bug():
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "tomebench", "--help"], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (5, b"")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+def test_a_full_disk_under_stdout_is_one_line():
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = subprocess.run([sys.executable, "-m", "tomebench", "--help"], stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 5
+    assert done.stderr.count(b"\n") == 1
+    assert b"No space left" in done.stderr
+
+
+def test_an_ascii_terminal_gets_escapes_instead_of_a_crash():
+    done = subprocess.run(
+        [sys.executable, "-m", "tomebench", "report", "ä"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 2
+    assert rb"\xe4" in done.stderr

@@ -1,0 +1,177 @@
+"""Every command's screen, with an engine that says what the test wants."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from cli_program import BASE, MERGED
+
+from tomebench.cli import results
+from tomebench.sweep.config import load_config
+
+
+def test_a_sweep_ends_with_its_table_and_what_makes_it_complete(program, engine, tmp_path):
+    engine()
+    result = program("sweep", "--model", "vit_tiny", "--r", "0,8", "--out", "runs/[r=8]/x")
+    assert result.code == 0
+    assert "vit_tiny: 0 cells, going on after 2 timed rounds" in result.err
+    assert "batch size 4 [chosen]" in result.err
+    lines = [line.rstrip() for line in result.out.splitlines()]
+    header = next(line for line in lines if "GMACs" in line)
+    assert header.split()[:3] == ["r", "tokens", "GMACs"]
+    assert any(line.split()[:2] == ["8", "101"] and "1.31x" in line for line in lines)
+    assert any(line.startswith("r=8 is 1.31x faster") for line in lines)
+    assert any(line.startswith("model: vit_tiny.tag") for line in lines)
+    assert any(line.startswith("device: cpu, fp32, batch 2") for line in lines)
+    assert any(line.startswith("written to runs/[r=8]/x: table.csv, rows.jsonl, ") for line in lines)
+    assert lines[-1].startswith("next: tomebench sweep --model vit_tiny --r 0,8 --data DIR")
+    assert (tmp_path / "runs/[r=8]/x/summary.md").read_text().count("tomebench sweep --model vit_tiny --r 0,8") == 1
+
+
+def test_the_run_folder_is_named_by_default_after_model_and_method(program, engine, tmp_path):
+    engine()
+    assert program("sweep", "--model", "vit_tiny", "--quiet").err == ""
+    assert (tmp_path / "results/vit_tiny-tome/table.csv").is_file()
+
+
+def test_the_demo_is_a_sweep_of_the_packaged_configuration(program, engine, tmp_path):
+    engine()
+    result = program("demo", "--r", "0..8")
+    assert result.code == 0
+    assert (tmp_path / "results/demo/rows.jsonl").is_file()
+    assert "tomebench sweep --model vit_b_16" in result.out.splitlines()[-1]
+
+
+def test_json_is_one_object_and_nothing_else(program, engine):
+    engine()
+    result = program("sweep", "--model", "m", "--json")
+    shown = json.loads(result.out)
+    assert [row["r"] for row in shown["rows"]] == [0, 8]
+    assert shown["rows"][1]["speedup_vs_r0"] == 1.31
+    assert shown["rows"][1]["top1"] is None
+    assert shown["conditions"]
+    assert any("r=8" in text for text in shown["sentences"])
+    assert "timing" in result.err
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [("ok", 0), ("unconverged", 0), ("failed", 5), ("nonfinite", 5), ("oom", 5)]
+)
+def test_exit_5_if_a_cell_could_not_be_measured(program, engine, status, code):
+    engine(BASE, replace(MERGED, status=status, error="why" if status == "failed" else None))
+    result = program("sweep", "--model", "m")
+    assert result.code == code
+    assert (f"! {status}" in result.out) == (status != "ok")
+    assert "written to " in result.out, "the reports are written all the same"
+
+
+def test_an_interrupted_sweep_prints_the_command_that_goes_on(program, engine):
+    from tomebench.errors import Interrupted
+
+    engine(error=Interrupted("stopped"))
+    result = program("sweep", "--model", "m", "--out", "a b")
+    assert result.code == 130
+    assert result.out == ""
+    assert result.err.splitlines()[-1].endswith("go on with: tomebench sweep --model m --out 'a b'")
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "following"),
+    [
+        ({"model": "digits_vit", "data": "digits"}, "ok", "tomebench sweep --model vit_b_16 --r 0..24"),
+        ({"model": "m"}, "ok", "tomebench sweep --model m --data DIR --name NEW"),
+        ({"model": "m", "data": "d"}, "unconverged", "tomebench sweep --model m --data d --budget publish --name NEW"),
+        ({"model": "m", "data": "d"}, "ok", "tomebench plan --model vit_tiny.tag --r 0..24"),
+    ],
+)
+def test_the_next_command(tmp_path, flags, status, following):
+    rows = [BASE, replace(MERGED, status=status)]
+    context = results.write_run(tmp_path / "x", rows, load_config([], flags).stored())
+    assert context.next_command == following
+    assert context.paths[0].endswith("x/table.csv")
+
+
+def test_plan_shows_tokens_and_macs_and_loads_no_weights(program):
+    result = program("plan", "--model", "deit_ti_16", "--r", "8,16..24:8")
+    assert (result.code, result.err) == (0, "")
+    lines = result.out.splitlines()
+    assert lines[0].startswith("deit_tiny_patch16_224.fb_in1k, 224 px, 197 tokens, 5.72 M parameters")
+    table = [line.split() for line in lines if line.strip()[:1].isdigit()]
+    assert [words[0] for words in table] == ["0", "8", "16", "24"]
+    assert table[1][2:15] == ["1.36", *map(str, range(189, 100, -8))]
+    assert ["capped" in words for words in table] == [False, False, True, True]
+
+
+def test_plan_names_cells_that_the_cap_makes_the_same(program):
+    result = program("plan", "--model", "deit_ti_16", "--r", "200,300")
+    assert "capped at half the tokens, same as r=200" in result.out
+
+
+def test_plan_as_json(program):
+    shown = json.loads(program("plan", "--model", "deit_ti_16", "--r", "8", "--json").out)
+    assert shown["directory"] == "results/deit_ti_16-tome"
+    assert shown["config"]["r"] == "0,8"
+    assert [cell["resolved"]["tokens"][-1] for cell in shown["cells"]] == [197, 101]
+
+
+def test_list(program):
+    models = program("list", "models").out
+    assert "vit_base_patch16_224.augreg_in21k_ft_in1k" in models
+    assert "digits_vit" in models
+    assert "tome" in program("list", "methods").out
+    assert "digits" in program("list", "datasets").out
+    found = program("list", "models", "deit_tiny").out
+    assert "deit_tiny_patch16_224" in found
+    assert "vit_base_patch16_224\n" not in found
+    assert json.loads(program("list", "methods", "--json").out)["methods"][0]["name"] == "tome"
+    assert program("list", "methods", "x").code == 2
+
+
+def test_doctor_reports_and_exits_0_when_nothing_is_missing(program):
+    result = program("doctor", "--device", "cpu")
+    assert (result.code, result.err) == (0, "")
+    for what in ("tomebench", "torch", "timm", "results", "device", "threads"):
+        assert what in result.out
+
+
+def test_doctor_exits_2_when_something_asked_for_is_missing(program):
+    arguments = ("--model", "vit_b_61", "--data", "nowhere", "--device", "cuda:99", "--threads", "9999")
+    result = program("doctor", *arguments)
+    assert (result.code, result.err) == (2, "")
+    rows = {line.split()[0]: line for line in result.out.splitlines() if line.strip()}
+    assert "did you mean vit_b_16" in rows["model"]
+    assert "no such folder" in rows["data"]
+    assert "fail" in rows["device"]
+    assert "use --threads" in rows["threads"]
+
+
+def test_doctor_looks_at_a_model_and_its_images(program):
+    result = program("doctor", "--model", "digits_vit", "--data", "digits", "--json")
+    found = {finding["what"]: finding for finding in json.loads(result.out)["findings"]}
+    assert found["model"]["state"] == found["data"]["state"] == "ok"
+    assert "10 of 10 classes" in found["data"]["text"]
+    assert program("doctor", "--checkpoint", "x.pth").code == 2
+
+
+def test_report_of_a_folder_without_a_run(program, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "missing"):
+        result = program("report", folder)
+        assert result.code == 2
+        assert folder in result.error
+
+
+def test_report_rebuilds_every_run_and_shows_them_together(program, monkeypatch, tmp_path):
+    config = load_config([], {"model": "vit_tiny"}).stored()
+    runs = {"a": [BASE, MERGED], "b": [replace(row, dtype="bf16") for row in (BASE, MERGED)]}
+    monkeypatch.setattr(results, "read_run", lambda path: (runs[path.name], config))
+    one = program("report", "a")
+    assert one.code == 0
+    assert "r=8 is 1.31x faster" in one.out
+    both = program("report", "a", "b")
+    assert both.code == 0
+    assert "dtype" in next(line for line in both.out.splitlines() if "GMACs" in line)
+    for name in runs:
+        assert (tmp_path / name / "summary.md").is_file()

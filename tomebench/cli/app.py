@@ -1,0 +1,137 @@
+"""The program: its commands, and the one place where an error becomes a line on stderr and an exit code."""
+
+from __future__ import annotations
+
+import io
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import tomebench
+from tomebench.cli import demo, doctor, listing, plan, report, sweep
+from tomebench.cli.interrupt import leave_on_signal
+from tomebench.errors import InputError, Interrupted, StorageError, TomebenchError
+from tomebench.report.escape import clean
+
+_HELP = """What token merging does to the speed and accuracy of a Vision Transformer, measured on your own hardware.
+
+Start with: tomebench demo
+
+\b
+Exit codes:
+    0  done
+    1  a bug in tomebench
+    2  bad usage or input
+    3  regression found
+    4  nothing can be said (not comparable, no baseline, inconclusive)
+    5  finished with failed cells, or storage failed
+  130  interrupted; the same command goes on where it stopped
+
+Results go to stdout, progress to stderr. Bad input gets one line; --traceback after a command shows where it came from.
+"""
+
+app = typer.Typer(help=_HELP, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+app.command("demo")(demo.demo)
+app.command("sweep")(sweep.sweep)
+app.command("plan")(plan.plan)
+app.command("report")(report.report)
+app.command("list")(listing.list_)
+app.command("doctor")(doctor.doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"tomebench {tomebench.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the program and exit.
+
+    Args:
+        arguments: the command line without the program; None is this process's own.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # an ASCII terminal must not turn a × into a crash
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which measures memory, talks on stderr
+    leave_on_signal(_interrupted(arguments))
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line.
+
+    Returns:
+        The exit code. Whatever goes wrong is said on stderr, in one line.
+    """
+    try:
+        command = typer.main.get_command(app)
+        with command.make_context(_program_name(), list(arguments) or ["--help"]) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as exit_:
+        return exit_.exit_code
+    except BrokenPipeError:
+        # The reader of a pipe has closed it, so there is nobody to tell; the interpreter must not try again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return StorageError.exit_code
+    except (TomebenchError, typer.TyperException, OSError) as error:
+        return _fail(error, arguments)
+    except Exception as error:  # noqa: BLE001 (the command boundary)
+        return _fail(error, arguments)
+    return 0
+
+
+def _fail(error: BaseException, arguments: Sequence[str]) -> int:
+    """Say what went wrong in one line on stderr; with --traceback, show where first."""
+    shown = "--traceback" in arguments
+    if shown and not isinstance(error, typer.TyperException):
+        traceback.print_exception(error)
+    match error:
+        case Interrupted():
+            print(_interrupted(arguments), file=sys.stderr)  # noqa: T201
+            return error.exit_code
+        case TomebenchError():
+            code, text = error.exit_code, f"error: {error}"
+        case typer.TyperException():
+            context = getattr(error, "ctx", None)
+            path = context.command_path if context else _program_name()
+            code, text = InputError.exit_code, f"error: {error.format_message().rstrip('.')} (see: {path} --help)"
+        case OSError():
+            name = f" {os.fsdecode(error.filename)!r}" if isinstance(error.filename, str | bytes) else ""
+            code = StorageError.exit_code
+            text = f"error: cannot read or write{name}: {error.strerror or error}. check the disk and the permissions"
+        case _:
+            what = f"{type(error).__name__}: {error}"
+            hint = "" if shown else ". --traceback shows where"
+            code, text = TomebenchError.exit_code, f"this is a bug: {what:.500}{hint}"
+    print(f"tomebench: {clean(' '.join(text.splitlines()))}", file=sys.stderr)  # noqa: T201
+    return code
+
+
+def _interrupted(arguments: Sequence[str]) -> str:
+    """The last words of an interrupted program: the command that goes on."""
+    again = shlex.join([*_program_name().split(), *arguments])
+    return f"tomebench: interrupted; what was done is kept. go on with: {clean(again)}"
+
+
+def _program_name() -> str:
+    as_module = Path(sys.argv[0]).parts[-2:] == ("tomebench", "__main__.py")
+    return "python -m tomebench" if as_module else "tomebench"

@@ -1,0 +1,215 @@
+"""The screen: results to stdout, progress to stderr. The only user of rich.
+
+Everything that is data (paths, names, numbers) is printed literally: no markup, and control characters made visible.
+A terminal gets bars with the time left, anything else a plain line now and then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+from tomebench.report.escape import clean
+
+if TYPE_CHECKING:
+    from tomebench.sweep.events import Event, Finished, Phase, Progress
+
+_WIDE = 10_000  # a terminal folds a long line without losing any of it; rich would cut it
+_LINE_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Screen:
+    """Where a command prints."""
+
+    out: Console
+    err: Console
+    as_json: bool = False
+    quiet: bool = False
+
+    def note(self, text: str) -> None:
+        """A line about what is going on, on stderr."""
+        if not self.quiet:
+            self.err.print(Text(clean(text)), soft_wrap=True)
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """A line of the result, on stdout."""
+        self.out.print(Text(clean(text), style=style), soft_wrap=True)
+
+    def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[int] = (-1,)) -> None:
+        """A table of the result, on stdout.
+
+        Args:
+            headers: one for each column.
+            rows: cells, as they are shown.
+            left: columns that hold words; all others hold numbers and are set to the right.
+        """
+        words = {index % len(headers) for index in left}
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for index, header in enumerate(headers):
+            table.add_column(Text(header), justify="left" if index in words else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*(Text(clean(cell)) for cell in row))
+        self.out.print(table)
+
+    def object(self, value: Mapping[str, Any]) -> None:
+        """The result as one JSON object on stdout; NaN and infinity are refused."""
+        self.out.file.write(json.dumps(value, allow_nan=False, default=str) + "\n")
+
+
+def open_screen(*, as_json: bool = False, quiet: bool = False) -> Screen:
+    """The screen of this process: plain unless it is a terminal and NO_COLOR is unset."""
+    color: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+    out = Console(markup=False, highlight=False, emoji=False, color_system=color, width=_WIDE)
+    err = Console(markup=False, highlight=False, emoji=False, color_system=color, stderr=True)
+    return Screen(out, err, as_json, quiet)
+
+
+def follow(events: Iterable[Event], screen: Screen) -> Finished:
+    """Draw a sweep as it runs.
+
+    Returns:
+        Its last event.
+    """
+    from tomebench.sweep.events import Finished, Note, Phase, Planned, Progress
+
+    drawing = _drawing(screen)
+    finished: Finished | None = None
+    with drawing.live():
+        for event in events:
+            match event:
+                case Planned():
+                    screen.note(_planned(event))
+                case Note():
+                    screen.note(event.text)
+                case Phase():
+                    drawing.phase(event)
+                case Progress():
+                    drawing.progress(event)
+                case Finished():
+                    finished = event
+    if finished is None:
+        raise RuntimeError("the sweep ended without a result")
+    return finished
+
+
+def _planned(event: Any) -> str:
+    resumed = [
+        f"{count} {what}{'s' if count > 1 else ''}"
+        for count, what in ((event.resumed_rounds, "timed round"), (event.resumed_chunks, "evaluated batch"))
+        if count
+    ]
+    return f"{event.model}: {event.cells} cells" + (f", going on after {' and '.join(resumed)}" if resumed else "")
+
+
+class _Drawing(Protocol):
+    """What can show a phase and how far it is."""
+
+    def live(self) -> AbstractContextManager[object]: ...
+    def phase(self, event: Phase) -> None: ...
+    def progress(self, event: Progress) -> None: ...
+
+
+def _drawing(screen: Screen) -> _Drawing:
+    if screen.quiet:
+        return _Nothing()
+    if screen.err.is_terminal and not screen.err.is_dumb_terminal:
+        return _Live(screen.err)
+    return Lines(screen.note)
+
+
+class _Nothing:
+    def live(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def phase(self, event: Phase) -> None:
+        pass
+
+    def progress(self, event: Progress) -> None:
+        pass
+
+
+class _Live:
+    """One bar for the current phase, on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Bars(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[count]}", markup=False),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[detail]}", markup=False),
+            console=console,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task: TaskID | None = None
+
+    def live(self) -> AbstractContextManager[object]:
+        return self._bars
+
+    def phase(self, event: Phase) -> None:
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+        self._task = self._bars.add_task(event.name, total=event.total, count="", detail="")
+
+    def progress(self, event: Progress) -> None:
+        if self._task is not None:
+            self._bars.update(
+                self._task, completed=event.done, total=event.total, count=_count(event), detail=clean(event.detail)
+            )
+
+
+@dataclass
+class Lines:
+    """A plain line when a phase begins and then every ten seconds, for logs."""
+
+    say: Callable[[str], None]
+    now: Callable[[], float] = time.monotonic
+    _said: float = field(default=0.0, init=False)
+    _start: tuple[float, float] | None = field(default=None, init=False)  # when, done
+
+    def live(self) -> AbstractContextManager[object]:
+        """Nothing to keep alive."""
+        return nullcontext()
+
+    def phase(self, event: Phase) -> None:
+        """Name the phase."""
+        self._said, self._start = self.now(), None
+        self.say(f"{event.name} ...")
+
+    def progress(self, event: Progress) -> None:
+        """Say how far the phase is, unless that was said a moment ago."""
+        now = self.now()
+        if self._start is None:
+            self._start = (now, event.done)
+        if now - self._said < _LINE_SECONDS:
+            return
+        self._said = now
+        parts = [_count(event), self._time_left(event, now), event.detail]
+        self.say(f"{event.phase}: {', '.join(part for part in parts if part)}")
+
+    def _time_left(self, event: Progress, now: float) -> str:
+        began, before = self._start or (now, event.done)
+        if event.total is None or event.done <= before:
+            return ""
+        left = (now - began) * max(event.total - event.done, 0) / (event.done - before)
+        return f"about {left:.0f} s left" if left < 120 else f"about {left / 60:.0f} min left"
+
+
+def _count(event: Progress) -> str:
+    total = "" if event.total is None else f" of {event.total:g}"
+    return f"{event.done:g}{total} {event.unit}"

@@ -1,0 +1,155 @@
+"""``tomebench doctor``: what would go wrong, before it does. It reports, whatever it finds; it does not stop at it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import typer
+
+import tomebench
+from tomebench.cli.options import Checkpoint, Data, Device, Dtype, Json, Model, Threads, Traceback
+from tomebench.errors import InputError, TomebenchError
+
+_REQUIRED = ("torch", "torchvision", "timm", "numpy", "pandas", "safetensors")
+_MIN_FREE = 200 * 2**20
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. ``fail``: something that was asked for, or that nothing works without, is not there."""
+
+    what: str
+    state: Literal["ok", "warn", "fail"]
+    text: str
+
+
+def doctor(
+    model: Model = None,
+    checkpoint: Checkpoint = None,
+    data: Data = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    threads: Threads = None,
+    json: Json = False,
+    traceback: Traceback = False,
+) -> None:
+    """Device, libraries, threads, disk: what would go wrong.
+
+    Example: tomebench doctor
+
+    Example: tomebench doctor --model vit_b_16 --data imagenet/val --device cuda
+
+    Looks at a model, its weights and images as well, if they are given. Exits with 2 if something that was asked for is
+    not there.
+    """
+    from tomebench.cli.console import open_screen
+
+    findings = [*_libraries(), *_folder()]
+    if all(finding.state == "ok" for finding in findings if finding.what in _REQUIRED):
+        findings += [*_device(device, dtype), *_threads(threads)]
+        if model is not None or checkpoint is not None:
+            findings += _asked("model", lambda: _model(model, checkpoint))
+        if data is not None:
+            findings += _asked("data", lambda: _data(data))
+    screen = open_screen(as_json=json)
+    if screen.as_json:
+        screen.object({"findings": [dataclasses.asdict(finding) for finding in findings]})
+    else:
+        screen.table(("", "", "found"), [(f.what, f.state, f.text) for f in findings], left=range(3))
+    if any(finding.state == "fail" for finding in findings):
+        raise typer.Exit(InputError.exit_code)
+
+
+def _libraries() -> Iterator[Finding]:
+    where = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+    yield Finding("tomebench", "ok", f"{tomebench.__version__}, {where}")
+    for name in _REQUIRED:
+        try:
+            yield Finding(name, "ok", metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield Finding(name, "fail", "not installed; run: pip install tomebench")
+    try:
+        yield Finding("matplotlib", "ok", metadata.version("matplotlib"))
+    except metadata.PackageNotFoundError:
+        yield Finding(
+            "matplotlib", "warn", "not installed, so there will be no figure; pip install 'tomebench[report]'"
+        )
+
+
+def _folder() -> Iterator[Finding]:
+    folder = Path("results") if Path("results").is_dir() else Path()
+    free = shutil.disk_usage(folder).free
+    size = f"{free / 2**30:.1f} GiB free"
+    if not os.access(folder, os.W_OK):
+        yield Finding("results", "warn", f"{folder.absolute()} cannot be written to; use --out with another folder")
+    elif free < _MIN_FREE:
+        yield Finding("results", "warn", f"only {size} in {folder.absolute()}; free some, or use --out elsewhere")
+    else:
+        yield Finding("results", "ok", f"{folder.absolute()}, {size}")
+
+
+def _device(name: str | None, dtype: str | None) -> list[Finding]:
+    from tomebench.measure.device import resolve_device
+    from tomebench.measure.testbed import UNAVAILABLE, describe
+
+    try:
+        device = resolve_device(name or "auto", dtype or "fp32")
+    except TomebenchError as error:
+        return [Finding("device", "fail", str(error))]
+    testbed = describe(device, 1)
+    driver = "" if testbed["driver"] == UNAVAILABLE else f", driver {testbed['driver']}, CUDA {testbed['cuda']}"
+    return [Finding("device", "ok", f"{device}: {testbed['device_name']}{driver}")]
+
+
+def _threads(asked: int | None) -> list[Finding]:
+    import torch
+
+    from tomebench.measure.testbed import usable_cpus
+
+    cpus, threads = usable_cpus(), asked or torch.get_num_threads()
+    text = f"{threads} on {cpus:g} usable CPUs"
+    if threads > cpus:
+        return [Finding("threads", "warn", f"{text}: they will wait for each other; use --threads {max(int(cpus), 1)}")]
+    return [Finding("threads", "ok", text)]
+
+
+def _asked(what: str, look: Callable[[], str]) -> list[Finding]:
+    """Look at something the user named; what is wrong with it is a finding."""
+    try:
+        return [Finding(what, "ok", look())]
+    except TomebenchError as error:
+        return [Finding(what, "fail", str(error))]
+
+
+def _model(name: str | None, checkpoint: Path | None) -> str:
+    from tomebench.backbones.timm_vit import TimmViT
+    from tomebench.models.create import build_model, load_model
+
+    if name is None:
+        raise InputError("--checkpoint needs the model it belongs to; add --model")
+    loaded = build_model(name, meta=True)
+    backbone = TimmViT(loaded.model)
+    text = (
+        f"{loaded.timm_id}: {backbone.tokens} tokens, {backbone.prefix} of them never merged, {backbone.depth} blocks"
+    )
+    if checkpoint is not None:
+        text += f", weights {load_model(name, checkpoint=checkpoint).weights}"
+    return text
+
+
+def _data(spec: str) -> str:
+    from tomebench.datasets.images import check_readable, open_dataset
+
+    images = open_dataset(spec)
+    check_readable(images)
+    found = len(set(images.info.labels.tolist()))
+    note = f"; {images.info.note}" if images.info.note else ""
+    return f"{images.info.name}: {len(images)} readable images of {found} of {images.info.num_classes} classes{note}"

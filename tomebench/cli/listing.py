@@ -1,0 +1,80 @@
+"""``tomebench list``: the models, methods and data sets there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from tomebench.cli.options import Json, Traceback
+from tomebench.errors import SpecError
+
+_TIMM_MODULES = ("vision_transformer", "deit")
+"""Where timm's ViTs of standard blocks are; a few of their models are refused all the same, naming the reason."""
+_KINDS = ("models", "methods", "datasets")
+
+
+def list_(
+    kind: Annotated[str, typer.Argument(metavar="models|methods|datasets", help="What to list.")],
+    pattern: Annotated[
+        str | None, typer.Argument(metavar="[PATTERN]", help="Models of timm with this in their name.")
+    ] = None,
+    json: Json = False,
+    traceback: Traceback = False,
+) -> None:
+    """What exists: models, methods or datasets.
+
+    Example: tomebench list models
+
+    Example: tomebench list models deit
+    """
+    from tomebench.cli.console import open_screen
+
+    if kind not in _KINDS:
+        raise SpecError(f"nothing to list called {kind!r}; use {', '.join(_KINDS)}")
+    if pattern is not None and kind != "models":
+        raise SpecError(f"only models take a pattern; drop {pattern!r}")
+    headers, rows, footer = {"models": _models, "methods": _methods, "datasets": _datasets}[kind](pattern)
+    screen = open_screen(as_json=json)
+    if screen.as_json:
+        screen.object({kind: [dict(zip(headers, row, strict=True)) for row in rows]})
+        return
+    screen.table(headers, rows, left=range(len(headers)))
+    for line in footer:
+        screen.line(line)
+
+
+_Listing = tuple[Sequence[str], Sequence[Sequence[str]], Sequence[str]]  # headers, rows, lines below the table
+
+
+def _models(pattern: str | None) -> _Listing:
+    import timm
+
+    from tomebench.models.aliases import ALIASES, PRESETS
+
+    known = sorted(name for module in _TIMM_MODULES for name in timm.list_models(module=module))
+    if pattern is not None:
+        found = [(name, "timm") for name in known if pattern in name]
+        return ("name", "from"), found, [f"{len(found)} of {len(known)} models"]
+    rows = [(name, "", note) for name, note in PRESETS.items()]
+    rows += [(name, alias.timm_id, alias.note) for name, alias in ALIASES.items()]
+    more = (
+        f"and {len(known)} Vision Transformers of timm by their own names, with or without a tag; "
+        "see: tomebench list models deit"
+    )
+    return ("name", "timm id", "what it is"), rows, [more]
+
+
+def _methods(_: str | None) -> _Listing:
+    from tomebench.reduction.registry import METHODS
+
+    return ("name", "what it does"), [(info.name, info.doc) for info in METHODS.values()], []
+
+
+def _datasets(_: str | None) -> _Listing:
+    rows = [
+        ("digits", "embedded: held-out UCI optical digits, drawn at 56 pixels among clutter; for --model digits_vit"),
+        ("DIR", "a folder of class folders named by ImageNet id (n01440764, ...), or its val or validation folder"),
+    ]
+    return ("--data", "what it is"), rows, ["tomebench doctor --data DIR tells what is found there"]

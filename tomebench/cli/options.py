@@ -1,0 +1,128 @@
+"""The command line flags, each defined once, and how a command takes all of them as one argument.
+
+The flags of a sweep are named after the fields of ``SweepConfig``. Their values are checked there, together with those
+from YAML, so here choices are plain text and "not given" is always ``None``. The defaults shown in the help are
+compared with ``SweepConfig`` by a test, because importing it here would slow down ``--help``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from tomebench.sweep.config import SweepConfig
+
+
+def _option(name: str, help: str, metavar: str | None = None, default: str | None = None) -> Any:
+    """An option whose true default is in ``SweepConfig``: the text ``default`` is for the reader."""
+    shown = f"{help} [default: {default}]" if default else help
+    return typer.Option(name, help=shown, metavar=metavar, show_default=False)
+
+
+Model = Annotated[str | None, _option("--model", "Alias, preset or timm id (see: tomebench list models).", "NAME")]
+Checkpoint = Annotated[Path | None, _option("--checkpoint", "Weights: .safetensors, or a plain .pth.", "FILE")]
+R = Annotated[str | None, _option("--r", "Tokens to merge per layer: 0..24, 0..24:4 or 0,8,16.", "SPEC", "0..24")]
+Schedule = Annotated[
+    str | None,
+    _option(
+        "--schedule",
+        "How r is spread over the layers: constant, decreasing, increasing, inflect:X or list:R,R,...",
+        "NAME",
+        "constant",
+    ),
+]
+Method = Annotated[str | None, _option("--method", "Reduction method (see: tomebench list methods).", "NAME", "tome")]
+PropAttn = Annotated[
+    bool | None,
+    _option("--prop-attn/--no-prop-attn", "Weigh attention by the size of merged tokens.", None, "prop-attn"),
+]
+Data = Annotated[
+    str | None, _option("--data", "Images for top-1: a folder of class folders, or digits. None: speed only.", "DIR")
+]
+Limit = Annotated[int | None, _option("--limit", "Use only N of the images.", "N")]
+Device = Annotated[str | None, _option("--device", "auto, cpu, cuda or cuda:N.", "NAME", "auto")]
+Dtype = Annotated[str | None, _option("--dtype", "fp32, tf32, bf16 or fp16.", "NAME", "fp32")]
+BatchSize = Annotated[str | None, _option("--batch-size", "Images per forward pass: auto or a number.", "N", "auto")]
+Budget = Annotated[
+    str | None, _option("--budget", "How exact the timing is: quick, standard or publish.", "NAME", "standard")
+]
+ImgSize = Annotated[int | None, _option("--img-size", "Input height and width.", "PIXELS", "the model's own")]
+Config = Annotated[
+    list[Path] | None,
+    _option("--config", "YAML file with settings named like these flags; repeat it to merge, later wins.", "FILE"),
+]
+Out = Annotated[Path | None, _option("--out", "Run folder.", "DIR", "results/<name>")]
+Name = Annotated[str | None, _option("--name", "Name of the run.", "NAME", "model and method")]
+Seed = Annotated[int | None, _option("--seed", "Seed of random weights, inputs and orders.", "N", "0")]
+Threads = Annotated[int | None, _option("--threads", "CPU threads of the model.", "N", "torch's own choice")]
+Workers = Annotated[int | None, _option("--workers", "Processes that read images.", "N", "by the usable CPUs")]
+Offline = Annotated[bool | None, _option("--offline", "Never touch the network.")]
+Json = Annotated[bool, _option("--json", "Print one JSON object instead of a table.")]
+Quiet = Annotated[bool, _option("--quiet", "No progress on stderr: errors and the result only.")]
+Traceback = Annotated[bool, _option("--traceback", "Show where in the code an error came from.")]
+
+
+@dataclass(frozen=True)
+class SweepFlags:
+    """Every flag that the sweeping commands share, as given."""
+
+    model: Model = None
+    checkpoint: Checkpoint = None
+    r: R = None
+    schedule: Schedule = None
+    method: Method = None
+    prop_attn: PropAttn = None
+    data: Data = None
+    limit: Limit = None
+    img_size: ImgSize = None
+    device: Device = None
+    dtype: Dtype = None
+    batch_size: BatchSize = None
+    budget: Budget = None
+    config: Config = None
+    out: Out = None
+    name: Name = None
+    seed: Seed = None
+    threads: Threads = None
+    workers: Workers = None
+    offline: Offline = None
+    json: Json = False
+    quiet: Quiet = False
+    traceback: Traceback = False
+
+    def load(self, *first: Path) -> SweepConfig:
+        """The configuration these flags ask for, on top of the files ``first`` and those of ``--config``.
+
+        Raises:
+            InputError: a file or a value that cannot be used.
+        """
+        from tomebench.sweep.config import SweepConfig, load_config
+
+        given = {name: value for name, value in vars(self).items() if name in SweepConfig.model_fields}
+        return load_config([*first, *(self.config or [])], given)
+
+
+def takes_sweep_flags(command: Callable[[SweepFlags], None]) -> Callable[..., None]:
+    """Let a command take one :class:`SweepFlags`; typer sees a parameter for every field."""
+    hints = get_type_hints(SweepFlags, include_extras=True)
+    parameters = [
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
+        for f in dataclasses.fields(SweepFlags)
+    ]
+
+    @functools.wraps(command)
+    def wrapper(**flags: Any) -> None:
+        command(SweepFlags(**flags))
+
+    wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+    del wrapper.__wrapped__  # typer would read the hints of the command itself
+    return wrapper

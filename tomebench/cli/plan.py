@@ -1,0 +1,66 @@
+"""``tomebench plan``: what a sweep would run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tomebench.cli.options import SweepFlags, takes_sweep_flags
+
+if TYPE_CHECKING:
+    from tomebench.sweep.plan import PlannedCell
+
+
+@takes_sweep_flags
+def plan(flags: SweepFlags) -> None:
+    """What a sweep would run: tokens per layer, GMACs, MAC ratio, time.
+
+    Example: tomebench plan --model vit_b_16 --r 0..24:4
+
+    Loads no weights and measures nothing but a matmul, for the time. It takes every flag of sweep, so that the same
+    line can be planned, then run.
+    """
+    from tomebench.cli.console import open_screen
+    from tomebench.sweep.config import run_directory
+    from tomebench.sweep.plan import estimate_seconds, plan_sweep
+
+    config = flags.load()
+    screen = open_screen(as_json=flags.json, quiet=flags.quiet)
+    cells = plan_sweep(config)
+    if screen.as_json:
+        asked = {"config": config.stored(), "directory": str(run_directory(config))}
+        planned = [{"cell": c.cell.to_json(), "resolved": c.resolved.to_json()} for c in cells]
+        screen.object({**asked, "estimated_seconds": estimate_seconds(config, cells), "cells": planned})
+        return
+    first = cells[0]
+    screen.line(
+        f"{first.resolved.timm_id}, {first.cell.img_size} px, {first.resolved.tokens_in} tokens, "
+        f"{first.resolved.params_m:.2f} M parameters, method {first.cell.method}, {config.schedule} schedule"
+    )
+    screen.table(("r", "GMACs", "MAC ratio", "tokens after each layer", "notes"), _lines(cells), left=(-2, -1))
+    minutes = max(1, math.ceil(estimate_seconds(config, cells) / 60))
+    screen.line(f"about {minutes} min on this machine when it is quiet, judged by GMACs and a short matmul")
+    screen.line(f"results would go to {run_directory(config)}")
+
+
+def _lines(cells: Sequence[PlannedCell]) -> Sequence[Sequence[str]]:
+    """A row of the table for each cell; cells that come to the same layers point to the first of them."""
+    first: dict[tuple[int, ...], int] = {}
+    lines = []
+    for planned in cells:
+        r, resolved = planned.cell.r, planned.resolved
+        notes = ["capped at half the tokens"] if resolved.clamped else []
+        same = first.setdefault(resolved.r_layers, r)
+        if same != r:
+            notes.append(f"same as r={same}")
+        lines.append(
+            (
+                str(r),
+                f"{resolved.gmacs:.2f}",
+                f"{resolved.gmacs_unwrapped / resolved.gmacs:.2f}",
+                " ".join(map(str, resolved.tokens)),
+                ", ".join(notes),
+            )
+        )
+    return lines

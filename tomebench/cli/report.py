@@ -1,0 +1,38 @@
+"""``tomebench report``: rebuild the tables and the figure from stored results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tomebench.cli.options import Json, Traceback
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, as written by sweep or demo.")],
+    json: Json = False,
+    traceback: Traceback = False,
+) -> None:
+    """Rebuild the tables and the figure of stored runs, and show them.
+
+    Example: tomebench report results/demo
+
+    Example: tomebench report results/cpu results/cuda
+
+    Rewrites table.csv, rows.jsonl, summary.md and figure.png of each run. Several runs are shown in one table, with a
+    column for each setting in which they differ.
+    """
+    from tomebench.cli.console import open_screen
+    from tomebench.cli.results import read_run, show, write_run
+    from tomebench.report.text import context_for
+
+    stored = [(run, *read_run(run)) for run in runs]  # all are read before anything is written
+    contexts = [write_run(run, rows, config) for run, rows, config in stored]
+    context = contexts[0]
+    rows = [row for _, some, _ in stored for row in some]
+    if len(contexts) > 1:
+        paths = [path for one in contexts for path in one.paths]
+        context = context_for(rows, f"{len(runs)} runs", paths=paths)
+    show(open_screen(as_json=json), rows, context)
