@@ -24,6 +24,9 @@ def sweep(model: str, r: str = "0..24", *, out: str | Path, **settings: Any) -> 
         out: run folder; the same settings on the same folder resume.
         settings: every flag of ``tomebench sweep``, with underscores.
 
+    Reading more than a thousand images starts worker processes that import the caller's script again: call this under
+    ``if __name__ == "__main__":``, or pass ``workers=0``.
+
     Returns:
         One row per r. The run folder holds the raw measurements.
 

@@ -158,8 +158,9 @@ def mcnemar(b: int, c: int) -> float:
 def paired_delta(b: int, c: int, n: int) -> PairedDelta:
     """Accuracy of the other model minus that of the baseline, on the same n images.
 
-    The interval is conditional on b + c: Clopper-Pearson on b / (b + c), scaled. Without discordant images it is
-    [0, 0].
+    The interval is conditional on b + c: Clopper-Pearson on b / (b + c), scaled. Without discordant images there is
+    nothing to condition on; what is known then is how rare they are, and the interval is the Clopper-Pearson bound on
+    0 of n, to both sides.
 
     Args:
         b: images that only the baseline classifies correctly.
@@ -174,6 +175,9 @@ def paired_delta(b: int, c: int, n: int) -> PairedDelta:
     if n == 0:
         raise ValueError("an accuracy difference needs at least one image")
     discordant = b + c
+    if discordant == 0:
+        bound = clopper_pearson(0, n).hi
+        return PairedDelta(0.0, 0.0, Interval(-bound, bound), 1.0)
     lost = clopper_pearson(b, discordant)
     interval = Interval(discordant * (1 - 2 * lost.hi) / n, discordant * (1 - 2 * lost.lo) / n)
     se = math.sqrt(discordant - (b - c) ** 2 / n) / n

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tomebench.errors import ConfigError, InputError
-from tomebench.rspec import parse_r
 from tomebench.sweep.config import (
     NOT_IDENTITY,
     SweepConfig,
@@ -234,7 +233,8 @@ def test_every_packaged_configuration_loads_and_says_what_it_is():
 def test_the_demo_configuration():
     config = load_config([packaged_config("demo")], {})
     assert (config.model, config.data, config.device, config.budget) == ("digits_vit", "digits", "cpu", "quick")
-    assert config.r_values == parse_r("0..24:4")
+    assert config.r_values == (0, 4, 8, 12, 16, 20, 22, 24)
+    assert config.schedule == "decreasing"
 
 
 def test_a_packaged_configuration_can_be_given_by_its_name(tmp_path, monkeypatch):

@@ -13,13 +13,25 @@ import torch
 from PIL import Image
 
 from tomebench.datasets.imagenet import wnids
-from tomebench.errors import DataError, DeviceError, Interrupted, ModelError, RunError, UnsupportedModelError
+from tomebench.errors import (
+    ConfigError,
+    DataError,
+    DeviceError,
+    Interrupted,
+    ModelError,
+    RunError,
+    SpecError,
+    UnsupportedModelError,
+)
 from tomebench.measure import speed
+from tomebench.models import create
+from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import SENTINEL, UNWRAPPED, Row
 from tomebench.sweep import run
 from tomebench.sweep.config import SweepConfig, load_config
 from tomebench.sweep.events import Event, Finished, Note, Planned, Progress
+from tomebench.sweep.forward import timing_inputs
 from tomebench.sweep.store import Store
 
 IMAGES = 22
@@ -205,13 +217,64 @@ def test_the_baseline_out_of_memory_ends_the_sweep(tmp_path, monkeypatch):
         sweep(tmp_path / "run")
 
 
-def test_another_runtime_error_is_not_taken_for_lack_of_memory(tmp_path, monkeypatch):
-    def bug(logits):
-        raise RuntimeError("shapes do not match")
+def fail(logits: torch.Tensor) -> torch.Tensor:
+    raise RuntimeError("no kernel\nfor this shape")
 
-    break_forward(monkeypatch, 8, bug)
-    with pytest.raises(RuntimeError, match="shapes do not match"):
+
+def test_another_runtime_error_fails_its_cell_and_is_not_taken_for_lack_of_memory(tmp_path, monkeypatch):
+    break_forward(monkeypatch, 8, fail)
+    _, rows = sweep(tmp_path / "run")
+    assert [(row.status, row.error) for row in rows][1] == ("failed", "no kernel for this shape")
+    assert [row.status for row in rows] == ["ok", "failed", "ok"]
+
+
+def test_a_baseline_that_does_not_run_ends_the_sweep(tmp_path, monkeypatch):
+    calls = itertools.count()
+    break_forward(monkeypatch, 0, lambda logits: logits if next(calls) == 0 else fail(logits))
+    with pytest.raises(RuntimeError, match="no kernel"):
         sweep(tmp_path / "run")
+
+
+def test_a_failed_cell_is_tried_again_when_the_run_is_resumed(tmp_path, monkeypatch):
+    with monkeypatch.context() as broken:
+        break_forward(broken, 8, out_of_memory)
+        sweep(tmp_path / "run")
+    _, rows = sweep(tmp_path / "run")
+    assert [(row.status, row.rounds) for row in rows] == [("ok", 12), ("ok", 6), ("ok", 12)]
+
+
+def test_nan_on_one_side_of_the_baseline_is_refused_and_on_both_is_said(tmp_path, monkeypatch):
+    with monkeypatch.context() as broken:
+        break_forward(broken, 0, lambda logits: logits * float("nan"))
+        with pytest.raises(UnsupportedModelError, match="differs from the model itself"):
+            sweep(tmp_path / "one")
+    with monkeypatch.context() as weights:
+        build = create.build_model
+
+        def with_nan(name, **kwargs):
+            loaded = build(name, **kwargs)
+            if not kwargs.get("meta"):
+                loaded.model.head.bias.data[0] = float("nan")
+            return loaded
+
+        weights.setattr(create, "build_model", with_nan)
+        events, _ = sweep(tmp_path / "both")
+    assert any(isinstance(e, Note) and "NaN or infinite logits" in e.text for e in events)
+
+
+def test_timing_images_are_distinct_and_from_all_over_the_set(images):
+    from tomebench.datasets.images import open_dataset
+
+    found = open_dataset(str(images))
+    model = create.build_model("test_vit").model
+    rest = (Preprocessing.from_model(model, None), 4, torch.device("cpu"), torch.float32, 0)
+    batches = timing_inputs(found, *rest)
+    assert [tuple(batch.shape) for batch in batches] == [(4, 3, 160, 160)] * 4
+    assert len({image.numpy().tobytes() for batch in batches for image in batch}) == 16
+    few = timing_inputs(found, rest[0], 16, *rest[2:])
+    assert [len({image.numpy().tobytes() for image in batch}) for batch in few] == [16] * 4
+    noise = timing_inputs(found, rest[0], 32, *rest[2:])
+    assert torch.equal(noise[0], timing_inputs(None, rest[0], 32, *rest[2:])[0])
 
 
 def test_a_cell_with_nan_logits_prints_no_accuracy(tmp_path, images, checkpoint, monkeypatch):
@@ -243,11 +306,22 @@ def test_auto_batch_size_is_chosen_once(tmp_path, monkeypatch):
 
 
 def test_a_list_schedule_is_one_cell_beside_the_baseline(tmp_path):
-    _, rows = sweep(tmp_path / "run", schedule="list:8,8,8,0,0,0")
+    _, rows = sweep(tmp_path / "run", schedule="list:8,8,8,0,0,0", r=None)
     assert [(row.r, row.schedule, row.tokens_out) for row in rows] == [
         (0, "constant", 101),
         (4, "list:8,8,8,0,0,0", 77),
     ]
+
+
+def test_r_beside_a_list_schedule_is_refused():
+    with pytest.raises(ConfigError, match="leave r out"):
+        load_config([], {"model": "test_vit", "r": "0..8", "schedule": "list:8,8,8,0,0,0"})
+
+
+def test_the_settings_of_torch_are_given_back(tmp_path):
+    before = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    sweep(tmp_path / "run", r="0", threads=before[0] + 1)
+    assert (torch.get_num_threads(), torch.get_float32_matmul_precision()) == before
 
 
 @pytest.mark.parametrize(
@@ -256,8 +330,8 @@ def test_a_list_schedule_is_one_cell_beside_the_baseline(tmp_path):
         ({"model": "resnet18"}, UnsupportedModelError, "ResNet has 'conv1'"),
         ({"model": "vit_b_17"}, ModelError, "did you mean vit_b_16"),
         ({"data": "/no/such/folder"}, DataError, "no such"),
-        ({"data": "digits"}, ModelError, "pretrained|--offline"),
-        ({"schedule": "list:8,8"}, Exception, "2 values but the model has 6 blocks"),
+        ({"data": "digits"}, DataError, "1 000 classes and digits 10"),
+        ({"schedule": "list:8,8", "r": None}, SpecError, "2 values but the model has 6 blocks"),
     ],
 )
 def test_bad_input_is_refused_before_a_folder_is_made(tmp_path, settings, error, text):

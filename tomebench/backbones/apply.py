@@ -50,8 +50,11 @@ def apply(
         shape = Schedule(layers=layers)
     elif inflect is not None:
         if schedule != "constant":
-            raise SpecError(f"schedule {schedule!r} and inflect {inflect:g} contradict each other; give one of them")
-        shape = Schedule(inflect=inflect)
+            raise SpecError(f"schedule {schedule!r} and inflect {inflect} contradict each other; give one of them")
+        try:
+            shape = Schedule(inflect=float(inflect))
+        except (TypeError, ValueError):
+            raise SpecError(f"inflect is {inflect!r}; give a number from -1 to 1") from None
     else:
         shape = parse_schedule(schedule)
         if shape.layers is not None:

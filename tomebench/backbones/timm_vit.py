@@ -157,6 +157,7 @@ def _refuse_unknown_parts(model: Any) -> None:
     if len(model.blocks) == 0:
         raise _refusal(f"{name} has an empty 'blocks'")
     _refuse_hooks(model)
+    _refuse_hooks(model.blocks)
     for block in model.blocks:
         if type(block) is not Block:
             unknown = _first_unknown(_parts(block), _BLOCK_PARTS)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 
@@ -44,14 +45,25 @@ def resolve_device(name: str, dtype: str = "fp32") -> torch.device:
     return torch.device(name)
 
 
-def use_precision(dtype: str) -> None:
-    """Set how fp32 matmuls are computed: TF32 for ``tf32``, full fp32 for everything else."""
+@contextmanager
+def arithmetic(dtype: str, threads: int | None) -> Iterator[int]:
+    """Set how fp32 matmuls are computed and with how many CPU threads; give both back at the end.
+
+    Args:
+        dtype: ``tf32`` rounds matmuls to TF32, everything else computes them in full fp32.
+        threads: CPU threads of one operation; None leaves them.
+
+    Yields:
+        The number of threads in use.
+    """
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, torch.get_num_threads()
     torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = dtype == "tf32"
-
-
-def use_threads(threads: int | None) -> int:
-    """Set the number of CPU threads of one operation, if given; returns the number in use."""
     if threads is not None:
         torch.set_num_threads(threads)
-    return torch.get_num_threads()
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+        torch.set_num_threads(before[2])

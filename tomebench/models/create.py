@@ -81,6 +81,8 @@ def build_model(name: str, *, img_size: int | None = None, meta: bool = False, s
         except (TypeError, AssertionError, ValueError, RuntimeError) as error:
             what = f"at {img_size} pixels" if img_size is not None else "with its default settings"
             raise ModelError(f"model {timm_id} cannot be built {what}: {error}") from error
+    if getattr(getattr(model, "patch_embed", None), "num_patches", 1) == 0:
+        raise ModelError(f"model {timm_id} cannot be built at {img_size} pixels: that is less than one patch")
     return LoadedModel(model.eval(), timm_id, f"random:{seed}")
 
 

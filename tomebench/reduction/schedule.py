@@ -59,6 +59,8 @@ def parse_schedule(text: str) -> Schedule:
     Raises:
         SpecError: anything else.
     """
+    if not isinstance(text, str):
+        raise SpecError(f"schedule is {text!r}; give text such as decreasing, or a list as r")
     if text in _NAMED:
         return _NAMED[text]
     kind, _, value = text.partition(":")

@@ -126,6 +126,8 @@ class SweepConfig(BaseModel):
         ``r`` is written in its shortest form, sorted and with the baseline 0, so that ``0..2`` and ``2,1`` are one run.
         """
         fields = self.model_dump(mode="json", exclude=set(NOT_IDENTITY))
+        if self.schedule.startswith("list:"):
+            return fields  # r says nothing there and stays at its default
         return {**fields, "r": format_r(sorted({0, *self.r_values}))}
 
 
@@ -149,6 +151,8 @@ def load_config(files: Sequence[Path], flags: Mapping[str, object]) -> SweepConf
     for key, value in flags.items():
         if value is not None:
             values[key], sources[key] = value, f"--{key.replace('_', '-')}"
+    if "r" in values and str(values.get("schedule", "")).startswith("list:"):
+        raise ConfigError("schedule list:... says every layer's r itself; leave r out")
     try:
         return SweepConfig.model_validate(values)
     except ValidationError as error:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from tomebench.datasets.images import ImageSet
-from tomebench.datasets.loader import batches
 from tomebench.measure.probe import AUTO_BATCH_CAP, auto_batch_size, is_oom
 from tomebench.models.preprocess import Preprocessing
 from tomebench.schema import Status
@@ -19,7 +17,7 @@ INPUT_BATCHES = 4
 
 
 class CellFailed(Exception):
-    """A cell's forward pass failed."""
+    """A cell's forward pass failed: out of memory (status oom), or for any other reason (failed)."""
 
     def __init__(self, key: str, status: Status, message: str) -> None:
         super().__init__(message)
@@ -39,7 +37,7 @@ def forward_step(key: str, model: nn.Module, inputs: Sequence[Tensor]) -> Callab
 
 
 def guarded(key: str, model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """A forward pass without gradients that says whose it was when it runs out of memory."""
+    """A forward pass without gradients that says whose it was when it fails."""
 
     def run(images: Tensor) -> Tensor:
         try:
@@ -47,7 +45,7 @@ def guarded(key: str, model: nn.Module) -> Callable[[Tensor], Tensor]:
                 return model(images)
         except (RuntimeError, MemoryError) as error:
             if not is_oom(error):
-                raise
+                raise CellFailed(key, "failed", " ".join(str(error).split())[:200]) from error
         # Outside the handler, where the traceback no longer holds the tensors of the failed pass.
         raise CellFailed(key, "oom", f"out of memory at batch size {len(images)}")
 
@@ -83,11 +81,17 @@ def timing_inputs(
 ) -> list[Tensor]:
     """Batches to time on, each [batch_size, 3, H, W]: real images when there are some, else seeded normal noise.
 
-    Never zeros: they flip fewer bits and run faster, and every token would tie.
+    Never zeros: they flip fewer bits and run faster, and every token would tie. The images are spread over the whole
+    set, and none is in a batch twice; a set with fewer images than a batch is not enough, and noise is used.
     """
-    if images is None:
+    total = INPUT_BATCHES * batch_size
+    if images is None or len(images) < batch_size:
         generator = torch.Generator().manual_seed(seed)
         shape = (batch_size, *preprocessing.input_size)
         return [torch.randn(shape, generator=generator).to(device, dtype) for _ in range(INPUT_BATCHES)]
-    first = itertools.islice(batches(images, preprocessing.transform(), batch_size, workers=0), INPUT_BATCHES)
-    return [batch.images.to(device, dtype) for batch in first]
+    transform, n = preprocessing.transform(), len(images)
+    if n >= total:  # strided: a set sorted by class gives every batch a bit of each
+        picks = [[i * n // total for i in range(first, total, INPUT_BATCHES)] for first in range(INPUT_BATCHES)]
+    else:
+        picks = [[i % n for i in range(first, first + batch_size)] for first in range(0, total, batch_size)]
+    return [torch.stack([transform(images.open(i)) for i in pick]).to(device, dtype) for pick in picks]

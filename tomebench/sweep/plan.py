@@ -9,7 +9,9 @@ from torch import nn
 
 from tomebench.backbones.timm_vit import TimmViT
 from tomebench.datasets.images import open_dataset
-from tomebench.measure.device import DTYPES, resolve_device, use_threads
+from tomebench.errors import ModelError
+from tomebench.measure.accuracy import require_matching_head
+from tomebench.measure.device import DTYPES, arithmetic, resolve_device
 from tomebench.measure.estimate import macs_per_second, sweep_seconds
 from tomebench.measure.probe import AUTO_BATCH_CAP
 from tomebench.measure.speed import BUDGETS
@@ -37,9 +39,14 @@ def plan_sweep(config: SweepConfig) -> list[PlannedCell]:
     A batch size of "auto" is shown as 0 and a device of "auto" as it is: both are settled when the sweep runs.
 
     Raises:
-        InputError: the model, r, schedule or method is unknown or cannot be combined.
+        InputError: the model, images, r, schedule or method is unknown or cannot be combined.
     """
+    if config.checkpoint is not None and not config.checkpoint.is_file():
+        raise ModelError(f"checkpoint {config.checkpoint}: no such file; give a .safetensors or .pth file")
     loaded = build_model(config.model, img_size=config.img_size, meta=True)
+    if config.data is not None:
+        images = open_dataset(config.data, limit=config.limit, seed=config.seed)
+        require_matching_head(int(getattr(loaded.model, "num_classes", 0)), images.info)
     batch_size = config.batch_size if isinstance(config.batch_size, int) else 0
     return plan_cells(config, loaded, weights="", batch_size=batch_size, device=config.device)
 
@@ -97,7 +104,7 @@ def _axis(config: SweepConfig) -> Sequence[tuple[str, int]]:
     """(schedule, r) of every cell in the order of the table; r = 0 comes first."""
     shape = parse_schedule(config.schedule)
     if shape.layers is not None:
-        mean = round(sum(shape.layers) / len(shape.layers))
+        mean = max(1, round(sum(shape.layers) / len(shape.layers)))  # 0 is the baseline's
         return [("constant", 0), (config.schedule, mean)]
     return [(config.schedule, r) for r in sorted({0, *parse_r(config.r)})]
 
@@ -113,9 +120,9 @@ def estimate_seconds(config: SweepConfig, planned: Sequence[PlannedCell]) -> flo
         InputError: the device is not available, or the images cannot be listed.
     """
     device = resolve_device(config.device, config.dtype)
-    use_threads(config.threads)
     batch_size = config.batch_size if isinstance(config.batch_size, int) else AUTO_BATCH_CAP[device.type]
     images = len(open_dataset(config.data, limit=config.limit, seed=config.seed)) if config.data else 0
-    rate = macs_per_second(device, DTYPES[config.dtype])
+    with arithmetic(config.dtype, config.threads):
+        rate = macs_per_second(device, DTYPES[config.dtype])
     gmacs = [cell.resolved.gmacs for cell in planned]
     return sweep_seconds(gmacs, batch_size, images, rate, BUDGETS[config.budget], device.type)

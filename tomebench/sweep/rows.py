@@ -26,8 +26,10 @@ SAME_AS_R = "SAME_AS_R"
 """Followed by the r of an earlier row that removes the same number of tokens in every block: this row repeats it."""
 PARTIAL_EVAL = "PARTIAL_EVAL"
 """Only some of the images have been evaluated yet, the same ones for every row."""
+ACCURACY_SESSIONS = "accuracy_sessions"
+"""Name of the stored fact: numbers of the sessions that evaluated images."""
 TESTBED_CHANGED = "TESTBED_CHANGED"
-"""The rounds come from sessions on different machines or library versions; only the ratios within a round hold."""
+"""Measured on different machines or library versions; only the ratios within a round hold."""
 
 _STATED_EXACTLY = frozenset(
     {"model", "checkpoint", "img_size", "r", "schedule", "method", "prop_attn"}
@@ -84,7 +86,7 @@ def _load(store: Store, budget: Budget | None) -> _Run:
     budget = budget or BUDGETS.get(store.config.get("budget", ""))
     rounds, images, seen = store.rounds(), store.images(), store.seen()
     timed = [key for key in keys if step_seconds(rounds, key)]
-    sessions = {round_.session for round_ in rounds}
+    sessions = {round_.session for round_ in rounds} | set(store.get(ACCURACY_SESSIONS) or ())
     testbeds = [found for session, found in store.sessions() if session in sessions or not sessions]
     about_run = {
         AA_FAILED: baseline is not None and aa_failed(rounds, baseline),
@@ -215,8 +217,9 @@ def _accuracy(run: _Run, key: str) -> dict[str, Any]:
         "top1_hi": 100 * interval.hi,
     }
     base = run.predictions.get(run.baseline or "")
-    if base is not None and not base.nonfinite:
-        # The baseline against itself has no discordant image: difference 0, interval [0, 0], p = 1.
+    if key == run.baseline:
+        fields |= {"delta_top1": 0.0, "delta_top1_lo": 0.0, "delta_top1_hi": 0.0, "mcnemar_p": 1.0}  # by definition
+    elif base is not None and not base.nonfinite:
         right = base.top1 == run.labels
         delta = stats.paired_delta(int((right & ~correct).sum()), int((correct & ~right).sum()), n)
         fields |= {

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tomebench.backbones.timm_vit import TimmViT
 from tomebench.datasets.images import ImageSet, check_readable, open_dataset
 from tomebench.datasets.loader import batches, default_workers
 from tomebench.errors import DeviceError, Interrupted, UnsupportedModelError
-from tomebench.measure.accuracy import predict, require_matching_head
+from tomebench.measure.accuracy import predict
 from tomebench.measure.clock import clock_for
-from tomebench.measure.device import DTYPES, resolve_device, use_precision, use_threads
+from tomebench.measure.device import DTYPES, arithmetic, resolve_device
 from tomebench.measure.memory import peak_bytes
 from tomebench.measure.speed import BUDGETS, Variant, next_round_needed, shortfall, time_round, warm_up
 from tomebench.measure.testbed import describe, usable_cpus
@@ -33,7 +33,7 @@ from tomebench.sweep.config import SweepConfig
 from tomebench.sweep.events import Event, Finished, Note, Phase, Planned, Progress
 from tomebench.sweep.forward import CellFailed, choose_batch_size, forward_step, guarded, timing_inputs
 from tomebench.sweep.plan import PlannedCell, plan_cells, plan_sweep
-from tomebench.sweep.rows import build_rows
+from tomebench.sweep.rows import ACCURACY_SESSIONS, build_rows
 from tomebench.sweep.store import Store
 
 
@@ -54,10 +54,15 @@ def run_sweep(config: SweepConfig, directory: Path, should_stop: Callable[[], bo
         Interrupted: ``should_stop()`` became true.
     """
     device = resolve_device(config.device, config.dtype)
-    threads = use_threads(config.threads)
-    use_precision(config.dtype)
     plan_sweep(config)  # refuses what cannot be combined before anything slow happens
+    with arithmetic(config.dtype, config.threads) as threads:
+        yield from _run(config, directory, should_stop, device, threads)
 
+
+def _run(
+    config: SweepConfig, directory: Path, should_stop: Callable[[], bool], device: torch.device, threads: int
+) -> Iterator[Event]:
+    """:func:`run_sweep` with the device and its arithmetic settled."""
     yield Phase("load", None)
     image_set = _open_images(config)
     loaded = load_model(
@@ -68,8 +73,6 @@ def run_sweep(config: SweepConfig, directory: Path, should_stop: Callable[[], bo
         offline=config.offline,
         seed=config.seed,
     )
-    if image_set is not None:
-        require_matching_head(_num_classes(loaded.model), image_set.info)
     loaded.model.to(device=device, dtype=DTYPES[config.dtype])
 
     with Store.open(directory, config.stored()) as store:
@@ -79,13 +82,15 @@ def run_sweep(config: SweepConfig, directory: Path, should_stop: Callable[[], bo
         store.put("batch_size", batch_size)
         planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=batch_size, device=str(device))
         store.put_cells([(cell.cell, cell.resolved) for cell in planned])
+        _forget_failures(store)
         sweep = _Sweep(config, store, device, loaded, planned, batch_size, image_set, should_stop)
         yield Planned(len(planned), loaded.timm_id, len(store.rounds()), len(store.done_chunks()))
         yield from _check_baseline(sweep)
-        yield from _time_cells(sweep, session=store.begin_session(describe(device, threads)))
+        session = store.begin_session(describe(device, threads))
+        yield from _time_cells(sweep, session)
         yield from _measure_memory(sweep)
         if image_set is not None:
-            yield from _count_top1(sweep, image_set)
+            yield from _count_top1(sweep, image_set, session)
         yield Finished(tuple(build_rows(store)), directory)
 
 
@@ -136,6 +141,8 @@ class _Sweep:
             DeviceError: it was the baseline, without which nothing can be compared.
         """
         if failure.key == self.baseline:
+            if failure.status == "failed":
+                raise failure.__cause__ or failure  # a model that does not run at all is no measurement
             raise DeviceError(f"r = 0 ran {failure}; use a smaller --batch-size than {self.batch_size}") from failure
         self.store.set_status(failure.key, failure.status, str(failure))
         r = next(cell.cell.r for cell in self.planned if cell.cell.key == failure.key)
@@ -179,7 +186,7 @@ def _timing_progress(sweep: _Sweep, rounds: Sequence[Round], round_seconds: floa
     return Progress("timing", float(len(rounds)), float(len(rounds) + min(wanted, affordable)), "rounds", detail)
 
 
-def _count_top1(sweep: _Sweep, image_set: ImageSet) -> Iterator[Event]:
+def _count_top1(sweep: _Sweep, image_set: ImageSet, session: int) -> Iterator[Event]:
     """One pass over the images: every batch is decoded once and run through every cell."""
     config, store = sweep.config, sweep.store
     preprocessing = Preprocessing.from_model(sweep.loaded.model, config.img_size)
@@ -189,16 +196,15 @@ def _count_top1(sweep: _Sweep, image_set: ImageSet) -> Iterator[Event]:
     workers = default_workers(total, usable_cpus()) if config.workers is None else config.workers
     live = sweep.live()
     for batch in batches(image_set, preprocessing.transform(), sweep.batch_size, workers=workers, skip=done):
-        if sweep.should_stop():
-            raise Interrupted("stopped between two batches; run the same command again to go on")
         while True:
-            models = {key: guarded(key, sweep.models[key]) for key in live}
+            models = {key: _stoppable(sweep, guarded(key, sweep.models[key])) for key in live}
             try:
                 chunk = predict(models, batch, sweep.device, DTYPES[config.dtype])
                 break
             except CellFailed as failure:
                 yield sweep.failed(failure)
                 live.remove(failure.key)
+        store.put(ACCURACY_SESSIONS, sorted({session, *(store.get(ACCURACY_SESSIONS) or ())}))
         store.add_chunk(chunk)
         seen += batch.n_valid
         yield Progress("accuracy", float(seen), float(total), "images", "")
@@ -226,17 +232,38 @@ def _check_baseline(sweep: _Sweep) -> Iterator[Event]:
     """The wrapped model at r = 0 must be the unwrapped one; anything else would measure another model."""
     images = sweep.inputs[0]
     with torch.inference_mode():
-        wrapped, unwrapped = sweep.models[sweep.baseline](images), sweep.loaded.model(images)
-    if torch.equal(wrapped, unwrapped):
+        wrapped, unwrapped = sweep.models[sweep.baseline](images).float(), sweep.loaded.model(images).float()
+    if not unwrapped.isfinite().all():
+        yield Note("the unwrapped model gives NaN or infinite logits; check its weights and --dtype")
+    same = (wrapped == unwrapped) | (wrapped.isnan() & unwrapped.isnan())
+    if same.all():
         return
     tolerance = 0.05 if sweep.config.dtype in ("bf16", "fp16") else 1e-3
-    worst = (wrapped.float() - unwrapped.float()).abs().max().item()
-    if worst > tolerance * max(unwrapped.float().abs().max().item(), 1.0):
+    worst = (wrapped - unwrapped)[~same].abs().max().item()
+    if not worst <= tolerance * max(unwrapped.abs().max().item(), 1.0):  # NaN is not within any tolerance
         raise UnsupportedModelError(
             f"{sweep.loaded.timm_id}: the wrapped model at r = 0 differs from the model itself by up to {worst:.2g}; "
             "its forward does something that merging does not know"
         )
     yield Note(f"r = 0 differs from the unwrapped model by up to {worst:.2g} (rounding)")
+
+
+def _stoppable(sweep: _Sweep, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A forward pass that is not begun once the sweep is to stop: with many cells a batch can take long."""
+
+    def run(images: Tensor) -> Tensor:
+        if sweep.should_stop():
+            raise Interrupted("stopped between two forward passes; run the same command again to go on")
+        return forward(images)
+
+    return run
+
+
+def _forget_failures(store: Store) -> None:
+    """Try failed cells again on a resumed run, unless the others have gone on to evaluate images without them."""
+    if not store.done_chunks():
+        for key in store.statuses():
+            store.set_status(key, "ok")
 
 
 def _variants(sweep: _Sweep) -> list[Variant]:
@@ -261,7 +288,3 @@ def _batch_size(config: SweepConfig, loaded: LoadedModel, device: torch.device) 
         return config.batch_size
     preprocessing = Preprocessing.from_model(loaded.model, config.img_size)
     return choose_batch_size(loaded.model, preprocessing, device, DTYPES[config.dtype])
-
-
-def _num_classes(model: nn.Module) -> int:
-    return int(getattr(model, "num_classes", 0))
