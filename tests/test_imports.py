@@ -20,7 +20,7 @@ def loaded_by(statement: str) -> set[str]:
     [
         ("import tomebench", {"torch", "timm", "pandas", "numpy", "pydantic", "typer"}),
         ("import tomebench.schema, tomebench.stats, tomebench.rspec, tomebench.errors", {"torch", "timm", "pandas"}),
-        ("import tomebench.sweep.store, tomebench.sweep.rows, tomebench.report.write", {"torch", "timm", "typer"}),
+        ("import tomebench.sweeps.store, tomebench.sweeps.rows, tomebench.report.write", {"torch", "timm", "typer"}),
         ("import tomebench.reduction.vit", {"timm", "pandas", "torchvision"}),
     ],
 )

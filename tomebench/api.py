@@ -33,9 +33,9 @@ def sweep(model: str, r: str = "0..24", *, out: str | Path, **settings: Any) -> 
     Raises:
         TomebenchError: see :mod:`tomebench.errors`.
     """
-    from tomebench.sweep.config import load_config
-    from tomebench.sweep.events import Finished
-    from tomebench.sweep.run import run_sweep
+    from tomebench.sweeps.config import load_config
+    from tomebench.sweeps.events import Finished
+    from tomebench.sweeps.run import run_sweep
 
     config = load_config([], {"model": model, "r": r, "out": out, **settings})
     for event in run_sweep(config, Path(out), should_stop=lambda: False):
@@ -55,8 +55,8 @@ def load_results(run: str | Path) -> pd.DataFrame:
         StorageError: the store is damaged.
     """
     from tomebench.report.frames import to_frame
-    from tomebench.sweep.rows import build_rows
-    from tomebench.sweep.store import Store
+    from tomebench.sweeps.rows import build_rows
+    from tomebench.sweeps.store import Store
 
     with Store.read(Path(run)) as store:
         return to_frame(build_rows(store))

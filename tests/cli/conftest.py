@@ -11,7 +11,7 @@ from cli_program import BASE, MERGED, Result
 
 from tomebench.cli import app
 from tomebench.schema import Row
-from tomebench.sweep.events import Finished, Note, Phase, Planned, Progress
+from tomebench.sweeps.events import Finished, Note, Phase, Planned, Progress
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def engine(monkeypatch) -> Callable[..., None]:
                 raise error
             yield Finished(rows or (BASE, MERGED), directory)
 
-        fake = ModuleType("tomebench.sweep.run")
+        fake = ModuleType("tomebench.sweeps.run")
         fake.run_sweep = run_sweep  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "tomebench.sweep.run", fake)
+        monkeypatch.setitem(sys.modules, "tomebench.sweeps.run", fake)
 
     return install

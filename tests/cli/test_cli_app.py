@@ -17,7 +17,7 @@ import tomebench
 from tomebench.cli import app
 from tomebench.cli.options import SweepFlags
 from tomebench.errors import InputError, Interrupted, StorageError
-from tomebench.sweep.config import SweepConfig
+from tomebench.sweeps.config import SweepConfig
 
 COMMANDS = ("demo", "sweep", "plan", "report", "list", "doctor")
 HEAVY = ("torch", "timm", "pandas", "numpy", "pydantic", "matplotlib", "torchvision")

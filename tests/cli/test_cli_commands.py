@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 from cli_program import BASE, MERGED
 
 from tomebench.cli import results
-from tomebench.sweep.config import load_config
+from tomebench.sweeps.config import load_config
 
 
 def test_a_sweep_ends_with_its_table_and_what_makes_it_complete(program, engine, tmp_path):
@@ -175,3 +177,33 @@ def test_report_rebuilds_every_run_and_shows_them_together(program, monkeypatch,
     assert "dtype" in next(line for line in both.out.splitlines() if "GMACs" in line)
     for name in runs:
         assert (tmp_path / name / "summary.md").is_file()
+
+
+@pytest.mark.parametrize("arguments", [("list", "models"), ("plan", "--model", "test_vit", "--r", "0..8")])
+def test_a_closed_pipe_is_no_bug(arguments):
+    program = subprocess.Popen(
+        [sys.executable, "-m", "tomebench", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    program.stdout.close()
+    assert program.stderr.read() == b""
+    program.stderr.close()
+    assert program.wait() == 5
+
+
+def test_an_image_size_that_the_patches_do_not_divide_is_one_line(program):
+    result = program("plan", "--model", "test_vit", "--img-size", "100", "--r", "0")
+    assert result.code == 2
+    assert "cannot take 100 pixels" in result.error
+
+
+def test_a_run_named_twice_is_refused(program):
+    result = program("report", "a", "./a")
+    assert result.code == 2
+    assert "named twice" in result.error
+
+
+def test_doctor_sees_a_head_that_does_not_fit_the_images(program):
+    result = program("doctor", "--model", "test_vit", "--data", "digits", "--threads", "-1")
+    assert result.code == 2
+    assert "1 000 classes and digits 10" in result.out
+    assert "-1 is no number of threads" in result.out

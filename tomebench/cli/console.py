@@ -24,10 +24,17 @@ from rich.text import Text
 from tomebench.report.escape import clean
 
 if TYPE_CHECKING:
-    from tomebench.sweep.events import Event, Finished, Phase, Progress
+    from tomebench.sweeps.events import Event, Finished, Phase, Progress
 
 _WIDE = 10_000  # a terminal folds a long line without losing any of it; rich would cut it
 _LINE_SECONDS = 10.0
+
+
+class _Console(Console):
+    """A console that leaves a closed pipe to the command boundary; rich's own way out would be exit 1, a bug."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 @dataclass(frozen=True)
@@ -72,8 +79,8 @@ class Screen:
 def open_screen(*, as_json: bool = False, quiet: bool = False) -> Screen:
     """The screen of this process: plain unless it is a terminal and NO_COLOR is unset."""
     color: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
-    out = Console(markup=False, highlight=False, emoji=False, color_system=color, width=_WIDE)
-    err = Console(markup=False, highlight=False, emoji=False, color_system=color, stderr=True)
+    out = _Console(markup=False, highlight=False, emoji=False, color_system=color, width=_WIDE)
+    err = _Console(markup=False, highlight=False, emoji=False, color_system=color, stderr=True)
     return Screen(out, err, as_json, quiet)
 
 
@@ -83,7 +90,7 @@ def follow(events: Iterable[Event], screen: Screen) -> Finished:
     Returns:
         Its last event.
     """
-    from tomebench.sweep.events import Finished, Note, Phase, Planned, Progress
+    from tomebench.sweeps.events import Finished, Note, Phase, Planned, Progress
 
     drawing = _drawing(screen)
     finished: Finished | None = None
@@ -189,7 +196,8 @@ class Lines:
     def phase(self, event: Phase) -> None:
         """Name the phase."""
         self._said, self._start = self.now(), None
-        self.say(f"{event.name} ...")
+        if event.name != "load":  # most bad input is found while loading, and gets one line only
+            self.say(f"{event.name} ...")
 
     def progress(self, event: Progress) -> None:
         """Say how far the phase is, unless that was said a moment ago."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from tomebench.cli.options import SweepFlags, takes_sweep_flags
 from tomebench.cli.sweep import run
 
 
-@takes_sweep_flags
+@partial(takes_sweep_flags, defaults=False)
 def demo(flags: SweepFlags) -> None:
     """The whole job on the embedded model and images, offline.
 
     Example: tomebench demo
 
-    About a minute on two cores. It is "tomebench sweep --config demo", so every flag of sweep changes it.
+    About a minute and a half on two cores. It is "tomebench sweep --config demo", so every flag of sweep changes it;
+    what no flag says is in the packaged configuration demo.yaml.
     """
-    from tomebench.sweep.config import packaged_config
+    from tomebench.sweeps.config import packaged_config
 
     run(flags.load(packaged_config("demo")), flags)

@@ -58,7 +58,7 @@ def doctor(
         if model is not None or checkpoint is not None:
             findings += _asked("model", lambda: _model(model, checkpoint))
         if data is not None:
-            findings += _asked("data", lambda: _data(data))
+            findings += _asked("data", lambda: _data(data, model))
     screen = open_screen(as_json=json)
     if screen.as_json:
         screen.object({"findings": [dataclasses.asdict(finding) for finding in findings]})
@@ -114,6 +114,8 @@ def _threads(asked: int | None) -> list[Finding]:
 
     from tomebench.measure.testbed import usable_cpus
 
+    if asked is not None and asked < 1:
+        return [Finding("threads", "fail", f"{asked} is no number of threads; use 1 or more")]
     cpus, threads = usable_cpus(), asked or torch.get_num_threads()
     text = f"{threads} on {cpus:g} usable CPUs"
     if threads > cpus:
@@ -145,11 +147,15 @@ def _model(name: str | None, checkpoint: Path | None) -> str:
     return text
 
 
-def _data(spec: str) -> str:
+def _data(spec: str, model: str | None) -> str:
     from tomebench.datasets.images import check_readable, open_dataset
+    from tomebench.measure.accuracy import require_matching_head
+    from tomebench.models.create import build_model
 
     images = open_dataset(spec)
     check_readable(images)
+    if model is not None:
+        require_matching_head(int(getattr(build_model(model, meta=True).model, "num_classes", 0)), images.info)
     found = len(set(images.info.labels.tolist()))
     note = f"; {images.info.note}" if images.info.note else ""
     return f"{images.info.name}: {len(images)} readable images of {found} of {images.info.num_classes} classes{note}"

@@ -7,18 +7,19 @@ compared with ``SweepConfig`` by a test, because importing it here would slow do
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
 if TYPE_CHECKING:
-    from tomebench.sweep.config import SweepConfig
+    from tomebench.sweeps.config import SweepConfig
 
 
 def _option(name: str, help: str, metavar: str | None = None, default: str | None = None) -> Any:
@@ -104,15 +105,22 @@ class SweepFlags:
         Raises:
             InputError: a file or a value that cannot be used.
         """
-        from tomebench.sweep.config import SweepConfig, load_config
+        from tomebench.sweeps.config import SweepConfig, load_config
 
         given = {name: value for name, value in vars(self).items() if name in SweepConfig.model_fields}
         return load_config([*first, *(self.config or [])], given)
 
 
-def takes_sweep_flags(command: Callable[[SweepFlags], None]) -> Callable[..., None]:
-    """Let a command take one :class:`SweepFlags`; typer sees a parameter for every field."""
+def takes_sweep_flags(command: Callable[[SweepFlags], None], *, defaults: bool = True) -> Callable[..., None]:
+    """Let a command take one :class:`SweepFlags`; typer sees a parameter for every field.
+
+    Args:
+        command: what to call.
+        defaults: show the defaults of sweep in its help.
+    """
     hints = get_type_hints(SweepFlags, include_extras=True)
+    if not defaults:
+        hints = {name: _without_default(hint) for name, hint in hints.items()}
     parameters = [
         inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
         for f in dataclasses.fields(SweepFlags)
@@ -126,3 +134,12 @@ def takes_sweep_flags(command: Callable[[SweepFlags], None]) -> Callable[..., No
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
     del wrapper.__wrapped__  # typer would read the hints of the command itself
     return wrapper
+
+
+def _without_default(hint: Any) -> Any:
+    """The annotation of a flag, its help without the default."""
+    found = get_args(hint)
+    options = [copy.copy(item) for item in hint.__metadata__]
+    for option in options:
+        option.help = (option.help or "").partition(" [default:")[0]
+    return Annotated[(found[0], *options)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tomebench.cli.options import SweepFlags, takes_sweep_flags
 
 if TYPE_CHECKING:
-    from tomebench.sweep.plan import PlannedCell
+    from tomebench.sweeps.plan import PlannedCell
 
 
 @takes_sweep_flags
@@ -22,8 +22,8 @@ def plan(flags: SweepFlags) -> None:
     line can be planned, then run.
     """
     from tomebench.cli.console import open_screen
-    from tomebench.sweep.config import run_directory
-    from tomebench.sweep.plan import estimate_seconds, plan_sweep
+    from tomebench.sweeps.config import run_directory
+    from tomebench.sweeps.plan import estimate_seconds, plan_sweep
 
     config = flags.load()
     screen = open_screen(as_json=flags.json, quiet=flags.quiet)

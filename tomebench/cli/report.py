@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tomebench.cli.options import Json, Traceback
+from tomebench.errors import InputError
 
 
 def report(
@@ -22,17 +23,27 @@ def report(
     Example: tomebench report results/cpu results/cuda
 
     Rewrites table.csv, rows.jsonl, summary.md and figure.png of each run. Several runs are shown in one table, with a
-    column for each setting in which they differ.
+    column for each setting in which they differ; runs of the same settings are shown one after another.
     """
     from tomebench.cli.console import open_screen
     from tomebench.cli.results import read_run, show, write_run
+    from tomebench.report.series import name, varying
     from tomebench.report.text import context_for
 
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise InputError("a run folder is named twice; name every run once")
     stored = [(run, *read_run(run)) for run in runs]  # all are read before anything is written
     contexts = [write_run(run, rows, config) for run, rows, config in stored]
     context = contexts[0]
     rows = [row for _, some, _ in stored for row in some]
+    screen = open_screen(as_json=json)
+    fields = varying(rows)
+    if not json and len({name(row, fields) for row in rows}) < len(rows):
+        for run, (_, some, _), one in zip(runs, stored, contexts, strict=True):  # nothing in a row tells them apart
+            screen.line(f"{run}:")
+            show(screen, some, one)
+        return
     if len(contexts) > 1:
         paths = [path for one in contexts for path in one.paths]
         context = context_for(rows, f"{len(runs)} runs", paths=paths)
-    show(open_screen(as_json=json), rows, context)
+    show(screen, rows, context)

@@ -14,9 +14,9 @@ from tomebench.report.tables import jsonl_text
 from tomebench.report.text import ReportContext, context_for, display_table, sentence, yardsticks
 from tomebench.report.write import write_reports
 from tomebench.schema import Row
-from tomebench.sweep.config import command_line
-from tomebench.sweep.rows import build_rows
-from tomebench.sweep.store import Store
+from tomebench.sweeps.config import command_line
+from tomebench.sweeps.rows import build_rows
+from tomebench.sweeps.store import Store
 
 
 def read_run(directory: Path) -> tuple[list[Row], dict[str, Any]]:

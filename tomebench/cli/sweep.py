@@ -11,7 +11,7 @@ from tomebench.cli.options import SweepFlags, takes_sweep_flags
 from tomebench.errors import EXIT_FAILED_CELLS
 
 if TYPE_CHECKING:
-    from tomebench.sweep.config import SweepConfig
+    from tomebench.sweeps.config import SweepConfig
 
 
 @takes_sweep_flags
@@ -36,8 +36,8 @@ def run(config: SweepConfig, flags: SweepFlags) -> None:
     """
     from tomebench.cli.console import follow, open_screen
     from tomebench.cli.results import show, write_run
-    from tomebench.sweep.config import run_directory
-    from tomebench.sweep.run import run_sweep
+    from tomebench.sweeps.config import run_directory
+    from tomebench.sweeps.run import run_sweep
 
     screen = open_screen(as_json=flags.json, quiet=flags.quiet)
     with stop_on_signal() as should_stop:

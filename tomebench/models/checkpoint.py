@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -55,14 +56,16 @@ def _read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             state = load_file(path)
         elif path.suffix in _PICKLED:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():  # torch names odd pickles in lines of its own; the error below says it once
+                warnings.simplefilter("ignore")
+                state = torch.load(path, map_location="cpu", weights_only=True)
         else:
             raise ModelError(f"checkpoint {path}: unknown file type; use .safetensors or .pth")
     except SafetensorError as error:
         raise ModelError(f"checkpoint {path}: not a readable safetensors file ({_short(error)})") from error
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"checkpoint {path}: holds more than weights, and running code from a file is refused; "
+            f"checkpoint {path}: damaged, or holds more than weights, and running code from a file is refused; "
             "save its state_dict as .safetensors"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError) as error:

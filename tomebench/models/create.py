@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ def _fetch(timm_id: str, img_size: int | None, offline: bool) -> nn.Module:
     try:
         model: nn.Module = timm.create_model(timm_id, pretrained=True, **kwargs)
     except (OSError, RuntimeError, ValueError, HfHubHTTPError) as error:
-        reason = " ".join(str(error).split())[:160]
+        reason = textwrap.shorten(str(error), 160, placeholder=" ...")
         raise ModelError(
             f"the pretrained weights of {timm_id} cannot be fetched ({reason}); pass a file with --checkpoint"
         ) from error

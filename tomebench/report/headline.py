@@ -3,7 +3,8 @@
 Usable rows have status ok or unconverged, come from a run whose A/A control held, are not r = 0 and not a duplicate of
 a smaller r. With accuracy, among the rows that are faster than r = 0:
 
-1. the fastest whose loss is within ``TOLERANCE`` points even at the lower end of its interval;
+1. the fastest whose loss is surely within ``TOLERANCE`` points: at the lower end of its interval, and by the
+   Clopper-Pearson bound on the images lost (the paired interval alone is narrow when few images differ);
 2. if there is none, the fastest whose loss itself is within it, and the sentence says what is left open;
 3. if there is none, the row that loses least, and the sentence says that every r loses more.
 
@@ -18,6 +19,7 @@ from typing import Literal
 
 from tomebench.report.series import interval, is_baseline, name, points, varying
 from tomebench.schema import Row
+from tomebench.stats import clopper_pearson
 
 TOLERANCE = 1.0
 """Loss of top-1 against r = 0, in points, up to which a row may be recommended."""
@@ -39,7 +41,7 @@ def headline(rows: Sequence[Row]) -> tuple[Row, Choice] | None:
     faster = [row for row in evaluated if _gain(row) > 1]
     if not faster:
         return max(evaluated, key=_gain), "not faster"
-    sure = [row for row in faster if row.delta_top1_lo is not None and row.delta_top1_lo >= -TOLERANCE]
+    sure = [row for row in faster if _surely_within(row)]
     likely = [row for row in faster if _delta(row) >= -TOLERANCE]
     if sure or likely:
         return max(sure or likely, key=_gain), "sure" if sure else "likely"
@@ -63,7 +65,7 @@ def sentence(rows: Sequence[Row]) -> str | None:
     if row.speedup_vs_r0 is not None:
         basis.append(f"median of {row.rounds} rounds" + ", not converged" * (row.status == "unconverged"))
     if row.n_seen is not None:
-        basis.append(f"{row.n_seen} images")
+        basis.append(f"{row.n_seen} image" + "s" * (row.n_seen != 1))
     return text + (f" ({'; '.join(basis)})" if basis else "") + _caveat(row, choice)
 
 
@@ -89,6 +91,13 @@ def _gain(row: Row) -> float:
     return row.mac_ratio if row.speedup_vs_r0 is None else row.speedup_vs_r0
 
 
+def _surely_within(row: Row) -> bool:
+    if row.delta_top1_lo is None or row.delta_top1_lo < -TOLERANCE or not row.n_seen:
+        return False
+    lost = max(0, round(-_delta(row) * row.n_seen / 100))
+    return 100 * clopper_pearson(lost, row.n_seen).hi <= TOLERANCE
+
+
 def _delta(row: Row) -> float:
     return row.delta_top1 if row.delta_top1 is not None else float("-inf")
 
@@ -105,7 +114,8 @@ def _speed(row: Row) -> str:
 
 def _caveat(row: Row, choice: Choice) -> str:
     low, high = row.delta_top1_lo, row.delta_top1_hi
-    coarse = low is not None and high is not None and high - low > TOLERANCE
+    wide = low is not None and high is not None and high - low > TOLERANCE
+    coarse = wide or 100 * clopper_pearson(0, row.n_seen or 1).hi > TOLERANCE
     match choice:
         case "speed only":
             return "; accuracy was not evaluated, add --data to see its price"

@@ -12,7 +12,7 @@ import numpy as np
 from store_samples import BATCH, CELLS, CONFIG, TESTBED, make_images, make_round, times_of
 
 from tomebench.schema import CellPredictions, Chunk, Round
-from tomebench.sweep.store import Store
+from tomebench.sweeps.store import Store
 
 CHUNKS = 5000
 IMAGES = make_images(CHUNKS * BATCH)

@@ -29,8 +29,8 @@ from store_samples import (
 
 from tomebench.measure.speed import BUDGETS, Budget
 from tomebench.schema import SENTINEL, CellPredictions, Chunk, Row
-from tomebench.sweep.rows import build_rows
-from tomebench.sweep.store import Store
+from tomebench.sweeps.rows import build_rows
+from tomebench.sweeps.store import Store
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tomebench.datasets.imagenet import wnids
 from tomebench.errors import InputError
 from tomebench.models.create import build_model
 from tomebench.report.frames import read_csv
-from tomebench.sweep.store import Store
+from tomebench.sweeps.store import Store
 
 PROGRAM = Path(__file__).with_name("sweep_program.py")
 IMAGES = 250

@@ -18,7 +18,7 @@ from tomebench.measure import testbed
 from tomebench.measure.speed import BUDGETS, Budget, Shortfall, paired_seconds, shortfall, step_seconds
 from tomebench.measure.validity import AA_FAILED, NOISY, aa_failed, noisy
 from tomebench.schema import UNWRAPPED, Cell, CellPredictions, ImageList, Resolved, Round, Row, Status, fingerprint
-from tomebench.sweep.store import Store
+from tomebench.sweeps.store import Store
 
 R_CLAMPED = "R_CLAMPED"
 """The cap of half the tokens changed r in some block."""

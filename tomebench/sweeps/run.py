@@ -29,12 +29,12 @@ from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.registry import get_method
 from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import SENTINEL, UNWRAPPED, Round
-from tomebench.sweep.config import SweepConfig
-from tomebench.sweep.events import Event, Finished, Note, Phase, Planned, Progress
-from tomebench.sweep.forward import CellFailed, choose_batch_size, forward_step, guarded, timing_inputs
-from tomebench.sweep.plan import PlannedCell, plan_cells, plan_sweep
-from tomebench.sweep.rows import ACCURACY_SESSIONS, build_rows
-from tomebench.sweep.store import Store
+from tomebench.sweeps.config import SweepConfig
+from tomebench.sweeps.events import Event, Finished, Note, Phase, Planned, Progress
+from tomebench.sweeps.forward import CellFailed, choose_batch_size, forward_step, guarded, timing_inputs
+from tomebench.sweeps.plan import PlannedCell, plan_cells, plan_sweep
+from tomebench.sweeps.rows import ACCURACY_SESSIONS, build_rows
+from tomebench.sweeps.store import Store
 
 
 def run_sweep(config: SweepConfig, directory: Path, should_stop: Callable[[], bool]) -> Iterator[Event]:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tomebench.measure import speed
-from tomebench.sweep import run
-from tomebench.sweep.config import load_config
-from tomebench.sweep.events import Finished
+from tomebench.sweeps import run
+from tomebench.sweeps.config import load_config
+from tomebench.sweeps.events import Finished
 
 REALDATA = Path(__file__).parents[3] / "shared" / "realdata"
 CHECKPOINT = REALDATA / "deit_tiny_patch16_224.safetensors"

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from tomebench.errors import ConfigError
 from tomebench.reduction.schedule import parse_schedule
 from tomebench.rspec import format_r, parse_r
-from tomebench.sweep.yaml_file import read_yaml
+from tomebench.sweeps.yaml_file import read_yaml
 
 NOT_IDENTITY = frozenset({"out", "name", "workers", "offline"})
 """Fields that may change between two runs of one folder: they cannot change a result."""

@@ -28,11 +28,11 @@ from tomebench.models import create
 from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import SENTINEL, UNWRAPPED, Row
-from tomebench.sweep import run
-from tomebench.sweep.config import SweepConfig, load_config
-from tomebench.sweep.events import Event, Finished, Note, Planned, Progress
-from tomebench.sweep.forward import timing_inputs
-from tomebench.sweep.store import Store
+from tomebench.sweeps import run
+from tomebench.sweeps.config import SweepConfig, load_config
+from tomebench.sweeps.events import Event, Finished, Note, Planned, Progress
+from tomebench.sweeps.forward import timing_inputs
+from tomebench.sweeps.store import Store
 
 IMAGES = 22
 

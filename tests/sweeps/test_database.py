@@ -32,8 +32,8 @@ from store_writer import nth_chunk, nth_round
 
 from tomebench.errors import RunError, StorageError
 from tomebench.schema import SENTINEL
-from tomebench.sweep import database
-from tomebench.sweep.store import Store
+from tomebench.sweeps import database
+from tomebench.sweeps.store import Store
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tomebench.reduction.registry import get_method
 from tomebench.reduction.schedule import parse_schedule, token_trace
 from tomebench.rspec import parse_r
 from tomebench.schema import Cell, Resolved
-from tomebench.sweep.config import SweepConfig
+from tomebench.sweeps.config import SweepConfig
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,10 @@ def plan_cells(
     """
     get_method(config.method)  # an unknown name is refused here rather than after the weights are loaded
     backbone = TimmViT(loaded.model)
-    terms = backbone.macs()
+    try:
+        terms = backbone.macs()
+    except (AssertionError, RuntimeError) as error:  # what timm's patch embedding says of a size it cannot take
+        raise ModelError(f"{loaded.timm_id} cannot take {config.img_size} pixels: {str(error).rstrip('.')}") from error
     preprocessing = Preprocessing.from_model(loaded.model, config.img_size)
     unwrapped = terms.gmacs(backbone.tokens, [backbone.tokens] * backbone.depth)
     planned = []

@@ -33,7 +33,7 @@ from store_samples import (
 
 from tomebench.errors import RunError, StorageError
 from tomebench.schema import SENTINEL, UNWRAPPED, Burst, CellPredictions, Chunk, Round
-from tomebench.sweep.store import Store
+from tomebench.sweeps.store import Store
 
 
 @pytest.fixture

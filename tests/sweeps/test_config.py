@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tomebench.errors import ConfigError, InputError
-from tomebench.sweep.config import (
+from tomebench.sweeps.config import (
     NOT_IDENTITY,
     SweepConfig,
     command_line,

@@ -11,7 +11,7 @@ import pytest
 
 from tomebench.errors import TomebenchError
 from tomebench.schema import SENTINEL, UNWRAPPED, Burst, Cell, CellPredictions, Chunk, ImageList, Resolved, Round
-from tomebench.sweep.store import Store
+from tomebench.sweeps.store import Store
 
 CONFIG: dict[str, Any] = {"model": "tiny", "r": "0..24:8", "budget": "quick", "seed": 0, "data": "/a"}
 BATCH = 4

@@ -1,7 +1,7 @@
 """The truth of a run: configuration, testbeds, every timed round and every evaluated batch, in one SQLite file.
 
 Each round and each chunk is one transaction: a kill at any moment loses at most the one in progress. Everything else in
-a run folder is derived from this file (:mod:`tomebench.sweep.rows`) and can be rebuilt.
+a run folder is derived from this file (:mod:`tomebench.sweeps.rows`) and can be rebuilt.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tomebench.schema import (
     Status,
     canonical_json,
 )
-from tomebench.sweep import database, lock
+from tomebench.sweeps import database, lock
 
 MIN_FREE_MIB = 64
 """Free space a run folder needs before anything is measured."""

@@ -1,0 +1,53 @@
+"""The public functions, as a stranger's script calls them: from a fresh interpreter, in any order, more than once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tomebench
+
+SCRIPT = """
+import sys
+import timm, torch, tomebench
+from tomebench.measure import clock, speed
+
+clock.CpuClock.min_burst, speed.WINDOW = 0.001, 1
+speed.BUDGETS = {"quick": speed.Budget("quick", 6, 100.0, 1.0)}
+import tomebench.sweeps.run as run, tomebench.sweeps.rows as rows_
+run.BUDGETS = rows_.BUDGETS = speed.BUDGETS
+settings = dict(device="cpu", batch_size=2, budget="quick")
+rows = tomebench.sweep("test_vit", "0,8", out=sys.argv[1] + "/a", **settings)
+table = tomebench.load_results(sys.argv[1] + "/a")
+again = tomebench.sweep("test_vit", "0,4", out=sys.argv[1] + "/b", **settings)
+assert [row.r for row in rows] == table["r"].tolist() == [0, 8], table
+assert [row.r for row in again] == [0, 4]
+assert table["img_per_s"].notna().all() and table["top1"].isna().all()
+
+model = timm.create_model("test_vit").eval()
+merged = tomebench.apply(model, r=8)
+assert merged.token_counts == [93, 85, 77, 69, 61, 53], merged.token_counts
+assert merged(torch.randn(2, 3, 160, 160)).shape == (2, 1000)
+"""
+
+
+def test_the_public_functions_work_together_in_one_script(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+
+
+def test_no_module_hides_a_public_function():
+    package = Path(tomebench.__file__).parent
+    modules = {path.stem for path in package.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert not modules & set(tomebench.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'swep'"):
+        tomebench.swep  # noqa: B018
