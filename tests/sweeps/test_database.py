@@ -8,7 +8,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -34,21 +33,6 @@ from tomebench.errors import RunError, StorageError
 from tomebench.schema import SENTINEL
 from tomebench.sweeps import database
 from tomebench.sweeps.store import Store
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A closed run with some of everything in it."""
-    with Store.open(tmp_path / "run", CONFIG) as store:
-        fill(store)
-    return tmp_path / "run"
-
-
-@pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(tmp_path / "run", CONFIG) as store:
-        yield store
-
 
 # --- kills
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +33,6 @@ from store_samples import (
 from tomebench.errors import RunError, StorageError
 from tomebench.schema import SENTINEL, UNWRAPPED, Burst, CellPredictions, Chunk, Round
 from tomebench.sweeps.store import Store
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A closed run with some of everything in it."""
-    with Store.open(tmp_path / "run", CONFIG) as store:
-        fill(store)
-    return tmp_path / "run"
-
-
-@pytest.fixture
-def opened(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(tmp_path / "run", CONFIG) as store:
-        yield store
 
 
 def test_message_and_contents_can_fail(folder: Path) -> None:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from tomebench import stats
 from tomebench.measure import testbed
+from tomebench.measure.accuracy import counts, discordant
 from tomebench.measure.speed import BUDGETS, Budget, Shortfall, paired_seconds, shortfall, step_seconds
 from tomebench.measure.validity import AA_FAILED, NOISY, aa_failed, noisy
 from tomebench.schema import UNWRAPPED, Cell, CellPredictions, ImageList, Resolved, Round, Row, Status, fingerprint
@@ -205,12 +206,11 @@ def _accuracy(run: _Run, key: str) -> dict[str, Any]:
     }
     if found.nonfinite:
         return fields
-    correct = found.top1 == run.labels
-    hits = int(correct.sum())
+    hits, top5 = counts(found, run.labels)
     interval = stats.wilson(hits, n)
     fields |= {
         "top1_correct": hits,
-        "top5_correct": int(found.in_top5.sum()),
+        "top5_correct": top5,
         "ties": found.ties,
         "top1": 100 * hits / n,
         "top1_lo": 100 * interval.lo,
@@ -220,8 +220,7 @@ def _accuracy(run: _Run, key: str) -> dict[str, Any]:
     if key == run.baseline:
         fields |= {"delta_top1": 0.0, "delta_top1_lo": 0.0, "delta_top1_hi": 0.0, "mcnemar_p": 1.0}  # by definition
     elif base is not None and not base.nonfinite:
-        right = base.top1 == run.labels
-        delta = stats.paired_delta(int((right & ~correct).sum()), int((correct & ~right).sum()), n)
+        delta = stats.paired_delta(*discordant(base, found, run.labels), n)
         fields |= {
             "delta_top1": 100 * delta.delta,
             "delta_top1_lo": 100 * delta.interval.lo,

@@ -43,7 +43,7 @@ def run_sweep(config: SweepConfig, directory: Path, should_stop: Callable[[], bo
     Args:
         config: what to measure.
         directory: run folder; created, or resumed when it holds the same configuration.
-        should_stop: asked between two bursts and two evaluated batches.
+        should_stop: asked between two bursts, and between two cells of an evaluated batch.
 
     Yields:
         Events; the last is ``Finished`` with one row per cell.
@@ -138,7 +138,8 @@ class _Sweep:
         """Record that a cell cannot be measured; the others go on.
 
         Raises:
-            DeviceError: it was the baseline, without which nothing can be compared.
+            DeviceError: the baseline ran out of memory; without it nothing can be compared.
+            RuntimeError: the baseline failed otherwise; this is what it raised.
         """
         if failure.key == self.baseline:
             if failure.status == "failed":
