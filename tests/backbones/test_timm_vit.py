@@ -14,8 +14,9 @@ from torch import nn
 
 from tomebench.backbones.apply import apply
 from tomebench.backbones.timm_vit import TimmViT
+from tomebench.errors import SpecError
 from tomebench.reduction.registry import get_method
-from tomebench.reduction.vit import ReducedViT
+from tomebench.reduction.vit import ReducedViT, SlicedViT, head_mean
 
 
 def small(**arguments: Any) -> VisionTransformer:
@@ -264,10 +265,74 @@ def test_the_adapter_names_what_it_found() -> None:
     model = build("deit_tiny_distilled_patch16_224", NARROW)
     backbone = TimmViT(model)
     assert (backbone.depth, backbone.prefix, backbone.tokens) == (2, 2, 198)
-    assert backbone.attention_kernel == "sdpa"
-    assert TimmViT(prepare(model, fused=False)).attention_kernel == "unfused"
+    assert backbone.head_reads_prefix_only
+    where = {"dtype": torch.float32, "device": torch.device("cpu")}
+    assert apply(model, [3, 0]).attention_kernels(2, **where) == ("sdpa-flash", "sdpa-flash+bias")
+    assert apply(model, [3, 0], prop_attn=False).attention_kernels(2, **where) == ("sdpa-flash", "sdpa-flash")
+    unfused = apply(prepare(model, fused=False), [0, 3])
+    assert unfused.attention_kernels(2, **where) == ("unfused", "unfused")  # block 1 sees sizes of one
+
+
+def logits_and_gradients(model: nn.Module, run: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
+    """Logits and the gradients of their squares with respect to every parameter and the images."""
+    images = images.clone().requires_grad_(True)
+    logits = run(images)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    found = torch.autograd.grad(logits.square().sum(), [images, *parameters], allow_unused=True)
+    return [logits, *(torch.zeros(()) if g is None else g for g in found)]
+
+
+@pytest.mark.parametrize("r", [[0, 0, 0], [3, 3, 3], [7, 2, 0]])
+def test_the_prefix_alone_gives_the_same_logits_and_gradients(r: list[int]) -> None:
+    model = small(class_token=True, global_pool="token").double()
+    merged, short = apply(model, r), apply(model, r, prefix_only=True)
+    assert short.token_counts == [*merged.token_counts[:-1], 1]
+    images = images_for(model)
+    for one, other in zip(logits_and_gradients(model, merged, images), logits_and_gradients(model, short, images)):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+    assert (short.source_map(images) >= 1).sum() == 0
+
+
+def test_the_prefix_alone_is_refused_where_the_head_reads_more() -> None:
+    for pool in ("avg", "map"):
+        with pytest.raises(SpecError, match="pools over the other tokens"):
+            apply(small(global_pool=pool, class_token=False), 3, prefix_only=True)
+
+
+def test_the_ceiling_has_the_tokens_of_the_method_and_no_sizes() -> None:
+    model = small()
+    merged, sliced = (kind(TimmViT(model), get_method("tome"), [4, 0, 3]) for kind in (ReducedViT, SlicedViT))
+    assert sliced.token_counts == merged.token_counts == [13, 13, 10]
+    seen = []
+    with torch.no_grad():
+        for block in model.blocks:
+            block.mlp.register_forward_hook(lambda module, given, out: seen.append(out.shape[1]))
+        sliced(images_for(model))
+    assert seen == sliced.token_counts
+    where = {"dtype": torch.float32, "device": torch.device("cpu")}
+    assert set(sliced.attention_kernels(2, **where)) == {"sdpa-flash"}
+    assert sliced.source_map(images_for(model))[0].tolist() == [*range(10), *[-1] * 7]
+
+
+def test_a_ceiling_that_slices_nothing_is_the_model() -> None:
+    model = small()
+    images = images_for(model)
+    with torch.no_grad():
+        assert torch.equal(SlicedViT(TimmViT(model), get_method("tome"), [0, 0, 0])(images), model(images))
 
 
 def test_the_list_of_r_has_one_value_for_each_block() -> None:
     with pytest.raises(ValueError, match="2 values of r for 3 blocks"):
         ReducedViT(TimmViT(small()), get_method("tome"), [1, 2])
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3, 12])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_the_mean_over_heads_is_computed_in_fp32_or_wider(dtype: torch.dtype, heads: int) -> None:
+    qkv = torch.randn(2, 7, 3, heads, 8, generator=torch.Generator().manual_seed(heads)).to(dtype)
+    keys = qkv.permute(2, 0, 3, 1, 4)[1]  # a strided view, as attention has them
+    before = keys.clone()
+    mean = head_mean(keys)
+    assert mean.dtype == torch.promote_types(dtype, torch.float32)
+    torch.testing.assert_close(mean.double(), keys.double().mean(dim=1), rtol=1e-6, atol=1e-7)
+    assert torch.equal(keys, before)

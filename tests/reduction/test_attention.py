@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,7 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from tomebench.reduction.attention import attend, log_size_bias
+from tomebench.errors import DeviceError
+from tomebench.reduction.attention import Route, attend, check_route, choose_route, kernel_name, log_size_bias
+
+CPU_ROUTES: tuple[Route, ...] = ("auto", "sdpa", "padded", "matmul", "augmented")
+TOLERANCES = {torch.float32: 2e-6, torch.float16: 3e-3, torch.bfloat16: 2e-2}
+"""Largest error of attention, relative to its largest output, against float64: what SPEED.md states."""
 
 
 def random_qkv(n: int, seed: int, *, batch: int = 2, heads: int = 3, width: int = 4) -> tuple[Tensor, Tensor, Tensor]:
@@ -19,11 +26,11 @@ def random_qkv(n: int, seed: int, *, batch: int = 2, heads: int = 3, width: int 
     return q, k, v
 
 
-@given(st.integers(1, 20), st.integers(0, 2**31), st.booleans())
-def test_equals_attention_over_repeated_tokens(n: int, seed: int, fused: bool) -> None:
+@given(st.integers(1, 20), st.integers(0, 2**31), st.booleans(), st.sampled_from(CPU_ROUTES))
+def test_equals_attention_over_repeated_tokens(n: int, seed: int, fused: bool, route: Route) -> None:
     q, k, v = random_qkv(n, seed)
     size = torch.randint(1, 8, (2, n), generator=torch.Generator().manual_seed(seed))
-    out = attend(q, k, v, log_size_bias(size.float(), torch.float64), dropout=0.0, fused=fused)
+    out = attend(q, k, v, size.float(), dropout=0.0, fused=fused, route=route)
     for image in range(2):
         often = torch.repeat_interleave(torch.arange(n), size[image])
         weights = (q[image] @ k[image, :, often].transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(-1)
@@ -35,7 +42,7 @@ def test_equals_attention_over_repeated_tokens(n: int, seed: int, fused: bool) -
 def test_sizes_of_one_are_no_bias(fused: bool) -> None:
     q, k, v = random_qkv(9, 0)
     plain = attend(q, k, v, None, dropout=0.0, fused=fused)
-    ones = attend(q, k, v, log_size_bias(torch.ones(2, 9), torch.float64), dropout=0.0, fused=fused)
+    ones = attend(q, k, v, torch.ones(2, 9), dropout=0.0, fused=fused)
     torch.testing.assert_close(ones, plain, rtol=0, atol=1e-15)
     assert log_size_bias(None, torch.float32) is None
 
@@ -68,25 +75,98 @@ def test_bias_shape_values_and_storage(n: int, dtype: torch.dtype) -> None:
     assert bias.stride(0) - n < 8
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("n", [8, 11, 109, 197])
-def test_fused_and_unfused_agree(n: int, dtype: torch.dtype) -> None:
-    exact_q, exact_k, exact_v = random_qkv(n, n, width=16)
-    size = torch.randint(1, 30, (2, n), generator=torch.Generator().manual_seed(n)).float()
-    exact = attend(exact_q, exact_k, exact_v, log_size_bias(size, torch.float64), dropout=0.0, fused=False)
-    q, k, v = (t.to(dtype) for t in (exact_q, exact_k, exact_v))
-    tolerance = 1e-5 if dtype == torch.float32 else 5e-2
-    for fused in (True, False):
-        out = attend(q, k, v, log_size_bias(size, dtype), dropout=0.0, fused=fused)
-        assert out.dtype == dtype
-        torch.testing.assert_close(out.double(), exact, rtol=0, atol=tolerance)
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("route", CPU_ROUTES)
+def test_every_route_agrees_with_the_formula_in_float64(route: Route, dtype: torch.dtype) -> None:
+    for n in (1, 2, 8, 11, 16, 17, 101, 109, 173, 189, 192, 197):
+        worst = {}
+        for sizes in (30, 1):  # with and without a bias that does anything
+            exact = random_qkv(n, n, width=16)
+            size = torch.randint(1, sizes + 1, (2, n), generator=torch.Generator().manual_seed(n)).float()
+            expected = attend(*exact, size, dropout=0.0, fused=False)
+            q, k, v = (t.to(dtype) for t in exact)
+            for name, given_size in (("sizes", size), ("none", None if sizes == 1 else size)):
+                out = attend(q, k, v, given_size, dropout=0.0, fused=True, route=route)
+                assert out.dtype == dtype
+                assert out.shape == q.shape
+                worst[name] = (out.double() - expected).abs().max().item() / expected.abs().max().item()
+        assert max(worst.values()) <= TOLERANCES[dtype], (n, worst)
 
 
 @pytest.mark.parametrize("fused", [True, False])
-def test_gradients_flow_through_biased_attention(fused: bool) -> None:
+@pytest.mark.parametrize("route", CPU_ROUTES)
+def test_gradients_flow_through_biased_attention(route: Route, fused: bool) -> None:
     q, k, v = (t.requires_grad_(True) for t in random_qkv(5, 1, batch=1, heads=1))
-    bias = log_size_bias(torch.tensor([[1.0, 2.0, 1.0, 5.0, 3.0]]), torch.float64)
-    assert torch.autograd.gradcheck(lambda *qkv: attend(*qkv, bias, dropout=0.0, fused=fused), (q, k, v))
+    size = torch.tensor([[1.0, 2.0, 1.0, 5.0, 3.0]])
+    assert torch.autograd.gradcheck(lambda *qkv: attend(*qkv, size, dropout=0.0, fused=fused, route=route), (q, k, v))
+
+
+@pytest.mark.parametrize("route", ["auto", "sdpa", "augmented"])
+def test_without_sizes_the_default_routes_have_the_bits_of_plain_attention(route: Route) -> None:
+    q, k, v = (t.float() for t in random_qkv(13, 4, width=16))
+    plain = F.scaled_dot_product_attention(q, k, v)
+    assert torch.equal(attend(q, k, v, None, dropout=0.0, fused=True, route=route), plain)
+
+
+def test_a_padded_multiple_of_sixteen_is_plain_attention() -> None:
+    q, k, v = (t.float() for t in random_qkv(32, 4, width=16))
+    plain = F.scaled_dot_product_attention(q, k, v)
+    assert torch.equal(attend(q, k, v, None, dropout=0.0, fused=True, route="padded"), plain)
+
+
+def test_the_rule_changes_kernels_only_where_a_bias_forces_it() -> None:
+    for device in ("cpu", "cuda"):
+        assert choose_route("auto", device, biased=False) == "sdpa"
+        for asked in get_args(Route)[1:]:
+            assert choose_route(asked, device, biased=True) == asked
+    assert choose_route("auto", "cpu", biased=True) == "sdpa"
+    assert choose_route("auto", "cuda", biased=True) == "efficient"
+
+
+@pytest.mark.parametrize(
+    ("route", "biased", "fused", "device", "name"),
+    [
+        ("auto", False, True, "cpu", "sdpa-flash"),
+        ("auto", True, True, "cpu", "sdpa-flash+bias"),
+        ("auto", True, False, "cpu", "unfused+bias"),
+        ("padded", False, True, "cpu", "padded sdpa-flash"),
+        ("padded", True, True, "cpu", "padded sdpa-flash+bias"),
+        ("matmul", True, True, "cpu", "matmul"),
+        ("augmented", True, True, "cpu", "augmented"),
+        ("augmented", False, True, "cpu", "sdpa-flash"),
+        ("auto", True, True, "cuda", "sdpa-efficient+bias"),
+        ("cudnn", False, True, "cuda", "sdpa-cudnn"),
+    ],
+)
+def test_the_kernel_that_runs_has_a_name(route: Route, biased: bool, fused: bool, device: str, name: str) -> None:
+    found = kernel_name(
+        route, shape=(2, 3, 37, 64), biased=biased, fused=fused, dtype=torch.float32, device=torch.device(device)
+    )
+    assert found == name
+
+
+@pytest.mark.parametrize("route", ["efficient", "cudnn", "triton"])
+def test_cuda_routes_are_refused_elsewhere(route: Route) -> None:
+    with pytest.raises(DeviceError, match=f"attention {route} needs a CUDA GPU, not cpu"):
+        check_route(route, torch.device("cpu"), training=False)
+    check_route("auto", torch.device("cpu"), training=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("route", get_args(Route))
+def test_every_cuda_route_agrees_with_the_formula_in_float64(route: Route, dtype: torch.dtype) -> None:
+    if route == "cudnn" and dtype == torch.float32:
+        pytest.skip("cuDNN has no fp32 attention")
+    for n in range(1, 200):
+        exact = random_qkv(n, n, width=64)
+        size = torch.randint(1, 30, (2, n), generator=torch.Generator().manual_seed(n)).float()
+        expected = attend(*exact, size, dropout=0.0, fused=False)
+        with torch.inference_mode():
+            q, k, v = (t.to("cuda", dtype) for t in exact)
+            out = attend(q, k, v, size.cuda(), dropout=0.0, fused=True, route=route)
+        error = (out.double().cpu() - expected).abs().max().item() / expected.abs().max().item()
+        assert error <= TOLERANCES[dtype], (n, error)
 
 
 def test_dropout_drops_the_weights_timm_drops() -> None:

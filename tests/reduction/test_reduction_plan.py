@@ -131,18 +131,16 @@ def test_sizes_stay_exact_in_half_precision_models() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("n_moved", [1, 8, 60])
-def test_half_precision_means_are_off_by_less_than_the_spacing_of_their_largest_token(
-    dtype: torch.dtype, n_moved: int
-) -> None:
+def test_half_precision_means_are_rounded_once(dtype: torch.dtype, n_moved: int) -> None:
     generator = torch.Generator().manual_seed(n_moved)
     x = torch.randn(1, n_moved + 1, 4096, generator=generator).to(dtype)
     size = torch.randint(1, 4, (1, n_moved + 1), generator=generator).float()
     into = torch.zeros(1, n_moved, dtype=torch.int64)
     plan = MergePlan(torch.tensor([[0]]), torch.arange(1, n_moved + 1)[None], into, n_moved + 1)
     exact = (x.double() * size.double().unsqueeze(-1)).sum(1) / size.double().sum(1, keepdim=True)
-    error = (merge(plan, x, size)[0][:, 0].double() - exact).abs().max()
-    largest = x.double().abs().max()
-    assert error <= largest * torch.finfo(dtype).eps
+    error = (merge(plan, x, size)[0][:, 0].double() - exact).abs()
+    # Rounded once: half a unit in the last place, and the fp32 sum's own error beside it.
+    assert (error <= exact.abs() * torch.finfo(dtype).eps / 2 + 1e-5).all()
 
 
 @given(plans(drops=True), seeds)
@@ -199,12 +197,35 @@ def test_sources_remember_what_was_dropped() -> None:
     assert compose_sources(compose_sources(None, drop), join).tolist() == [[0, -1, 0]]
 
 
+def plain_merge(plan: MergePlan, x: Tensor, size: Tensor) -> Tensor:
+    """The weighted means as one dense product that autograd knows how to differentiate."""
+    weight = torch.zeros(len(x), plan.n_out, plan.n_in, dtype=x.dtype)
+    for image, dest in enumerate(plan.dest.tolist()):
+        for token, slot in enumerate(dest):
+            if slot >= 0:
+                weight[image, slot, token] = size[image, token]
+    return (weight / weight.sum(dim=2, keepdim=True)) @ x
+
+
+@given(plans(drops=True), seeds)
+def test_gradients_are_those_of_the_plain_form(plan: MergePlan, seed: int) -> None:
+    x, size = tokens_and_sizes(plan, seed)
+    pull = torch.randn(plan.n_out, x.shape[2], dtype=x.dtype, generator=torch.Generator().manual_seed(seed))
+    grads = []
+    for form in (lambda t: merge(plan, t, size)[0], lambda t: plain_merge(plan, t, size)):
+        tokens = x.clone().requires_grad_(True)
+        out = form(tokens)
+        grads.append((out.detach(), *torch.autograd.grad((out * pull).sum(), tokens)))
+    torch.testing.assert_close(grads[0], grads[1], rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("sized", [False, True])
 def test_gradients_flow_through_the_merge(sized: bool) -> None:
     plan = bipartite_soft_matching(torch.randn(2, 9, 3, generator=torch.Generator().manual_seed(0)), 3, 1)
     x, size = tokens_and_sizes(plan, 1)
     x.requires_grad_(True)
     assert torch.autograd.gradcheck(lambda t: merge(plan, t, size if sized else None)[0], (x,))
+    assert torch.autograd.gradgradcheck(lambda t: merge(plan, t, size)[0].square(), (x,))
     assert torch.autograd.gradcheck(lambda t: unmerge(plan, merge(plan, t, size)[0]), (x,))
 
 
@@ -227,7 +248,7 @@ def test_the_input_is_left_alone() -> None:
 
 
 def test_merging_away_from_the_cpu_has_the_same_shapes() -> None:
-    """Other devices take a matrix product instead of an indexed sum; the meta device runs it without numbers."""
+    """Other devices index with gather and scatter; the meta device runs them without numbers."""
     plan = bipartite_soft_matching(torch.randn(2, 21, 3, generator=torch.Generator().manual_seed(0)), 8, 1)
     meta = MergePlan(plan.kept.to("meta"), plan.moved.to("meta"), plan.into.to("meta"), plan.n_in)
     merged, size = merge(meta, torch.empty(2, 21, 5, device="meta", dtype=torch.bfloat16), None)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tomebench.reduction.plan import MergePlan
 from tomebench.reduction.registry import Context
-from tomebench.reduction.tome import bipartite_soft_matching, tome
+from tomebench.reduction.tome import bipartite_soft_matching, split_by_rank, split_by_sort, tome
 
 
 @st.composite
@@ -228,3 +228,19 @@ def test_autocast_does_not_change_the_matching():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = bipartite_soft_matching(metric, 20, 1)
     assert torch.equal(plain.dest, cast.dest)
+
+
+@given(st.integers(1, 40), st.integers(0, 40), st.integers(0, 2**31))
+def test_the_split_without_a_sort_is_the_split_with_one(k: int, r: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    best = torch.randint(-3, 4, (3, k), generator=generator).float()  # many ties
+    best[best == 3] = -math.inf
+    for found, expected in zip(split_by_rank(best, min(r, k)), split_by_sort(best, min(r, k)), strict=True):
+        assert torch.equal(found, expected)
+
+
+def test_the_split_without_a_sort_survives_what_is_no_number() -> None:
+    best = torch.tensor([[0.5, math.nan, math.inf, math.nan, -math.inf]])
+    moved, rest = split_by_rank(best, 3)
+    assert moved.tolist() == [[1, 2, 3]]
+    assert rest.tolist() == [[0, 4]]

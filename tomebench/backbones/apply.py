@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
+from typing import get_args
 
 from torch import nn
 
 from tomebench.backbones.timm_vit import TimmViT
 from tomebench.errors import SpecError
+from tomebench.reduction.attention import Route
 from tomebench.reduction.registry import get_method
 from tomebench.reduction.schedule import Schedule, parse_schedule
 from tomebench.reduction.vit import ReducedViT
@@ -22,6 +24,8 @@ def apply(
     inflect: float | None = None,
     prop_attn: bool = True,
     method: str = "tome",
+    attention: Route = "auto",
+    prefix_only: bool = False,
 ) -> ReducedViT:
     """Reduce tokens in every block of a Vision Transformer, without training.
 
@@ -34,6 +38,9 @@ def apply(
         prop_attn: proportional attention: let a merged token count as often as the patches it stands for. Turn it off
             for MAE-type models that were not trained with merging.
         method: see ``tomebench list methods``.
+        attention: how attention is computed: auto, sdpa, padded, matmul, augmented; on CUDA also efficient, cudnn or
+            triton; see :mod:`tomebench.reduction.attention`.
+        prefix_only: compute in the last block only what a head that reads prefix tokens needs; the logits are the same.
 
     Returns:
         A module that maps images to logits; its ``token_counts`` are the tokens left after each block.
@@ -59,7 +66,16 @@ def apply(
         shape = parse_schedule(schedule)
         if shape.layers is not None:
             raise SpecError(f"schedule {schedule!r} leaves nothing for r={r} to say; give the list itself as r")
-    return ReducedViT(backbone, get_method(method), shape.r_layers(mean, backbone.depth), prop_attn=prop_attn)
+    if attention not in get_args(Route):
+        raise SpecError(f"attention is {attention!r}; use {', '.join(get_args(Route))}")
+    return ReducedViT(
+        backbone,
+        get_method(method),
+        shape.r_layers(mean, backbone.depth),
+        prop_attn=prop_attn,
+        attention=attention,
+        prefix_only=prefix_only,
+    )
 
 
 def _read_r(r: int | Sequence[int]) -> tuple[int, tuple[int, ...] | None]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tomebench.backbones.macs import BlockMacs, MacTerms
 from tomebench.errors import UnsupportedModelError
-from tomebench.reduction.attention import attend, log_size_bias
+from tomebench.reduction.attention import Route, attend, kernel_name, log_size_bias
 
 _MODEL_PARTS = {
     *("patch_embed", "cls_token", "reg_token", "dist_token", "pos_embed", "pos_drop", "patch_drop", "norm_pre"),
@@ -72,19 +72,32 @@ class TimmViT:
         return int(height) * int(width) + self.prefix
 
     @property
-    def attention_kernel(self) -> str:
-        """The attention kernel that runs: sdpa (PyTorch's fused choice) or unfused."""
-        return "sdpa" if self._blocks[0].attn.fused_attn else "unfused"
+    def head_reads_prefix_only(self) -> bool:
+        """The classifier looks at class and distillation tokens and at nothing else."""
+        if isinstance(self._model, VisionTransformerDistilled):
+            return True
+        return self._model.global_pool == "token" and self._model.attn_pool is None
+
+    def attention_kernel(
+        self, layer: int, route: Route, *, batch: int, n: int, biased: bool, dtype: torch.dtype, device: torch.device
+    ) -> str:
+        """Name of the kernel that :meth:`attention` runs on ``batch`` images of ``n`` tokens."""
+        attn = self._blocks[layer].attn
+        shape = (batch, int(attn.num_heads), n, int(attn.head_dim))
+        return kernel_name(route, shape=shape, biased=biased, fused=attn.fused_attn, dtype=dtype, device=device)
 
     def embed(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, N, C]."""
         model = self._model
         return model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images))))
 
-    def attention(self, layer: int, x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        """[B, N, C] -> (x plus its attention branch [B, N, C], keys [B, heads, N, d])."""
+    def attention(self, layer: int, x: Tensor, size: Tensor | None, route: Route = "auto") -> tuple[Tensor, Tensor]:
+        """[B, N, C] -> (x plus its attention branch [B, N, C], keys [B, heads, N, d]).
+
+        Keys count as often as ``size`` [B, N] says, None being once.
+        """
         block = self._blocks[layer]
-        out, keys = _self_attention(block.attn, block.norm1(x), bias)
+        out, keys = _self_attention(block.attn, block.norm1(x), size, route)
         return x + block.drop_path1(block.ls1(out)), keys
 
     def mlp(self, layer: int, x: Tensor) -> Tensor:
@@ -132,15 +145,16 @@ class TimmViT:
         )
 
 
-def _self_attention(attn: Any, x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Run timm's ``Attention.forward`` with a bias on the keys, handing out the keys as well."""
+def _self_attention(attn: Any, x: Tensor, size: Tensor | None, route: Route) -> tuple[Tensor, Tensor]:
+    """Run timm's ``Attention.forward`` with keys that count by size, handing out the keys as well."""
     batch, n, _ = x.shape
     gate = getattr(attn, "gate", None)
     gate = gate(x).sigmoid() if gate is not None else None
     qkv = attn.qkv(x).reshape(batch, n, 3, attn.num_heads, attn.head_dim).permute(2, 0, 3, 1, 4)
     q, k, v = qkv.unbind(0)
     q, k = attn.q_norm(q), attn.k_norm(k)
-    out = attend(q, k, v, bias, dropout=attn.attn_drop.p if attn.training else 0.0, fused=attn.fused_attn)
+    dropout = attn.attn_drop.p if attn.training else 0.0
+    out = attend(q, k, v, size, dropout=dropout, fused=attn.fused_attn, route=route)
     out = attn.norm(out.transpose(1, 2).reshape(batch, n, attn.num_heads * attn.head_dim))
     if gate is not None:
         out = out * gate

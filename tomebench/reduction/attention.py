@@ -1,22 +1,81 @@
 """Proportional attention on fused kernels: a token that stands for s patches counts s times.
 
 Source: ToMe (arXiv 2210.09461), section 3: softmax(q kᵀ / sqrt(d) + log s).
+
+Flash attention takes no bias, so there are several routes, and which one is fastest depends on device, dtype and N:
+
+=========  ======  =====================================================================================
+route      device  what runs where some size is not 1 (SPEED.md beside this file has the measurements)
+=========  ======  =====================================================================================
+auto       any     PyTorch's fused attention; on CUDA pinned to its memory-efficient kernel
+sdpa       any     PyTorch's fused attention, whichever kernel it picks for the bias
+padded     any     the same on queries and keys padded to a multiple of 16; dead keys weigh nothing
+matmul     any     two matrix products and a softmax in the dtype of the model
+augmented  any     no bias: values are multiplied by s and divided by a column that sums s
+efficient  cuda    PyTorch's memory-efficient kernel
+cudnn      cuda    cuDNN's kernel
+triton     cuda    this package's kernel with one bias per key; inference only
+=========  ======  =====================================================================================
+
+While all sizes are 1, ``auto``, ``sdpa``, ``augmented`` and ``triton`` run exactly what the model itself runs. The
+others run their own way everywhere, so that r = 0 and the merged model are compared on the same kernel.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tomebench.errors import DeviceError
+
+Route = Literal["auto", "sdpa", "padded", "matmul", "augmented", "efficient", "cudnn", "triton"]
+CUDA_ROUTES = frozenset({"efficient", "cudnn", "triton"})
+"""Routes that exist on CUDA only."""
 
 _ALIGN = 8  # elements; fused kernels copy a bias whose rows do not start on this boundary
+_PAD_TO = 16  # tokens; the width of a vector register of fp32
+_PINNED = {"efficient": SDPBackend.EFFICIENT_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
+
+
+def choose_route(asked: Route, device_type: str, *, biased: bool) -> Route:
+    """The rule behind ``auto``; every other route is taken at its word.
+
+    Without a bias it is always ``sdpa``, because that is what the model itself runs. With one it is ``sdpa`` on CPU:
+    other routes may be faster there (bf16 without AMX), but r = 0 would not share the gain, and the speed-up would
+    credit merging with it. On CUDA, PyTorch may pick cuDNN for a biased call, which has had wrong results with masks.
+    """
+    if asked != "auto":
+        return asked
+    return "efficient" if biased and device_type == "cuda" else "sdpa"
+
+
+def check_route(route: Route, device: torch.device, *, training: bool) -> None:
+    """Refuse a route that the device does not have.
+
+    Raises:
+        DeviceError: the route needs CUDA, Triton is not installed, or it has no gradients and ``training`` is asked.
+    """
+    if route in CUDA_ROUTES and device.type != "cuda":
+        raise DeviceError(f"attention {route} needs a CUDA GPU, not {device}; use auto, sdpa, padded or matmul")
+    if route != "triton":
+        return
+    from tomebench.reduction import triton_attention
+
+    if not triton_attention.available(device):
+        raise DeviceError("attention triton needs the triton package, which is not installed; use --attention auto")
+    if training:
+        raise DeviceError("attention triton has no gradients; use --attention auto with --mode train")
 
 
 def log_size_bias(size: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """Attention bias that makes each key count as often as its size says.
 
     Args:
-        size: float32 [B, N], > 0; None means all ones.
+        size: float32 [B, N], > 0 (0 for a key that must not count); None means all ones.
         dtype: dtype of the queries; fused kernels want the bias in the same.
 
     Returns:
@@ -30,21 +89,112 @@ def log_size_bias(size: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return storage[:, None, None, :n]
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, *, dropout: float, fused: bool) -> Tensor:
-    """softmax(q kᵀ / sqrt(d) + bias) v.
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, size: Tensor | None, *, dropout: float, fused: bool, route: Route = "auto"
+) -> Tensor:
+    """softmax(q kᵀ / sqrt(d) + log size) v.
 
-    Both forms repeat what timm does, operation by operation, so that without a bias the result has the same bits.
+    The fused and the unfused form repeat what timm does, operation by operation, so that without sizes the result has
+    the same bits.
 
     Args:
         q, k, v: [B, heads, N, d].
-        bias: [B, 1, 1, N] or None.
+        size: how often each key counts, float32 [B, N]; None means once.
         dropout: probability of dropping an attention weight, in [0, 1).
-        fused: use PyTorch's scaled_dot_product_attention rather than separate operations.
+        fused: the model uses PyTorch's scaled_dot_product_attention rather than separate operations.
+        route: see the module; a model that is not fused takes ``auto`` as ``matmul``.
+
+    Returns:
+        [B, heads, N, d].
     """
-    if fused:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+    if route == "auto" and not fused:
+        route = "matmul"
+    route = choose_route(route, q.device.type, biased=size is not None)
+    if route == "padded":
+        return _padded(q, k, v, size, dropout)
+    if route == "matmul":
+        return _matmul(q, k, v, log_size_bias(size, q.dtype), dropout)
+    if route == "augmented" and size is not None:
+        return _augmented(q, k, v, size, dropout)
+    if route == "triton" and size is not None:
+        from tomebench.reduction.triton_attention import vector_bias_attention
+
+        return vector_bias_attention(q, k, v, size.log())
+    bias = log_size_bias(size, q.dtype)
+    if route in _PINNED:
+        with sdpa_kernel(_PINNED[route]):
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+
+
+def kernel_name(
+    route: Route,
+    *,
+    shape: tuple[int, int, int, int],
+    biased: bool,
+    fused: bool,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> str:
+    """The attention kernel that :func:`attend` runs, such as ``sdpa-flash`` or ``sdpa-efficient+bias``.
+
+    Args:
+        route: as asked.
+        shape: of the queries, [B, heads, N, d].
+        biased: some size is not 1.
+        fused: as for :func:`attend`.
+        dtype: of the queries.
+        device: where it runs; on one that this machine lacks, PyTorch's own choice is not known: ``sdpa``.
+    """
+    if route == "auto" and not fused:
+        return "unfused" + "+bias" * biased
+    route = choose_route(route, device.type, biased=biased)
+    if not biased and route in ("augmented", "triton"):
+        route = "sdpa"
+    suffix = "+bias" * biased
+    if route in _PINNED:
+        return f"sdpa-{route}{suffix}"
+    if route not in ("sdpa", "padded"):
+        return route
+    name = "sdpa" if route == "sdpa" else "padded sdpa"
+    if device.type == "cuda" and not torch.cuda.is_available():
+        return name + suffix
+    batch, heads, n, d = shape
+    n += -n % _PAD_TO if route == "padded" else 0
+    q = torch.empty(batch, heads, n, d, dtype=dtype, device=device)
+    size = torch.ones(batch, n, device=device) if biased or route == "padded" else None
+    choice = SDPBackend(torch._fused_sdp_choice(q, q, q, log_size_bias(size, dtype), 0.0, False))
+    return f"{name}-{choice.name.removesuffix('_ATTENTION').lower()}{suffix}"
+
+
+def _padded(q: Tensor, k: Tensor, v: Tensor, size: Tensor | None, dropout: float) -> Tensor:
+    """Fused kernels run ragged tails at a fraction of their speed; a few dead keys are cheaper for some N."""
+    batch, _, n, _ = q.shape
+    extra = -n % _PAD_TO
+    if size is None and not extra:
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+    if size is None:
+        size = torch.ones(batch, n, device=q.device)
+    bias = log_size_bias(F.pad(size, (0, extra)), q.dtype)  # log 0: a dead key weighs nothing
+    q, k, v = (F.pad(t, (0, 0, 0, extra)) for t in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)[:, :, :n]
+
+
+def _matmul(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float) -> Tensor:
     weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     if bias is not None:
         weights = weights + bias
     weights = F.dropout(weights.softmax(dim=-1), dropout, training=dropout > 0)
     return weights @ v
+
+
+def _augmented(q: Tensor, k: Tensor, v: Tensor, size: Tensor, dropout: float) -> Tensor:
+    """Σ_j e_j s_j v_j / Σ_j e_j s_j: the softmax's own denominator cancels, so no bias is needed.
+
+    The column of sizes is padded to keep rows aligned.
+    """
+    weight = size[:, None, :, None].to(v.dtype)
+    column = F.pad(weight.expand(-1, v.shape[1], -1, -1), (0, _ALIGN - 1))
+    out = F.scaled_dot_product_attention(q, k, torch.cat([v * weight, column], dim=-1), dropout_p=dropout)
+    d = v.shape[-1]
+    return out[..., :d] / out[..., d : d + 1]

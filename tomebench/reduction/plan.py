@@ -9,6 +9,7 @@ as they were. Counts are static: they depend on shapes only, never on values.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -53,29 +54,52 @@ def merge(plan: MergePlan, x: Tensor, size: Tensor | None) -> tuple[Tensor, Tens
 
     Returns:
         Tokens [B, n_out, C] in x's dtype and sizes float32 [B, n_out]. sum(size) and sum(size * x) are those of the
-        tokens that were not dropped. A token that nothing was merged into is returned bit for bit.
+        tokens that were not dropped. A token that nothing was merged into is returned bit for bit; a mean is computed
+        in fp32 (fp64 for fp64) and rounded once. The gradient of x flows through the means; plan and sizes have none.
     """
-    batch, _, channels = x.shape
     if size is None:
         size = torch.ones(x.shape[:2], dtype=torch.float32, device=x.device)
     moved_size = size.gather(1, plan.moved)
     out_size = size.gather(1, plan.kept).scatter_add(1, plan.into, moved_size)
-    out = _take(x, plan.kept)
     if plan.moved.shape[1] == 0:
-        return out, out_size
-    # The mean of a group, written as its kept token plus what the moved ones pull it by:
-    # (s_d x_d + sum s_i x_i) / S = x_d + sum (s_i / S) (x_i - x_d), so only moved tokens are read and written.
+        return take(x, plan.kept), out_size
     wide = torch.promote_types(x.dtype, torch.float32)  # float64 models get float64 means
-    share = (moved_size.to(wide) / out_size.gather(1, plan.into)).to(x.dtype)
-    pull = (_take(x, plan.moved) - _take(out, plan.into)) * share.unsqueeze(-1)
-    if x.device.type == "cpu":
-        rows = plan.into + torch.arange(batch, device=x.device).unsqueeze(1) * plan.n_out
-        out = out.reshape(-1, channels).index_add(0, rows.reshape(-1), pull.reshape(-1, channels))
-        return out.reshape(batch, plan.n_out, channels), out_size
-    # On an accelerator index_add adds in no fixed order; a one-hot product is deterministic.
-    one_hot = torch.zeros(batch, plan.n_out, plan.moved.shape[1], dtype=x.dtype, device=x.device)
-    one_hot = one_hot.scatter(1, plan.into.unsqueeze(1), 1.0)
-    return torch.baddbmm(out, one_hot, pull), out_size
+    share = moved_size.to(wide) / out_size.gather(1, plan.into)
+    return cast(Tensor, _Merge.apply(x, plan.kept, plan.moved, plan.into, share)), out_size
+
+
+class _Merge(torch.autograd.Function):
+    """The weighted means of a plan. Forward touches only what moves, backward is one gather; neither adds atomically.
+
+    Inputs are tokens x [B, N, C], the three index tensors of the plan, and each moved token's share of its group,
+    s_i / S, [B, m].
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kept: Tensor, moved: Tensor, into: Tensor, share: Tensor) -> Tensor:
+        ctx.save_for_backward(kept, moved, into, share)
+        ctx.n_in = x.shape[1]
+        out = take(x, kept)
+        # The mean of a group, written as its kept token plus what the moved ones pull it by:
+        # (s_d x_d + sum s_i x_i) / S = x_d + sum (s_i / S) (x_i - x_d), so only moved tokens are read and written.
+        target = take(out, into).to(share.dtype)
+        pull = (take(x, moved).to(share.dtype) - target) * share.unsqueeze(-1)
+        # Moved tokens that share a slot are summed by a small product and rounded once. All of them write the sum of
+        # the first, so it does not matter which write comes last.
+        alike = into.unsqueeze(1) == into.unsqueeze(2)
+        total = torch.baddbmm(target, alike.to(share.dtype), pull).to(x.dtype)
+        first = alike.to(torch.uint8).argmax(dim=2)
+        return put_(out, into, take(total, first))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        kept, moved, into, share = ctx.saved_tensors
+        (grad,) = grads
+        left = torch.ones(kept.shape, dtype=share.dtype, device=share.device).scatter_add(1, into, -share)
+        weight = torch.zeros(kept.shape[0], ctx.n_in, dtype=share.dtype, device=share.device)
+        weight = weight.scatter(1, kept, left).scatter(1, moved, share)  # a dropped token stays at 0
+        dest = MergePlan(kept, moved, into, ctx.n_in).dest.clamp_min(0)
+        return take(grad, dest) * weight.unsqueeze(-1).to(grad.dtype), None, None, None, None
 
 
 def unmerge(plan: MergePlan, y: Tensor) -> Tensor:
@@ -89,7 +113,7 @@ def unmerge(plan: MergePlan, y: Tensor) -> Tensor:
         [B, N, C]; zeros where the token was dropped.
     """
     dest = plan.dest
-    return _take(y, dest.clamp_min(0)) * (dest >= 0).unsqueeze(-1)
+    return take(y, dest.clamp_min(0)) * (dest >= 0).unsqueeze(-1)
 
 
 def compose_sources(source: Tensor | None, plan: MergePlan) -> Tensor:
@@ -110,11 +134,23 @@ def compose_sources(source: Tensor | None, plan: MergePlan) -> Tensor:
     return torch.where(source >= 0, followed, source)
 
 
-def _take(x: Tensor, index: Tensor) -> Tensor:
-    """Rows ``x[b, index[b, i]]``: [B, N, C] and [B, K] -> [B, K, C]."""
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """Rows ``x[b, index[b, i]]``: [B, N, C] and int64 [B, K] -> [B, K, C]."""
     if x.device.type == "cpu":
         # index_select copies whole rows; gather with an expanded index walks single elements.
-        batch, n, channels = x.shape
-        rows = index + torch.arange(batch, device=x.device).unsqueeze(1) * n
-        return x.reshape(-1, channels).index_select(0, rows.reshape(-1)).reshape(batch, index.shape[1], channels)
+        rows = x.reshape(-1, x.shape[2]).index_select(0, _flat(index, x.shape[1]))
+        return rows.reshape(*index.shape, x.shape[2])
     return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+def put_(x: Tensor, index: Tensor, rows: Tensor) -> Tensor:
+    """Set ``x[b, index[b, i]] = rows[b, i]`` in place, x [B, N, C] contiguous; rows of equal index must be equal."""
+    if x.device.type == "cpu":
+        x.view(-1, x.shape[2]).index_copy_(0, _flat(index, x.shape[1]), rows.reshape(-1, x.shape[2]))
+        return x
+    return x.scatter_(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]), rows)
+
+
+def _flat(index: Tensor, n: int) -> Tensor:
+    """Row numbers in [B * n] of row ``index[b, i]`` of image b, int64 [B * K]."""
+    return (index + torch.arange(index.shape[0], device=index.device).unsqueeze(1) * n).reshape(-1)

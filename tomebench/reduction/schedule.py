@@ -85,18 +85,24 @@ class TokenTrace:
     clamped: bool  # the cap changed r in some block
 
 
-def token_trace(r_layers: Sequence[int], tokens: int, prefix: int) -> TokenTrace:
+def token_trace(r_layers: Sequence[int], tokens: int, prefix: int, *, prefix_only: bool = False) -> TokenTrace:
     """Apply the cap ``r_l <= (N - P) // 2`` block by block.
 
     Args:
         r_layers: tokens to remove in each block, as asked.
         tokens: N, tokens before the first block, prefix included.
         prefix: P, class, distillation and register tokens; they are never merged.
+        prefix_only: the last block keeps the prefix and drops everything else, whatever its r.
     """
     applied, counts = [], []
-    for r in r_layers:
-        r = min(r, max(tokens - prefix, 0) // 2)
+    clamped = False
+    for layer, asked in enumerate(r_layers):
+        r = min(asked, max(tokens - prefix, 0) // 2)
+        if prefix_only and layer == len(r_layers) - 1:
+            r = tokens - prefix
+        else:
+            clamped = clamped or r != asked
         tokens -= r
         applied.append(r)
         counts.append(tokens)
-    return TokenTrace(tuple(applied), tuple(counts), clamped=tuple(applied) != tuple(r_layers))
+    return TokenTrace(tuple(applied), tuple(counts), clamped)

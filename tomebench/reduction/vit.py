@@ -12,7 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from tomebench.reduction.attention import log_size_bias
+from tomebench.errors import SpecError
+from tomebench.reduction.attention import Route
 from tomebench.reduction.plan import MergePlan, compose_sources, merge
 from tomebench.reduction.registry import Context, Method
 from tomebench.reduction.schedule import TokenTrace, token_trace
@@ -40,8 +41,20 @@ class Backbone(Protocol):
     def embed(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, N, C]: everything before the first block."""
 
-    def attention(self, layer: int, x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        """[B, N, C] -> (x plus its attention branch [B, N, C], its keys [B, heads, N, d])."""
+    @property
+    def head_reads_prefix_only(self) -> bool:
+        """The classifier looks at class and distillation tokens and at nothing else."""
+
+    def attention(self, layer: int, x: Tensor, size: Tensor | None, route: Route) -> tuple[Tensor, Tensor]:
+        """[B, N, C] -> (x plus its attention branch [B, N, C], its keys [B, heads, N, d]).
+
+        Keys count as often as ``size`` [B, N] says, None being once.
+        """
+
+    def attention_kernel(
+        self, layer: int, route: Route, *, batch: int, n: int, biased: bool, dtype: torch.dtype, device: torch.device
+    ) -> str:
+        """Name of the kernel that :meth:`attention` runs on ``batch`` images of ``n`` tokens."""
 
     def mlp(self, layer: int, x: Tensor) -> Tensor:
         """[B, N, C] -> x plus its MLP branch [B, N, C]."""
@@ -58,23 +71,42 @@ class ReducedViT(nn.Module):
         method: decides which tokens go where.
         r_layers: tokens to remove in each block, before the cap.
         prop_attn: let attention count a token as often as its size says.
+        attention: how attention is computed, see :mod:`tomebench.reduction.attention`.
+        prefix_only: after the attention of the last block keep nothing but the prefix tokens, all that the head reads.
+            The logits stay the same; the last merge and most of the last MLP are saved, at r = 0 too.
+
+    Raises:
+        SpecError: ``prefix_only`` for a model whose head reads the other tokens.
     """
 
-    def __init__(self, backbone: Backbone, method: Method, r_layers: Sequence[int], *, prop_attn: bool = True) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        method: Method,
+        r_layers: Sequence[int],
+        *,
+        prop_attn: bool = True,
+        attention: Route = "auto",
+        prefix_only: bool = False,
+    ) -> None:
         super().__init__()
         if len(r_layers) != backbone.depth:
             raise ValueError(f"{len(r_layers)} values of r for {backbone.depth} blocks")
+        if prefix_only and not backbone.head_reads_prefix_only:
+            raise SpecError("prefix_only: the head of this model pools over the other tokens too; leave it out")
         self.model = backbone.model  # registered, so that .to(), .eval() and .parameters() reach the shared weights
         self.backbone = backbone
         self.method = method
         self.r_layers = tuple(r_layers)
         self.prop_attn = prop_attn
+        self.attention = attention
+        self.prefix_only = prefix_only
         self.training = self.model.training
 
     @property
     def trace(self) -> TokenTrace:
         """Tokens removed and left in every block at the model's own image size."""
-        return token_trace(self.r_layers, self.backbone.tokens, self.backbone.prefix)
+        return self._trace(self.backbone.tokens)
 
     @property
     def token_counts(self) -> list[int]:
@@ -83,37 +115,120 @@ class ReducedViT(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> logits [B, classes]."""
-        x = self.backbone.embed(images)
+        x = self.embed(images)
         size: Tensor | None = None
-        for layer, r in enumerate(self._applied(x)):
+        for layer, r in enumerate(self._trace(x.shape[1]).r_layers):
             x, size, _ = self._block(layer, r, x, size)
-        return self.backbone.head(x, size, self.prop_attn)
+        return self.head(x, size)
 
     @torch.no_grad()
     def source_map(self, images: Tensor) -> Tensor:
         """The final token that each embedded token ended in, int64 [B, N]; -1 where it was dropped."""
-        x = self.backbone.embed(images)
+        x = self.embed(images)
         size: Tensor | None = None
         source = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
-        for layer, r in enumerate(self._applied(x)):
+        for layer, r in enumerate(self._trace(x.shape[1]).r_layers):
+            before = x.shape[1]
             x, size, plan = self._block(layer, r, x, size)
             if plan is not None:
                 source = compose_sources(source, plan)
+            elif x.shape[1] < before:  # sliced off
+                source = torch.where(source < x.shape[1], source, -1)
         return source
 
-    def _applied(self, x: Tensor) -> tuple[int, ...]:
-        """Tokens to remove in each block from these [B, N, C] tokens, after the cap."""
-        return token_trace(self.r_layers, x.shape[1], self.backbone.prefix).r_layers
+    def attention_kernels(self, batch: int, dtype: torch.dtype, device: torch.device) -> tuple[str, ...]:
+        """The attention kernel of every block for ``batch`` images at the model's own image size."""
+        trace, merged, names = self.trace, False, []
+        for layer, (r, n) in enumerate(zip(trace.r_layers, (self.backbone.tokens, *trace.tokens), strict=False)):
+            biased = merged and self.prop_attn
+            name = self.backbone.attention_kernel(
+                layer, self.attention, batch=batch, n=n, biased=biased, dtype=dtype, device=device
+            )
+            names.append(name)
+            merged = merged or self._counts_sizes(r)
+        return tuple(names)
+
+    # The stages of a pass. Each is a method of its own so that a subclass can time it or replace it.
+
+    def embed(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> tokens [B, N, C]."""
+        return self.backbone.embed(images)
+
+    def attend(self, layer: int, x: Tensor, size: Tensor | None) -> tuple[Tensor, Tensor]:
+        """[B, N, C] -> (tokens after the attention residual [B, N, C], keys [B, heads, N, d])."""
+        return self.backbone.attention(layer, x, size if self.prop_attn else None, self.attention)
+
+    @torch.no_grad()
+    def plan(self, layer: int, r: int, x: Tensor, keys: Tensor, size: Tensor | None) -> MergePlan:
+        """Decide which ``r`` tokens go where. Choices have no gradient."""
+        return self.method(Context(x, head_mean(keys), size, r, self.backbone.prefix, layer, self.backbone.depth))
+
+    def merge(self, plan: MergePlan, x: Tensor, size: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Carry a plan out: tokens [B, n_out, C] and sizes [B, n_out]."""
+        return merge(plan, x, size)
+
+    def mlp(self, layer: int, x: Tensor) -> Tensor:
+        """[B, N, C] -> tokens after the MLP residual."""
+        return self.backbone.mlp(layer, x)
+
+    def head(self, x: Tensor, size: Tensor | None) -> Tensor:
+        """[B, N, C] -> logits [B, classes]."""
+        return self.backbone.head(x, size, self.prop_attn)
+
+    def _trace(self, tokens: int) -> TokenTrace:
+        return token_trace(self.r_layers, tokens, self.backbone.prefix, prefix_only=self.prefix_only)
+
+    def _counts_sizes(self, r: int) -> bool:
+        """Whether removing r tokens leaves some of size other than one."""
+        return r > 0
 
     def _block(
         self, layer: int, r: int, x: Tensor, size: Tensor | None
     ) -> tuple[Tensor, Tensor | None, MergePlan | None]:
         """Run one block on [B, N, C]; the size of the tokens is None for as long as all are one."""
-        bias = log_size_bias(size, x.dtype) if self.prop_attn else None
-        x, keys = self.backbone.attention(layer, x, bias)
+        x, keys = self.attend(layer, x, size)
         plan = None
-        if r > 0:
-            metric = keys.mean(dim=1)
-            plan = self.method(Context(x, metric, size, r, self.backbone.prefix, layer, self.backbone.depth))
-            x, size = merge(plan, x, size)
-        return self.backbone.mlp(layer, x), size, plan
+        if self.prefix_only and layer == self.backbone.depth - 1:
+            x, size = x[:, : self.backbone.prefix], None
+        elif r > 0:
+            x, size, plan = self._reduce(layer, r, x, keys, size)
+        return self.mlp(layer, x), size, plan
+
+    def _reduce(
+        self, layer: int, r: int, x: Tensor, keys: Tensor, size: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, MergePlan | None]:
+        plan = self.plan(layer, r, x, keys, size)
+        return *self.merge(plan, x, size), plan
+
+
+def head_mean(keys: Tensor) -> Tensor:
+    """Mean over heads: [B, heads, N, d] -> [B, N, d] in fp32, or wider where the keys are.
+
+    fp32 is closer than the dtype of half-precision keys, and faster than rounding to it.
+    """
+    wide = torch.promote_types(keys.dtype, torch.float32)
+    if keys.device.type != "cpu" or keys.dtype != wide:
+        return keys.mean(dim=1, dtype=wide)
+    # The CPU's reduction over a few short rows takes two to three times as long as adding them one by one.
+    first, *others = keys.unbind(dim=1)
+    total = first.clone()
+    for head in others:
+        total += head
+    return total.div_(keys.shape[1])
+
+
+class SlicedViT(ReducedViT):
+    """The slicing ceiling: as many tokens after every block, but the surplus is cut off the end.
+
+    No matching, no merging, no sizes. On the same machine no method that leaves as many tokens can be faster, so what a
+    method takes longer is its own cost, and what the ceiling misses of the MAC ratio is the hardware's. Its logits are
+    worthless.
+    """
+
+    def _counts_sizes(self, r: int) -> bool:
+        return False
+
+    def _reduce(
+        self, layer: int, r: int, x: Tensor, keys: Tensor, size: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, MergePlan | None]:
+        return x[:, : x.shape[1] - r], None, None
