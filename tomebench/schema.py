@@ -22,6 +22,9 @@ SENTINEL = "sentinel"
 UNWRAPPED = "unwrapped"
 """Name of the variant that is the model as its library made it."""
 
+CEILING = "ceiling:"
+"""Prefix of the name of the variant that slices as many tokens off as a cell reduces; the cell's key follows."""
+
 Status = Literal["ok", "failed", "nonfinite", "oom", "unconverged"]
 Scalar = str | int | float | bool
 
@@ -53,11 +56,15 @@ class Cell:
     attention: str = "auto"
     compile: bool = False
     mode: str = "infer"
+    cuda_graphs: bool = False
 
     @property
     def key(self) -> str:
         """Identifies the cell in the store."""
-        return fingerprint(dataclasses.asdict(self))
+        fields = dataclasses.asdict(self)
+        if not self.cuda_graphs:
+            del fields["cuda_graphs"]  # younger than the first stores, whose keys must stay what they are
+        return fingerprint(fields)
 
     @property
     def is_baseline(self) -> bool:
@@ -106,11 +113,12 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Burst:
-    """``steps`` forward passes of one variant, timed together between two synchronisations."""
+    """``steps`` forward passes (or training steps) of one variant, timed between two synchronisations."""
 
-    variant: str  # a cell's key, SENTINEL or UNWRAPPED
+    variant: str  # a cell's key, CEILING and a cell's key, SENTINEL or UNWRAPPED
     steps: int
     seconds: float
+    compiled: int = 0  # graphs that were compiled while it was timed; anything but 0 makes it worthless
 
     @property
     def step_seconds(self) -> float:
@@ -187,6 +195,7 @@ class Row:
     mac_ratio: float
     gmacs_matching: float
     params_m: float
+    cuda_graphs: bool = False
     rounds: int = 0
     step_ms: float | None = None
     img_per_s: float | None = None
@@ -199,6 +208,13 @@ class Row:
     speedup_vs_unwrapped_lo: float | None = None
     speedup_vs_unwrapped_hi: float | None = None
     efficiency: float | None = None
+    speedup_ceiling: float | None = None
+    speedup_ceiling_lo: float | None = None
+    speedup_ceiling_hi: float | None = None
+    merge_overhead: float | None = None
+    merge_overhead_lo: float | None = None
+    merge_overhead_hi: float | None = None
+    compile_s: float | None = None
     peak_mem_mib: float | None = None
     dataset: str | None = None
     dataset_digest: str | None = None
@@ -255,6 +271,12 @@ COLUMNS: tuple[Column, ...] = (
     _column("speedup_vs_unwrapped_hi", "float", "upper end of its 95 % interval", "x", None, ".2f"),
     _column("mac_ratio", "float", "GMACs of the unwrapped model over GMACs of this row", "x", None, ".2f"),
     _column("efficiency", "float", "speedup_vs_unwrapped over mac_ratio", None, "higher", ".2f"),
+    _column("speedup_ceiling", "float", "speed-up over r = 0 of the same tokens sliced off", "x", "higher", ".2f"),
+    _column("speedup_ceiling_lo", "float", "lower end of its 95 % interval", "x", None, ".2f"),
+    _column("speedup_ceiling_hi", "float", "upper end of its 95 % interval", "x", None, ".2f"),
+    _column("merge_overhead", "float", "time over the time of the slicing ceiling, less one", "%", "lower", ".1f"),
+    _column("merge_overhead_lo", "float", "lower end of its 95 % interval", "%", None, ".1f"),
+    _column("merge_overhead_hi", "float", "upper end of its 95 % interval", "%", None, ".1f"),
     _column("top1", "float", "top-1 accuracy", "%", "higher", ".2f"),
     _column("top1_lo", "float", "lower end of its 95 % Wilson interval", "%", None, ".2f"),
     _column("top1_hi", "float", "upper end of its 95 % Wilson interval", "%", None, ".2f"),
@@ -266,11 +288,11 @@ COLUMNS: tuple[Column, ...] = (
     _column("delta_top1_lo", "float", "lower end of its 95 % paired interval", "points", None, "+.2f"),
     _column("delta_top1_hi", "float", "upper end of its 95 % paired interval", "points", None, "+.2f"),
     _column("mcnemar_p", "float", "exact two-sided McNemar p-value against r = 0", None, None, ".2g"),
-    _column("peak_mem_mib", "float", "peak memory of a forward pass, weights included", "MiB", "lower", ".0f"),
+    _column("peak_mem_mib", "float", "peak memory of a step, weights and optimiser included", "MiB", "lower", ".0f"),
     _column("status", "str", "ok, failed, nonfinite, oom or unconverged"),
     _column("warnings", "strs", "codes of what a reader should know about this row"),
     _column("error", "str", "why the row is not ok"),
-    _column("step_ms", "float", "median time of one forward pass of one batch", "ms", "lower", ".2f"),
+    _column("step_ms", "float", "median time of one batch: a forward pass, or a training step", "ms", "lower", ".2f"),
     _column("rounds", "int", "timed rounds behind the speed columns", "rounds"),
     _column("r_layers", "ints", "tokens removed in each block, after clamping", "tokens"),
     _column("tokens", "ints", "tokens after each block", "tokens"),
@@ -286,7 +308,9 @@ COLUMNS: tuple[Column, ...] = (
     _column("attention", "str", "attention kernel asked for"),
     _column("attn_kernel", "str", "attention kernel that ran"),
     _column("compile", "bool", "the model was compiled"),
-    _column("mode", "str", "infer or train"),
+    _column("compile_s", "float", "time of the first pass, which compiles", "s", "lower", ".1f"),
+    _column("cuda_graphs", "bool", "the pass was captured and replayed as a CUDA graph"),
+    _column("mode", "str", "infer, or train: forward, backward and optimiser step"),
     _column("crop_pct", "float", "input size over resized size", None, None, ".3f"),
     _column("interpolation", "str", "resampling filter of the resize"),
     _column("mean", "floats", "subtracted from each channel"),

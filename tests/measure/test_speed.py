@@ -229,6 +229,36 @@ def test_the_three_budgets() -> None:
     assert list(BUDGETS) == [b.name for b in BUDGETS.values()]
 
 
+def test_variants_beside_each_other_stay_together_in_random_order() -> None:
+    clock = FakeClock()
+    pairs = [("a", ""), ("b", ""), ("ceiling:b", "b"), ("c", ""), ("ceiling:c", "c"), (SENTINEL, "")]
+    variants = [Variant(name, clock.step(0.125), beside) for name, beside in pairs]
+    orders = set()
+    for seed in range(60):
+        done = speed.time_round(variants, dict.fromkeys(dict(pairs), 1), clock, session=0, seed=seed)
+        order = [burst.variant for burst in done.bursts]
+        assert sorted(order) == sorted(dict(pairs))
+        for name in "bc":
+            assert abs(order.index(name) - order.index(f"ceiling:{name}")) == 1
+        orders.add(tuple(order))
+    assert len(orders) > 30
+    firsts = [order.index("b") < order.index("ceiling:b") for order in orders]
+    assert {True, False} == set(firsts)
+
+
+def test_what_compiles_inside_a_burst_is_kept_with_it() -> None:
+    clock, compiled = FakeClock(), 0
+
+    def compiles() -> None:
+        nonlocal compiled
+        compiled += 1
+        clock.time += 0.125
+
+    variants = [Variant("quiet", clock.step(0.125)), Variant("loud", compiles)]
+    done = speed.time_round(variants, {"quiet": 3, "loud": 2}, clock, session=0, seed=0, compilations=lambda: compiled)
+    assert {burst.variant: burst.compiled for burst in done.bursts} == {"quiet": 0, "loud": 2}
+
+
 def test_shortfall_names_what_is_missing() -> None:
     budget = Budget("test", 6, 0.02, 100)
     steady, wide = [1.0] * 8, [0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.45, 0.55]

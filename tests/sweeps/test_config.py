@@ -173,9 +173,27 @@ def test_python_values_for_callers_of_the_library():
 
 def test_a_run_is_identified_by_everything_that_can_change_a_result():
     config = load_config([], {"model": "m", "r": "2,1", "out": Path("a"), "workers": 3})
-    assert set(config.stored()) == set(SweepConfig.model_fields) - NOT_IDENTITY
+    younger = {"attention", "prefix_only", "compile", "cuda_graphs", "mode", "ceiling"}
+    assert set(config.stored()) == set(SweepConfig.model_fields) - NOT_IDENTITY - younger
+    changed = {"attention": "matmul", "prefix_only": True, "compile": True, "cuda_graphs": True, "ceiling": True}
+    assert set(load_config([], {"model": "m", **changed}).stored()) >= set(changed)
+    assert load_config([], {"model": "m", "mode": "train"}).stored()["mode"] == "train"
     assert config.stored() == load_config([], {"model": "m", "r": "0..2", "name": "b", "offline": True}).stored()
     assert config.stored() != load_config([], {"model": "m", "r": "0..3"}).stored()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"mode": "train", "data": "digits"}, "mode train measures the speed of a training step, not top-1"),
+        ({"mode": "train", "cuda_graphs": True}, "CUDA graphs replay forward passes only"),
+        ({"mode": "test"}, "--mode 'test': use infer or train"),
+        ({"attention": "flash"}, "--attention 'flash': use auto, sdpa, padded"),
+    ],
+)
+def test_settings_that_do_not_go_together(flags, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config([], {"model": "m", **flags})
 
 
 def test_stored_settings_are_plain_yaml(tmp_path):

@@ -28,7 +28,7 @@ from store_samples import (
 )
 
 from tomebench.measure.speed import BUDGETS, Budget
-from tomebench.schema import SENTINEL, CellPredictions, Chunk, Row
+from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Burst, CellPredictions, Chunk, Round, Row
 from tomebench.sweeps.rows import build_rows
 from tomebench.sweeps.store import Store
 
@@ -63,6 +63,50 @@ def test_without_measurements_there_are_rows_and_no_numbers(store: Store) -> Non
     assert exact.mac_ratio == pytest.approx(1 / 0.84)
     assert exact.options == "prop_attn=true"
     assert exact.testbed == "Some CPU, 2 threads on 2 CPUs, torch 2.14.1, timm 1.0.31, Python 3.11.2"
+
+
+def test_ceiling_and_overhead_by_hand(store: Store) -> None:
+    # Merging takes 0.8 s where slicing takes 0.64 s: a quarter more. Nothing was sliced for the third cell.
+    for i in range(6):
+        times = times_of(CELLS, 1.0, 0.8, 0.5) | {CEILING + KEYS[1]: 0.64}
+        store.add_round(make_round(times, seed=i))
+    base, mid, fast = build_rows(store)
+    assert mid.speedup_ceiling == pytest.approx(1 / 0.64)
+    assert (mid.merge_overhead, mid.merge_overhead_lo, mid.merge_overhead_hi) == pytest.approx((25.0, 25.0, 25.0))
+    for row in (base, fast):
+        assert row.speedup_ceiling is row.merge_overhead is row.merge_overhead_lo is None
+
+
+def test_an_overhead_may_be_nothing_or_less(store: Store) -> None:
+    for i in range(6):
+        store.add_round(
+            make_round(times_of(CELLS, 1.0, 0.5, 0.5) | {CEILING + KEYS[1]: 0.5, CEILING + KEYS[2]: 1.0}, i)
+        )
+    _, none, less = build_rows(store)
+    assert none.merge_overhead == 0.0
+    assert less.merge_overhead == pytest.approx(-50.0)
+
+
+@pytest.mark.parametrize(
+    ("variant", "invalid"),
+    [(KEYS[1], [8]), (CEILING + KEYS[2], [16]), (KEYS[0], [0, 8, 16]), (UNWRAPPED, [0, 8, 16])],
+)
+def test_a_burst_with_the_compiler_in_it_leaves_no_speed(store: Store, variant: str, invalid: list[int]) -> None:
+    names = [*KEYS, *(CEILING + key for key in KEYS[1:]), SENTINEL, UNWRAPPED]
+    for i in range(8):
+        bursts = tuple(Burst(name, 1, 0.5, int(i == 3 and name == variant)) for name in names)
+        store.add_round(Round(1, i, bursts))
+    for row in build_rows(store):
+        speeds = (row.img_per_s, row.speedup_vs_r0, row.speedup_vs_unwrapped, row.merge_overhead)
+        if row.r in invalid:
+            assert row.status == "failed"
+            assert "compiled inside a timed burst" in str(row.error)
+            assert "RECOMPILED" in row.warnings
+            assert set(speeds) == {None}
+        else:
+            assert row.status == "ok"
+            assert "RECOMPILED" not in row.warnings
+            assert None not in speeds[:3]
 
 
 def test_speed_by_hand(store: Store) -> None:

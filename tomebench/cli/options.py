@@ -45,6 +45,28 @@ PropAttn = Annotated[
     bool | None,
     _option("--prop-attn/--no-prop-attn", "Weigh attention by the size of merged tokens.", None, "prop-attn"),
 ]
+Attention = Annotated[
+    str | None,
+    _option(
+        "--attention",
+        "Attention kernel: auto, sdpa, padded, matmul, augmented; on CUDA also efficient, cudnn, triton.",
+        "NAME",
+        "auto",
+    ),
+]
+PrefixOnly = Annotated[
+    bool | None,
+    _option("--prefix-only/--no-prefix-only", "Keep only what the head reads after the last attention.", None, "off"),
+]
+Mode = Annotated[str | None, _option("--mode", "What to time: infer, or train (a whole step).", "NAME", "infer")]
+Compile = Annotated[bool | None, _option("--compile/--no-compile", "Compile the model, once per r.", None, "off")]
+CudaGraphs = Annotated[
+    bool | None, _option("--cuda-graphs/--no-cuda-graphs", "Replay each pass as a CUDA graph.", None, "off")
+]
+Ceiling = Annotated[
+    bool | None,
+    _option("--ceiling/--no-ceiling", "Time the slicing ceiling too: no method can be faster.", None, "off"),
+]
 Data = Annotated[
     str | None, _option("--data", "Images for top-1: a folder of class folders, or digits. None: speed only.", "DIR")
 ]
@@ -81,12 +103,18 @@ class SweepFlags:
     schedule: Schedule = None
     method: Method = None
     prop_attn: PropAttn = None
+    attention: Attention = None
+    prefix_only: PrefixOnly = None
     data: Data = None
     limit: Limit = None
     img_size: ImgSize = None
     device: Device = None
     dtype: Dtype = None
     batch_size: BatchSize = None
+    mode: Mode = None
+    compile: Compile = None
+    cuda_graphs: CudaGraphs = None
+    ceiling: Ceiling = None
     budget: Budget = None
     config: Config = None
     out: Out = None

@@ -37,10 +37,11 @@ SETTLED = 0.05
 
 @dataclass(frozen=True)
 class Variant:
-    """One thing to time. ``name`` is a cell's key, SENTINEL or UNWRAPPED; ``step`` runs one batch."""
+    """One thing to time. ``name`` is a cell's key, CEILING and a key, SENTINEL or UNWRAPPED; ``step`` runs a batch."""
 
     name: str
     step: Callable[[], object]
+    beside: str = ""  # name of a variant to be timed right before or after this one: their ratio is of interest
 
 
 @dataclass(frozen=True)
@@ -143,21 +144,44 @@ def time_round(
     session: int,
     seed: int,
     should_stop: Callable[[], bool] = lambda: False,
+    compilations: Callable[[], int] = lambda: 0,
 ) -> Round:
     """One burst of every variant, in the random order that ``seed`` gives.
+
+    Variants that are to be timed beside each other stay together, in random order among themselves: a few per cent
+    between two of them would drown in what a machine drifts over a whole round.
+
+    Args:
+        variants: what to time.
+        steps: steps per burst, by variant name.
+        clock: times the bursts.
+        session: number of the session, kept with the round.
+        seed: of the order, kept with the round.
+        should_stop: asked before every burst.
+        compilations: a count that rises whenever something is compiled; its rise within a burst is kept with the burst.
 
     Raises:
         DeviceError: the clock returned zero, a negative number, NaN or infinity.
         Interrupted: ``should_stop()`` became true between two bursts; the round is lost.
     """
-    order = list(variants)
-    random.Random(seed).shuffle(order)
     bursts = []
-    for variant in order:
+    for variant in _order(variants, random.Random(seed)):
         _check(should_stop)
-        count = steps[variant.name]
-        bursts.append(Burst(variant.name, count, _burst(clock, variant.step, count)))
+        count, before = steps[variant.name], compilations()
+        seconds = _burst(clock, variant.step, count)
+        bursts.append(Burst(variant.name, count, seconds, compilations() - before))
     return Round(session, seed, tuple(bursts))
+
+
+def _order(variants: Sequence[Variant], rng: random.Random) -> list[Variant]:
+    groups: dict[str, list[Variant]] = {}
+    for variant in variants:
+        groups.setdefault(variant.beside or variant.name, []).append(variant)
+    together = list(groups.values())
+    rng.shuffle(together)
+    for group in together:
+        rng.shuffle(group)
+    return [variant for group in together for variant in group]
 
 
 def step_seconds(rounds: Sequence[Round], name: str) -> list[float]:

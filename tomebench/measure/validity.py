@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -14,6 +14,9 @@ AA_FAILED = "AA_FAILED"
 """The two bursts of r = 0 differ: the harness itself is biased and the run invalid."""
 NOISY = "NOISY"
 """The interquartile range of the step times is over a tenth of their median."""
+
+RECOMPILED = "RECOMPILED"
+"""A graph was compiled inside a timed burst: what was timed is the compiler, and the row has no speed."""
 
 NOISY_OVER = 0.10
 """IQR / median above which a variant is noisy."""
@@ -40,3 +43,8 @@ def noisy(rounds: Sequence[Round], name: str) -> bool:
         return False
     q1, median, q3 = np.quantile(seconds, [0.25, 0.5, 0.75])
     return bool(q3 - q1 > NOISY_OVER * median)
+
+
+def recompiled(rounds: Sequence[Round], names: Collection[str]) -> bool:
+    """Some burst of the named variants has a compilation in it."""
+    return any(burst.compiled and burst.variant in names for round_ in rounds for burst in round_.bursts)

@@ -31,11 +31,14 @@ _LABEL_WIDTH, _LABEL_HEIGHT = 27.0, 11.0  # of "r=16", in points: no two labels 
 _MARKER_SIZE = 5.0
 _BAR: Style = {"fmt": "none", "elinewidth": 1.1, "capsize": 3.0, "alpha": 0.6, "zorder": 2}
 
+_CEILING: Style = {"color": "black", "linewidth": 1.0, "linestyle": "-.", "zorder": 1}
+
 
 def speed_accuracy_figure(rows: Sequence[Row], path: Path, conditions: Sequence[str] = ()) -> str | None:
     """Write a PNG: speed-up against top-1 with 95 % bars, or, where nothing was evaluated, r against speed-up.
 
-    The MAC ratio of each row is drawn beside it, as what counting promises. Rows without a speed-up or (with accuracy)
+    The MAC ratio of each row is drawn beside it, as what counting promises, and where it was timed the slicing ceiling
+    as a line, as what the hardware gives to any method. Rows without a speed-up or (with accuracy)
     without top-1 are left out and named below the figure.
 
     Args:
@@ -107,6 +110,8 @@ def _accuracy_series(axes: Axes, rows: Sequence[Row], label: str, style: Style) 
         axes.plot(row.mac_ratio, _y(row), color=_GREY, marker="|", markersize=8, zorder=1)
         if is_baseline(row):
             axes.axhline(_y(row), color=style["color"], linewidth=0.7, linestyle="--", alpha=0.5, zorder=0)
+    sliced = [(row.speedup_ceiling, _y(row)) for row in rows if row.speedup_ceiling is not None]
+    axes.plot([x for x, _ in sliced], [y for _, y in sliced], **_CEILING)
     axes.errorbar(
         xs, ys, xerr=_bars(rows, "speedup_vs_r0"), yerr=_bars(rows, "delta_top1"), **_BAR, ecolor=style["color"]
     )
@@ -118,6 +123,8 @@ def _speed_series(axes: Axes, rows: Sequence[Row], label: str, style: Style) -> 
     rows = sorted(rows, key=lambda row: row.r)
     xs, ys = [row.r for row in rows], [_x(row) for row in rows]
     axes.plot(xs, [row.mac_ratio for row in rows], color=_GREY, linewidth=1.2, linestyle="--", zorder=1)
+    sliced = [(row.r, row.speedup_ceiling) for row in rows if row.speedup_ceiling is not None]
+    axes.plot([x for x, _ in sliced], [y for _, y in sliced], **_CEILING)
     axes.errorbar(xs, ys, yerr=_bars(rows, "speedup_vs_r0"), **_BAR, ecolor=style["color"])
     _curve(axes, rows, xs, ys, label, style)
 
@@ -137,6 +144,8 @@ def _legend(axes: Axes, rows: Sequence[Row], accuracy: bool) -> None:
     common: Style = {"color": _GREY, "marker": "o", "markerfacecolor": "white", "markersize": _MARKER_SIZE}
     if any(row.clamped for row in rows):
         axes.plot([], [], linestyle="none", label="r lowered by the cap", **common)
+    if any(row.speedup_ceiling is not None for row in rows):
+        axes.plot([], [], label="slicing ceiling: what the hardware gives", **_CEILING)
     mac: Style = {"marker": "|", "markersize": 8, "linestyle": ":"} if accuracy else {"linestyle": "--"}
     axes.plot([], [], color=_GREY, label="MAC ratio: what counting promises", **mac)
     for text in axes.legend(loc="best", fontsize=8, frameon=False).get_texts():

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from tomebench.report.series import interval, is_baseline, name, points, varying
+from tomebench.report.series import interval, is_baseline, name, overhead, points, varying
 from tomebench.schema import Row
 from tomebench.stats import clopper_pearson
 
@@ -79,7 +79,11 @@ def yardsticks(rows: Sequence[Row]) -> str | None:
         f"{row.speedup_vs_unwrapped:.2f}x{interval(row.speedup_vs_unwrapped_lo, row.speedup_vs_unwrapped_hi, '.2f')}"
     )
     text = f"Against the unwrapped model {name(row, varying(rows))} reaches {measured}; its MAC ratio is "
-    return text + f"{row.mac_ratio:.2f}x" + ("" if row.efficiency is None else f", efficiency {row.efficiency:.2f}")
+    text += f"{row.mac_ratio:.2f}x" + ("" if row.efficiency is None else f", efficiency {row.efficiency:.2f}")
+    if row.speedup_ceiling is None or row.merge_overhead is None:
+        return text
+    sliced = f"slicing the same tokens off gives {row.speedup_ceiling:.2f}x over r=0"
+    return f"{text}; {sliced}, overhead of merging {overhead(row)}"
 
 
 def _usable(row: Row) -> bool:

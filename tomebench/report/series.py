@@ -10,7 +10,7 @@ from tomebench.schema import Row
 
 _SETTINGS = (
     "model", "weights", "img_size", "method", "options", "schedule", "batch_size", "dtype", "device", "attention",
-    "compile", "mode",
+    "compile", "cuda_graphs", "mode",
 )  # fmt: skip
 
 
@@ -56,6 +56,13 @@ def interval(low: float | None, high: float | None, spec: str) -> str:
 def points(value: float | None, low: float | None, high: float | None, unit: str = "") -> str:
     """``-0.35 [-0.50, -0.20]``: a difference in points with its interval, or nothing if not measured."""
     return "" if value is None else _signed(value, "+.2f") + unit + interval(low, high, "+.2f")
+
+
+def overhead(row: Row) -> str:
+    """``+2.1 % [+1.5, +2.8]``: time over that of the slicing ceiling, less one; nothing where it was not measured."""
+    if row.merge_overhead is None:
+        return ""
+    return _signed(row.merge_overhead, "+.1f") + " %" + interval(row.merge_overhead_lo, row.merge_overhead_hi, "+.1f")
 
 
 def _signed(value: float, spec: str) -> str:

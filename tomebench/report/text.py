@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from tomebench.report.escape import clean
 from tomebench.report.headline import sentence, yardsticks
-from tomebench.report.series import group, half_width, interval, is_baseline, points, varying
+from tomebench.report.series import group, half_width, interval, is_baseline, overhead, points, varying
 from tomebench.rspec import format_r
 from tomebench.schema import Row
 
@@ -33,6 +33,7 @@ Table = tuple[list[str], list[list[str]]]
 EXPLANATIONS: Mapping[str, str] = {
     "AA_FAILED": "two timings of the very same r = 0 model disagree, so the timing is biased and no speed of this run "
     "can be used; close other programs and run again with a new --out",
+    "RECOMPILED": "a graph was compiled inside a timed burst, so these rows have no speed; run again with a new --out",
     "failed": "these rows could not be measured",
     "oom": "out of memory; the batch size never changes within a sweep, so run again with a smaller --batch-size and a "
     "new --out",
@@ -90,8 +91,9 @@ def context_for(
 def display_table(rows: Sequence[Row]) -> Table:
     """Headers and cells of the table for people.
 
-    Columns are ``r | tokens | GMACs | img/s ± | speed-up [95%] | top-1 | Δ vs r=0 [95%] | notes``. Speed columns are
-    left out when no row was timed, accuracy columns when none was evaluated. A setting that differs between rows
+    Columns are ``r | tokens | GMACs | img/s ± | speed-up [95%] | ceiling | overhead [95%] | top-1 | Δ vs r=0 [95%] |
+    notes``. Speed columns are left out when no row was timed, those of the slicing ceiling when it was not, accuracy
+    columns when none was evaluated. A setting that differs between rows
     (dtype, schedule, ...) becomes a column of its own in front. ``-`` stands for "not measured". ``±`` is the farther
     end of the 95 % interval; top-1 is in %, Δ in points.
     """
@@ -107,6 +109,9 @@ def display_table(rows: Sequence[Row]) -> Table:
         columns["speed-up [95%]"] = [
             _paired(r, _ratio(r.speedup_vs_r0, r.speedup_vs_r0_lo, r.speedup_vs_r0_hi)) for r in rows
         ]
+    if any(r.speedup_ceiling is not None for r in rows):
+        columns["ceiling"] = [_ratio(r.speedup_ceiling, None, None) or "-" for r in rows]
+        columns["overhead [95%]"] = [overhead(r) or "-" for r in rows]
     if evaluated:
         digits = 1 if max(r.n_seen or 0 for r in rows) <= 1000 else 2  # one image of 1000 is 0.1 points
         columns["top-1"] = ["-" if r.top1 is None else f"{r.top1:.{digits}f}" for r in rows]
@@ -122,6 +127,7 @@ def detail_table(rows: Sequence[Row]) -> Table:
     columns["vs unwrapped [95%]"] = [
         _ratio(r.speedup_vs_unwrapped, r.speedup_vs_unwrapped_lo, r.speedup_vs_unwrapped_hi) for r in rows
     ]
+    columns["ceiling [95%]"] = [_ratio(r.speedup_ceiling, r.speedup_ceiling_lo, r.speedup_ceiling_hi) for r in rows]
     columns["MAC ratio"] = [f"{r.mac_ratio:.2f}x" for r in rows]
     columns["efficiency"] = ["" if r.efficiency is None else f"{r.efficiency:.2f}" for r in rows]
     columns["peak MiB"] = ["" if r.peak_mem_mib is None else f"{r.peak_mem_mib:.0f}" for r in rows]
@@ -163,6 +169,7 @@ def conditions(rows: Sequence[Row]) -> tuple[str, ...]:
         _same(rows, "batch_size", "batch {}"),
         _same(rows, "mode"),
         "compiled" if any(row.compile for row in rows) else "",
+        "CUDA graphs" if any(row.cuda_graphs for row in rows) else "",
         f"attention {_kernels(rows)}",
     )
     seen = max((row.n_seen for row in rows if row.n_seen is not None), default=None)

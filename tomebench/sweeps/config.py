@@ -16,12 +16,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tomebench.errors import ConfigError
+from tomebench.reduction.attention import Route
 from tomebench.reduction.schedule import parse_schedule
 from tomebench.rspec import format_r, parse_r
 from tomebench.sweeps.yaml_file import read_yaml
 
 NOT_IDENTITY = frozenset({"out", "name", "workers", "offline"})
 """Fields that may change between two runs of one folder: they cannot change a result."""
+_YOUNGER = ("attention", "prefix_only", "compile", "cuda_graphs", "mode", "ceiling")
+"""Fields that the first stores did not have: at their defaults they are left out, so that those runs go on."""
 
 
 def _text(value: str) -> str:
@@ -96,11 +99,17 @@ class SweepConfig(BaseModel):
     schedule: Annotated[str, AfterValidator(_checked_schedule)] = "constant"
     method: Text = "tome"
     prop_attn: bool = True
+    attention: Route = "auto"
+    prefix_only: bool = False
     data: Annotated[Text, BeforeValidator(_path_text)] | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
     device: Annotated[str, AfterValidator(_checked_device)] = "auto"
     dtype: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     batch_size: Annotated[int | str, BeforeValidator(_digits_to_int), AfterValidator(_checked_batch_size)] = "auto"
+    mode: Literal["infer", "train"] = "infer"
+    compile: bool = False
+    cuda_graphs: bool = False
+    ceiling: bool = False
     budget: Literal["quick", "standard", "publish"] = "standard"
     out: FilePath | None = None
     name: Annotated[Text, AfterValidator(_checked_name)] | None = None
@@ -115,6 +124,16 @@ class SweepConfig(BaseModel):
             raise ConfigError("limit is a number of images, but there are none; add --data, or drop --limit")
         return self
 
+    @model_validator(mode="after")
+    def _training_is_speed_only(self) -> SweepConfig:
+        if self.mode == "train" and self.data is not None:
+            raise ConfigError(
+                "mode train measures the speed of a training step, not top-1; drop --data, or --mode train"
+            )
+        if self.mode == "train" and self.cuda_graphs:
+            raise ConfigError("CUDA graphs replay forward passes only; drop --cuda-graphs, or --mode train")
+        return self
+
     @property
     def r_values(self) -> tuple[int, ...]:
         """Every r asked for, in the order given."""
@@ -126,6 +145,9 @@ class SweepConfig(BaseModel):
         ``r`` is written in its shortest form, sorted and with the baseline 0, so that ``0..2`` and ``2,1`` are one run.
         """
         fields = self.model_dump(mode="json", exclude=set(NOT_IDENTITY))
+        for name in _YOUNGER:
+            if fields[name] == SweepConfig.model_fields[name].default:
+                del fields[name]
         if self.schedule.startswith("list:"):
             return fields  # r says nothing there and stays at its default
         return {**fields, "r": format_r(sorted({0, *self.r_values}))}

@@ -1,16 +1,25 @@
-"""Forward passes as a sweep runs them: without gradients, on rotating batches, and saying which cell failed."""
+"""Passes as a sweep runs them: every variant in the same way, on rotating batches, and saying which cell failed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from tomebench.backbones.timm_vit import TimmViT
 from tomebench.datasets.images import ImageSet
+from tomebench.measure.compilation import CompilationError, RecompileLimitError, compiled
+from tomebench.measure.cuda_graph import GraphedForward
+from tomebench.measure.device import DTYPES
 from tomebench.measure.probe import AUTO_BATCH_CAP, auto_batch_size, is_oom
+from tomebench.measure.speed import Variant
+from tomebench.measure.training import Trainer
 from tomebench.models.preprocess import Preprocessing
-from tomebench.schema import Status
+from tomebench.reduction.vit import SlicedViT
+from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Status
+from tomebench.sweeps.config import SweepConfig
+from tomebench.sweeps.plan import PlannedCell, reduced_vit
 
 INPUT_BATCHES = 4
 """Batches rotated while timing, so that a step never sees the images of the step before."""
@@ -24,49 +33,153 @@ class CellFailed(Exception):
         self.key, self.status = key, status
 
 
-def forward_step(key: str, model: nn.Module, inputs: Sequence[Tensor]) -> Callable[[], object]:
-    """One forward pass; each call takes the next batch."""
-    run, turn = guarded(key, model), 0
+class Passes:
+    """Every variant of a sweep, over the same weights, run the way the configuration asks.
 
-    def step() -> Tensor:
-        nonlocal turn
-        turn += 1
-        return run(inputs[turn % len(inputs)])
+    Args:
+        config: says how: compiled, as CUDA graphs, for inference or for training.
+        model: the model as its library made it.
+        planned: the cells.
+        device: where the model is.
+    """
 
-    return step
+    def __init__(
+        self, config: SweepConfig, model: nn.Module, planned: Sequence[PlannedCell], device: torch.device
+    ) -> None:
+        self._config, self._model, self._device = config, model, device
+        self.baseline = next(cell.cell.key for cell in planned if cell.cell.is_baseline)
+        backbone = TimmViT(model)
+        self.models: dict[str, nn.Module] = {
+            cell.cell.key: reduced_vit(backbone, config, cell.r_asked) for cell in planned
+        }
+        self._ceilings: dict[str, nn.Module] = {}
+        if config.ceiling:
+            self._ceilings = {
+                CEILING + cell.cell.key: reduced_vit(backbone, config, cell.r_asked, SlicedViT)
+                for cell in planned
+                if any(cell.r_asked)
+            }
+        self._runs: dict[str, Callable[[Tensor], Tensor]] = {}
+        self._pool = torch.cuda.graph_pool_handle() if config.cuda_graphs else None
+        self._trainer: Trainer | None = None
+
+    def names(self, live: Collection[str]) -> list[str]:
+        """Names of the variants to time when the cells ``live`` work; the sentinel is the baseline's twin."""
+        ceilings = [name for name in self._ceilings if name.removeprefix(CEILING) in live]
+        return [*live, *ceilings, SENTINEL, UNWRAPPED]
+
+    def variants(self, live: Collection[str], inputs: Sequence[Tensor]) -> list[Variant]:
+        """What to time: each ceiling beside its cell."""
+        return [
+            Variant(name, self.step(name, inputs), name.removeprefix(CEILING) if name in self._ceilings else "")
+            for name in self.names(live)
+        ]
+
+    def forward(self, name: str) -> Callable[[Tensor], Tensor]:
+        """[B, 3, H, W] -> logits [B, classes] without gradients; CellFailed names the cell that failed."""
+        return guarded(self._cell(name), _without_gradients(self._run(name)))
+
+    def step(self, name: str, inputs: Sequence[Tensor], *, graphed: bool = True) -> Callable[[], object]:
+        """One forward pass or training step; each call takes the next batch.
+
+        Args:
+            name: of the variant.
+            inputs: batches [B, 3, H, W] to rotate.
+            graphed: replay a CUDA graph where that was asked for.
+        """
+        if self._config.mode == "train":
+            run = self._training(name, inputs)
+        else:
+            run = _without_gradients(self._run(name, graphed=graphed))
+        guard, turn = guarded(self._cell(name), run), 0
+
+        def step() -> Tensor:
+            nonlocal turn
+            turn += 1
+            return guard(inputs[turn % len(inputs)])
+
+        return step
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes that stay between two steps: weights and the optimiser's state."""
+        weights = sum(p.numel() * p.element_size() for p in self._model.parameters())
+        return weights + (self._trainer.state_bytes if self._trainer else 0)
+
+    def _cell(self, name: str) -> str:
+        return self.baseline if name in (SENTINEL, UNWRAPPED) else name.removeprefix(CEILING)
+
+    def _run(self, name: str, *, graphed: bool = True) -> Callable[[Tensor], Tensor]:
+        """The pass of a variant; made once, since what is compiled or captured belongs to it."""
+        name = self.baseline if name == SENTINEL else name
+        if name not in self._runs:
+            known = {**self.models, **self._ceilings, UNWRAPPED: self._model}
+            self._runs[name] = compiled(known[name]) if self._config.compile else known[name]
+        if self._pool is None or not graphed:
+            return self._runs[name]
+        replayed = f"graph of {name}"
+        if replayed not in self._runs:
+            self._runs[replayed] = GraphedForward(self._runs[name], self._pool)
+        return self._runs[replayed]
+
+    def _training(self, name: str, inputs: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
+        if self._trainer is None:
+            self._trainer = Trainer(self._model, DTYPES[self._config.dtype], self._device)
+        trainer, forward = self._trainer, self._run(name)
+        classes = int(getattr(self._model, "num_classes", 0)) or 2
+        labels = torch.arange(len(inputs[0]), device=self._device) % classes
+        return lambda images: trainer.step(forward, images, labels)
 
 
-def guarded(key: str, model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """A forward pass without gradients that says whose it was when it fails."""
+def guarded(key: str, run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The same function, which says whose it was when it fails.
 
-    def run(images: Tensor) -> Tensor:
+    Raises:
+        CellFailed: out of memory (oom), or any other RuntimeError (failed).
+    """
+
+    def checked(images: Tensor) -> Tensor:
         try:
-            with torch.inference_mode():
-                return model(images)
-        except (RuntimeError, MemoryError) as error:
+            return run(images)
+        except (RuntimeError, MemoryError, *CompilationError) as error:
+            if isinstance(error, RecompileLimitError):
+                raise CellFailed(key, "failed", "compiled more often than Dynamo's recompile limit allows") from error
             if not is_oom(error):
                 raise CellFailed(key, "failed", " ".join(str(error).split())[:200]) from error
         # Outside the handler, where the traceback no longer holds the tensors of the failed pass.
         raise CellFailed(key, "oom", f"out of memory at batch size {len(images)}")
 
+    return checked
+
+
+def _without_gradients(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def run(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return forward(images)
+
     return run
 
 
-def choose_batch_size(model: nn.Module, preprocessing: Preprocessing, device: torch.device, dtype: torch.dtype) -> int:
-    """The largest power of two, up to a cap per kind of device, whose forward pass fits in memory.
+def weights_dtype(config: SweepConfig) -> torch.dtype:
+    """Dtype of weights and images: training keeps fp32 and leaves the rest to autocast."""
+    return torch.float32 if config.mode == "train" else DTYPES[config.dtype]
+
+
+def choose_batch_size(config: SweepConfig, model: nn.Module, preprocessing: Preprocessing, device: torch.device) -> int:
+    """The largest power of two, up to a cap per kind of device, whose pass (or training step) fits in memory.
 
     Raises:
         DeviceError: not even one image fits.
     """
+    trainer = Trainer(model, DTYPES[config.dtype], device) if config.mode == "train" else None
+    forward = _without_gradients(model)
 
     def make_step(batch: int) -> Callable[[], object]:
-        images = torch.zeros(batch, *preprocessing.input_size, device=device, dtype=dtype)
-
-        def step() -> Tensor:
-            with torch.inference_mode():
-                return model(images)
-
-        return step
+        images = torch.zeros(batch, *preprocessing.input_size, device=device, dtype=weights_dtype(config))
+        if trainer is None:
+            return lambda: forward(images)
+        labels = torch.zeros(batch, dtype=torch.int64, device=device)
+        return lambda: trainer.step(model, images, labels)
 
     return auto_batch_size(make_step, AUTO_BATCH_CAP[device.type])
 

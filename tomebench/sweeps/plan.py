@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from tomebench.backbones.timm_vit import TimmViT
 from tomebench.datasets.images import open_dataset
-from tomebench.errors import ModelError
+from tomebench.errors import ModelError, SpecError
 from tomebench.measure.accuracy import require_matching_head
 from tomebench.measure.device import DTYPES, arithmetic, resolve_device
 from tomebench.measure.estimate import macs_per_second, sweep_seconds
@@ -18,9 +19,10 @@ from tomebench.measure.speed import BUDGETS
 from tomebench.models.create import LoadedModel, build_model
 from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.registry import get_method
-from tomebench.reduction.schedule import parse_schedule, token_trace
+from tomebench.reduction.schedule import parse_schedule
+from tomebench.reduction.vit import ReducedViT
 from tomebench.rspec import parse_r
-from tomebench.schema import Cell, Resolved
+from tomebench.schema import Cell, Resolved, Scalar
 from tomebench.sweeps.config import SweepConfig
 
 
@@ -65,23 +67,37 @@ def plan_cells(
         terms = backbone.macs()
     except (AssertionError, RuntimeError) as error:  # what timm's patch embedding says of a size it cannot take
         raise ModelError(f"{loaded.timm_id} cannot take {config.img_size} pixels: {str(error).rstrip('.')}") from error
+    if config.prefix_only and not backbone.head_reads_prefix_only:
+        raise SpecError(f"prefix-only: the head of {loaded.timm_id} pools over all tokens; leave --prefix-only out")
     preprocessing = Preprocessing.from_model(loaded.model, config.img_size)
+    at = resolve_device("auto") if device == "auto" else torch.device(device)
+    options: dict[str, Scalar] = {"prop_attn": config.prop_attn}
+    if config.prefix_only:
+        options = {"prefix_only": True, **options}
     unwrapped = terms.gmacs(backbone.tokens, [backbone.tokens] * backbone.depth)
     planned = []
     for schedule, r in _axis(config):
         asked = parse_schedule(schedule).r_layers(r, backbone.depth)
-        trace = token_trace(asked, backbone.tokens, backbone.prefix)
+        reduced = reduced_vit(backbone, config, asked)
+        trace = reduced.trace
+        kernels = reduced.attention_kernels(max(batch_size, 1), DTYPES[config.dtype], at)
+        # What prefix_only drops in the last block is not matched.
+        matched = (*trace.tokens[:-1], (backbone.tokens, *trace.tokens)[-2]) if config.prefix_only else trace.tokens
         cell = Cell(
             model=loaded.timm_id,
             weights=weights,
             img_size=preprocessing.input_size[-1],
             method=config.method,
-            options=(("prop_attn", config.prop_attn),),
+            options=tuple(options.items()),
             schedule=schedule,
             r=r,
             batch_size=batch_size,
             dtype=config.dtype,
             device=device,
+            attention=config.attention,
+            compile=config.compile,
+            mode=config.mode,
+            cuda_graphs=config.cuda_graphs,
         )
         resolved = Resolved(
             timm_id=loaded.timm_id,
@@ -91,9 +107,9 @@ def plan_cells(
             clamped=trace.clamped,
             gmacs=terms.gmacs(backbone.tokens, trace.tokens),
             gmacs_unwrapped=unwrapped,
-            gmacs_matching=terms.gmacs_matching(backbone.tokens, trace.tokens),
+            gmacs_matching=terms.gmacs_matching(backbone.tokens, matched),
             params_m=_parameters(loaded.model) / 1e6,
-            attn_kernel=backbone.attention_kernel,
+            attn_kernel=" then ".join(dict.fromkeys(kernels)),
             crop_pct=preprocessing.crop_pct,
             interpolation=preprocessing.interpolation,
             mean=preprocessing.mean,
@@ -101,6 +117,27 @@ def plan_cells(
         )
         planned.append(PlannedCell(cell, resolved, asked))
     return planned
+
+
+def reduced_vit(
+    backbone: TimmViT, config: SweepConfig, r_asked: Sequence[int], kind: type[ReducedViT] = ReducedViT
+) -> ReducedViT:
+    """The model of one cell, or with another ``kind`` something that removes as many tokens in the same way.
+
+    Args:
+        backbone: of the model.
+        config: method and options.
+        r_asked: tokens to remove in each block, before the cap.
+        kind: what to build.
+    """
+    return kind(
+        backbone,
+        get_method(config.method),
+        r_asked,
+        prop_attn=config.prop_attn,
+        attention=config.attention,
+        prefix_only=config.prefix_only,
+    )
 
 
 def _axis(config: SweepConfig) -> Sequence[tuple[str, int]]:

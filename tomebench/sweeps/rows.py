@@ -17,8 +17,20 @@ from tomebench import stats
 from tomebench.measure import testbed
 from tomebench.measure.accuracy import counts, discordant
 from tomebench.measure.speed import BUDGETS, Budget, Shortfall, paired_seconds, shortfall, step_seconds
-from tomebench.measure.validity import AA_FAILED, NOISY, aa_failed, noisy
-from tomebench.schema import UNWRAPPED, Cell, CellPredictions, ImageList, Resolved, Round, Row, Status, fingerprint
+from tomebench.measure.validity import AA_FAILED, NOISY, RECOMPILED, aa_failed, noisy, recompiled
+from tomebench.schema import (
+    CEILING,
+    SENTINEL,
+    UNWRAPPED,
+    Cell,
+    CellPredictions,
+    ImageList,
+    Resolved,
+    Round,
+    Row,
+    Status,
+    fingerprint,
+)
 from tomebench.sweeps.store import Store
 
 R_CLAMPED = "R_CLAMPED"
@@ -29,12 +41,15 @@ PARTIAL_EVAL = "PARTIAL_EVAL"
 """Only some of the images have been evaluated yet, the same ones for every row."""
 ACCURACY_SESSIONS = "accuracy_sessions"
 """Name of the stored fact: numbers of the sessions that evaluated images."""
+COMPILE_SECONDS = "compile_seconds"
+"""Name of the stored fact: seconds of the first pass, which compiles, by variant name."""
 TESTBED_CHANGED = "TESTBED_CHANGED"
 """Measured on different machines or library versions; only the ratios within a round hold."""
 
 _STATED_EXACTLY = frozenset(
     {"model", "checkpoint", "img_size", "r", "schedule", "method", "prop_attn"}
-    | {"data", "limit", "device", "dtype", "batch_size"}
+    | {"data", "limit", "device", "dtype", "batch_size", "attention", "prefix_only", "compile", "cuda_graphs", "mode"}
+    | {"ceiling"}  # more to time, which changes nothing about the rest
 )
 """Settings whose outcome is in the cell or the image list: a path, or "auto", says less than what it came to."""
 _RUN = ("timm_id", "r_layers", "tokens_in", "attn_kernel", "crop_pct", "interpolation", "mean", "std")
@@ -74,6 +89,7 @@ class _Run:
     shortfalls: Mapping[str, Shortfall]
     statuses: Mapping[str, tuple[Status, str | None]]
     peaks: Mapping[str, int]
+    compile_seconds: Mapping[str, float]
     images: ImageList | None
     labels: npt.NDArray[np.int64]  # of the images seen, [n_seen]
     predictions: Mapping[str, CellPredictions]  # each [n_seen]
@@ -101,6 +117,7 @@ def _load(store: Store, budget: Budget | None) -> _Run:
         shortfalls=shortfall(rounds, baseline, timed, budget) if budget and baseline else {},
         statuses=store.statuses(),
         peaks=store.peak_memory(),
+        compile_seconds=store.get(COMPILE_SECONDS) or {},
         images=images,
         labels=seen if images is None else images.labels[seen],
         predictions=store.predictions(),
@@ -118,6 +135,7 @@ def _row(run: _Run, cell: Cell, resolved: Resolved, same_as: int | None) -> Row:
         R_CLAMPED: resolved.clamped,
         f"{SAME_AS_R}{same_as}": same_as is not None,
         NOISY: noisy(run.rounds, key),
+        RECOMPILED: _recompiled(run, key),
     }
     return Row(
         model=cell.model,
@@ -133,6 +151,7 @@ def _row(run: _Run, cell: Cell, resolved: Resolved, same_as: int | None) -> Row:
         attention=cell.attention,
         compile=cell.compile,
         mode=cell.mode,
+        cuda_graphs=cell.cuda_graphs,
         protocol=_protocol(run, cell, resolved),
         r_layers=resolved.r_layers,
         tokens=resolved.tokens,
@@ -158,12 +177,14 @@ def _row(run: _Run, cell: Cell, resolved: Resolved, same_as: int | None) -> Row:
 
 
 def _speed(run: _Run, cell: Cell, mac_ratio: float) -> dict[str, Any]:
-    """The speed columns of a row; none if the cell was never timed."""
+    """The speed columns of a row; none if the cell was never timed, or the compiler was timed with it."""
+    compile_s = {"compile_s": run.compile_seconds.get(cell.key)}
     seconds = step_seconds(run.rounds, cell.key)
-    if not seconds:
-        return {}
+    if not seconds or _recompiled(run, cell.key):
+        return compile_s
     median, interval = float(np.median(seconds)), stats.median_interval(seconds)
     fields: dict[str, Any] = {
+        **compile_s,
         "rounds": len(seconds),
         "step_ms": median * 1e3,
         "img_per_s": cell.batch_size / median,
@@ -177,7 +198,18 @@ def _speed(run: _Run, cell: Cell, mac_ratio: float) -> dict[str, Any]:
     if unwrapped := _speedup(run, UNWRAPPED, cell.key):
         fields |= _estimate("speedup_vs_unwrapped", unwrapped)
         fields["efficiency"] = unwrapped.value / mac_ratio
+    ceiling = CEILING + cell.key
+    if run.baseline and (promised := _speedup(run, run.baseline, ceiling)):
+        fields |= _estimate("speedup_ceiling", promised)
+    if overhead := _speedup(run, cell.key, ceiling):  # time of the cell over time of its ceiling
+        percent = {name: value and 100 * (value - 1) for name, value in _estimate("merge_overhead", overhead).items()}
+        fields |= percent
     return fields
+
+
+def _recompiled(run: _Run, key: str) -> bool:
+    """A graph was compiled inside a burst that the row's speeds are made of."""
+    return recompiled(run.rounds, {key, CEILING + key, UNWRAPPED, SENTINEL, run.baseline or key})
 
 
 def _speedup(run: _Run, base: str, other: str) -> stats.Estimate | None:
@@ -234,6 +266,11 @@ def _status(run: _Run, key: str) -> tuple[Status, str | None]:
     """Status and error text, the gravest first: not measurable, then wrong numbers, then too few."""
     if key in run.statuses and run.statuses[key][0] != "ok":
         return run.statuses[key]
+    if _recompiled(run, key):
+        return (
+            "failed",
+            "a graph was compiled inside a timed burst, so what was timed is the compiler; no speed is given",
+        )
     if (found := run.predictions.get(key)) and found.nonfinite:
         return "nonfinite", f"NaN or infinite logits on {found.nonfinite} of {len(run.labels)} images"
     if missing := run.shortfalls.get(key):

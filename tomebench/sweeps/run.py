@@ -14,26 +14,25 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tomebench.backbones.timm_vit import TimmViT
 from tomebench.datasets.images import ImageSet, check_readable, open_dataset
 from tomebench.datasets.loader import batches, default_workers
 from tomebench.errors import DeviceError, Interrupted, UnsupportedModelError
 from tomebench.measure.accuracy import predict
-from tomebench.measure.clock import clock_for
-from tomebench.measure.device import DTYPES, arithmetic, resolve_device
+from tomebench.measure.clock import Clock, clock_for
+from tomebench.measure.compilation import CompilationError, graphs_compiled
+from tomebench.measure.device import arithmetic, resolve_device
 from tomebench.measure.memory import peak_bytes
 from tomebench.measure.speed import BUDGETS, Variant, next_round_needed, shortfall, time_round, warm_up
 from tomebench.measure.testbed import describe, usable_cpus
 from tomebench.models.create import LoadedModel, load_model
 from tomebench.models.preprocess import Preprocessing
-from tomebench.reduction.registry import get_method
-from tomebench.reduction.vit import ReducedViT
-from tomebench.schema import SENTINEL, UNWRAPPED, Round
+from tomebench.reduction.attention import check_route
+from tomebench.schema import Round
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Event, Finished, Note, Phase, Planned, Progress
-from tomebench.sweeps.forward import CellFailed, choose_batch_size, forward_step, guarded, timing_inputs
+from tomebench.sweeps.forward import CellFailed, Passes, choose_batch_size, timing_inputs, weights_dtype
 from tomebench.sweeps.plan import PlannedCell, plan_cells, plan_sweep
-from tomebench.sweeps.rows import ACCURACY_SESSIONS, build_rows
+from tomebench.sweeps.rows import ACCURACY_SESSIONS, COMPILE_SECONDS, build_rows
 from tomebench.sweeps.store import Store
 
 
@@ -54,6 +53,9 @@ def run_sweep(config: SweepConfig, directory: Path, should_stop: Callable[[], bo
         Interrupted: ``should_stop()`` became true.
     """
     device = resolve_device(config.device, config.dtype)
+    check_route(config.attention, device, training=config.mode == "train")
+    if config.cuda_graphs and device.type != "cuda":
+        raise DeviceError(f"--cuda-graphs needs a CUDA GPU, not {device}; leave it out")
     plan_sweep(config)  # refuses what cannot be combined before anything slow happens
     with arithmetic(config.dtype, config.threads) as threads:
         yield from _run(config, directory, should_stop, device, threads)
@@ -73,7 +75,7 @@ def _run(
         offline=config.offline,
         seed=config.seed,
     )
-    loaded.model.to(device=device, dtype=DTYPES[config.dtype])
+    loaded.model.to(device=device, dtype=weights_dtype(config))
 
     with Store.open(directory, config.stored()) as store:
         if image_set is not None:
@@ -86,6 +88,7 @@ def _run(
         sweep = _Sweep(config, store, device, loaded, planned, batch_size, image_set, should_stop)
         yield Planned(len(planned), loaded.timm_id, len(store.rounds()), len(store.done_chunks()))
         yield from _check_baseline(sweep)
+        loaded.model.train(config.mode == "train")
         session = store.begin_session(describe(device, threads))
         yield from _time_cells(sweep, session)
         yield from _measure_memory(sweep)
@@ -106,33 +109,34 @@ class _Sweep:
     batch_size: int
     image_set: ImageSet | None
     should_stop: Callable[[], bool]
-    models: dict[str, ReducedViT] = field(init=False)  # by cell key, over the same weights
+    passes: Passes = field(init=False)
     inputs: list[Tensor] = field(init=False)  # each [batch_size, 3, H, W] on the device
 
     def __post_init__(self) -> None:
-        backbone, method = TimmViT(self.loaded.model), get_method(self.config.method)
-        self.models = {
-            cell.cell.key: ReducedViT(backbone, method, cell.r_asked, prop_attn=self.config.prop_attn)
-            for cell in self.planned
-        }
+        self.passes = Passes(self.config, self.loaded.model, self.planned, self.device)
         self.inputs = timing_inputs(
             self.image_set,
             Preprocessing.from_model(self.loaded.model, self.config.img_size),
             self.batch_size,
             self.device,
-            DTYPES[self.config.dtype],
+            weights_dtype(self.config),
             self.config.seed,
         )
 
     @property
     def baseline(self) -> str:
         """Key of the r = 0 cell."""
-        return next(cell.cell.key for cell in self.planned if cell.cell.is_baseline)
+        return self.passes.baseline
 
     def live(self) -> list[str]:
         """Keys of the cells that have not failed."""
         statuses = self.store.statuses()
-        return [key for key in self.models if statuses.get(key, ("ok", None))[0] == "ok"]
+        return [key for key in self.passes.models if statuses.get(key, ("ok", None))[0] == "ok"]
+
+    def stop_if_asked(self) -> None:
+        """Raise Interrupted if the sweep is to stop."""
+        if self.should_stop():
+            raise Interrupted("stopped between two forward passes; run the same command again to go on")
 
     def failed(self, failure: CellFailed) -> Note:
         """Record that a cell cannot be measured; the others go on.
@@ -142,6 +146,9 @@ class _Sweep:
             RuntimeError: the baseline failed otherwise; this is what it raised.
         """
         if failure.key == self.baseline:
+            if isinstance(failure.__cause__, CompilationError):
+                what = str(failure).partition(": ")[2] or str(failure)
+                raise DeviceError(f"--compile: the model cannot be compiled here ({what[:160]}); leave --compile out")
             if failure.status == "failed":
                 raise failure.__cause__ or failure  # a model that does not run at all is no measurement
             raise DeviceError(f"r = 0 ran {failure}; use a smaller --batch-size than {self.batch_size}") from failure
@@ -157,9 +164,11 @@ def _time_cells(sweep: _Sweep, session: int) -> Iterator[Event]:
     rounds, steps = sweep.store.rounds(), None
     before, start = len(rounds), clock.now()
     while next_round_needed(rounds, sweep.baseline, sweep.live(), budget, clock.now() - start):
-        variants = _variants(sweep)
+        variants = sweep.passes.variants(sweep.live(), sweep.inputs)
         try:
             if steps is None:
+                if sweep.config.compile:
+                    yield from _compile(sweep, variants, clock)
                 yield Phase("warm-up", None)
                 warm = warm_up(variants, sweep.baseline, clock, should_stop=sweep.should_stop)
                 steps, start = warm.steps, clock.now()
@@ -167,13 +176,36 @@ def _time_cells(sweep: _Sweep, session: int) -> Iterator[Event]:
                     yield Note(f"r = 0 was still changing speed by more than 5 % after {warm.seconds:.0f} s of warm-up")
                 yield Phase("timing", float(budget.min_rounds))
             seed = sweep.config.seed * 1_000_003 + len(rounds)
-            done = time_round(variants, steps, clock, session=session, seed=seed, should_stop=sweep.should_stop)
+            done = time_round(
+                variants,
+                steps,
+                clock,
+                session=session,
+                seed=seed,
+                should_stop=sweep.should_stop,
+                compilations=graphs_compiled,
+            )
         except CellFailed as failure:
             yield sweep.failed(failure)
             continue
         sweep.store.add_round(done)
         rounds.append(done)
         yield _timing_progress(sweep, rounds, (clock.now() - start) / (len(rounds) - before), clock.now() - start)
+
+
+def _compile(sweep: _Sweep, variants: Sequence[Variant], clock: Clock) -> Iterator[Event]:
+    """Run every variant once, which compiles it, and keep how long that took: it is no part of any burst."""
+    yield Phase("compile", float(len(variants)))
+    before, seconds = graphs_compiled(), dict(sweep.store.get(COMPILE_SECONDS) or {})
+    start = clock.now()
+    for number, variant in enumerate(variants, start=1):
+        sweep.stop_if_asked()
+        began = clock.now()
+        variant.step()
+        seconds.setdefault(variant.name, clock.now() - began)
+        yield Progress("compile", float(number), float(len(variants)), "variants", "")
+    sweep.store.put(COMPILE_SECONDS, seconds)
+    yield Note(f"{graphs_compiled() - before} graphs compiled in {clock.now() - start:.0f} s")
 
 
 def _timing_progress(sweep: _Sweep, rounds: Sequence[Round], round_seconds: float, elapsed: float) -> Progress:
@@ -198,9 +230,9 @@ def _count_top1(sweep: _Sweep, image_set: ImageSet, session: int) -> Iterator[Ev
     live = sweep.live()
     for batch in batches(image_set, preprocessing.transform(), sweep.batch_size, workers=workers, skip=done):
         while True:
-            models = {key: _stoppable(sweep, guarded(key, sweep.models[key])) for key in live}
+            models = {key: _stoppable(sweep, sweep.passes.forward(key)) for key in live}
             try:
-                chunk = predict(models, batch, sweep.device, DTYPES[config.dtype])
+                chunk = predict(models, batch, sweep.device, weights_dtype(config))
                 break
             except CellFailed as failure:
                 yield sweep.failed(failure)
@@ -212,16 +244,17 @@ def _count_top1(sweep: _Sweep, image_set: ImageSet, session: int) -> Iterator[Ev
 
 
 def _measure_memory(sweep: _Sweep) -> Iterator[Event]:
-    """Peak memory of one forward pass of every cell that has none yet."""
+    """Peak memory of one step of every cell that has none yet."""
     known = sweep.store.peak_memory()
-    weights = sum(p.numel() * p.element_size() for p in sweep.loaded.model.parameters())
     for key in sweep.live():
-        if sweep.should_stop():
-            raise Interrupted("stopped between two forward passes; run the same command again to go on")
+        sweep.stop_if_asked()
         if key in known:
             continue
         try:
-            peak = peak_bytes(forward_step(key, sweep.models[key], sweep.inputs[:1]), sweep.device, weights)
+            # Not as a CUDA graph, whose memory is set aside before it runs.
+            step = sweep.passes.step(key, sweep.inputs[:1], graphed=False)
+            step()  # the optimiser gets its state
+            peak = peak_bytes(step, sweep.device, sweep.passes.state_bytes)
         except CellFailed as failure:
             yield sweep.failed(failure)
             continue
@@ -233,7 +266,9 @@ def _check_baseline(sweep: _Sweep) -> Iterator[Event]:
     """The wrapped model at r = 0 must be the unwrapped one; anything else would measure another model."""
     images = sweep.inputs[0]
     with torch.inference_mode():
-        wrapped, unwrapped = sweep.models[sweep.baseline](images).float(), sweep.loaded.model(images).float()
+        wrapped, unwrapped = (
+            model(images).float() for model in (sweep.passes.models[sweep.baseline], sweep.loaded.model)
+        )
     if not unwrapped.isfinite().all():
         yield Note("the unwrapped model gives NaN or infinite logits; check its weights and --dtype")
     same = (wrapped == unwrapped) | (wrapped.isnan() & unwrapped.isnan())
@@ -253,8 +288,7 @@ def _stoppable(sweep: _Sweep, forward: Callable[[Tensor], Tensor]) -> Callable[[
     """A forward pass that is not begun once the sweep is to stop: with many cells a batch can take long."""
 
     def run(images: Tensor) -> Tensor:
-        if sweep.should_stop():
-            raise Interrupted("stopped between two forward passes; run the same command again to go on")
+        sweep.stop_if_asked()
         return forward(images)
 
     return run
@@ -265,15 +299,6 @@ def _forget_failures(store: Store) -> None:
     if not store.done_chunks():
         for key in store.statuses():
             store.set_status(key, "ok")
-
-
-def _variants(sweep: _Sweep) -> list[Variant]:
-    """Every cell that works, the sentinel (r = 0 again) and the unwrapped model."""
-    variants = [Variant(key, forward_step(key, sweep.models[key], sweep.inputs)) for key in sweep.live()]
-    base = sweep.baseline
-    variants.append(Variant(SENTINEL, forward_step(base, sweep.models[base], sweep.inputs)))
-    variants.append(Variant(UNWRAPPED, forward_step(base, sweep.loaded.model, sweep.inputs)))
-    return variants
 
 
 def _open_images(config: SweepConfig) -> ImageSet | None:
@@ -288,4 +313,4 @@ def _batch_size(config: SweepConfig, loaded: LoadedModel, device: torch.device) 
     if isinstance(config.batch_size, int):
         return config.batch_size
     preprocessing = Preprocessing.from_model(loaded.model, config.img_size)
-    return choose_batch_size(loaded.model, preprocessing, device, DTYPES[config.dtype])
+    return choose_batch_size(config, loaded.model, preprocessing, device)

@@ -154,7 +154,9 @@ class Store:
 
     def add_round(self, round_: Round) -> None:
         """Commit one timed round."""
-        bursts = canonical_json([[burst.variant, burst.steps, burst.seconds] for burst in round_.bursts])
+        bursts = canonical_json(
+            [[b.variant, b.steps, b.seconds, *([b.compiled] if b.compiled else [])] for b in round_.bursts]
+        )
         number = database.next_id(self._path, self._connection, "rounds")
         self._insert(("rounds", number, round_.session, round_.seed, bursts))
 

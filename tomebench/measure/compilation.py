@@ -1,0 +1,40 @@
+"""Compiled forward passes, and the count of compilations that shows whether any of them fell into a measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
+from torch._dynamo.utils import counters
+
+BACKEND = "inductor"
+"""Generates the code of compiled passes."""
+RecompileLimitError = FailOnRecompileLimitHit
+"""What a compiled function raises when it has been compiled too often. It is no RuntimeError."""
+CompilationError = (TorchDynamoException, RecompileLimitError)
+"""What a compiled function raises when it cannot be compiled, or has been too often."""
+
+
+def compiled(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Compile a forward pass as one graph for one shape; the first call does the work.
+
+    Dynamo keeps its graphs by code object and gives up after eight of one, and all the models of a sweep run the same
+    code. So every call of this function makes a code object of its own, and a sweep may have any number of r.
+
+    Raises:
+        CompilationError: from the call that compiles: something in the model cannot be one graph, the machine has no
+            compiler, or the same function was compiled too often.
+    """
+
+    def run(images: Tensor) -> Tensor:
+        return forward(images)
+
+    run.__code__ = run.__code__.replace(co_name="tomebench_pass")
+    return torch.compile(run, backend=BACKEND, fullgraph=True, dynamic=False)
+
+
+def graphs_compiled() -> int:
+    """Graphs that this process has compiled so far; it rises by one with every compilation and every recompilation."""
+    return int(counters["stats"]["unique_graphs"])

@@ -1,0 +1,59 @@
+"""A training step: forward, loss, backward, optimiser step, as a supervised training with mixed precision does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_WEIGHT_DECAY = 0.05
+
+
+class Trainer:
+    """The optimiser that all variants of a sweep share, as they share the weights.
+
+    AdamW with a learning rate of 0: a step costs what it always costs and leaves the weights as they are, so every
+    variant trains the same model. Weights stay fp32; bf16 and fp16 run under autocast, fp16 with a scaled loss.
+
+    Args:
+        model: whose parameters are trained; in training mode.
+        dtype: of the matmuls: float32, bfloat16 or float16.
+        device: where the model is.
+    """
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+        self._parameters = list(model.parameters())
+        self._optimizer = torch.optim.AdamW(self._parameters, lr=0.0, weight_decay=_WEIGHT_DECAY)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        self._dtype, self._device = dtype, device
+
+    def step(self, forward: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
+        """One step on a batch.
+
+        Args:
+            forward: from images to logits [B, classes], over the parameters of the model.
+            images: [B, 3, H, W].
+            labels: int64 [B].
+
+        Returns:
+            The loss, detached.
+        """
+        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+            loss = F.cross_entropy(forward(images), labels)
+        self._scaler.scale(loss).backward()
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the optimiser's state as it is between two steps: about two copies of the weights."""
+        return sum(
+            value.numel() * value.element_size()
+            for state in self._optimizer.state.values()
+            for value in state.values()
+            if isinstance(value, Tensor)
+        )
