@@ -4,10 +4,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check clean
+.PHONY: help demo test check speed-cpu speed-cuda clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) ## the whole job on the embedded model and images
 	$(BIN)/tomebench demo
@@ -20,6 +20,15 @@ check: $(INSTALLED) ## format, lint, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+speed-cpu: $(INSTALLED) ## the CPU speed study: an hour and a half on a machine that does nothing else
+	@for config in configs/speed_cpu_*.yaml; do \
+		name=$$(basename $$config .yaml); \
+		$(BIN)/tomebench sweep --config $$config --out results/$$name.keep || exit $$?; \
+	done
+
+speed-cuda: $(INSTALLED) ## the CUDA speed study: hours on one GPU
+	configs/speed_cuda.sh $(BIN)/tomebench
 
 clean: ## remove .venv and caches, keep results
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

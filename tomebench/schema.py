@@ -25,6 +25,8 @@ UNWRAPPED = "unwrapped"
 CEILING = "ceiling:"
 """Prefix of the name of the variant that slices as many tokens off as a cell reduces; the cell's key follows."""
 
+Route = Literal["auto", "sdpa", "padded", "matmul", "augmented", "efficient", "cudnn", "triton"]
+"""How attention is computed; :mod:`tomebench.reduction.attention` says what each one is."""
 Status = Literal["ok", "failed", "nonfinite", "oom", "unconverged"]
 Scalar = str | int | float | bool
 

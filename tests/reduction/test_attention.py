@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tomebench.errors import DeviceError
-from tomebench.reduction.attention import Route, attend, check_route, choose_route, kernel_name, log_size_bias
+from tomebench.reduction.attention import attend, check_route, choose_route, kernel_name, log_size_bias
+from tomebench.schema import Route
 
 CPU_ROUTES: tuple[Route, ...] = ("auto", "sdpa", "padded", "matmul", "augmented")
 TOLERANCES = {torch.float32: 2e-6, torch.float16: 3e-3, torch.bfloat16: 2e-2}

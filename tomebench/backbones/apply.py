@@ -10,10 +10,10 @@ from torch import nn
 
 from tomebench.backbones.timm_vit import TimmViT
 from tomebench.errors import SpecError
-from tomebench.reduction.attention import Route
 from tomebench.reduction.registry import get_method
 from tomebench.reduction.schedule import Schedule, parse_schedule
 from tomebench.reduction.vit import ReducedViT
+from tomebench.schema import Route
 
 
 def apply(

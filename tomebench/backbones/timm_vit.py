@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from tomebench.backbones.macs import BlockMacs, MacTerms
 from tomebench.errors import UnsupportedModelError
-from tomebench.reduction.attention import Route, attend, kernel_name, log_size_bias
+from tomebench.reduction.attention import attend, kernel_name, log_size_bias
+from tomebench.schema import Route
 
 _MODEL_PARTS = {
     *("patch_embed", "cls_token", "reg_token", "dist_token", "pos_embed", "pos_drop", "patch_drop", "norm_pre"),

@@ -23,16 +23,14 @@ others run their own way everywhere, so that r = 0 and the merged model are comp
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tomebench.errors import DeviceError
+from tomebench.schema import Route
 
-Route = Literal["auto", "sdpa", "padded", "matmul", "augmented", "efficient", "cudnn", "triton"]
 CUDA_ROUTES = frozenset({"efficient", "cudnn", "triton"})
 """Routes that exist on CUDA only."""
 

@@ -16,9 +16,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tomebench.errors import ConfigError
-from tomebench.reduction.attention import Route
 from tomebench.reduction.schedule import parse_schedule
 from tomebench.rspec import format_r, parse_r
+from tomebench.schema import Route
 from tomebench.sweeps.yaml_file import read_yaml
 
 NOT_IDENTITY = frozenset({"out", "name", "workers", "offline"})
