@@ -274,3 +274,12 @@ def test_cpu_and_cuda_make_the_same_plan_and_merge() -> None:
         assert torch.equal(first[0], again[0])
         assert torch.equal(first[1].cpu(), merged_size)
         torch.testing.assert_close(first[0].cpu(), merged, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_does_not_round_the_means(dtype: torch.dtype) -> None:
+    plan = bipartite_soft_matching(torch.randn(2, 21, 3, generator=torch.Generator().manual_seed(0)), 8, 1)
+    x, size = (t.float() for t in tokens_and_sizes(plan, 1))
+    expected = merge(plan, x, size)[0]
+    with torch.autocast("cpu", dtype):
+        assert torch.equal(merge(plan, x, size)[0], expected)

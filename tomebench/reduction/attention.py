@@ -23,6 +23,8 @@ others run their own way everywhere, so that r = 0 and the merged model are comp
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -36,7 +38,8 @@ CUDA_ROUTES = frozenset({"efficient", "cudnn", "triton"})
 
 _ALIGN = 8  # elements; fused kernels copy a bias whose rows do not start on this boundary
 _PAD_TO = 16  # tokens; the width of a vector register of fp32
-_PINNED = {"efficient": SDPBackend.EFFICIENT_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
+_PINNED = {"efficient": [SDPBackend.EFFICIENT_ATTENTION], "cudnn": [SDPBackend.CUDNN_ATTENTION]}
+_FALLBACK = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # float64 and odd widths have no other kernel
 
 
 def choose_route(asked: Route, device_type: str, *, biased: bool) -> Route:
@@ -51,14 +54,24 @@ def choose_route(asked: Route, device_type: str, *, biased: bool) -> Route:
     return "efficient" if biased and device_type == "cuda" else "sdpa"
 
 
-def check_route(route: Route, device: torch.device, *, training: bool) -> None:
+def check_route(route: Route, device: torch.device, dtype: str, *, training: bool) -> None:
     """Refuse a route that the device does not have.
 
+    Args:
+        route: as asked.
+        device: where it is to run.
+        dtype: fp32, tf32, bf16 or fp16.
+        training: gradients are needed.
+
     Raises:
-        DeviceError: the route needs CUDA, Triton is not installed, or it has no gradients and ``training`` is asked.
+        DeviceError: the route needs CUDA or half precision, Triton is not installed, or it has no gradients.
     """
     if route in CUDA_ROUTES and device.type != "cuda":
-        raise DeviceError(f"attention {route} needs a CUDA GPU, not {device}; use auto, sdpa, padded or matmul")
+        raise DeviceError(
+            f"attention {route} needs a CUDA GPU, not {device}; use auto, sdpa, padded, matmul or augmented"
+        )
+    if route == "cudnn" and dtype not in ("bf16", "fp16"):
+        raise DeviceError(f"attention cudnn has no {dtype}; use --dtype bf16 or fp16, or --attention auto")
     if route != "triton":
         return
     from tomebench.reduction import triton_attention
@@ -107,7 +120,7 @@ def attend(
     """
     if route == "auto" and not fused:
         route = "matmul"
-    route = choose_route(route, q.device.type, biased=size is not None)
+    asked, route = route, choose_route(route, q.device.type, biased=size is not None)
     if route == "padded":
         return _padded(q, k, v, size, dropout)
     if route == "matmul":
@@ -120,7 +133,7 @@ def attend(
         return vector_bias_attention(q, k, v, size.log())
     bias = log_size_bias(size, q.dtype)
     if route in _PINNED:
-        with sdpa_kernel(_PINNED[route]):
+        with sdpa_kernel(_FALLBACK if asked == "auto" else _PINNED[route]):
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
 
@@ -146,22 +159,24 @@ def kernel_name(
     """
     if route == "auto" and not fused:
         return "unfused" + "+bias" * biased
-    route = choose_route(route, device.type, biased=biased)
+    asked, route = route, choose_route(route, device.type, biased=biased)
     if not biased and route in ("augmented", "triton"):
         route = "sdpa"
     suffix = "+bias" * biased
-    if route in _PINNED:
+    absent = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    if route in _PINNED and (asked != "auto" or absent):
         return f"sdpa-{route}{suffix}"
-    if route not in ("sdpa", "padded"):
+    if route not in ("sdpa", "padded", *_PINNED):
         return route
-    name = "sdpa" if route == "sdpa" else "padded sdpa"
-    if device.type == "cuda" and not torch.cuda.is_available():
+    name = "padded sdpa" if route == "padded" else "sdpa"
+    if absent:
         return name + suffix
     batch, heads, n, d = shape
     n += -n % _PAD_TO if route == "padded" else 0
-    q = torch.empty(batch, heads, n, d, dtype=dtype, device=device)
-    size = torch.ones(batch, n, device=device) if biased or route == "padded" else None
-    choice = SDPBackend(torch._fused_sdp_choice(q, q, q, log_size_bias(size, dtype), 0.0, False))
+    q = torch.empty(1, 1, 1, d, dtype=dtype, device=device).expand(batch, heads, n, d)  # no memory, however large
+    bias = log_size_bias(torch.ones(1, n, device=device), dtype) if biased or route == "padded" else None
+    with sdpa_kernel(_FALLBACK) if route in _PINNED else nullcontext():
+        choice = SDPBackend(torch._fused_sdp_choice(q, q, q, bias, 0.0, False))
     return f"{name}-{choice.name.removesuffix('_ATTENTION').lower()}{suffix}"
 
 

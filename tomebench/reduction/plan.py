@@ -8,6 +8,7 @@ as they were. Counts are static: they depend on shapes only, never on values.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -63,43 +64,50 @@ def merge(plan: MergePlan, x: Tensor, size: Tensor | None) -> tuple[Tensor, Tens
     out_size = size.gather(1, plan.kept).scatter_add(1, plan.into, moved_size)
     if plan.moved.shape[1] == 0:
         return take(x, plan.kept), out_size
-    wide = torch.promote_types(x.dtype, torch.float32)  # float64 models get float64 means
-    share = moved_size.to(wide) / out_size.gather(1, plan.into)
-    return cast(Tensor, _Merge.apply(x, plan.kept, plan.moved, plan.into, share)), out_size
+    return cast(Tensor, _Merge.apply(x, plan.kept, plan.moved, plan.into, size, out_size)), out_size
 
 
 class _Merge(torch.autograd.Function):
     """The weighted means of a plan. Forward touches only what moves, backward is one gather; neither adds atomically.
 
-    Inputs are tokens x [B, N, C], the three index tensors of the plan, and each moved token's share of its group,
-    s_i / S, [B, m].
+    Inputs are tokens x [B, N, C], the three index tensors of the plan, and sizes before [B, N] and after [B, n_out].
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kept: Tensor, moved: Tensor, into: Tensor, share: Tensor) -> Tensor:
-        ctx.save_for_backward(kept, moved, into, share)
+    def forward(
+        ctx: Any, x: Tensor, kept: Tensor, moved: Tensor, into: Tensor, size: Tensor, out_size: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(kept, moved, into, size, out_size)
         ctx.n_in = x.shape[1]
         out = take(x, kept)
         # The mean of a group, written as its kept token plus what the moved ones pull it by:
         # (s_d x_d + sum s_i x_i) / S = x_d + sum (s_i / S) (x_i - x_d), so only moved tokens are read and written.
-        target = take(out, into).to(share.dtype)
-        pull = (take(x, moved).to(share.dtype) - target) * share.unsqueeze(-1)
+        wide = torch.promote_types(x.dtype, torch.float32)  # float64 models get float64 means
+        share = size.gather(1, moved).to(wide) / out_size.gather(1, into)
+        target = take(out, into).to(wide)
+        pull = (take(x, moved).to(wide) - target) * share.unsqueeze(-1)
         # Moved tokens that share a slot are summed by a small product and rounded once. All of them write the sum of
         # the first, so it does not matter which write comes last.
         alike = into.unsqueeze(1) == into.unsqueeze(2)
-        total = torch.baddbmm(target, alike.to(share.dtype), pull).to(x.dtype)
+        with without_autocast(x.device.type):
+            total = torch.baddbmm(target, alike.to(wide), pull).to(x.dtype)
         first = alike.to(torch.uint8).argmax(dim=2)
         return put_(out, into, take(total, first))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        kept, moved, into, share = ctx.saved_tensors
+        kept, moved, into, size, out_size = ctx.saved_tensors
         (grad,) = grads
-        left = torch.ones(kept.shape, dtype=share.dtype, device=share.device).scatter_add(1, into, -share)
-        weight = torch.zeros(kept.shape[0], ctx.n_in, dtype=share.dtype, device=share.device)
-        weight = weight.scatter(1, kept, left).scatter(1, moved, share)  # a dropped token stays at 0
-        dest = MergePlan(kept, moved, into, ctx.n_in).dest.clamp_min(0)
-        return take(grad, dest) * weight.unsqueeze(-1).to(grad.dtype), None, None, None, None
+        dest = MergePlan(kept, moved, into, ctx.n_in).dest
+        slot = dest.clamp_min(0)
+        weight = size.to(torch.promote_types(grad.dtype, torch.float32)) / out_size.gather(1, slot) * (dest >= 0)
+        return take(grad, slot) * weight.unsqueeze(-1).to(grad.dtype), None, None, None, None, None
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """Leaves autocast for a product that has to be exact; nothing where it is off, so that no graph sees it."""
+    on = device_type != "meta" and torch.is_autocast_enabled(device_type)
+    return torch.autocast(device_type, enabled=False) if on else nullcontext()
 
 
 def unmerge(plan: MergePlan, y: Tensor) -> Tensor:

@@ -6,13 +6,12 @@ Source: Bolya et al., Token Merging: Your ViT But Faster, arXiv 2210.09461, sect
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tomebench.reduction.plan import MergePlan, identity_plan
+from tomebench.reduction.plan import MergePlan, identity_plan, without_autocast
 from tomebench.reduction.registry import Context
 
 
@@ -42,7 +41,7 @@ def bipartite_soft_matching(metric: Tensor, r: int, prefix: int) -> MergePlan:
 
     # In fp32, under autocast too: half-precision scores pick another partner for one token in seven.
     kind = metric.device.type
-    with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
+    with without_autocast(kind):
         unit = F.normalize(metric.float(), dim=-1)
         scores = unit[:, even::2] @ unit[:, odd::2].transpose(1, 2)
     split = split_by_sort if kind == "cpu" else split_by_rank
@@ -71,7 +70,7 @@ def split_by_sort(best: Tensor, r: int) -> tuple[Tensor, Tensor]:
 
 
 def split_by_rank(best: Tensor, r: int) -> tuple[Tensor, Tensor]:
-    """The same as :func:`split_by_sort` without a sort: K² comparisons and one scatter, which accelerators prefer."""
+    """The same as :func:`split_by_sort` by K² comparisons and one scatter, without a sort; NaN ties with inf."""
     best = best.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)  # a sort, too, puts what is no number first
     index = torch.arange(best.shape[1], device=best.device)
     mine, other = best.unsqueeze(2), best.unsqueeze(1)
