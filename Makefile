@@ -27,7 +27,7 @@ speed-cpu: $(INSTALLED) ## the CPU speed study: an hour and a half on a machine 
 		$(BIN)/tomebench sweep --config $$config --out results/$$name.keep || exit $$?; \
 	done
 
-speed-cuda: $(INSTALLED) ## the CUDA speed study: hours on one GPU
+speed-cuda: $(INSTALLED) ## the CUDA speed study: up to two days on one GPU
 	configs/speed_cuda.sh $(BIN)/tomebench
 
 clean: ## remove .venv and caches, keep results

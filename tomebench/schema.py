@@ -310,7 +310,7 @@ COLUMNS: tuple[Column, ...] = (
     _column("attention", "str", "attention kernel asked for"),
     _column("attn_kernel", "str", "attention kernel that ran"),
     _column("compile", "bool", "the model was compiled"),
-    _column("compile_s", "float", "time of the first pass, which compiles", "s", "lower", ".1f"),
+    _column("compile_s", "float", "time of the first pass, which compiles or finds it cached", "s", "lower", ".1f"),
     _column("cuda_graphs", "bool", "the pass was captured and replayed as a CUDA graph"),
     _column("mode", "str", "infer, or train: forward, backward and optimiser step"),
     _column("crop_pct", "float", "input size over resized size", None, None, ".3f"),

@@ -80,3 +80,21 @@ ITEMS = {
 def any_row() -> st.SearchStrategy[Row]:
     """Rows with any value in every field, missing included, sensible or not."""
     return st.builds(Row, **{column.name: st.none() | ITEMS[column.dtype] for column in COLUMNS})
+
+
+def with_ceiling() -> list[Row]:
+    """The same sweep with the slicing ceiling timed beside every row but r = 0."""
+    return [
+        row
+        if row.r == 0
+        else dataclasses.replace(
+            row,
+            speedup_ceiling=1.02 * (row.speedup_vs_r0 or 0),
+            speedup_ceiling_lo=1.01 * (row.speedup_vs_r0 or 0),
+            speedup_ceiling_hi=1.03 * (row.speedup_vs_r0 or 0),
+            merge_overhead=2.0 if row.r != 20 else -0.04,
+            merge_overhead_lo=1.0,
+            merge_overhead_hi=3.0,
+        )
+        for row in make_sweep()
+    ]

@@ -4,7 +4,7 @@ import dataclasses
 import sys
 
 import pytest
-from report_rows import accuracy, make_row, make_sweep, speed
+from report_rows import accuracy, make_row, make_sweep, speed, with_ceiling
 
 from tomebench.report import figures
 from tomebench.report.figures import speed_accuracy_figure
@@ -50,6 +50,19 @@ def test_the_accuracy_figure_says_what_it_shows():
     ):
         assert text in found
     assert "Token merging: vit_tiny.tag" in found
+
+
+def test_the_ceiling_is_a_line_where_it_was_timed(tmp_path):
+    label = "slicing ceiling: what the hardware gives"
+    for rows in (with_ceiling(), without_accuracy(with_ceiling())):
+        assert label in words(rows)
+        shown, with_accuracy = figures._shown(rows)
+        (axes,) = figures._draw(rows, shown, with_accuracy, ()).axes
+        drawn = [line for line in axes.lines if line.get_linestyle() == "-." and len(line.get_xdata())]
+        (ceiling,) = drawn
+        values = ceiling.get_xdata() if with_accuracy else ceiling.get_ydata()
+        assert list(values) == [row.speedup_ceiling for row in rows if row.r > 0]
+    assert label not in words(make_sweep())
 
 
 def test_without_accuracy_r_is_the_axis():

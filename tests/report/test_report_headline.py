@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from report_rows import accuracy, make_row, make_sweep, speed
+from report_rows import accuracy, make_row, make_sweep, speed, with_ceiling
 
 from tomebench.report.headline import headline, sentence, yardsticks
 from tomebench.schema import Row
@@ -134,3 +134,8 @@ def test_yardsticks_golden():
     assert yardsticks(make_sweep()) == (
         "Against the unwrapped model r=8 reaches 1.28x [1.26, 1.30]; its MAC ratio is 1.34x, efficiency 0.96"
     )
+
+
+def test_yardsticks_name_the_ceiling_where_it_was_timed():
+    sliced = "; slicing the same tokens off gives 1.33x over r=0, overhead of merging +2.0 % [+1.0, +3.0]"
+    assert yardsticks(with_ceiling()) == yardsticks(make_sweep()) + sliced

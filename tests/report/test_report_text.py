@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from report_rows import accuracy, make_row, make_sweep, speed
+from report_rows import accuracy, make_row, make_sweep, speed, with_ceiling
 
 from tomebench.report.text import EXPLANATIONS, conditions, context_for, detail_table, display_table, warning_lines
 
@@ -30,6 +30,27 @@ def test_columns_that_nothing_fills_are_left_out():
     assert display_table([make_row(8, **speed(1.3))])[0] == [*HEADERS[:5], "notes"]
     assert display_table([make_row(8, **accuracy(250))])[0] == [*HEADERS[:3], *HEADERS[5:]]
     assert detail_table([make_row()])[0] == ["r", "MAC ratio"]
+
+
+def test_ceiling_and_overhead_stand_beside_the_speed_up():
+    headers, lines = display_table(with_ceiling())
+    assert headers == [*HEADERS[:5], "ceiling", "overhead [95%]", *HEADERS[5:]]
+    assert [line[5:7] for line in lines] == [
+        ["-", "-"],
+        ["1.16x", "+2.0 % [+1.0, +3.0]"],
+        ["1.33x", "+2.0 % [+1.0, +3.0]"],
+        ["1.94x", "+2.0 % [+1.0, +3.0]"],
+        ["1.94x", "0.0 % [+1.0, +3.0]"],
+    ]
+    headers, lines = detail_table(with_ceiling())
+    assert lines[2][headers.index("ceiling [95%]")] == "1.33x [1.32, 1.35]"
+
+
+def test_a_compiled_row_that_recompiled_says_what_to_do():
+    rows = [make_row(compile=True), make_row(8, compile=True, status="failed", warnings=("RECOMPILED",))]
+    assert ", infer, compiled, " in conditions(rows)[2]
+    (line,) = (line for line in warning_lines(rows) if line.startswith("RECOMPILED"))
+    assert line.startswith("RECOMPILED (r = 8): a graph was compiled inside a timed burst")
 
 
 def test_not_measured_is_a_dash_beside_rows_that_were():

@@ -323,13 +323,15 @@ def test_protocol_is_what_was_asked_and_came_of_it(tmp_path: Path) -> None:
     same: list[Callable[[Path], list[str]]] = [
         lambda path: protocols(path, {**CONFIG, "data": "/b", "r": "0,8", "batch_size": "auto"}),
         lambda path: protocols(path, gmacs=0.5, gmacs_unwrapped=0.7),
+        lambda path: protocols(path, attn_kernel="sdpa-math"),  # which kernel it is, is the library's choice
     ]
     other: list[Callable[[Path], list[str]]] = [
         lambda path: protocols(path, {**CONFIG, "seed": 1}),
         lambda path: protocols(path, {**CONFIG, "threads": 1}),
         lambda path: protocols(path, cell={"batch_size": 8}),
         lambda path: protocols(path, crop_pct=0.875),
-        lambda path: protocols(path, attn_kernel="math"),
+        lambda path: protocols(path, attn_kernel="unfused"),
+        lambda path: protocols(path, cell={"cuda_graphs": True}),
     ]
     expected = protocols(tmp_path / "run")
     assert len(set(expected)) == 2

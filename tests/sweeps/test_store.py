@@ -262,3 +262,24 @@ def test_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(StorageError) as error:
         Store.open(tmp_path / "run", CONFIG)
     assert "Permission denied" in message(error)
+
+
+def test_a_run_of_the_first_version_goes_on(tmp_path):
+    """Its cells know nothing of CUDA graphs, and its kernels had shorter names."""
+    folder = tmp_path / "run"
+    cells = []
+    for cell, resolved in CELLS:
+        fields = cell.to_json()
+        del fields["cuda_graphs"]
+        cells.append({"cell": fields, "resolved": {**resolved.to_json(), "attn_kernel": "sdpa"}})
+    with Store.open(folder, CONFIG) as store:
+        store._put_fact("cells", "", cells)
+        store.add_round(make_round(times_of(CELLS, 1.0, 0.8, 0.5)))
+    with Store.open(folder, CONFIG) as store:
+        new = [(cell, dataclasses.replace(resolved, attn_kernel="sdpa-flash")) for cell, resolved in CELLS]
+        store.put_cells(new)
+        assert {cell.key for cell, _ in store.cells()} == set(KEYS)
+        assert len(store.rounds()) == 1
+        other = [(dataclasses.replace(cell, cuda_graphs=True), resolved) for cell, resolved in CELLS]
+        with pytest.raises(RunError, match="cuda_graphs: false -> true"):
+            store.put_cells(other)

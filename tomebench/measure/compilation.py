@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import torch
@@ -31,6 +32,7 @@ def compiled(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     def run(images: Tensor) -> Tensor:
         return forward(images)
 
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns that a CPU build has no CUDA
     run.__code__ = run.__code__.replace(co_name="tomebench_pass")
     return torch.compile(run, backend=BACKEND, fullgraph=True, dynamic=False)
 

@@ -28,7 +28,15 @@ def macs_per_second(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def sweep_seconds(
-    gmacs: Sequence[float], batch_size: int, images: int, rate: float, budget: Budget, device_type: str
+    gmacs: Sequence[float],
+    batch_size: int,
+    images: int,
+    rate: float,
+    budget: Budget,
+    device_type: str,
+    *,
+    training: bool = False,
+    ceilings: bool = False,
 ) -> float:
     """Seconds that warm-up, the least number of rounds and one pass over the images take.
 
@@ -41,9 +49,12 @@ def sweep_seconds(
         rate: multiply-accumulates per second, see :func:`macs_per_second`.
         budget: gives the number of rounds.
         device_type: cpu or cuda; decides the least length of a burst.
+        training: steps cost three passes.
+        ceilings: every cell but the baseline is timed with its slicing ceiling. Compilation is not counted.
     """
-    timed = [*gmacs, gmacs[0], gmacs[0]]  # the sentinel and the unwrapped model
-    bursts = [max(g * 1e9 * batch_size / rate, MIN_BURST[device_type]) for g in timed]
+    timed = [*gmacs, gmacs[0], gmacs[0], *(gmacs[1:] if ceilings else ())]  # the sentinel and the unwrapped model
+    passes = batch_size * (3 if training else 1)
+    bursts = [max(g * 1e9 * passes / rate, MIN_BURST[device_type]) for g in timed]
     return sum(bursts) * (WARM_UP_BURSTS + budget.min_rounds) + images * sum(gmacs) * 1e9 / rate
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _WEIGHT_DECAY = 0.05
+_SCALE = 2.0**10
 
 
 class Trainer:
@@ -26,7 +27,10 @@ class Trainer:
     def __init__(self, model: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
         self._parameters = list(model.parameters())
         self._optimizer = torch.optim.AdamW(self._parameters, lr=0.0, weight_decay=_WEIGHT_DECAY)
-        self._scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        # A scale that never changes and is low enough for every variant: a skipped step would look like a fast one.
+        self._scaler = torch.amp.GradScaler(
+            device.type, init_scale=_SCALE, growth_interval=2**31 - 1, enabled=dtype == torch.float16
+        )
         self._dtype, self._device = dtype, device
 
     def step(self, forward: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
@@ -47,6 +51,20 @@ class Trainer:
         self._scaler.update()
         self._optimizer.zero_grad(set_to_none=True)
         return loss.detach()
+
+    def check(self, forward: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> None:
+        """Forward and backward without a step: gradients that are no numbers would spoil the weights of all variants.
+
+        Raises:
+            RuntimeError: the loss or a gradient is NaN or infinite.
+        """
+        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
+            loss = F.cross_entropy(forward(images), labels)
+        self._scaler.scale(loss).backward()
+        finite = loss.isfinite() and all(p.grad.isfinite().all() for p in self._parameters if p.grad is not None)
+        self._optimizer.zero_grad(set_to_none=True)
+        if not finite:
+            raise RuntimeError("the loss or a gradient of the first training step is NaN or infinite")
 
     @property
     def state_bytes(self) -> int:

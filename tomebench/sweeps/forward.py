@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tomebench.backbones.timm_vit import TimmViT
-from tomebench.datasets.images import ImageSet
+from tomebench.datasets.images import ImageSet, check_readable, open_dataset
 from tomebench.measure.compilation import CompilationError, RecompileLimitError, compiled
 from tomebench.measure.cuda_graph import GraphedForward
 from tomebench.measure.device import DTYPES
@@ -62,6 +62,7 @@ class Passes:
         self._runs: dict[str, Callable[[Tensor], Tensor]] = {}
         self._pool = torch.cuda.graph_pool_handle() if config.cuda_graphs else None
         self._trainer: Trainer | None = None
+        self._checked: set[str] = set()  # variants whose first training step was looked at
 
     def names(self, live: Collection[str]) -> list[str]:
         """Names of the variants to time when the cells ``live`` work; the sentinel is the baseline's twin."""
@@ -77,7 +78,7 @@ class Passes:
 
     def forward(self, name: str) -> Callable[[Tensor], Tensor]:
         """[B, 3, H, W] -> logits [B, classes] without gradients; CellFailed names the cell that failed."""
-        return guarded(self._cell(name), _without_gradients(self._run(name)))
+        return guarded(self._cell(name), without_gradients(self._run(name)))
 
     def step(self, name: str, inputs: Sequence[Tensor], *, graphed: bool = True) -> Callable[[], object]:
         """One forward pass or training step; each call takes the next batch.
@@ -90,15 +91,8 @@ class Passes:
         if self._config.mode == "train":
             run = self._training(name, inputs)
         else:
-            run = _without_gradients(self._run(name, graphed=graphed))
-        guard, turn = guarded(self._cell(name), run), 0
-
-        def step() -> Tensor:
-            nonlocal turn
-            turn += 1
-            return guard(inputs[turn % len(inputs)])
-
-        return step
+            run = without_gradients(self._run(name, graphed=graphed))
+        return rotating(guarded(self._cell(name), run), inputs)
 
     @property
     def state_bytes(self) -> int:
@@ -128,7 +122,17 @@ class Passes:
         trainer, forward = self._trainer, self._run(name)
         classes = int(getattr(self._model, "num_classes", 0)) or 2
         labels = torch.arange(len(inputs[0]), device=self._device) % classes
-        return lambda images: trainer.step(forward, images, labels)
+        checked = name in self._checked
+
+        def step(images: Tensor) -> Tensor:
+            nonlocal checked
+            if not checked:
+                trainer.check(forward, images, labels)
+                checked = True
+                self._checked.add(name)
+            return trainer.step(forward, images, labels)
+
+        return step
 
 
 def guarded(key: str, run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -152,7 +156,21 @@ def guarded(key: str, run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Ten
     return checked
 
 
-def _without_gradients(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def rotating(run: Callable[[Tensor], Tensor], inputs: Sequence[Tensor]) -> Callable[[], object]:
+    """A step that takes the next batch at each call."""
+    turn = 0
+
+    def step() -> Tensor:
+        nonlocal turn
+        turn += 1
+        return run(inputs[turn % len(inputs)])
+
+    return step
+
+
+def without_gradients(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The same function in inference mode."""
+
     def run(images: Tensor) -> Tensor:
         with torch.inference_mode():
             return forward(images)
@@ -172,7 +190,8 @@ def choose_batch_size(config: SweepConfig, model: nn.Module, preprocessing: Prep
         DeviceError: not even one image fits.
     """
     trainer = Trainer(model, DTYPES[config.dtype], device) if config.mode == "train" else None
-    forward = _without_gradients(model)
+    model.train(trainer is not None)  # with the dropout that its steps will have
+    forward = without_gradients(model)
 
     def make_step(batch: int) -> Callable[[], object]:
         images = torch.zeros(batch, *preprocessing.input_size, device=device, dtype=weights_dtype(config))
@@ -181,7 +200,22 @@ def choose_batch_size(config: SweepConfig, model: nn.Module, preprocessing: Prep
         labels = torch.zeros(batch, dtype=torch.int64, device=device)
         return lambda: trainer.step(model, images, labels)
 
-    return auto_batch_size(make_step, AUTO_BATCH_CAP[device.type])
+    size = auto_batch_size(make_step, AUTO_BATCH_CAP[device.type])
+    model.eval()
+    return size
+
+
+def open_images(config: SweepConfig) -> ImageSet | None:
+    """The images of a configuration, all of which can be read; None where it names none.
+
+    Raises:
+        DataError: they cannot be listed, or some cannot be read.
+    """
+    if config.data is None:
+        return None
+    image_set = open_dataset(config.data, limit=config.limit, seed=config.seed)
+    check_readable(image_set)
+    return image_set
 
 
 def timing_inputs(

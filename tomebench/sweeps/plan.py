@@ -165,4 +165,13 @@ def estimate_seconds(config: SweepConfig, planned: Sequence[PlannedCell]) -> flo
     with arithmetic(config.dtype, config.threads):
         rate = macs_per_second(device, DTYPES[config.dtype])
     gmacs = [cell.resolved.gmacs for cell in planned]
-    return sweep_seconds(gmacs, batch_size, images, rate, BUDGETS[config.budget], device.type)
+    return sweep_seconds(
+        gmacs,
+        batch_size,
+        images,
+        rate,
+        BUDGETS[config.budget],
+        device.type,
+        training=config.mode == "train",
+        ceilings=config.ceiling,
+    )

@@ -52,7 +52,7 @@ _STATED_EXACTLY = frozenset(
     | {"ceiling"}  # more to time, which changes nothing about the rest
 )
 """Settings whose outcome is in the cell or the image list: a path, or "auto", says less than what it came to."""
-_RUN = ("timm_id", "r_layers", "tokens_in", "attn_kernel", "crop_pct", "interpolation", "mean", "std")
+_RUN = ("timm_id", "r_layers", "tokens_in", "crop_pct", "interpolation", "mean", "std")
 """Fields of Resolved that say what runs; the others are costs that follow from it."""
 
 
@@ -293,7 +293,8 @@ def _protocol(run: _Run, cell: Cell, resolved: Resolved) -> str:
     runs = resolved.to_json()
     return fingerprint(
         {
-            "cell": cell.to_json(),
+            "cell": cell.key,
+            "fused": not resolved.attn_kernel.startswith("unfused"),
             "resolved": {name: runs[name] for name in _RUN},
             "images": run.images and run.images.digest,
             "settings": dict(run.settings),

@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tomebench.datasets.images import ImageSet, check_readable, open_dataset
+from tomebench.datasets.images import ImageSet
 from tomebench.datasets.loader import batches, default_workers
 from tomebench.errors import DeviceError, Interrupted, UnsupportedModelError
 from tomebench.measure.accuracy import predict
 from tomebench.measure.clock import Clock, clock_for
 from tomebench.measure.compilation import CompilationError, graphs_compiled
-from tomebench.measure.device import arithmetic, resolve_device
+from tomebench.measure.device import DTYPES, arithmetic, resolve_device
 from tomebench.measure.memory import peak_bytes
 from tomebench.measure.speed import BUDGETS, Variant, next_round_needed, shortfall, time_round, warm_up
 from tomebench.measure.testbed import describe, usable_cpus
@@ -30,7 +30,14 @@ from tomebench.reduction.attention import check_route
 from tomebench.schema import Round
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Event, Finished, Note, Phase, Planned, Progress
-from tomebench.sweeps.forward import CellFailed, Passes, choose_batch_size, timing_inputs, weights_dtype
+from tomebench.sweeps.forward import (
+    CellFailed,
+    Passes,
+    choose_batch_size,
+    open_images,
+    timing_inputs,
+    weights_dtype,
+)
 from tomebench.sweeps.plan import PlannedCell, plan_cells, plan_sweep
 from tomebench.sweeps.rows import ACCURACY_SESSIONS, COMPILE_SECONDS, build_rows
 from tomebench.sweeps.store import Store
@@ -53,7 +60,7 @@ def run_sweep(config: SweepConfig, directory: Path, should_stop: Callable[[], bo
         Interrupted: ``should_stop()`` became true.
     """
     device = resolve_device(config.device, config.dtype)
-    check_route(config.attention, device, training=config.mode == "train")
+    check_route(config.attention, device, config.dtype, training=config.mode == "train")
     if config.cuda_graphs and device.type != "cuda":
         raise DeviceError(f"--cuda-graphs needs a CUDA GPU, not {device}; leave it out")
     plan_sweep(config)  # refuses what cannot be combined before anything slow happens
@@ -66,7 +73,7 @@ def _run(
 ) -> Iterator[Event]:
     """:func:`run_sweep` with the device and its arithmetic settled."""
     yield Phase("load", None)
-    image_set = _open_images(config)
+    image_set = open_images(config)
     loaded = load_model(
         config.model,
         checkpoint=config.checkpoint,
@@ -202,9 +209,10 @@ def _compile(sweep: _Sweep, variants: Sequence[Variant], clock: Clock) -> Iterat
         sweep.stop_if_asked()
         began = clock.now()
         variant.step()
-        seconds.setdefault(variant.name, clock.now() - began)
+        if variant.name not in seconds:
+            seconds[variant.name] = clock.now() - began
+            sweep.store.put(COMPILE_SECONDS, seconds)  # at once: the next one may fail
         yield Progress("compile", float(number), float(len(variants)), "variants", "")
-    sweep.store.put(COMPILE_SECONDS, seconds)
     yield Note(f"{graphs_compiled() - before} graphs compiled in {clock.now() - start:.0f} s")
 
 
@@ -253,19 +261,19 @@ def _measure_memory(sweep: _Sweep) -> Iterator[Event]:
         try:
             # Not as a CUDA graph, whose memory is set aside before it runs.
             step = sweep.passes.step(key, sweep.inputs[:1], graphed=False)
-            step()  # the optimiser gets its state
-            peak = peak_bytes(step, sweep.device, sweep.passes.state_bytes)
+            peak = peak_bytes(step, sweep.device, 0)
         except CellFailed as failure:
             yield sweep.failed(failure)
             continue
         if peak is not None:
-            sweep.store.set_peak_memory(key, peak)
+            sweep.store.set_peak_memory(key, peak + sweep.passes.state_bytes)
 
 
 def _check_baseline(sweep: _Sweep) -> Iterator[Event]:
     """The wrapped model at r = 0 must be the unwrapped one; anything else would measure another model."""
     images = sweep.inputs[0]
-    with torch.inference_mode():
+    half = sweep.config.mode == "train" and sweep.config.dtype in ("bf16", "fp16")
+    with torch.inference_mode(), torch.autocast(sweep.device.type, DTYPES[sweep.config.dtype], enabled=half):
         wrapped, unwrapped = (
             model(images).float() for model in (sweep.passes.models[sweep.baseline], sweep.loaded.model)
         )
@@ -299,14 +307,6 @@ def _forget_failures(store: Store) -> None:
     if not store.done_chunks():
         for key in store.statuses():
             store.set_status(key, "ok")
-
-
-def _open_images(config: SweepConfig) -> ImageSet | None:
-    if config.data is None:
-        return None
-    image_set = open_dataset(config.data, limit=config.limit, seed=config.seed)
-    check_readable(image_set)
-    return image_set
 
 
 def _batch_size(config: SweepConfig, loaded: LoadedModel, device: torch.device) -> int:
