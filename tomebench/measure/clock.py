@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -96,3 +97,79 @@ def clock_for(device: torch.device) -> Clock:
     if device.type == "cuda":
         return CudaClock(device)
     raise DeviceError(f"device {device}: only cpu and cuda can be timed; pass --device cpu or cuda")
+
+
+class Stopwatch(Protocol):
+    """Where the time of a burst goes. Tests bring their own."""
+
+    def start(self) -> None:
+        """Begin anew, on an idle device."""
+        ...
+
+    def mark(self, label: str) -> None:
+        """End a lap: what was done since the mark before, or since the start."""
+        ...
+
+    def laps(self) -> list[tuple[str, float]]:
+        """Label and seconds of every lap since the start, once all of the work is done."""
+        ...
+
+
+class CpuStopwatch:
+    """Wall time between marks."""
+
+    def __init__(self) -> None:
+        self._marks: list[tuple[str, float]] = []
+
+    def start(self) -> None:
+        """See :class:`Stopwatch`."""
+        self._marks = [("", time.perf_counter())]
+
+    def mark(self, label: str) -> None:
+        """See :class:`Stopwatch`."""
+        self._marks.append((label, time.perf_counter()))
+
+    def laps(self) -> list[tuple[str, float]]:
+        """See :class:`Stopwatch`."""
+        return [(label, after - before) for (_, before), (label, after) in pairwise(self._marks)]
+
+
+class CudaStopwatch:
+    """CUDA events on the current stream. The host never waits between start and reading, so it can run ahead as ever.
+
+    Args:
+        device: the CUDA device that the work runs on.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._events: list[torch.cuda.Event] = []  # of the longest burst so far: making one costs more than recording
+        self._labels: list[str] = []
+
+    def start(self) -> None:
+        """See :class:`Stopwatch`."""
+        torch.cuda.synchronize(self.device)
+        self._stream = torch.cuda.current_stream(self.device)
+        self._labels = []
+        self._record()
+
+    def mark(self, label: str) -> None:
+        """See :class:`Stopwatch`."""
+        self._labels.append(label)
+        self._record()
+
+    def laps(self) -> list[tuple[str, float]]:
+        """See :class:`Stopwatch`."""
+        torch.cuda.synchronize(self.device)
+        pairs = zip(self._labels, pairwise(self._events), strict=False)
+        return [(label, before.elapsed_time(after) / 1e3) for label, (before, after) in pairs]
+
+    def _record(self) -> None:
+        if len(self._events) == len(self._labels):
+            self._events.append(torch.cuda.Event(enable_timing=True))
+        self._events[len(self._labels)].record(self._stream)
+
+
+def stopwatch_for(device: torch.device) -> Stopwatch:
+    """The stopwatch for work on a device that :func:`clock_for` has a clock for."""
+    return CudaStopwatch(device) if device.type == "cuda" else CpuStopwatch()

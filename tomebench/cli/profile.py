@@ -1,0 +1,165 @@
+"""``tomebench profile``: where the time of a pass goes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tomebench.cli.interrupt import stop_on_signal
+from tomebench.cli.options import SweepFlags, takes_sweep_flags
+
+if TYPE_CHECKING:
+    from tomebench.cli.console import Screen
+    from tomebench.sweeps.config import SweepConfig
+    from tomebench.sweeps.events import Event
+    from tomebench.sweeps.profile import Profile, ProfileReport
+
+_R = "0,8,13"
+"""The r profiled when nobody says which."""
+_HEADERS = ("part", "ms", "ms/block", "% of pass", "% of block", "floor ms", "x floor", "bound by", "ceiling ms")
+
+
+@partial(takes_sweep_flags, defaults=False)
+def profile(flags: SweepFlags) -> None:
+    """Where the time of a pass goes, next to the least it could take.
+
+    Example: tomebench profile --model deit_ti_16 --r 0,8,13
+
+    For every r (0,8,13 if not given) attention, matching, merging, MLP and the rest: in ms, in % of the pass and of
+    a block, and next to a floor, which is the larger of MACs and of bytes at the rates measured on this machine. The
+    slicing ceiling removes as many tokens without matching or merging: what a part takes longer is the price of
+    merging. The parts are compared with the same pass timed without marks.
+
+    It takes the flags of sweep, with the defaults of sweep, except --compile, --cuda-graphs and --mode train, and
+    writes no files. The budget says how many rounds are timed: quick 6, standard 10, publish 20.
+    """
+    from tomebench.cli.console import follow, open_screen
+    from tomebench.sweeps.events import Finished
+    from tomebench.sweeps.profile import run_profile
+
+    config = _with_default_r(flags.load())
+    screen = open_screen(as_json=flags.json, quiet=flags.quiet)
+    reports = []
+
+    with stop_on_signal() as should_stop:
+
+        def events() -> Iterator[Event]:
+            reports.append((yield from run_profile(config, should_stop)))
+            yield Finished((), Path())  # what is followed ends with one
+
+        follow(events(), screen)
+    _show(screen, reports[0])
+
+
+def _with_default_r(config: SweepConfig) -> SweepConfig:
+    """The configuration with this command's own default of r, unless a flag, a file or the schedule says it."""
+    if "r" in config.model_fields_set or config.schedule.startswith("list:"):
+        return config
+    return config.model_copy(update={"r": _R})
+
+
+def _show(screen: Screen, report: ProfileReport) -> None:
+    """A table for every r, what it says in a sentence, warnings, conditions."""
+    said = [sentence(profile) for profile in report.profiles]
+    warnings = [line for profile in report.profiles for line in _warnings(profile)]
+    conditions = _conditions(report)
+    if screen.as_json:
+        texts = {"sentences": said, "warnings": warnings, "conditions": conditions}
+        screen.object({**dataclasses.asdict(report), **texts})
+        return
+    for shown in report.profiles:
+        screen.line()
+        screen.line(f"{_name(shown)}, {shown.tokens[-1]} tokens left, attention {shown.attn_kernel}")
+        screen.table(_HEADERS, _lines(shown), left=(0, 7))
+    screen.line()
+    for text in said:
+        screen.line(text, style="bold")
+    for warning in warnings:
+        screen.line(f"! {warning}", style="yellow")
+    screen.line()
+    for condition in conditions:
+        screen.line(condition)
+
+
+def _lines(profile: Profile) -> list[Sequence[str]]:
+    """A row for every part that ran, then their sum and the pass without marks."""
+    lines: list[Sequence[str]] = [
+        (
+            part.part,
+            _number(part.ms),
+            _number(part.ms_per_block),
+            f"{part.percent_of_pass:.1f}",
+            "-" if part.percent_of_block is None else f"{part.percent_of_block:.1f}",
+            _number(part.floor_ms),
+            "-" if part.over_floor is None else f"{part.over_floor:.1f}",
+            part.bound_by or "-",
+            _number(part.ceiling_ms),
+        )
+        for part in profile.parts
+        if part.ms > 0
+    ]
+    in_blocks = sum(part.ms_per_block or 0 for part in profile.parts)
+    ceiling = None if profile.ceiling_ms is None else sum(part.ceiling_ms or 0 for part in profile.parts)
+    over = f"{profile.parts_ms / profile.floor_ms:.1f}"
+    total = (_number(profile.parts_ms), _number(in_blocks), "100.0", "100.0", _number(profile.floor_ms), over, "")
+    return [
+        *lines,
+        ("sum", *total, _number(ceiling)),
+        ("plain pass", _number(profile.plain_ms), "", "", "", "", "", "", _number(profile.ceiling_ms)),
+    ]
+
+
+def sentence(profile: Profile) -> str:
+    """What a profile says: the price of merging, and how well the parts add up."""
+    percent = {part.part: part.percent_of_pass for part in profile.parts}
+    if profile.ceiling_ms is None or profile.overhead_percent is None:
+        what = f"attention takes {percent['attention']:.1f} % of the pass, MLP {percent['mlp']:.1f} %"
+    else:
+        longer = profile.overhead_percent
+        what = (
+            f"matching and merging take {percent['matching'] + percent['merging']:.1f} % of the pass; it takes "
+            f"{abs(longer):.1f} % {'longer' if longer >= 0 else 'less'} than the slicing ceiling"
+        )
+    return f"{_name(profile)}: {what}; the parts add up to {profile.parts_percent:.1f} % of the plain pass"
+
+
+def _warnings(profile: Profile) -> list[str]:
+    if profile.adds_up:
+        return []
+    sums = [f"{profile.parts_percent:.1f} % of the plain pass"]
+    if profile.ceiling_parts_percent is not None:
+        sums.append(f"{profile.ceiling_parts_percent:.1f} % of the slicing ceiling's")
+    return [
+        f"{_name(profile)}: the parts add up to {' and '.join(sums)}, more than 5 % off: close other programs, use a "
+        "larger --budget, or a larger --batch-size if the marks are what takes time"
+    ]
+
+
+def _conditions(report: ProfileReport) -> list[str]:
+    from tomebench.measure.testbed import one_line
+
+    counts = sorted({profile.turns for profile in report.profiles})
+    turns = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return [
+        f"model: {report.model}, {report.img_size} px, {report.depth} blocks, weights {report.weights}, "
+        f"method {report.method}",
+        f"device: {report.device}, {report.dtype}, batch {report.batch_size}; ms per pass of a batch, "
+        f"means over the quieter half of {turns} passes",
+        f"rates for the floors: {report.macs_per_second / 1e9:.4g} GMAC/s, {report.bytes_per_second / 1e9:.3g} GB/s; "
+        "a small batch may stay in a cache and beat a floor of bytes",
+        f"testbed: {one_line(report.testbed)}",
+    ]
+
+
+def _name(profile: Profile) -> str:
+    return f"r={profile.r}" if profile.schedule == "constant" else f"r={profile.r} {profile.schedule}"
+
+
+def _number(ms: float | None) -> str:
+    """Three significant digits or more, without an exponent."""
+    if ms is None:
+        return "-"
+    return f"{ms:.0f}" if ms >= 1000 else f"{ms:.1f}" if ms >= 100 else f"{ms:.2f}" if ms >= 10 else f"{ms:.3f}"

@@ -1,0 +1,201 @@
+"""The least time that the parts of a pass can take: their work at the best rates that this machine shows.
+
+A floor is max(MACs / MAC rate, bytes / memory bandwidth). Bytes are what a part cannot do without when it runs by
+itself: its tokens in and out, and its weights once. The parts of a small batch may find their tokens in a cache, which
+is faster than memory, and then take less than a floor that is bound by bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from tomebench.backbones.macs import MacTerms
+from tomebench.measure.clock import Clock
+from tomebench.measure.stages import IN_BLOCKS, PARTS, Part, PassTimes
+
+Bound = Literal["MACs", "bytes"]
+
+_MATMUL: Mapping[str, tuple[int, int, int]] = {
+    "cpu": (1576, 768, 3072),  # 8 images of 197 tokens through the first MLP layer of a ViT-B
+    "cuda": (8192, 4096, 4096),  # enough to fill any GPU
+}
+"""Rows, inner and columns of the product that the MAC rate is measured on, by type of device."""
+_COPY_BYTES = 256 * 2**20  # far more than a cache holds
+_STEPS: Mapping[str, int] = {"cpu": 1, "cuda": 20}  # a GPU is done with one before the host has sent the next
+_BURSTS = 5
+_INDEX = 8  # bytes of an int64, which plans are made of
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What the machine can do at its best."""
+
+    macs: float  # multiply-accumulates per second
+    bytes: float  # bytes read or written per second
+
+    def or_better(self, other: Rates) -> Rates:
+        """The higher of each."""
+        return Rates(max(self.macs, other.macs), max(self.bytes, other.bytes))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a part has to do in one pass of a batch."""
+
+    macs: float
+    bytes: float
+
+    def floor_ms(self, rates: Rates) -> float:
+        """The least time for it in ms, >= 0."""
+        return 1e3 * max(self.macs / rates.macs, self.bytes / rates.bytes)
+
+    def bound_by(self, rates: Rates) -> Bound:
+        """Which of the two takes longer."""
+        return "MACs" if self.macs / rates.macs > self.bytes / rates.bytes else "bytes"
+
+
+@dataclass(frozen=True)
+class PassShape:
+    """What the work of a pass depends on besides its model's MACs."""
+
+    batch: int
+    image: int  # values in an image, 3 · H · W
+    tokens_in: int  # N before the first block, prefix included
+    tokens: tuple[int, ...]  # N after each block
+    merged: tuple[int, ...]  # r that each block matches and merges; what is sliced off does not count
+    pooled: int  # tokens that the head reads
+    width: int  # C
+    itemsize: int  # bytes of a value of weights and tokens
+    params: int  # of the whole model
+
+
+def pass_work(terms: MacTerms, shape: PassShape) -> dict[Part, Work]:
+    """Work of every part, summed over the blocks.
+
+    Of a block with n tokens before and n' after it that merges r, with B images, tokens of C values of e bytes and
+    keys of K values (all heads together), and weights W:
+
+    ========== ======================== ===================================================================
+    part       MACs                     bytes
+    ========== ======================== ===================================================================
+    attention  B (W n + 2 K n²)         e (2 B n C + W), and where r > 0 the keys e B n K
+    matching   B n²/4 · metric width    e B n K for the keys, 8 B (n' + 2 r) for the plan; none where r = 0
+    merging    none to speak of         e B (n + n') C and the plan; none where r = 0
+    mlp        B W n'                   e (2 B n' C + W)
+    rest       B (embedding + head)     e B (image + N C + C · tokens that the head reads) + e · other weights
+    ========== ======================== ===================================================================
+
+    Sizes, biases and logits are too few to count; weights of no matmul in a block count as ``rest``.
+    """
+    batch, item = shape.batch, shape.itemsize
+    token = item * shape.width * batch  # bytes of one token of every image
+    macs: dict[Part, float] = dict.fromkeys(("attention", "matching", "merging", "mlp"), 0.0)
+    moved: dict[Part, float] = dict(macs)
+    weights = 0
+    before = (shape.tokens_in, *shape.tokens[:-1])
+    for block, n, left, r in zip(terms.blocks, before, shape.tokens, shape.merged, strict=True):
+        keys = item * batch * n * block.attention_per_pair // 2
+        macs["attention"] += batch * (block.attention_per_token * n + block.attention_per_pair * n**2)
+        moved["attention"] += 2 * token * n + item * block.attention_per_token
+        macs["mlp"] += batch * block.mlp_per_token * left
+        moved["mlp"] += 2 * token * left + item * block.mlp_per_token
+        weights += block.attention_per_token + block.mlp_per_token
+        if r > 0:
+            plan = _INDEX * batch * (left + 2 * r)
+            moved["attention"] += keys
+            macs["matching"] += batch * n**2 / 4 * block.metric_dim
+            moved["matching"] += keys + plan
+            moved["merging"] += token * (n + left) + plan
+    work = {part: Work(macs[part], moved[part]) for part in macs}
+    work["rest"] = Work(
+        batch * (terms.embed + terms.head + terms.pool_per_token * shape.tokens[-1]),
+        item * (batch * shape.image + shape.params - weights) + token * (shape.tokens_in + shape.pooled),
+    )
+    return work
+
+
+@dataclass(frozen=True)
+class PartProfile:
+    """One part of a pass of a batch. Blocks are averaged over all of them, those that merge nothing included."""
+
+    part: Part
+    ms: float  # per pass; 0 where the stage did not run
+    ms_per_block: float | None  # None for what is outside the blocks
+    percent_of_pass: float
+    percent_of_block: float | None
+    macs: float  # of the batch
+    bytes: float  # that it cannot do without
+    floor_ms: float
+    over_floor: float | None  # ms / floor_ms; None where there is nothing to do
+    bound_by: Bound | None
+    ceiling_ms: float | None  # of the slicing ceiling; None where nothing is merged
+
+
+def part_profiles(
+    times: PassTimes, ceiling: PassTimes | None, work: Mapping[Part, Work], rates: Rates, depth: int
+) -> tuple[PartProfile, ...]:
+    """Every part's time next to its floor, in the order of ``PARTS``.
+
+    Args:
+        times: of the model.
+        ceiling: of its slicing ceiling; None where nothing is merged.
+        work: of the model, see :func:`pass_work`.
+        rates: of the machine.
+        depth: number of blocks.
+    """
+    profiles = []
+    for part in PARTS:
+        ms, floor, in_block = times.parts[part], work[part].floor_ms(rates), part in IN_BLOCKS
+        profiles.append(
+            PartProfile(
+                part=part,
+                ms=ms,
+                ms_per_block=ms / depth if in_block else None,
+                percent_of_pass=100 * ms / times.total,
+                percent_of_block=100 * ms / times.in_blocks if in_block else None,
+                macs=work[part].macs,
+                bytes=work[part].bytes,
+                floor_ms=floor,
+                over_floor=ms / floor if floor else None,
+                bound_by=work[part].bound_by(rates) if floor else None,
+                ceiling_ms=ceiling.parts[part] if ceiling else None,
+            )
+        )
+    return tuple(profiles)
+
+
+@torch.no_grad()
+def measure_rates(device: torch.device, dtype: torch.dtype, clock: Clock) -> Rates:
+    """Both rates, each the best of a few bursts; takes a second or so.
+
+    MACs on a matrix product of a shape that suits the device. Bytes on a copy of a tensor far larger than caches, its
+    reading and its writing both counted.
+
+    Args:
+        device: cpu or cuda.
+        dtype: of the product.
+        clock: times it.
+
+    Raises:
+        RuntimeError: out of memory.
+    """
+    rows, inner, columns = _MATMUL[device.type]
+    steps = _STEPS[device.type]
+    a = torch.randn(rows, inner, device=device).to(dtype)
+    b = torch.randn(inner, columns, device=device).to(dtype)
+    out = torch.empty(rows, columns, device=device, dtype=dtype)
+    seconds = _best(clock, lambda: torch.mm(a, b, out=out), steps)
+    source = torch.ones(_COPY_BYTES, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    copying = _best(clock, lambda: target.copy_(source), steps)
+    return Rates(rows * inner * columns / seconds, 2 * _COPY_BYTES / copying)
+
+
+def _best(clock: Clock, step: Callable[[], object], steps: int) -> float:
+    """Seconds of a step in the fastest burst, after one that only warms up."""
+    clock.burst(step, steps)
+    return min(clock.burst(step, steps) for _ in range(_BURSTS)) / steps

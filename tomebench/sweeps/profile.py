@@ -1,0 +1,275 @@
+"""Profile a model at a few r: where the time of a pass goes, next to the least time that each part could take.
+
+Every r runs four ways in turn: as it is, with its stages marked, and both again with the surplus tokens sliced off
+instead of merged, which is the slicing ceiling. Nothing is stored.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tomebench.backbones.timm_vit import TimmViT
+from tomebench.errors import ConfigError, DeviceError, Interrupted
+from tomebench.measure.clock import Stopwatch, clock_for, stopwatch_for
+from tomebench.measure.device import arithmetic, resolve_device
+from tomebench.measure.floor import PartProfile, PassShape, Rates, Work, measure_rates, part_profiles, pass_work
+from tomebench.measure.speed import BUDGETS, MAX_STEPS
+from tomebench.measure.stages import Part, PassTimes, TimedModel, marked, marker, time_burst, turn_time, typical_ms
+from tomebench.measure.testbed import describe
+from tomebench.models.create import load_model
+from tomebench.models.preprocess import Preprocessing
+from tomebench.reduction.attention import check_route
+from tomebench.reduction.vit import ReducedViT, SlicedViT
+from tomebench.sweeps.config import SweepConfig
+from tomebench.sweeps.events import Event, Phase, Progress
+from tomebench.sweeps.forward import (
+    CellFailed,
+    choose_batch_size,
+    guarded,
+    open_images,
+    rotating,
+    timing_inputs,
+    weights_dtype,
+    without_gradients,
+)
+from tomebench.sweeps.plan import PlannedCell, plan_cells, plan_sweep, reduced_vit
+
+_REDUCED, _CEILING = "reduced", "ceiling"
+_BURST_SECONDS = 0.4
+"""How long a burst lasts for each kind of pass: with less, too few passes of 100 ms are left to average."""
+_WARM_TURNS = 3
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One r. All times in ms per pass of a batch, means over the quieter half of the turns."""
+
+    r: int
+    schedule: str
+    r_layers: tuple[int, ...]  # tokens removed in each block
+    tokens: tuple[int, ...]  # tokens after each block
+    attn_kernel: str
+    turns: int  # passes timed of each model
+    parts: tuple[PartProfile, ...]
+    parts_ms: float  # sum of the parts
+    plain_ms: float  # the same pass without marks
+    parts_percent: float  # the sum of the parts in % of the plain pass
+    floor_ms: float  # sum of the floors
+    ceiling_ms: float | None  # the slicing ceiling without marks; None where nothing is merged
+    ceiling_parts_percent: float | None  # its parts in % of that
+    overhead_percent: float | None  # how much longer than the ceiling the plain pass takes
+    adds_up: bool  # the parts and those of the ceiling are within 5 % of the plain passes
+
+
+@dataclass(frozen=True)
+class ProfileReport:
+    """Every r, and what makes the numbers complete."""
+
+    model: str  # timm id with tag
+    weights: str
+    img_size: int
+    method: str
+    batch_size: int
+    dtype: str
+    device: str
+    depth: int
+    macs_per_second: float
+    bytes_per_second: float
+    testbed: dict[str, Any]
+    profiles: tuple[Profile, ...]
+
+
+def run_profile(config: SweepConfig, should_stop: Callable[[], bool]) -> Generator[Event, None, ProfileReport]:
+    """Time the parts of every r asked for.
+
+    Args:
+        config: what to profile, and with how many rounds: those that the budget asks at least. Folders, workers and
+            ``ceiling`` play no part.
+        should_stop: asked between two bursts.
+
+    Yields:
+        Events.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: the model, data or device cannot be used as asked, or the passes would not be eager inference.
+        Interrupted: ``should_stop()`` became true; nothing is kept.
+    """
+    for name, given in (("compile", config.compile), ("cuda-graphs", config.cuda_graphs)):
+        if given:
+            raise ConfigError(f"profile marks the stages of an eager pass, which --{name} leaves no trace of; drop it")
+    if config.mode != "infer":
+        raise ConfigError(f"profile times a forward pass; drop --mode {config.mode}")
+    device = resolve_device(config.device, config.dtype)
+    check_route(config.attention, device, config.dtype, training=False)
+    plan_sweep(config)  # refuses what cannot be combined before anything slow happens
+    with arithmetic(config.dtype, config.threads) as threads:
+        return (yield from _profile(config, should_stop, device, threads))
+
+
+def _profile(
+    config: SweepConfig, should_stop: Callable[[], bool], device: torch.device, threads: int
+) -> Generator[Event, None, ProfileReport]:
+    """:func:`run_profile` with the device and its arithmetic settled."""
+    yield Phase("load", None)
+    images = open_images(config)
+    loaded = load_model(
+        config.model,
+        checkpoint=config.checkpoint,
+        pretrained=config.data is not None,  # as in a sweep
+        img_size=config.img_size,
+        offline=config.offline,
+        seed=config.seed,
+    )
+    loaded.model.to(device=device, dtype=weights_dtype(config))
+    backbone, preprocessing = TimmViT(loaded.model), Preprocessing.from_model(loaded.model, config.img_size)
+    batch_size = config.batch_size
+    if not isinstance(batch_size, int):
+        batch_size = choose_batch_size(config, loaded.model, preprocessing, device)
+    inputs = timing_inputs(images, preprocessing, batch_size, device, weights_dtype(config), config.seed)
+    planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=batch_size, device=str(device))
+    asked = [cell for cell in planned if cell.cell.r in config.r_values or cell.cell.schedule.startswith("list:")]
+
+    clock = clock_for(device)
+    runs = [_prepare(config, backbone, cell, inputs, device) for cell in asked]
+    try:
+        rates = measure_rates(device, weights_dtype(config), clock)
+        yield from _time(config, runs, should_stop)
+        # Again, so that a machine that was busy the first time is not taken for a slow one.
+        rates = rates.or_better(measure_rates(device, weights_dtype(config), clock))
+    except CellFailed as failure:
+        if failure.status == "oom":
+            raise DeviceError(f"{failure.key} ran {failure}; use a smaller --batch-size") from failure
+        raise failure.__cause__ or failure from None
+    works = [pass_work(backbone.macs(), _shape(config, backbone, run.planned, inputs[0])) for run in runs]
+    return ProfileReport(
+        model=loaded.timm_id,
+        weights=loaded.weights,
+        img_size=preprocessing.input_size[-1],
+        method=config.method,
+        batch_size=batch_size,
+        dtype=config.dtype,
+        device=str(device),
+        depth=backbone.depth,
+        macs_per_second=rates.macs,
+        bytes_per_second=rates.bytes,
+        testbed=describe(device, threads),
+        profiles=tuple(_summary(run, work, rates, backbone.depth) for run, work in zip(runs, works, strict=True)),
+    )
+
+
+@dataclass
+class _Run:
+    """One r and its slicing ceiling, which it has where it removes anything."""
+
+    planned: PlannedCell
+    stopwatch: Stopwatch
+    models: Sequence[TimedModel]
+    turns: list[dict[str, PassTimes]] = field(default_factory=list)
+    fastest: float = math.inf  # seconds of the fastest turn so far
+
+    def warm_up(self) -> None:
+        """Run everything, and see how long a turn takes."""
+        time_burst(self.models, 1, self.stopwatch, random.Random(0))  # the first allocates and tunes
+        self._burst(_WARM_TURNS, random.Random(0))
+
+    def time(self, rng: random.Random) -> None:
+        """Time one burst."""
+        # By the fastest turn so far: a machine that was busy during warm-up would else leave all bursts too short.
+        turns = math.ceil(_BURST_SECONDS * 2 * len(self.models) / self.fastest)
+        self.turns += self._burst(min(turns, MAX_STEPS), rng)
+
+    def _burst(self, turns: int, rng: random.Random) -> list[dict[str, PassTimes]]:
+        found = time_burst(self.models, turns, self.stopwatch, rng)
+        self.fastest = min(self.fastest, *map(turn_time, found))
+        if self.fastest <= 0:
+            raise DeviceError("a forward pass took no time: the clock stands still; check the machine's clock")
+        return found
+
+
+def _prepare(
+    config: SweepConfig, backbone: TimmViT, planned: PlannedCell, inputs: Sequence[Tensor], device: torch.device
+) -> _Run:
+    """The models of one r, ready to be timed."""
+    stopwatch, models, key = stopwatch_for(device), [], f"r={planned.cell.r}"
+    for name, kind in ((_REDUCED, ReducedViT), (_CEILING, SlicedViT)):
+        if name == _REDUCED or any(planned.r_asked):
+            kinds = (kind, marked(kind, marker(stopwatch, name)))
+            both = (reduced_vit(backbone, config, planned.r_asked, k) for k in kinds)
+            models.append(
+                TimedModel(name, *(rotating(guarded(key, without_gradients(model)), inputs) for model in both))
+            )
+    return _Run(planned, stopwatch, models)
+
+
+def _time(config: SweepConfig, runs: Sequence[_Run], should_stop: Callable[[], bool]) -> Generator[Event, None, None]:
+    """Warm everything up, then time a burst of every r in each round, in a random order."""
+    yield Phase("warm-up", None)
+    for run in runs:
+        _check(should_stop)
+        run.warm_up()
+    rounds = BUDGETS[config.budget].min_rounds
+    yield Phase("timing", float(rounds))
+    for done in range(1, rounds + 1):
+        rng = random.Random(config.seed * 1_000_003 + done)
+        for run in rng.sample(runs, len(runs)):
+            _check(should_stop)
+            run.time(rng)
+        yield Progress("timing", float(done), float(rounds), "rounds", "")
+
+
+def _check(should_stop: Callable[[], bool]) -> None:
+    if should_stop():
+        raise Interrupted("stopped between two bursts; nothing is kept")
+
+
+def _shape(config: SweepConfig, backbone: TimmViT, planned: PlannedCell, images: Tensor) -> PassShape:
+    resolved = planned.resolved
+    with torch.inference_mode():
+        width = backbone.embed(images[:1]).shape[-1]
+    return PassShape(
+        batch=len(images),
+        image=images[0].numel(),
+        tokens_in=resolved.tokens_in,
+        tokens=resolved.tokens,
+        # prefix_only slices the last block's surplus off instead of merging it.
+        merged=(*resolved.r_layers[:-1], 0) if config.prefix_only else resolved.r_layers,
+        pooled=backbone.prefix if backbone.head_reads_prefix_only else resolved.tokens[-1],
+        width=width,
+        itemsize=images.itemsize,
+        params=sum(p.numel() for p in backbone.model.parameters()),
+    )
+
+
+def _summary(run: _Run, work: Mapping[Part, Work], rates: Rates, depth: int) -> Profile:
+    """The numbers of one r."""
+    resolved = run.planned.resolved
+    typical = typical_ms(run.turns)
+    times, ceiling = typical[_REDUCED], typical.get(_CEILING)
+    parts = part_profiles(times, ceiling, work, rates, depth)
+    return Profile(
+        r=run.planned.cell.r,
+        schedule=run.planned.cell.schedule,
+        r_layers=resolved.r_layers,
+        tokens=resolved.tokens,
+        attn_kernel=resolved.attn_kernel,
+        turns=len(run.turns),
+        parts=parts,
+        parts_ms=times.total,
+        plain_ms=times.plain,
+        parts_percent=100 * times.agreement,
+        floor_ms=sum(part.floor_ms for part in parts),
+        ceiling_ms=ceiling.plain if ceiling else None,
+        ceiling_parts_percent=100 * ceiling.agreement if ceiling else None,
+        overhead_percent=100 * (times.plain / ceiling.plain - 1) if ceiling else None,
+        adds_up=times.adds_up and (ceiling is None or ceiling.adds_up),
+    )
