@@ -156,7 +156,9 @@ def test_bad_input_is_one_line_and_exit_2(program, arguments, says):
 
 def test_an_interruption_is_exit_130(program, scripted):
     scripted(error=Interrupted("stopped"))
-    assert program("profile", "--model", "m").code == 130
+    result = program("profile", "--model", "m", "--quiet")
+    assert result.code == 130
+    assert result.error == "tomebench: interrupted; nothing was kept. again with: tomebench profile --model m --quiet"
 
 
 @pytest.fixture

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tomebench.errors import DeviceError
 from tomebench.measure.clock import clock_for
 from tomebench.measure.device import DTYPES
 from tomebench.measure.speed import Variant, calibrate, step_seconds, time_round
-from tomebench.reduction.attention import CUDA_ROUTES, attend
+from tomebench.reduction.attention import attend, check_route
 from tomebench.reduction.plan import MergePlan, merge
 from tomebench.reduction.tome import bipartite_soft_matching, split_by_rank, split_by_sort
 from tomebench.reduction.vit import head_mean
@@ -86,6 +87,15 @@ def merge_forms(plan: MergePlan, x: Sequence[Tensor], size: Tensor) -> dict[str,
     }
 
 
+def _runs_here(route: Route, device: torch.device, dtype: torch.dtype) -> bool:
+    name = next(name for name, known in DTYPES.items() if known == dtype)
+    try:
+        check_route(route, device, name, training=False)
+    except DeviceError:
+        return False
+    return True
+
+
 def attention_forms(qkv: Sequence[Tensor], size: Tensor, device: torch.device) -> dict[str, Form]:
     """Every route the device has, with sizes, and plain attention without."""
     routes: tuple[Route, ...] = get_args(Route)
@@ -94,7 +104,7 @@ def attention_forms(qkv: Sequence[Tensor], size: Tensor, device: torch.device) -
             lambda i, route: attend(*qkv[i], size, dropout=0.0, fused=True, route=route), route=route
         )
         for route in routes
-        if device.type == "cuda" or route not in CUDA_ROUTES
+        if _runs_here(route, device, qkv[0].dtype)
     }
     return {"no sizes": lambda i: attend(*qkv[i], None, dropout=0.0, fused=True), **forms}
 

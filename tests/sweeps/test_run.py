@@ -208,11 +208,10 @@ def test_a_cell_out_of_memory_fails_alone(tmp_path, images, checkpoint, monkeypa
     ]
 
 
-def test_the_baseline_out_of_memory_ends_the_sweep(tmp_path, monkeypatch):
-    def sometimes(logits, calls=itertools.count()):  # noqa: B008 (the counter is meant to be shared)
-        return logits if next(calls) == 0 else out_of_memory(logits)
-
-    break_forward(monkeypatch, 0, sometimes)
+@pytest.mark.parametrize("good_passes", [0, 1])
+def test_the_baseline_out_of_memory_ends_the_sweep(tmp_path, monkeypatch, good_passes):
+    calls = itertools.count()
+    break_forward(monkeypatch, 0, lambda logits: logits if next(calls) < good_passes else out_of_memory(logits))
     with pytest.raises(DeviceError, match="smaller --batch-size than 4"):
         sweep(tmp_path / "run")
 
@@ -228,10 +227,26 @@ def test_another_runtime_error_fails_its_cell_and_is_not_taken_for_lack_of_memor
     assert [row.status for row in rows] == ["ok", "failed", "ok"]
 
 
-def test_a_baseline_that_does_not_run_ends_the_sweep(tmp_path, monkeypatch):
+@pytest.mark.parametrize("good_passes", [0, 1])
+def test_a_baseline_that_does_not_run_ends_the_sweep(tmp_path, monkeypatch, good_passes):
     calls = itertools.count()
-    break_forward(monkeypatch, 0, lambda logits: logits if next(calls) == 0 else fail(logits))
+    break_forward(monkeypatch, 0, lambda logits: logits if next(calls) < good_passes else fail(logits))
     with pytest.raises(RuntimeError, match="no kernel"):
+        sweep(tmp_path / "run")
+
+
+def test_a_kernel_that_the_machine_lacks_is_bad_input(tmp_path, monkeypatch):
+    def lacking(logits: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("No available kernel. Aborting execution.")
+
+    break_forward(monkeypatch, 0, lacking)
+    with pytest.raises(DeviceError, match="attention auto has no kernel"):
+        sweep(tmp_path / "run")
+
+
+def test_images_that_do_not_fit_are_bad_input(tmp_path, monkeypatch):
+    monkeypatch.setattr("tomebench.sweeps.run.timing_inputs", lambda *_: out_of_memory(torch.empty(0)))
+    with pytest.raises(DeviceError, match="smaller --batch-size"):
         sweep(tmp_path / "run")
 
 

@@ -173,6 +173,26 @@ def test_25_values_of_r_are_25_graphs_and_none_is_compiled_in_a_burst(tmp_path: 
         assert {burst.compiled for round_ in store.rounds() for burst in round_.bursts} == {0}
 
 
+@pytest.mark.usefixtures("dynamo")
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_training_in_half_precision_is_one_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    """Merging leaves autocast inside its own autograd function, which Dynamo has to follow."""
+    monkeypatch.setattr(compilation, "BACKEND", backend)
+    before = compilation.graphs_compiled()
+    _, rows = sweep(tmp_path / "run", r="0,8", compile=True, mode="train", dtype="bf16")
+    assert [(row.status, row.error) for row in rows] == [("ok", None)] * 2
+    assert compilation.graphs_compiled() - before == 3
+
+
+@pytest.mark.usefixtures("dynamo")
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_evaluating_uses_the_graphs_that_were_timed(tmp_path: Path, dtype: str) -> None:
+    before = compilation.graphs_compiled()
+    _, rows = sweep(tmp_path / "run", model="digits_vit", r="0,8", compile=True, dtype=dtype, data="digits", limit=4)
+    assert all(row.top1 is not None for row in rows)
+    assert compilation.graphs_compiled() - before == 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["infer", "train"])
 def test_25_values_of_r_with_generated_code(tmp_path: Path, mode: str) -> None:

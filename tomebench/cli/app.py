@@ -31,10 +31,13 @@ Exit codes:
     3  regression found
     4  nothing can be said (not comparable, no baseline, inconclusive)
     5  finished with failed cells, or storage failed
-  130  interrupted; the same command goes on where it stopped
+  130  interrupted; the same sweep goes on where it stopped
 
 Results go to stdout, progress to stderr. Bad input gets one line; --traceback after a command shows where it came from.
 """
+
+_RESUMABLE = ("sweep", "demo")
+"""Commands that keep what they have done when they are interrupted."""
 
 app = typer.Typer(help=_HELP, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command("demo")(demo.demo)
@@ -129,9 +132,11 @@ def _fail(error: BaseException, arguments: Sequence[str]) -> int:
 
 
 def _interrupted(arguments: Sequence[str]) -> str:
-    """The last words of an interrupted program: the command that goes on."""
-    again = shlex.join([*_program_name().split(), *arguments])
-    return f"tomebench: interrupted; what was done is kept. go on with: {clean(again)}"
+    """The last words of an interrupted program: the command that goes on, or begins again."""
+    again = clean(shlex.join([*_program_name().split(), *arguments]))
+    if arguments and arguments[0] in _RESUMABLE:
+        return f"tomebench: interrupted; what was done is kept. go on with: {again}"
+    return f"tomebench: interrupted; nothing was kept. again with: {again}"
 
 
 def _program_name() -> str:

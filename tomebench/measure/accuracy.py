@@ -45,8 +45,9 @@ def predict(
     """
     import torch
 
+    # Outside: a tensor made in inference mode is another kind of tensor, for which a compiled pass is compiled anew.
+    images = batch.images.to(device, dtype, non_blocking=True)
     with torch.inference_mode():
-        images = batch.images.to(device, dtype, non_blocking=True)
         labels = batch.labels[: batch.n_valid].to(device)
         return Chunk(
             batch.index, {key: _judge(model(images)[: batch.n_valid].float(), labels) for key, model in models.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -32,6 +33,8 @@ def compiled(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     def run(images: Tensor) -> Tensor:
         return forward(images)
 
+    # Some versions advise TF32 for every fp32 product, at the precision that was asked for.
+    warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns that a CPU build has no CUDA
     run.__code__ = run.__code__.replace(co_name="tomebench_pass")
     return torch.compile(run, backend=BACKEND, fullgraph=True, dynamic=False)

@@ -44,14 +44,18 @@ class GraphedForward:
 
     def _capture(self, images: Tensor) -> torch.cuda.CUDAGraph:
         with torch.cuda.device(images.device):
-            self._images = images.clone()
+            with torch.inference_mode(False):  # else a compiled pass would be compiled anew for this kind of tensor
+                self._images = images.clone()
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(_WARM_UP):
                     self._forward(self._images)
             torch.cuda.current_stream().wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
-                self._logits = self._forward(self._images)
+            graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+            try:
+                with torch.cuda.graph(graph, pool=self._pool):
+                    self._logits = self._forward(self._images)
+            finally:
+                torch.cuda.set_stream(current)  # a capture that fails leaves its own stream behind
         return graph

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -56,6 +57,8 @@ def arithmetic(dtype: str, threads: int | None) -> Iterator[int]:
     Yields:
         The number of threads in use.
     """
+    # Some versions announce another interface for the same settings at every use of this one.
+    warnings.filterwarnings("ignore", message="Please use the new API settings to control TF32")
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, torch.get_num_threads()
     torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = dtype == "tf32"

@@ -40,7 +40,7 @@ def sweep_seconds(
 ) -> float:
     """Seconds that warm-up, the least number of rounds and one pass over the images take.
 
-    A machine that is not quiet needs more rounds; decoding images is not counted.
+    A machine that is not quiet needs more rounds; decoding images and compiling are not counted.
 
     Args:
         gmacs: 1e9 multiply-accumulates per image of every cell, the baseline first.
@@ -50,7 +50,7 @@ def sweep_seconds(
         budget: gives the number of rounds.
         device_type: cpu or cuda; decides the least length of a burst.
         training: steps cost three passes.
-        ceilings: every cell but the baseline is timed with its slicing ceiling. Compilation is not counted.
+        ceilings: every cell but the baseline is timed with its slicing ceiling.
     """
     timed = [*gmacs, gmacs[0], gmacs[0], *(gmacs[1:] if ceilings else ())]  # the sentinel and the unwrapped model
     passes = batch_size * (3 if training else 1)

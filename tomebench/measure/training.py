@@ -44,12 +44,12 @@ class Trainer:
         Returns:
             The loss, detached.
         """
-        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
-            loss = F.cross_entropy(forward(images), labels)
-        self._scaler.scale(loss).backward()
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        self._optimizer.zero_grad(set_to_none=True)
+        try:
+            loss = self._backward(forward, images, labels)
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+        finally:
+            self._optimizer.zero_grad(set_to_none=True)  # what failed must leave nothing to the next variant
         return loss.detach()
 
     def check(self, forward: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> None:
@@ -58,13 +58,19 @@ class Trainer:
         Raises:
             RuntimeError: the loss or a gradient is NaN or infinite.
         """
+        try:
+            loss = self._backward(forward, images, labels)
+            finite = loss.isfinite() and all(p.grad.isfinite().all() for p in self._parameters if p.grad is not None)
+        finally:
+            self._optimizer.zero_grad(set_to_none=True)
+        if not finite:
+            raise RuntimeError("the loss or a gradient of the first training steps is NaN or infinite")
+
+    def _backward(self, forward: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32):
             loss = F.cross_entropy(forward(images), labels)
         self._scaler.scale(loss).backward()
-        finite = loss.isfinite() and all(p.grad.isfinite().all() for p in self._parameters if p.grad is not None)
-        self._optimizer.zero_grad(set_to_none=True)
-        if not finite:
-            raise RuntimeError("the loss or a gradient of the first training step is NaN or infinite")
+        return loss
 
     @property
     def state_bytes(self) -> int:

@@ -156,12 +156,20 @@ def kernel_name(
         fused: as for :func:`attend`.
         dtype: of the queries.
         device: where it runs; on one that this machine lacks, PyTorch's own choice is not known: ``sdpa``.
+
+    Raises:
+        DeviceError: the route does not take heads of this width.
     """
     if route == "auto" and not fused:
         return "unfused" + "+bias" * biased
     asked, route = route, choose_route(route, device.type, biased=biased)
     if not biased and route in ("augmented", "triton"):
         route = "sdpa"
+    if route == "triton":
+        from tomebench.reduction.triton_attention import MAX_WIDTH
+
+        if shape[-1] > MAX_WIDTH:
+            raise DeviceError(f"attention triton takes heads up to {MAX_WIDTH} wide, not {shape[-1]}; use another")
     suffix = "+bias" * biased
     absent = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
     if route in _PINNED and (asked != "auto" or absent):
@@ -172,9 +180,10 @@ def kernel_name(
     if absent:
         return name + suffix
     batch, heads, n, d = shape
-    n += -n % _PAD_TO if route == "padded" else 0
+    extra = -n % _PAD_TO if route == "padded" else 0
+    n += extra
     q = torch.empty(1, 1, 1, d, dtype=dtype, device=device).expand(batch, heads, n, d)  # no memory, however large
-    bias = log_size_bias(torch.ones(1, n, device=device), dtype) if biased or route == "padded" else None
+    bias = log_size_bias(torch.ones(1, n, device=device), dtype) if biased or extra else None
     with sdpa_kernel(_FALLBACK) if route in _PINNED else nullcontext():
         choice = SDPBackend(torch._fused_sdp_choice(q, q, q, bias, 0.0, False))
     return f"{name}-{choice.name.removesuffix('_ATTENTION').lower()}{suffix}"

@@ -30,7 +30,8 @@ except ImportError:
     triton = tl = None
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-_MAX_WIDTH = 128
+MAX_WIDTH = 128
+"""Widest head the kernel takes."""
 _MIN_BLOCK = 16  # the smallest side of a product that tensor cores take
 _LOG2E = math.log2(math.e)
 
@@ -62,8 +63,8 @@ def vector_bias_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tens
     if q.ndim != 4 or k.shape != q.shape or v.shape != q.shape:
         raise ValueError(f"q, k and v must all be [B, heads, N, d], not {[tuple(t.shape) for t in (q, k, v)]}")
     batch, _, n, d = q.shape
-    if n < 1 or not 1 <= d <= _MAX_WIDTH:
-        raise ValueError(f"N must be at least 1 and d in 1..{_MAX_WIDTH}, not N = {n} and d = {d}")
+    if n < 1 or not 1 <= d <= MAX_WIDTH:
+        raise ValueError(f"N must be at least 1 and d in 1..{MAX_WIDTH}, not N = {n} and d = {d}")
     if q.dtype not in _DTYPES or k.dtype != q.dtype or v.dtype != q.dtype:
         raise ValueError(f"q, k and v must share fp16, bf16 or fp32, not {[t.dtype for t in (q, k, v)]}")
     if bias.shape != (batch, n) or bias.dtype != torch.float32:

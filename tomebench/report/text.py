@@ -93,9 +93,9 @@ def display_table(rows: Sequence[Row]) -> Table:
 
     Columns are ``r | tokens | GMACs | img/s ± | speed-up [95%] | ceiling | overhead [95%] | top-1 | Δ vs r=0 [95%] |
     notes``. Speed columns are left out when no row was timed, those of the slicing ceiling when it was not, accuracy
-    columns when none was evaluated. A setting that differs between rows
-    (dtype, schedule, ...) becomes a column of its own in front. ``-`` stands for "not measured". ``±`` is the farther
-    end of the 95 % interval; top-1 is in %, Δ in points.
+    columns when none was evaluated. A setting that differs between rows (dtype, schedule, ...) becomes a column of its
+    own in front. ``-`` stands for "not measured". ``±`` is the farther end of the 95 % interval; top-1 is in %, Δ in
+    points.
     """
     timed, evaluated = any(r.img_per_s is not None for r in rows), any(r.top1 is not None for r in rows)
     columns = {field: [clean(str(getattr(r, field))) for r in rows] for field in varying(rows)}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from tomebench.backbones.timm_vit import TimmViT
 from tomebench.datasets.images import ImageSet, check_readable, open_dataset
+from tomebench.errors import DeviceError
 from tomebench.measure.compilation import CompilationError, RecompileLimitError, compiled
 from tomebench.measure.cuda_graph import GraphedForward
 from tomebench.measure.device import DTYPES
@@ -62,7 +65,9 @@ class Passes:
         self._runs: dict[str, Callable[[Tensor], Tensor]] = {}
         self._pool = torch.cuda.graph_pool_handle() if config.cuda_graphs else None
         self._trainer: Trainer | None = None
-        self._checked: set[str] = set()  # variants whose first training step was looked at
+        self._checked: set[str] = set()  # variants whose first training steps were looked at
+        # By variant and over all rounds: with one step a burst each would otherwise see the same batch every time.
+        self._turns: dict[str, Iterator[int]] = {}
 
     def names(self, live: Collection[str]) -> list[str]:
         """Names of the variants to time when the cells ``live`` work; the sentinel is the baseline's twin."""
@@ -92,7 +97,7 @@ class Passes:
             run = self._training(name, inputs)
         else:
             run = without_gradients(self._run(name, graphed=graphed))
-        return rotating(guarded(self._cell(name), run), inputs)
+        return rotating(guarded(self._cell(name), run), inputs, self._turns.setdefault(name, itertools.count()))
 
     @property
     def state_bytes(self) -> int:
@@ -125,7 +130,8 @@ class Passes:
 
         def step(images: Tensor) -> Tensor:
             if name not in self._checked:
-                trainer.check(forward, images, labels)
+                for batch in inputs:
+                    trainer.check(forward, batch, labels)
                 self._checked.add(name)
             return trainer.step(forward, images, labels)
 
@@ -153,14 +159,31 @@ def guarded(key: str, run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Ten
     return checked
 
 
-def rotating(run: Callable[[Tensor], Tensor], inputs: Sequence[Tensor]) -> Callable[[], object]:
-    """A step that takes the next batch at each call."""
-    turn = 0
+@contextmanager
+def no_room_is_an_input_error() -> Iterator[None]:
+    """Out of memory where no cell is to blame, as in moving the model or the images to the device, is a DeviceError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_oom(error):
+            raise
+        raise DeviceError("the model and its images do not fit in memory; use a smaller --batch-size") from error
+
+
+def rotating(
+    run: Callable[[Tensor], Tensor], inputs: Sequence[Tensor], turns: Iterator[int] | None = None
+) -> Callable[[], object]:
+    """A step that takes the next batch at each call.
+
+    Args:
+        run: the pass.
+        inputs: batches.
+        turns: counts the calls; given, the rotation goes on where another step with it stopped.
+    """
+    turns = itertools.count() if turns is None else turns
 
     def step() -> Tensor:
-        nonlocal turn
-        turn += 1
-        return run(inputs[turn % len(inputs)])
+        return run(inputs[next(turns) % len(inputs)])
 
     return step
 

@@ -149,6 +149,9 @@ def _profile(
     except CellFailed as failure:
         if failure.status == "oom":
             raise DeviceError(f"{failure.key} ran {failure}; use a smaller --batch-size") from failure
+        if "No available kernel" in str(failure):
+            what = f"attention {config.attention} has no kernel for this model here; use --attention auto"
+            raise DeviceError(what) from failure
         raise failure.__cause__ or failure from None
     works = [pass_work(backbone.macs(), _shape(config, backbone, run.planned, inputs[0])) for run in runs]
     return ProfileReport(

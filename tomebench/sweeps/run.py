@@ -34,6 +34,8 @@ from tomebench.sweeps.forward import (
     CellFailed,
     Passes,
     choose_batch_size,
+    guarded,
+    no_room_is_an_input_error,
     open_images,
     timing_inputs,
     weights_dtype,
@@ -64,7 +66,7 @@ def run_sweep(config: SweepConfig, directory: Path, should_stop: Callable[[], bo
     if config.cuda_graphs and device.type != "cuda":
         raise DeviceError(f"--cuda-graphs needs a CUDA GPU, not {device}; leave it out")
     plan_sweep(config)  # refuses what cannot be combined before anything slow happens
-    with arithmetic(config.dtype, config.threads) as threads:
+    with arithmetic(config.dtype, config.threads) as threads, no_room_is_an_input_error():
         yield from _run(config, directory, should_stop, device, threads)
 
 
@@ -156,6 +158,10 @@ class _Sweep:
             if isinstance(failure.__cause__, CompilationError):
                 what = str(failure).partition(": ")[2] or str(failure)
                 raise DeviceError(f"--compile: the model cannot be compiled here ({what[:160]}); leave --compile out")
+            if "No available kernel" in str(failure):  # what PyTorch says when a pinned kernel does not take a shape
+                raise DeviceError(
+                    f"attention {self.config.attention} has no kernel for this model here; use --attention auto"
+                ) from failure
             if failure.status == "failed":
                 raise failure.__cause__ or failure  # a model that does not run at all is no measurement
             raise DeviceError(f"r = 0 ran {failure}; use a smaller --batch-size than {self.batch_size}") from failure
@@ -273,10 +279,13 @@ def _check_baseline(sweep: _Sweep) -> Iterator[Event]:
     """The wrapped model at r = 0 must be the unwrapped one; anything else would measure another model."""
     images = sweep.inputs[0]
     half = sweep.config.mode == "train" and sweep.config.dtype in ("bf16", "fp16")
-    with torch.inference_mode(), torch.autocast(sweep.device.type, DTYPES[sweep.config.dtype], enabled=half):
-        wrapped, unwrapped = (
-            model(images).float() for model in (sweep.passes.models[sweep.baseline], sweep.loaded.model)
-        )
+    both = (sweep.passes.models[sweep.baseline], sweep.loaded.model)
+    try:
+        with torch.inference_mode(), torch.autocast(sweep.device.type, DTYPES[sweep.config.dtype], enabled=half):
+            wrapped, unwrapped = (guarded(sweep.baseline, model)(images).float() for model in both)
+    except CellFailed as failure:
+        yield sweep.failed(failure)  # which raises: without the baseline nothing can be compared
+        return
     if not unwrapped.isfinite().all():
         yield Note("the unwrapped model gives NaN or infinite logits; check its weights and --dtype")
     same = (wrapped == unwrapped) | (wrapped.isnan() & unwrapped.isnan())

@@ -139,9 +139,8 @@ class Store:
             return
         differing = [] if len(stored) == len(asked) else [f"cells: {len(stored)} -> {len(asked)}"]
         for old, new in zip(stored, json.loads(canonical_json(asked)), strict=False):
-            cell = json.loads(
-                canonical_json(Cell.from_json(old["cell"]).to_json())
-            )  # with the fields it is too old for
+            # With the fields that it is too old to have.
+            cell = json.loads(canonical_json(Cell.from_json(old["cell"]).to_json()))
             # Which kernel runs is the library's choice, and whether that is another one the testbed says.
             resolved = {**old["resolved"], "attn_kernel": new["resolved"]["attn_kernel"]}
             differing += _differences(cell, new["cell"]) + _differences(resolved, new["resolved"])
