@@ -149,6 +149,35 @@ def test_a_training_step_moves_weights_when_it_may() -> None:
         assert not torch.equal(model.weight, before)
 
 
+def test_a_step_that_fails_leaves_no_gradient_to_the_next_variant() -> None:
+    from tomebench.measure.training import Trainer
+
+    model = torch.nn.Linear(6, 3)
+    trainer = Trainer(model, torch.float32, torch.device("cpu"))
+
+    def fails_late(images: Tensor) -> Tensor:
+        model(images).sum().backward()  # as a backward pass that ran out of memory halfway
+        raise RuntimeError("out of memory")
+
+    for call in (trainer.step, trainer.check):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            call(fails_late, torch.randn(4, 6), torch.tensor([0, 1, 2, 0]))
+        assert all(p.grad is None for p in model.parameters())
+
+
+def test_every_batch_of_a_training_variant_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = run.timing_inputs
+
+    def with_a_bad_one(*arguments: object) -> list[Tensor]:
+        batches = inputs(*arguments)  # type: ignore[arg-type]
+        batches[-1][0, 0, 0, 0] = float("inf")
+        return batches
+
+    monkeypatch.setattr(run, "timing_inputs", with_a_bad_one)
+    with pytest.raises(RuntimeError, match="first training steps is NaN or infinite"):
+        sweep(tmp_path / "run", mode="train")
+
+
 # Compilation. The backend "eager" makes Dynamo trace, guard and limit as always, but generates no code.
 
 
