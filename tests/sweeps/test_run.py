@@ -212,7 +212,7 @@ def test_a_cell_out_of_memory_fails_alone(tmp_path, images, checkpoint, monkeypa
 def test_the_baseline_out_of_memory_ends_the_sweep(tmp_path, monkeypatch, good_passes):
     calls = itertools.count()
     break_forward(monkeypatch, 0, lambda logits: logits if next(calls) < good_passes else out_of_memory(logits))
-    with pytest.raises(DeviceError, match="smaller --batch-size than 4"):
+    with pytest.raises(DeviceError, match="r = 0 ran out of memory at batch size 4; use a smaller --batch-size"):
         sweep(tmp_path / "run")
 
 

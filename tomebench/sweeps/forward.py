@@ -159,6 +159,28 @@ def guarded(key: str, run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Ten
     return checked
 
 
+def ending(failure: CellFailed, who: str, config: SweepConfig) -> Exception:
+    """What ends a command that cannot go on without the cell that failed.
+
+    Args:
+        failure: of the cell.
+        who: the cell, as the user knows it.
+        config: of the command.
+
+    Returns:
+        A DeviceError that says what to do, where the user can do something; else what the pass raised, which is a bug.
+    """
+    if isinstance(failure.__cause__, CompilationError):
+        what = str(failure).partition(": ")[2] or str(failure)
+        return DeviceError(f"--compile: the model cannot be compiled here ({what[:160]}); leave --compile out")
+    if failure.status == "oom":
+        return DeviceError(f"{who} ran {failure}; use a smaller --batch-size")
+    if "No available kernel" in str(failure):  # what PyTorch says when a pinned kernel does not take a shape
+        return DeviceError(f"attention {config.attention} has no kernel for this model here; use --attention auto")
+    cause = failure.__cause__
+    return cause if isinstance(cause, Exception) else failure
+
+
 @contextmanager
 def no_room_is_an_input_error() -> Iterator[None]:
     """Out of memory where no cell is to blame, as in moving the model or the images to the device, is a DeviceError."""

@@ -32,7 +32,9 @@ from tomebench.sweeps.events import Event, Phase, Progress
 from tomebench.sweeps.forward import (
     CellFailed,
     choose_batch_size,
+    ending,
     guarded,
+    no_room_is_an_input_error,
     open_images,
     rotating,
     timing_inputs,
@@ -112,7 +114,7 @@ def run_profile(config: SweepConfig, should_stop: Callable[[], bool]) -> Generat
     device = resolve_device(config.device, config.dtype)
     check_route(config.attention, device, config.dtype, training=False)
     plan_sweep(config)  # refuses what cannot be combined before anything slow happens
-    with arithmetic(config.dtype, config.threads) as threads:
+    with arithmetic(config.dtype, config.threads) as threads, no_room_is_an_input_error():
         return (yield from _profile(config, should_stop, device, threads))
 
 
@@ -147,12 +149,7 @@ def _profile(
         # Again, so that a machine that was busy the first time is not taken for a slow one.
         rates = rates.or_better(measure_rates(device, weights_dtype(config), clock))
     except CellFailed as failure:
-        if failure.status == "oom":
-            raise DeviceError(f"{failure.key} ran {failure}; use a smaller --batch-size") from failure
-        if "No available kernel" in str(failure):
-            what = f"attention {config.attention} has no kernel for this model here; use --attention auto"
-            raise DeviceError(what) from failure
-        raise failure.__cause__ or failure from None
+        raise ending(failure, failure.key, config) from failure
     works = [pass_work(backbone.macs(), _shape(config, backbone, run.planned, inputs[0])) for run in runs]
     return ProfileReport(
         model=loaded.timm_id,

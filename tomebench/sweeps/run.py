@@ -19,7 +19,7 @@ from tomebench.datasets.loader import batches, default_workers
 from tomebench.errors import DeviceError, Interrupted, UnsupportedModelError
 from tomebench.measure.accuracy import predict
 from tomebench.measure.clock import Clock, clock_for
-from tomebench.measure.compilation import CompilationError, graphs_compiled
+from tomebench.measure.compilation import graphs_compiled
 from tomebench.measure.device import DTYPES, arithmetic, resolve_device
 from tomebench.measure.memory import peak_bytes
 from tomebench.measure.speed import BUDGETS, Variant, next_round_needed, shortfall, time_round, warm_up
@@ -34,6 +34,7 @@ from tomebench.sweeps.forward import (
     CellFailed,
     Passes,
     choose_batch_size,
+    ending,
     guarded,
     no_room_is_an_input_error,
     open_images,
@@ -151,20 +152,11 @@ class _Sweep:
         """Record that a cell cannot be measured; the others go on.
 
         Raises:
-            DeviceError: the baseline ran out of memory; without it nothing can be compared.
-            RuntimeError: the baseline failed otherwise; this is what it raised.
+            DeviceError: it is the baseline, without which nothing can be compared, and the user can do something.
+            RuntimeError: it is the baseline, which failed otherwise; this is what it raised.
         """
         if failure.key == self.baseline:
-            if isinstance(failure.__cause__, CompilationError):
-                what = str(failure).partition(": ")[2] or str(failure)
-                raise DeviceError(f"--compile: the model cannot be compiled here ({what[:160]}); leave --compile out")
-            if "No available kernel" in str(failure):  # what PyTorch says when a pinned kernel does not take a shape
-                raise DeviceError(
-                    f"attention {self.config.attention} has no kernel for this model here; use --attention auto"
-                ) from failure
-            if failure.status == "failed":
-                raise failure.__cause__ or failure  # a model that does not run at all is no measurement
-            raise DeviceError(f"r = 0 ran {failure}; use a smaller --batch-size than {self.batch_size}") from failure
+            raise ending(failure, "r = 0", self.config) from failure
         self.store.set_status(failure.key, failure.status, str(failure))
         r = next(cell.cell.r for cell in self.planned if cell.cell.key == failure.key)
         return Note(f"r={r}: {failure}; the other cells go on")
