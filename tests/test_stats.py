@@ -13,7 +13,8 @@ from scipy import special
 from scipy import stats as oracle
 
 from tomebench import stats
-from tomebench.stats import Interval
+from tomebench.stats import Interval, pairs
+from tomebench.stats import counts as counting
 
 seconds = st.lists(st.floats(1e-4, 1e2), min_size=1, max_size=30)
 counts = st.tuples(st.integers(0, 3000), st.integers(0, 3000), st.integers(0, 50_000))
@@ -37,22 +38,35 @@ def test_golden_paired_differences_on_50_000_images(
     assert got.p == stats.mcnemar(b, c)
 
 
-def test_exact_intervals_and_p_values_agree_with_scipy_on_random_tables() -> None:
+def random_counts(tables: int) -> tuple[np.ndarray, np.ndarray]:
+    """k out of n, of every size up to 10 000; two arrays [tables]."""
     generator = np.random.default_rng(0)
-    for _ in range(200):
-        n = int(generator.integers(1, 10 ** generator.integers(1, 5)))
-        k = int(generator.integers(0, n + 1))
-        test = oracle.binomtest(k, n)
-        assert stats.mcnemar(k, n - k) == pytest.approx(test.pvalue, rel=1e-8, abs=1e-300)
-        for ours, method in ((stats.clopper_pearson, "exact"), (stats.wilson, "wilson")):
-            theirs = test.proportion_ci(method=method)
-            assert (ours(k, n).lo, ours(k, n).hi) == pytest.approx((theirs.low, theirs.high), rel=1e-9, abs=1e-12)
+    n = generator.integers(1, 10 ** generator.integers(1, 5, tables))
+    return generator.integers(0, n + 1), n
+
+
+def test_exact_intervals_and_p_values_agree_with_scipy_on_10_000_random_tables() -> None:
+    k, n = random_counts(10_000)
+    lo = np.where(k == 0, 0, oracle.beta.ppf(0.025, np.maximum(k, 1), n - k + 1))
+    hi = np.where(k == n, 1, oracle.beta.ppf(0.975, k + 1, np.maximum(n - k, 1)))
+    p = np.where(2 * k == n, 1, np.minimum(1, 2 * oracle.binom.cdf(np.minimum(k, n - k), n, 0.5)))
+    for a, b, *expected in zip(k.tolist(), n.tolist(), lo, hi, p, strict=True):
+        ours = stats.clopper_pearson(a, b)
+        assert (ours.lo, ours.hi) == pytest.approx(expected[:2], rel=1e-9, abs=1e-12)
+        assert stats.mcnemar(a, b - a) == pytest.approx(expected[2], rel=1e-8, abs=1e-300)
+
+
+def test_wilson_agrees_with_scipy() -> None:
+    for a, b in zip(*(values.tolist() for values in random_counts(300)), strict=True):
+        theirs = oracle.binomtest(a, b).proportion_ci(method="wilson")
+        ours = stats.wilson(a, b)
+        assert (ours.lo, ours.hi) == pytest.approx((theirs.low, theirs.high), rel=1e-9, abs=1e-12)
 
 
 @given(st.floats(1e-6, 1 - 1e-6), st.integers(1, 60_000), st.integers(1, 60_000))
 @settings(max_examples=200, deadline=None)
 def test_incomplete_beta_agrees_with_scipy(x: float, a: int, b: int) -> None:
-    assert stats._beta_cdf(x, a, b) == pytest.approx(special.betainc(a, b, x), rel=1e-7, abs=1e-11)
+    assert counting._beta_cdf(x, a, b) == pytest.approx(special.betainc(a, b, x), rel=1e-7, abs=1e-11)
 
 
 @pytest.mark.parametrize("interval", [stats.wilson, stats.clopper_pearson])
@@ -133,7 +147,7 @@ def test_times_that_cannot_be_are_refused(base: list[float], other: list[float],
 
 @pytest.mark.parametrize(("n", "k"), [(6, 1), (7, 1), (8, 1), (9, 2), (10, 2), (20, 6), (25, 8), (100, 40)])
 def test_order_statistics_of_the_median_are_those_of_the_tables(n: int, k: int) -> None:
-    assert stats._order_statistic(n) == k
+    assert pairs._order_statistic(n) == k
     assert 1 - 2 * oracle.binom.cdf(k - 1, n, 0.5) >= 0.95 > 1 - 2 * oracle.binom.cdf(k, n, 0.5)
 
 
@@ -144,26 +158,6 @@ def test_which_interval_for_how_many_rounds() -> None:
     many = stats.median_interval(values)
     assert many == Interval(956, 1044)
     assert (many.lo, many.hi) == pytest.approx(oracle.binom.ppf([0.025, 0.975], 2001, 0.5), abs=1)
-
-
-@pytest.mark.parametrize("n", [10, 11])
-def test_bootstrap_medians_are_the_medians_of_the_draws(n: int) -> None:
-    x = np.random.default_rng(n).normal(size=n)
-    x[3] = x[7]  # a tie
-    draws = stats._draws(n, 0)
-    assert np.all(draws.sum(axis=0) == n)
-    expected = [np.median(np.repeat(x, draws[:, k])) for k in range(200)]
-    assert stats._bootstrap_medians(x, 0)[:200] == pytest.approx(expected)
-
-
-def test_one_seed_draws_the_same_rounds_for_every_r() -> None:
-    generator = np.random.default_rng(1)
-    x = generator.normal(size=15)
-    # Drawn jointly, a constant offset moves the interval by exactly that much.
-    first, second = stats.median_interval(x, seed=3), stats.median_interval(x + 1, seed=3)
-    assert (second.lo, second.hi) == pytest.approx((first.lo + 1, first.hi + 1))
-    assert np.array_equal(stats._draws(15, 3), stats._draws(15, 3))
-    assert not np.array_equal(stats._draws(15, 3), stats._draws(15, 4))
 
 
 @given(st.integers(6, 1000), st.floats(0.001, 0.5), st.floats(0.001, 0.5))
@@ -200,3 +194,76 @@ def test_intervals_hold_the_true_speedup_95_percent_of_the_time(n: int) -> None:
 
 def test_the_coverage_check_can_fail() -> None:
     assert _coverage(20, 1.32, runs=200) < 0.5
+
+
+def test_a_median_shift_by_hand() -> None:
+    # n = 6: c = round(3.5 - sqrt 6) = 1, so the range over twice the normal's 1 - 1/64 quantile, 2.1539.
+    old, new = [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [10.0] * 6
+    shift = stats.median_shift(new, old)
+    assert shift.value == 7.5
+    assert shift.error == pytest.approx(5 / (2 * 2.1538747))
+    assert shift.interval.lo == pytest.approx(7.5 - 1.959964 * shift.error)
+    assert shift.p_at_most(7.5) == 0.5 == shift.p_at_least(7.5)
+    assert shift.p_at_most(shift.interval.lo) == pytest.approx(0.025)
+    assert shift.p_at_least(shift.interval.hi) == pytest.approx(0.025)
+    with pytest.raises(ValueError, match="got 5 and 6"):
+        stats.median_shift(new[:5], old)
+
+
+def test_the_error_of_a_median_is_that_of_the_theory() -> None:
+    values = np.random.default_rng(0).normal(3, 1, 40_000)
+    assert stats.median_shift(values, values).error / 2 == pytest.approx(math.sqrt(math.pi / 2 / 40_000), rel=0.15)
+
+
+def test_what_never_varies_is_sure() -> None:
+    shift = stats.median_shift([1.0] * 6, [0.0] * 6)
+    assert (shift.p_at_most(0.9), shift.p_at_most(1.0), shift.p_at_least(1.0), shift.p_at_least(1.1)) == (0, 1, 1, 0)
+    assert shift.interval == stats.Interval(1.0, 1.0)
+
+
+@given(st.lists(st.floats(-50, 50), min_size=6, max_size=30), st.lists(st.floats(-50, 50), min_size=6, max_size=30))
+def test_a_shift_turned_round_is_its_opposite(new: list[float], old: list[float]) -> None:
+    there, back = stats.median_shift(new, old), stats.median_shift(old, new)
+    assert (back.value, back.error) == (-there.value, there.error)
+    assert there.p_at_most(1.0) == back.p_at_least(-1.0)
+    assert there.p_at_most(1.0) + there.p_at_least(1.0) >= 1 - 1e-9
+
+
+@given(st.lists(st.floats(-100, 100), min_size=3, max_size=25))
+@settings(max_examples=100, deadline=None)
+def test_theil_sen_agrees_with_scipy(values: list[float]) -> None:
+    assert stats.theil_sen(values) == pytest.approx(oracle.theilslopes(values).slope, abs=1e-9)
+
+
+@given(st.lists(st.integers(0, 9), min_size=11, max_size=40))
+@settings(max_examples=100, deadline=None)
+def test_mann_kendall_is_kendalls_tau_against_time(values: list[int]) -> None:
+    p = stats.mann_kendall(values)
+    score = sum(np.sign(b - a) for i, a in enumerate(values) for b in values[i + 1 :])
+    n = len(values)
+    ties = np.unique(values, return_counts=True)[1]
+    variance = (n * (n - 1) * (2 * n + 5) - (ties * (ties - 1) * (2 * ties + 5)).sum()) / 18
+    expected = 1.0 if score == 0 or variance == 0 else 2 * oracle.norm.sf((abs(score) - 1) / math.sqrt(variance))
+    assert p == pytest.approx(min(1.0, expected))
+
+
+def test_a_clear_trend_is_one_and_noise_is_none() -> None:
+    assert stats.mann_kendall(list(range(10))) < 1e-3
+    assert stats.mann_kendall([1.0] * 10) == 1.0
+    generator = np.random.default_rng(0)
+    assert np.mean([stats.mann_kendall(generator.normal(size=20)) < 0.01 for _ in range(1000)]) < 0.02
+
+
+@pytest.mark.parametrize(
+    ("value", "others", "z"),
+    [(5.0, [], 0.0), (1.0, [1.0, 1.0], 0.0), (2.0, [1.0, 1.0], math.inf), (0.5, [1.0] * 3, -math.inf),
+     (4.0, [1.0, 2.0, 3.0], 0.6745 * 2)],
+)  # fmt: skip
+def test_modified_z(value: float, others: list[float], z: float) -> None:
+    assert stats.modified_z(value, others) == pytest.approx(z)
+
+
+def test_holm_is_the_textbook_example() -> None:
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm([]) == []
+    assert stats.holm([0.7, 0.9]) == [1.0, 1.0]

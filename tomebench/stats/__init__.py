@@ -1,0 +1,37 @@
+"""Statistics of a run: pure functions over numbers. All intervals are 95 %."""
+
+from tomebench.stats.counts import PairedDelta, clopper_pearson, mcnemar, paired_delta, wilson
+from tomebench.stats.interval import LEVEL, Interval
+from tomebench.stats.pairs import (
+    MIN_VALUES,
+    Estimate,
+    Shift,
+    log_ratios,
+    median_interval,
+    median_shift,
+    rounds_needed,
+    speedup,
+)
+from tomebench.stats.trend import holm, mann_kendall, modified_z, theil_sen
+
+__all__ = [
+    "LEVEL",
+    "MIN_VALUES",
+    "Estimate",
+    "Interval",
+    "PairedDelta",
+    "Shift",
+    "clopper_pearson",
+    "holm",
+    "log_ratios",
+    "mann_kendall",
+    "mcnemar",
+    "median_interval",
+    "median_shift",
+    "modified_z",
+    "paired_delta",
+    "rounds_needed",
+    "speedup",
+    "theil_sen",
+    "wilson",
+]

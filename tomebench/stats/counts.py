@@ -1,0 +1,136 @@
+"""Counts: exact and Wilson intervals of a fraction, and exact comparisons of two models on the same images.
+
+Accuracies are compared on the same images, so only the images on which two models disagree carry information.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+from tomebench.stats.interval import LEVEL, Interval
+
+_Z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
+
+
+@dataclass(frozen=True)
+class PairedDelta:
+    """Difference of two accuracies on the same images, as fractions; negative is worse than the baseline."""
+
+    delta: float
+    se: float
+    interval: Interval
+    p: float  # exact two-sided McNemar
+
+
+def wilson(k: int, n: int) -> Interval:
+    """Wilson interval of the fraction k / n, for one model's accuracy; [0, 1] for n = 0. Wilson, JASA 22 (1927)."""
+    _check_counts(k, n)
+    if n == 0:
+        return Interval(0.0, 1.0)
+    fraction, z2 = k / n, _Z * _Z
+    centre = (fraction + z2 / (2 * n)) / (1 + z2 / n)
+    half = _Z / (1 + z2 / n) * math.sqrt(fraction * (1 - fraction) / n + z2 / (4 * n * n))
+    # At k = 0 and k = n an end is 0 or 1 exactly; rounding must not push it outside.
+    return Interval(0.0 if k == 0 else centre - half, 1.0 if k == n else centre + half)
+
+
+def clopper_pearson(k: int, n: int) -> Interval:
+    """Exact interval of the fraction k / n; [0, 1] for n = 0. Clopper and Pearson, Biometrika 26 (1934)."""
+    _check_counts(k, n)
+    tail = (1 - LEVEL) / 2
+    lo = 0.0 if k == 0 else _beta_quantile(tail, k, n - k + 1)
+    hi = 1.0 if k == n else 1 - _beta_quantile(tail, n - k, k + 1)
+    return Interval(lo, hi)
+
+
+def mcnemar(b: int, c: int) -> float:
+    """Exact two-sided p that discordant images fall either way equally often; 1 when b = c, or when there are none.
+
+    Args:
+        b: images that only the baseline classifies correctly.
+        c: images that only the other model classifies correctly.
+    """
+    _check_counts(b, b + c)
+    n, smaller = b + c, min(b, c)
+    if b == c:
+        return 1.0
+    return min(1.0, 2 * half_binomial_cdf(smaller, n))
+
+
+def paired_delta(b: int, c: int, n: int) -> PairedDelta:
+    """Accuracy of the other model minus that of the baseline, on the same n images.
+
+    The interval is conditional on b + c: Clopper-Pearson on b / (b + c), scaled. Without discordant images there is
+    nothing to condition on; what is known then is how rare they are, and the interval is the Clopper-Pearson bound on
+    0 of n, to both sides.
+
+    Args:
+        b: images that only the baseline classifies correctly.
+        c: images that only the other model classifies correctly.
+        n: images seen, >= 1 and >= b + c.
+
+    Raises:
+        ValueError: counts that cannot be.
+    """
+    _check_counts(b + c, n)
+    _check_counts(b, b + c)
+    if n == 0:
+        raise ValueError("an accuracy difference needs at least one image")
+    discordant = b + c
+    if discordant == 0:
+        bound = clopper_pearson(0, n).hi
+        return PairedDelta(0.0, 0.0, Interval(-bound, bound), 1.0)
+    lost = clopper_pearson(b, discordant)
+    interval = Interval(discordant * (1 - 2 * lost.hi) / n, discordant * (1 - 2 * lost.lo) / n)
+    se = math.sqrt(discordant - (b - c) ** 2 / n) / n
+    return PairedDelta((c - b) / n, se, interval, mcnemar(b, c))
+
+
+def _check_counts(k: int, n: int) -> None:
+    if not 0 <= k <= n:
+        raise ValueError(f"a count of {k} out of {n} is not possible")
+
+
+def half_binomial_cdf(k: int, n: int) -> float:
+    """P(X <= k) for X ~ Binomial(n, 1/2) and 0 <= k < n."""
+    return _beta_cdf(0.5, n - k, k + 1)
+
+
+def _beta_quantile(p: float, a: float, b: float) -> float:
+    """The x at which I_x(a, b) = p, by bisection to the last bit."""
+    lo, hi = 0.0, 1.0
+    while True:
+        middle = (lo + hi) / 2
+        if middle in (lo, hi):
+            return middle
+        if _beta_cdf(middle, a, b) < p:
+            lo = middle
+        else:
+            hi = middle
+
+
+def _beta_cdf(x: float, a: float, b: float) -> float:
+    """Regularised incomplete beta function I_x(a, b) for a, b > 0 and 0 < x < 1.
+
+    Continued fraction 26.5.8 of Abramowitz and Stegun, evaluated by Lentz's method on the side where it converges in
+    about sqrt(max(a, b)) steps.
+    """
+    if x > (a + 1) / (a + b + 2):
+        return 1 - _beta_cdf(1 - x, b, a)
+    log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
+    tiny = 1e-300
+    c, d = 1.0, 1 / ((1 - (a + b) * x / (a + 1)) or tiny)
+    fraction, m, change = d, 0, 0.0
+    while abs(change - 1) > 1e-15:
+        m += 1
+        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        change = 1.0
+        for term in (even, odd):
+            d = 1 / ((1 + term * d) or tiny)
+            c = (1 + term / c) or tiny
+            fraction *= c * d
+            change *= c * d
+    return math.exp(log_front) * fraction / a
