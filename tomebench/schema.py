@@ -121,6 +121,9 @@ class Burst:
     steps: int
     seconds: float
     compiled: int = 0  # graphs that were compiled while it was timed; anything but 0 makes it worthless
+    mhz: int | None = None  # clock of the GPU's multiprocessors at its end
+    joules: float | None = None  # energy the GPU took for it
+    passes: tuple[float, ...] = ()  # seconds of each pass, where each was waited for: at batch size 1
 
     @property
     def step_seconds(self) -> float:
@@ -130,11 +133,13 @@ class Burst:
 
 @dataclass(frozen=True)
 class Round:
-    """One burst of every variant, in the order they ran."""
+    """One burst of every variant, in the order they ran; a throttled one is repeated, and all of them are kept."""
 
     session: int
     seed: int  # seed of the order
     bursts: tuple[Burst, ...]
+    other_cpus: float | None = None  # share of the machine's CPU time that other processes took meanwhile
+    gpu_processes: int | None = None  # other processes on the GPU
 
 
 @dataclass(frozen=True)
@@ -216,6 +221,10 @@ class Row:
     merge_overhead: float | None = None
     merge_overhead_lo: float | None = None
     merge_overhead_hi: float | None = None
+    latency_p50_ms: float | None = None
+    latency_p95_ms: float | None = None
+    img_per_s_end_to_end: float | None = None
+    j_per_img: float | None = None
     compile_s: float | None = None
     peak_mem_mib: float | None = None
     dataset: str | None = None
@@ -290,6 +299,10 @@ COLUMNS: tuple[Column, ...] = (
     _column("delta_top1_lo", "float", "lower end of its 95 % paired interval", "points", None, "+.2f"),
     _column("delta_top1_hi", "float", "upper end of its 95 % paired interval", "points", None, "+.2f"),
     _column("mcnemar_p", "float", "exact two-sided McNemar p-value against r = 0", None, None, ".2g"),
+    _column("latency_p50_ms", "float", "half of the single passes are faster; batch size 1 only", "ms", "lower", ".2f"),
+    _column("latency_p95_ms", "float", "95 % of the single passes are faster; batch size 1 only", "ms", "lower", ".2f"),
+    _column("img_per_s_end_to_end", "float", "images per second, reading them included", "img/s", "higher", ".1f"),
+    _column("j_per_img", "float", "energy that the GPU took for one image", "J", "lower", ".3f"),
     _column("peak_mem_mib", "float", "peak memory of a step, weights and optimiser included", "MiB", "lower", ".0f"),
     _column("status", "str", "ok, failed, nonfinite, oom or unconverged"),
     _column("warnings", "strs", "codes of what a reader should know about this row"),

@@ -16,8 +16,11 @@ from hypothesis import strategies as st
 
 from tomebench import stats
 from tomebench.errors import DeviceError, Interrupted
+from tomebench.measure import budget as budgets
+from tomebench.measure import rounds as reading
 from tomebench.measure import speed
-from tomebench.measure.speed import BUDGETS, Budget, Shortfall, Variant
+from tomebench.measure.budget import BUDGETS, Budget, Shortfall
+from tomebench.measure.speed import Variant
 from tomebench.schema import SENTINEL, UNWRAPPED, Burst, Round
 
 
@@ -204,7 +207,7 @@ def test_a_machine_that_heats_up_does_not_bend_the_ratios() -> None:
         else:
             times = {v.name: [clock.burst(v.step, 1) for _ in range(20)] for v in variants}
             rounds = rounds_of(**times)
-        return stats.speedup(*speed.paired_seconds(rounds, "0", "16")).value / (costs["0"] / costs["16"]) - 1
+        return stats.speedup(*reading.paired_seconds(rounds, "0", "16")).value / (costs["0"] / costs["16"]) - 1
 
     assert abs(run("random")) < 0.003
     assert run("sequential") < -0.05
@@ -215,9 +218,9 @@ def test_a_machine_that_heats_up_does_not_bend_the_ratios() -> None:
 
 def test_pairs_come_from_rounds_that_have_both() -> None:
     rounds = [*rounds_of(a=[1.0, 2.0], b=[3.0, 4.0]), *rounds_of(a=[5.0])]
-    assert speed.paired_seconds(rounds, "a", "b") == ([1.0, 2.0], [3.0, 4.0])
-    assert speed.step_seconds(rounds, "a") == [1.0, 2.0, 5.0]
-    assert speed.step_seconds(rounds, "c") == []
+    assert reading.paired_seconds(rounds, "a", "b") == ([1.0, 2.0], [3.0, 4.0])
+    assert reading.step_seconds(rounds, "a") == [1.0, 2.0, 5.0]
+    assert reading.step_seconds(rounds, "c") == []
 
 
 def test_the_three_budgets() -> None:
@@ -263,25 +266,25 @@ def test_shortfall_names_what_is_missing() -> None:
     budget = Budget("test", 6, 0.02, 100)
     steady, wide = [1.0] * 8, [0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.45, 0.55]
     few = rounds_of(r0=steady[:4], r8=wide[:4])
-    assert speed.shortfall(few, "r0", ["r0", "r8"], budget) == {"r0": Shortfall(None, 2), "r8": Shortfall(None, 2)}
+    assert budgets.shortfall(few, "r0", ["r0", "r8"], budget) == {"r0": Shortfall(None, 2), "r8": Shortfall(None, 2)}
     many = rounds_of(r0=steady, r4=steady, r8=wide)
     half_width = math.sqrt(0.55 / 0.45) - 1
-    assert speed.shortfall(many, "r0", ["r0", "r4", "r8"], budget) == {
+    assert budgets.shortfall(many, "r0", ["r0", "r4", "r8"], budget) == {
         "r8": Shortfall(pytest.approx(half_width), math.ceil(8 * (half_width / 0.02) ** 2) - 8)
     }
-    assert speed.shortfall(many, "r0", ["r0", "r4"], budget) == {}
-    assert speed.shortfall([], "r0", ["r0", "r4"], budget)["r4"] == Shortfall(None, 6)
+    assert budgets.shortfall(many, "r0", ["r0", "r4"], budget) == {}
+    assert budgets.shortfall([], "r0", ["r0", "r4"], budget)["r4"] == Shortfall(None, 6)
 
 
 def test_when_to_stop() -> None:
     budget = Budget("test", 6, 0.02, 100)
     steady, wide = [1.0] * 8, [0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.45, 0.55]
     rounds = rounds_of(r0=steady, r8=wide)
-    assert speed.next_round_needed(rounds[:5], "r0", ["r0", "r8"], budget, elapsed=1e9)  # the minimum beats the cap
-    assert speed.next_round_needed(rounds, "r0", ["r0", "r8"], budget, elapsed=99.0)
-    assert not speed.next_round_needed(rounds, "r0", ["r0", "r8"], budget, elapsed=100.0)
-    assert not speed.next_round_needed(rounds[:6], "r0", ["r0", "r8"], budget, elapsed=0.0)
-    assert not speed.next_round_needed(rounds, "r0", [], budget, elapsed=0.0)  # all cells failed
+    assert budgets.next_round_needed(rounds[:5], "r0", ["r0", "r8"], budget, elapsed=1e9)  # the minimum beats the cap
+    assert budgets.next_round_needed(rounds, "r0", ["r0", "r8"], budget, elapsed=99.0)
+    assert not budgets.next_round_needed(rounds, "r0", ["r0", "r8"], budget, elapsed=100.0)
+    assert not budgets.next_round_needed(rounds[:6], "r0", ["r0", "r8"], budget, elapsed=0.0)
+    assert not budgets.next_round_needed(rounds, "r0", [], budget, elapsed=0.0)  # all cells failed
 
 
 def test_a_noisy_run_ends_when_its_intervals_are_narrow_enough() -> None:
@@ -290,9 +293,9 @@ def test_a_noisy_run_ends_when_its_intervals_are_narrow_enough() -> None:
     variants = [Variant("r0", noise(0.25)), Variant("r8", noise(0.125))]
     steps = speed.warm_up(variants, "r0", clock).steps
     rounds: list[Round] = []
-    while speed.next_round_needed(rounds, "r0", ["r0", "r8"], BUDGETS["standard"], elapsed=0.0):
+    while budgets.next_round_needed(rounds, "r0", ["r0", "r8"], BUDGETS["standard"], elapsed=0.0):
         rounds.append(speed.time_round(variants, steps, clock, session=0, seed=len(rounds)))
-    estimate = stats.speedup(*speed.paired_seconds(rounds, "r0", "r8"))
+    estimate = stats.speedup(*reading.paired_seconds(rounds, "r0", "r8"))
     assert 10 < len(rounds) < 300
     assert estimate.half_width <= 0.01
     assert np.isclose(estimate.value, 2, rtol=0.02)

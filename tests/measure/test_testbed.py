@@ -11,6 +11,7 @@ import torch
 
 from tomebench import schema
 from tomebench.measure import testbed
+from tomebench.measure.machine import UNAVAILABLE
 
 CPU = torch.device("cpu")
 
@@ -20,12 +21,13 @@ def test_description_is_flat_json_without_gaps() -> None:
     schema.canonical_json(described)
     assert set(described) == {
         *("device", "device_name", "driver", "cuda", "cpu", "usable_cpus", "threads", "platform", "python"),
-        *("torch", "torchvision", "timm", "numpy", "git"),
+        *("torch", "torchvision", "timm", "numpy", "git", "memory"),
+        *("gpu_max_mhz", "gpu_power_limit_w", "gpu_throttle_reasons"),
     }
     assert all(isinstance(value, str | int | float) and value != "" for value in described.values())
     assert described["threads"] == 2
     assert described["torch"] == torch.__version__.partition("+")[0] or described["torch"] == torch.__version__
-    assert described["driver"] == described["cuda"] == testbed.UNAVAILABLE
+    assert described["driver"] == described["cuda"] == UNAVAILABLE
     assert described["usable_cpus"] > 0
 
 
@@ -41,11 +43,13 @@ def test_one_line_says_it_in_one_line() -> None:
     assert "on 1 CPU," in testbed.one_line(gpu)
 
 
-def test_fingerprint_sees_everything_but_the_commit() -> None:
+def test_fingerprint_sees_everything_but_the_commit_and_the_moment() -> None:
     described = testbed.describe(CPU, threads=1)
     print_ = testbed.fingerprint(described)
     assert testbed.fingerprint({**described, "git": "abc-dirty"}) == print_
-    for key in set(described) - {"git"}:
+    assert testbed.fingerprint({**described, "gpu_throttle_reasons": "power cap"}) == print_
+    assert testbed.fingerprint({**described, "younger": UNAVAILABLE}) == print_
+    for key in set(described) - {"git", "gpu_throttle_reasons"}:
         assert testbed.fingerprint({**described, key: "other"}) != print_
 
 
@@ -101,7 +105,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 def test_git_state_of_a_checkout(tmp_path: Path) -> None:
     _git(tmp_path, "init", "-q")
-    assert testbed.git_state(tmp_path) == testbed.UNAVAILABLE  # no commit yet
+    assert testbed.git_state(tmp_path) == UNAVAILABLE  # no commit yet
     (tmp_path / "f").write_text("1")
     _git(tmp_path, "add", "f")
     _git(tmp_path, "commit", "-qm", "m")
@@ -115,11 +119,11 @@ def test_git_state_of_a_checkout(tmp_path: Path) -> None:
 
 
 def test_git_state_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert testbed.git_state(tmp_path) == testbed.UNAVAILABLE
+    assert testbed.git_state(tmp_path) == UNAVAILABLE
     (tmp_path / ".git").mkdir()
-    assert testbed.git_state(tmp_path) == testbed.UNAVAILABLE  # not a repository
+    assert testbed.git_state(tmp_path) == UNAVAILABLE  # not a repository
     monkeypatch.setenv("PATH", "")
-    assert testbed.git_state(tmp_path) == testbed.UNAVAILABLE  # no git
+    assert testbed.git_state(tmp_path) == UNAVAILABLE  # no git
 
 
 @pytest.mark.parametrize(
@@ -127,7 +131,7 @@ def test_git_state_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     [
         ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\n", "535.104.05"),
         ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n", "580.65.06"),
-        ("", testbed.UNAVAILABLE),
+        ("", UNAVAILABLE),
     ],
 )
 def test_driver_version_is_read_without_a_library(tmp_path: Path, text: str, expected: str) -> None:

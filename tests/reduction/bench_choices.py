@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from tomebench.errors import DeviceError
 from tomebench.measure.clock import clock_for
 from tomebench.measure.device import DTYPES
-from tomebench.measure.speed import Variant, calibrate, step_seconds, time_round
+from tomebench.measure.rounds import step_seconds
+from tomebench.measure.speed import Variant, calibrate, time_round
 from tomebench.reduction.attention import attend, check_route
 from tomebench.reduction.plan import MergePlan, merge
 from tomebench.reduction.tome import bipartite_soft_matching, split_by_rank, split_by_sort

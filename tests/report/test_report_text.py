@@ -179,3 +179,12 @@ def test_context_for_takes_its_lines_from_the_rows():
     context = context_for(rows, "Demo", paths=["a/b"], command="tomebench demo", next_command="tomebench plan")
     assert (context.conditions, context.warnings) == (conditions(rows), warning_lines(rows))
     assert (context.paths, context.command, context.next_command) == (("a/b",), "tomebench demo", "tomebench plan")
+
+
+def test_latency_energy_and_the_whole_pipeline_have_columns_when_measured():
+    measured = {"latency_p50_ms": 3.14159, "latency_p95_ms": 12.0, "img_per_s_end_to_end": 99.96, "j_per_img": 0.05}
+    headers, lines = display_table([make_row(**speed(1.0)), make_row(8, **speed(1.3), **measured)])
+    assert headers == [*HEADERS[:5], "p50 ms", "p95 ms", "end-to-end", "notes"]
+    assert [line[5:8] for line in lines] == [["-", "-", "-"], ["3.142", "12.00", "99.96"]]
+    headers, lines = detail_table([make_row(), make_row(8, **measured)])
+    assert [line[headers.index("J/img")] for line in lines] == ["-", "0.0500"]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from store_samples import CONFIG, fill
+from store_samples import CELLS, CONFIG, TESTBED, fill
 
 from tomebench.sweeps.store import Store
 
@@ -23,3 +23,12 @@ def folder(tmp_path: Path) -> Path:
 def opened(tmp_path: Path) -> Iterator[Store]:
     with Store.open(tmp_path / "run", CONFIG) as store:
         yield store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """An open run with three cells, nothing measured yet."""
+    with Store.open(tmp_path / "run", CONFIG) as opened:
+        opened.put_cells(CELLS)
+        opened.begin_session(TESTBED)
+        yield opened

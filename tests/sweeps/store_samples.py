@@ -58,6 +58,14 @@ def times_of(cells: Sequence[tuple[Cell, Resolved]], *step: float, unwrapped: fl
     return {cell.key: t for (cell, _), t in zip(cells, step, strict=True)} | {SENTINEL: step[0], UNWRAPPED: unwrapped}
 
 
+def add_rounds(store: Store, n: int, *step: float, unwrapped: float = 1.0, jitter: float = 0.0) -> None:
+    """n rounds; every second one is slower by ``jitter`` for all variants but the baseline and its sentinel."""
+    for i in range(n):
+        factor = 1 + jitter * (i % 2)
+        times = times_of(CELLS, step[0], *(t * factor for t in step[1:]), unwrapped=unwrapped * factor)
+        store.add_round(make_round(times, seed=i))
+
+
 def make_images(n: int, digest: str = "d" * 64, note: str | None = None) -> ImageList:
     """n images of ten classes; image i has class i % 10."""
     return ImageList("digits", digest, np.arange(n, dtype=np.int64) % 10, 10, note)

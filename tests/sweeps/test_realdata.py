@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tomebench.measure import speed
+from tomebench.measure import budget, speed
 from tomebench.sweeps import run
 from tomebench.sweeps.config import load_config
 from tomebench.sweeps.events import Finished
@@ -28,8 +28,7 @@ CORRECT = {
 @pytest.mark.parametrize("name", CORRECT)
 def test_counts_of_every_r_on_real_images(name, tmp_path, monkeypatch):
     # Only accuracy is looked at: one round of one-step bursts.
-    monkeypatch.setattr(speed, "BUDGETS", {"quick": speed.Budget("quick", 1, 100.0, 0.0)})
-    monkeypatch.setattr(run, "BUDGETS", speed.BUDGETS)
+    monkeypatch.setitem(budget.BUDGETS, "quick", budget.Budget("quick", 1, 100.0, 0.0))
     monkeypatch.setattr("tomebench.measure.clock.CpuClock.min_burst", 1e-6)
     monkeypatch.setattr(speed, "WINDOW", 1)
     config = load_config(

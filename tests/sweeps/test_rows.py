@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from store_samples import (
     CONFIG,
     KEYS,
     TESTBED,
+    add_rounds,
     make_cell,
     make_cells,
     make_chunks,
@@ -27,26 +27,9 @@ from store_samples import (
     times_of,
 )
 
-from tomebench.measure.speed import BUDGETS, Budget
-from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Burst, CellPredictions, Chunk, Round, Row
+from tomebench.schema import CellPredictions, Chunk, Row
 from tomebench.sweeps.rows import build_rows
 from tomebench.sweeps.store import Store
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(tmp_path / "run", CONFIG) as opened:
-        opened.put_cells(CELLS)
-        opened.begin_session(TESTBED)
-        yield opened
-
-
-def add_rounds(store: Store, n: int, *step: float, unwrapped: float = 1.0, jitter: float = 0.0) -> None:
-    """n rounds; every second one is slower by ``jitter`` for all variants but the baseline and its sentinel."""
-    for i in range(n):
-        factor = 1 + jitter * (i % 2)
-        times = times_of(CELLS, step[0], *(t * factor for t in step[1:]), unwrapped=unwrapped * factor)
-        store.add_round(make_round(times, seed=i))
 
 
 def test_without_measurements_there_are_rows_and_no_numbers(store: Store) -> None:
@@ -63,123 +46,6 @@ def test_without_measurements_there_are_rows_and_no_numbers(store: Store) -> Non
     assert exact.mac_ratio == pytest.approx(1 / 0.84)
     assert exact.options == "prop_attn=true"
     assert exact.testbed == "Some CPU, 2 threads on 2 CPUs, torch 2.14.1, timm 1.0.31, Python 3.11.2"
-
-
-def test_ceiling_and_overhead_by_hand(store: Store) -> None:
-    # Merging takes 0.8 s where slicing takes 0.64 s: a quarter more. Nothing was sliced for the third cell.
-    for i in range(6):
-        times = times_of(CELLS, 1.0, 0.8, 0.5) | {CEILING + KEYS[1]: 0.64}
-        store.add_round(make_round(times, seed=i))
-    base, mid, fast = build_rows(store)
-    assert mid.speedup_ceiling == pytest.approx(1 / 0.64)
-    assert (mid.merge_overhead, mid.merge_overhead_lo, mid.merge_overhead_hi) == pytest.approx((25.0, 25.0, 25.0))
-    for row in (base, fast):
-        assert row.speedup_ceiling is row.merge_overhead is row.merge_overhead_lo is None
-
-
-def test_an_overhead_may_be_nothing_or_less(store: Store) -> None:
-    for i in range(6):
-        store.add_round(
-            make_round(times_of(CELLS, 1.0, 0.5, 0.5) | {CEILING + KEYS[1]: 0.5, CEILING + KEYS[2]: 1.0}, i)
-        )
-    _, none, less = build_rows(store)
-    assert none.merge_overhead == 0.0
-    assert less.merge_overhead == pytest.approx(-50.0)
-
-
-@pytest.mark.parametrize(
-    ("variant", "invalid"),
-    [(KEYS[1], [8]), (CEILING + KEYS[2], [16]), (KEYS[0], [0, 8, 16]), (UNWRAPPED, [0, 8, 16])],
-)
-def test_a_burst_with_the_compiler_in_it_leaves_no_speed(store: Store, variant: str, invalid: list[int]) -> None:
-    names = [*KEYS, *(CEILING + key for key in KEYS[1:]), SENTINEL, UNWRAPPED]
-    for i in range(8):
-        bursts = tuple(Burst(name, 1, 0.5, int(i == 3 and name == variant)) for name in names)
-        store.add_round(Round(1, i, bursts))
-    for row in build_rows(store):
-        speeds = (row.img_per_s, row.speedup_vs_r0, row.speedup_vs_unwrapped, row.merge_overhead)
-        if row.r in invalid:
-            assert row.status == "failed"
-            assert "compiled inside a timed burst" in str(row.error)
-            assert "RECOMPILED" in row.warnings
-            assert set(speeds) == {None}
-        else:
-            assert row.status == "ok"
-            assert "RECOMPILED" not in row.warnings
-            assert None not in speeds[:3]
-
-
-def test_speed_by_hand(store: Store) -> None:
-    # Steps of 4 images in 1.0, 0.8 and 0.5 s; the unwrapped model takes 0.9 s. Nothing varies.
-    add_rounds(store, 6, 1.0, 0.8, 0.5, unwrapped=0.9)
-    base, mid, fast = build_rows(store)
-    assert (base.speedup_vs_r0, base.speedup_vs_r0_lo, base.speedup_vs_r0_hi) == (1.0, 1.0, 1.0)
-    assert base.speedup_vs_unwrapped == pytest.approx(0.9)
-    assert base.efficiency == pytest.approx(0.9)
-    assert mid.speedup_vs_r0 == pytest.approx(1.25)
-    assert fast.speedup_vs_r0 == pytest.approx(2.0)
-    assert (fast.speedup_vs_r0_lo, fast.speedup_vs_r0_hi) == pytest.approx((2.0, 2.0))
-    assert fast.speedup_vs_unwrapped == pytest.approx(1.8)
-    assert fast.mac_ratio == pytest.approx(1 / 0.68)
-    assert fast.efficiency == pytest.approx(1.8 * 0.68)
-    assert (fast.rounds, fast.step_ms, fast.img_per_s) == (6, 500.0, 8.0)
-    assert (fast.img_per_s_lo, fast.img_per_s_hi) == (8.0, 8.0)
-    assert {row.status for row in (base, mid, fast)} == {"ok"}
-
-
-def test_speedups_are_paired_by_round(store: Store) -> None:
-    # The machine halves its speed every other round: each ratio is still exactly 2, and only img/s is uncertain.
-    for i in range(8):
-        slow = 1 + i % 2
-        store.add_round(make_round(times_of(CELLS, 1.0 * slow, 0.8 * slow, 0.5 * slow, unwrapped=1.0 * slow), seed=i))
-    fast = build_rows(store)[2]
-    assert (fast.speedup_vs_r0_lo, fast.speedup_vs_r0_hi) == pytest.approx((2.0, 2.0))
-    assert (fast.img_per_s_lo, fast.img_per_s_hi) == (4.0, 8.0)
-    assert fast.img_per_s == pytest.approx(4 / 0.75)
-    assert "NOISY" in fast.warnings
-    assert fast.status == "ok"
-
-
-def test_under_six_rounds_no_interval(store: Store) -> None:
-    add_rounds(store, 5, 1.0, 0.8, 0.5)
-    base, _, fast = build_rows(store)
-    assert fast.speedup_vs_r0 == pytest.approx(2.0)
-    assert fast.speedup_vs_r0_lo is fast.speedup_vs_r0_hi is fast.img_per_s_lo is fast.speedup_vs_unwrapped_hi is None
-    assert (base.status, base.error) == ("unconverged", "5 rounds timed; about 1 more needed")
-    assert (fast.status, fast.error) == ("unconverged", "5 rounds timed; about 1 more needed")
-
-
-def test_wide_intervals_are_unconverged(store: Store) -> None:
-    # Ten ratios, half of them 2 and half 2 / 1.05: a half-width of sqrt(1.05) - 1 = 2.47 %, against 2 % asked.
-    add_rounds(store, 10, 1.0, 0.8, 0.5, jitter=0.05)
-    base, _, fast = build_rows(store)
-    assert (base.status, base.error) == ("ok", None)
-    more = math.ceil(10 * ((math.sqrt(1.05) - 1) / 0.02) ** 2) - 10
-    assert fast.status == "unconverged"
-    assert fast.error == f"speed-up known to ±2.5 % after 10 rounds; about {more} more needed"
-    assert {row.status for row in build_rows(store, Budget("loose", 6, 0.03, 60))} == {"ok"}
-    assert build_rows(store, BUDGETS["publish"])[0].error == "10 rounds timed; about 10 more needed"
-
-
-def test_rounds_without_a_failed_cell_are_skipped_for_it(store: Store) -> None:
-    add_rounds(store, 3, 1.0, 0.8, 0.5)
-    store.set_status(KEYS[2], "oom", "out of memory at batch size 4")
-    for i in range(3, 6):  # twice as slow: a join by position instead of by round would give the last cell 4x
-        times = times_of(CELLS, 2.0, 1.6, 0.25, unwrapped=2.0)
-        del times[KEYS[2]]
-        store.add_round(make_round(times, seed=i))
-    base, mid, failed = build_rows(store)
-    assert (base.rounds, mid.rounds, failed.rounds) == (6, 6, 3)
-    assert failed.speedup_vs_r0 == pytest.approx(2.0)
-    assert mid.speedup_vs_r0 == pytest.approx(1.25)
-    assert (failed.status, failed.error) == ("oom", "out of memory at batch size 4")
-    assert (base.status, mid.status) == ("ok", "ok")
-
-
-def test_biased_sentinel_marks_every_row(store: Store) -> None:
-    for i in range(6):
-        store.add_round(make_round({**times_of(CELLS, 1.0, 0.8, 0.5), SENTINEL: 1.01 + i / 1000}, seed=i))
-    assert all("AA_FAILED" in row.warnings for row in build_rows(store))
 
 
 def test_accuracy_by_hand(store: Store) -> None:

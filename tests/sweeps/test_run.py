@@ -28,7 +28,7 @@ from tomebench.models import create
 from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import SENTINEL, UNWRAPPED, Row
-from tomebench.sweeps import run
+from tomebench.sweeps import run, timing
 from tomebench.sweeps.config import SweepConfig, load_config
 from tomebench.sweeps.events import Event, Finished, Note, Planned, Progress
 from tomebench.sweeps.forward import timing_inputs
@@ -84,7 +84,7 @@ class StepClock:
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "clock_for", lambda device: StepClock())
+    monkeypatch.setattr(timing, "clock_for", lambda device: StepClock())
     monkeypatch.setattr(speed, "WINDOW", 1)
 
 
@@ -162,7 +162,7 @@ def test_accuracy_is_counted_on_all_images_for_all_cells(tmp_path, images, check
 def test_the_same_command_again_measures_nothing_again(tmp_path, images, checkpoint, monkeypatch):
     _, first = sweep(tmp_path / "run", data=str(images), checkpoint=checkpoint)
     monkeypatch.setattr(run, "predict", lambda *a: pytest.fail("an image was evaluated again"))
-    monkeypatch.setattr(run, "time_round", lambda *a, **k: pytest.fail("a round was timed again"))
+    monkeypatch.setattr(timing, "time_round", lambda *a, **k: pytest.fail("a round was timed again"))
     _, again = sweep(tmp_path / "run", data=str(images), checkpoint=checkpoint)
     assert again == first
 
@@ -245,7 +245,7 @@ def test_a_kernel_that_the_machine_lacks_is_bad_input(tmp_path, monkeypatch):
 
 
 def test_images_that_do_not_fit_are_bad_input(tmp_path, monkeypatch):
-    monkeypatch.setattr("tomebench.sweeps.run.timing_inputs", lambda *_: out_of_memory(torch.empty(0)))
+    monkeypatch.setattr("tomebench.sweeps.job.timing_inputs", lambda *_: out_of_memory(torch.empty(0)))
     with pytest.raises(DeviceError, match="smaller --batch-size"):
         sweep(tmp_path / "run")
 

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from tomebench.errors import DeviceError, SpecError
+from tomebench.measure import budget as budgets
 from tomebench.measure import compilation, speed
 from tomebench.measure.clock import CpuClock
 from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Row
-from tomebench.sweeps import run
+from tomebench.sweeps import job, run, timing
 from tomebench.sweeps.config import SweepConfig, load_config
 from tomebench.sweeps.events import Event, Finished, Note
 from tomebench.sweeps.store import Store
@@ -30,10 +31,10 @@ class ShortClock(CpuClock):
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "clock_for", lambda device: ShortClock())
+    monkeypatch.setattr(timing, "clock_for", lambda device: ShortClock())
     monkeypatch.setattr(speed, "WINDOW", 1)
-    budget = speed.Budget("quick", 6, 1e9, 1.0)  # any interval will do, on a busy machine too
-    monkeypatch.setitem(speed.BUDGETS, "quick", budget)  # type: ignore[arg-type]
+    budget = budgets.Budget("quick", 6, 1e9, 1.0)  # any interval will do, on a busy machine too
+    monkeypatch.setitem(budgets.BUDGETS, "quick", budget)  # type: ignore[arg-type]
 
 
 def sweep(directory: Path, **settings: object) -> tuple[list[Event], list[Row]]:
@@ -166,14 +167,14 @@ def test_a_step_that_fails_leaves_no_gradient_to_the_next_variant() -> None:
 
 
 def test_every_batch_of_a_training_variant_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    inputs = run.timing_inputs
+    inputs = job.timing_inputs
 
     def with_a_bad_one(*arguments: object) -> list[Tensor]:
         batches = inputs(*arguments)  # type: ignore[arg-type]
         batches[-1][0, 0, 0, 0] = float("inf")
         return batches
 
-    monkeypatch.setattr(run, "timing_inputs", with_a_bad_one)
+    monkeypatch.setattr(job, "timing_inputs", with_a_bad_one)
     with pytest.raises(RuntimeError, match="first training steps is NaN or infinite"):
         sweep(tmp_path / "run", mode="train")
 

@@ -98,7 +98,8 @@ def _folder() -> Iterator[Finding]:
 
 def _device(name: str | None, dtype: str | None) -> list[Finding]:
     from tomebench.measure.device import resolve_device
-    from tomebench.measure.testbed import UNAVAILABLE, describe
+    from tomebench.measure.machine import UNAVAILABLE
+    from tomebench.measure.testbed import describe
 
     try:
         device = resolve_device(name or "auto", dtype or "fp32")

@@ -67,6 +67,9 @@ Ceiling = Annotated[
     bool | None,
     _option("--ceiling/--no-ceiling", "Time the slicing ceiling too: no method can be faster.", None, "off"),
 ]
+EndToEnd = Annotated[
+    bool | None, _option("--end-to-end/--no-end-to-end", "Time reading the images too, with --data.", None, "off")
+]
 Data = Annotated[
     str | None, _option("--data", "Images for top-1: a folder of class folders, or digits. None: speed only.", "DIR")
 ]
@@ -115,6 +118,7 @@ class SweepFlags:
     compile: Compile = None
     cuda_graphs: CudaGraphs = None
     ceiling: Ceiling = None
+    end_to_end: EndToEnd = None
     budget: Budget = None
     config: Config = None
     out: Out = None

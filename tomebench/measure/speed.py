@@ -1,4 +1,4 @@
-"""Timing many variants of a model fairly: calibrated bursts, a warm-up, rounds in random order, and when to stop.
+"""Timing many variants of a model fairly: calibrated bursts, a warm-up, rounds in random order.
 
 A round times one burst of every variant in a random order, so that a machine that slows down slows all of them alike
 and the ratios within a round stay true. Nothing here knows a tensor library; a variant is a name and a callable.
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tomebench import stats
 from tomebench.errors import DeviceError, Interrupted
+from tomebench.measure.machine import Gauges, NoGauges
+from tomebench.measure.rounds import throttled
 from tomebench.schema import SENTINEL, Burst, Round
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ MAX_SETTLE_SECONDS = 60.0
 """Seconds after which no further window is started, once there are two."""
 SETTLED = 0.05
 """Relative change of both quartiles under which two windows agree."""
+REPEATS = 2
+"""How often a burst is timed again because the GPU was throttled."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +48,6 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Budget:
-    """How long to measure."""
-
-    name: str
-    min_rounds: int
-    half_width: float  # relative half-width of the speed-up interval to reach, a fraction
-    cap_seconds: float  # after this long no round beyond min_rounds is started
-
-
-BUDGETS: Mapping[str, Budget] = {
-    "quick": Budget("quick", 6, 0.02, 60),
-    "standard": Budget("standard", 10, 0.01, 15 * 60),
-    "publish": Budget("publish", 20, 0.005, 60 * 60),
-}
-"""The budgets a user can name."""
-
-
-@dataclass(frozen=True)
 class WarmUp:
     """What the warm-up found."""
 
@@ -70,14 +55,6 @@ class WarmUp:
     settled: bool  # the last two windows of the baseline agree
     windows: int  # windows it took
     seconds: float
-
-
-@dataclass(frozen=True)
-class Shortfall:
-    """How far a cell is from what its budget asks."""
-
-    half_width: float | None  # reached so far, a fraction; None under six rounds
-    rounds_needed: int  # more rounds to expect, >= 1
 
 
 def calibrate(clock: Clock, step: Callable[[], object], min_seconds: float) -> int:
@@ -145,11 +122,15 @@ def time_round(
     seed: int,
     should_stop: Callable[[], bool] = lambda: False,
     compilations: Callable[[], int] = lambda: 0,
+    gauges: Gauges = NoGauges(),  # noqa: B008 (it has no state)
+    typical_mhz: float | None = None,
+    each_pass: bool = False,
 ) -> Round:
     """One burst of every variant, in the random order that ``seed`` gives.
 
-    Variants that are to be timed beside each other stay together, in random order among themselves: a few per cent
-    between two of them would drown in what a machine drifts over a whole round.
+    A burst that ran at a throttled clock is timed again, at most twice; all of them are kept. Variants that are to be
+    timed beside each other stay together, in random order among themselves: a few per cent between two of them would
+    drown in what a machine drifts over a whole round.
 
     Args:
         variants: what to time.
@@ -159,18 +140,34 @@ def time_round(
         seed: of the order, kept with the round.
         should_stop: asked before every burst.
         compilations: a count that rises whenever something is compiled; its rise within a burst is kept with the burst.
+        gauges: say what else goes on; kept with bursts and round.
+        typical_mhz: median clock of the bursts so far, which tells a throttled one.
+        each_pass: wait for every pass and keep its time, as for latency.
 
     Raises:
         DeviceError: the clock returned zero, a negative number, NaN or infinity.
         Interrupted: ``should_stop()`` became true between two bursts; the round is lost.
     """
-    bursts = []
+    bursts: list[Burst] = []
+    gauges.other_cpus()  # what others do is counted from here
     for variant in _order(variants, random.Random(seed)):
-        _check(should_stop)
-        count, before = steps[variant.name], compilations()
-        seconds = _burst(clock, variant.step, count)
-        bursts.append(Burst(variant.name, count, seconds, compilations() - before))
-    return Round(session, seed, tuple(bursts))
+        for _ in range(1 + REPEATS):
+            _check(should_stop)
+            bursts.append(_measured(variant, steps[variant.name], clock, compilations, gauges, each_pass))
+            if not throttled(bursts[-1], typical_mhz):
+                break
+    return Round(session, seed, tuple(bursts), gauges.other_cpus(), gauges.gpu_processes())
+
+
+def _measured(
+    variant: Variant, steps: int, clock: Clock, compilations: Callable[[], int], gauges: Gauges, each_pass: bool
+) -> Burst:
+    compiled, before = compilations(), gauges.gpu()
+    passes = tuple(_burst(clock, variant.step, 1) for _ in range(steps)) if each_pass else ()
+    seconds = sum(passes) if each_pass else _burst(clock, variant.step, steps)
+    after = gauges.gpu()
+    joules = None if before.joules is None or after.joules is None else after.joules - before.joules
+    return Burst(variant.name, steps, seconds, compilations() - compiled, after.mhz, joules, passes)
 
 
 def _order(variants: Sequence[Variant], rng: random.Random) -> list[Variant]:
@@ -182,60 +179,6 @@ def _order(variants: Sequence[Variant], rng: random.Random) -> list[Variant]:
     for group in together:
         rng.shuffle(group)
     return [variant for group in together for variant in group]
-
-
-def step_seconds(rounds: Sequence[Round], name: str) -> list[float]:
-    """Seconds per step of one variant in every round that has it."""
-    return [burst.step_seconds for round_ in rounds for burst in round_.bursts if burst.variant == name]
-
-
-def paired_seconds(rounds: Sequence[Round], base: str, other: str) -> tuple[list[float], list[float]]:
-    """Seconds per step of two variants in the rounds that have both."""
-    pairs = []
-    for round_ in rounds:
-        by_name = {burst.variant: burst.step_seconds for burst in round_.bursts}
-        if base in by_name and other in by_name:
-            pairs.append((by_name[base], by_name[other]))
-    return [first for first, _ in pairs], [second for _, second in pairs]
-
-
-def shortfall(rounds: Sequence[Round], baseline: str, keys: Sequence[str], budget: Budget) -> dict[str, Shortfall]:
-    """The cells that have too few rounds, or whose speed-up interval is still too wide; empty when all are done.
-
-    Args:
-        rounds: all rounds so far, of every session.
-        baseline: key of the r = 0 cell. It needs the rounds only, since its own speed-up is 1.
-        keys: cells to look at.
-        budget: what to reach.
-    """
-    return dict(_shortfalls(rounds, baseline, keys, budget))
-
-
-def next_round_needed(
-    rounds: Sequence[Round], baseline: str, keys: Sequence[str], budget: Budget, elapsed: float
-) -> bool:
-    """Whether to time another round.
-
-    Yes until every cell has ``budget.min_rounds``; then no if ``elapsed`` (seconds spent on rounds by this process)
-    has reached the cap; else yes while any interval is too wide.
-    """
-    if any(len(step_seconds(rounds, key)) < budget.min_rounds for key in keys):
-        return True
-    if elapsed >= budget.cap_seconds:
-        return False
-    return next(_shortfalls(rounds, baseline, keys, budget), None) is not None
-
-
-def _shortfalls(
-    rounds: Sequence[Round], baseline: str, keys: Sequence[str], budget: Budget
-) -> Iterator[tuple[str, Shortfall]]:
-    for key in keys:
-        base, other = paired_seconds(rounds, baseline, key)
-        missing = budget.min_rounds - len(other)
-        half_width = stats.speedup(base, other).half_width if other and key != baseline else None
-        wide = 0 if half_width is None else stats.rounds_needed(len(other), half_width, budget.half_width)
-        if missing > 0 or wide > 0:
-            yield key, Shortfall(half_width, max(missing, wide))
 
 
 def _warm_one(clock: Clock, step: Callable[[], object], should_stop: Callable[[], bool]) -> int:

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tomebench import schema
+from tomebench.measure.allocator import describe_memory
+from tomebench.measure.machine import UNAVAILABLE, gpu_facts
 
 if TYPE_CHECKING:
     import torch
-
-UNAVAILABLE = "unavailable"
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy")
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -32,7 +32,8 @@ def describe(device: torch.device, threads: int) -> dict[str, Any]:
 
     Returns:
         Text, integers and floats under: device, device_name, driver, cuda, cpu, usable_cpus, threads, platform, python,
-        torch, torchvision, timm, numpy, git. Never None.
+        torch, torchvision, timm, numpy, memory, git, and what :func:`tomebench.measure.machine.gpu_facts` gives. Never
+        None.
     """
     import torch  # here, because tables are rebuilt from stored testbeds without it
 
@@ -49,13 +50,21 @@ def describe(device: torch.device, threads: int) -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         **{library: _version(library) for library in _LIBRARIES},
-        "git": git_state(Path(__file__).resolve().parents[2]),
+        "memory": describe_memory(),
+        **gpu_facts(device),
+        "git": git_here(),
     }
 
 
 def fingerprint(testbed: Mapping[str, Any]) -> str:
-    """Sixteen hex digits over all of a description but the git state: equal means that speeds may be compared."""
-    return schema.fingerprint({key: value for key, value in testbed.items() if key != "git"})
+    """Sixteen hex digits over a description: equal means that speeds may be compared.
+
+    Neither the git state counts, which comparisons are made for, nor what throttles at one moment. What is unknown
+    is left out, so that a younger field changes nothing where it cannot be told.
+    """
+    passing = ("git", "gpu_throttle_reasons")
+    known = {key: value for key, value in testbed.items() if key not in passing and value != UNAVAILABLE}
+    return schema.fingerprint(known)
 
 
 def one_line(testbed: Mapping[str, Any]) -> str:
@@ -93,6 +102,11 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """The processor's name."""
     match = re.search(r"^model name\s*:\s*(.+?)\s*$", _read(cpuinfo), re.MULTILINE)
     return match[1] if match else platform.processor() or UNAVAILABLE
+
+
+def git_here() -> str:
+    """:func:`git_state` of the checkout that this package is in."""
+    return git_state(Path(__file__).resolve().parents[2])
 
 
 def git_state(root: Path) -> str:

@@ -2,28 +2,117 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from tomebench import stats
-from tomebench.measure.speed import paired_seconds, step_seconds
+from tomebench.measure.rounds import THROTTLED_UNDER, counted_bursts, paired_seconds, step_seconds
 from tomebench.schema import SENTINEL, Round
 
 AA_FAILED = "AA_FAILED"
 """The two bursts of r = 0 differ: the harness itself is biased and the run invalid."""
+DRIFT = "DRIFT"
+"""The baseline's step time has a trend of over 2 % over the run; ratios within a round still hold."""
+NOT_STEADY = "NOT_STEADY"
+"""That trend is over 10 %: absolute numbers are not those of a steady state."""
 NOISY = "NOISY"
 """The interquartile range of the step times is over a tenth of their median."""
-
+SLOW_FIRST = "SLOW_FIRST"
+"""The first round is an outlier on the slow side: the warm-up was too short."""
+THROTTLED = "THROTTLED"
+"""The median GPU clock of the row, or of what it is compared with, was under 90 % of the sweep's, repeats included."""
+THROTTLED_BADLY = "THROTTLED_BADLY"
+"""It was under 75 %: the row is invalid."""
 RECOMPILED = "RECOMPILED"
 """A graph was compiled inside a timed burst: what was timed is the compiler, and the row has no speed."""
+ATTN_FALLBACK = "ATTN_FALLBACK"
+"""The attention kernel that ran is not the one asked for, or none of the fused ones would take the shape."""
+OUTPUT_MISMATCH = "OUTPUT_MISMATCH"
+"""What a measured burst computed is not what the model computes when it is evaluated."""
+CPU_BUSY = "CPU_BUSY"
+"""Other processes, or other guests of the same host, took over a tenth of the machine's CPU time."""
+GPU_SHARED = "GPU_SHARED"
+"""Other processes were on the GPU."""
+
+INVALID = frozenset({AA_FAILED, THROTTLED_BADLY, RECOMPILED, OUTPUT_MISMATCH})
+"""Codes of rows whose speed is not to be used."""
 
 NOISY_OVER = 0.10
 """IQR / median above which a variant is noisy."""
+DRIFT_OVER = 0.02
+"""Relative trend over a run above which it drifts, if it is significant."""
+NOT_STEADY_OVER = 0.10
+"""Relative trend over a run above which absolute numbers are not steady."""
+DRIFT_P = 0.01
+"""Mann-Kendall p under which a trend is significant."""
+OUTLIER_Z = 3.5
+"""Modified z above which a value is an outlier."""
+BADLY_UNDER = 0.75
+"""Fraction of the sweep's median clock under which a row is invalid."""
+BUSY_OVER = 0.10
+"""Share of the machine's CPU time above which others disturb."""
+AA_LEVEL = 0.99
+"""Confidence at which the two bursts of r = 0 must differ. At 95 % one healthy run in twenty would be thrown away."""
+AA_TOLERANCE = 0.005
+"""Relative difference of the two that does not matter, however sure it is: no budget asks to resolve less."""
+OUTPUT_TOLERANCE = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 5e-2, "fp16": 5e-2}
+"""Difference of two outputs over the largest logit, for the middle image: rounding may send one image another way."""
+_POINTS = 200
+"""Longer series are reduced to this many medians before a trend is looked for."""
+
+
+def run_codes(rounds: Sequence[Round], baseline: str | None) -> list[str]:
+    """Codes about a run as a whole.
+
+    Args:
+        rounds: all rounds.
+        baseline: key of the r = 0 cell; None where it was not measured.
+    """
+    trend = 0.0 if baseline is None else abs(drift(rounds, baseline))
+    holds = {
+        AA_FAILED: baseline is not None and aa_failed(rounds, baseline),
+        DRIFT: trend > DRIFT_OVER,
+        NOT_STEADY: trend > NOT_STEADY_OVER,
+        CPU_BUSY: cpu_busy(rounds),
+        GPU_SHARED: any(round_.gpu_processes for round_ in rounds),
+    }
+    return [code for code, true in holds.items() if true]
+
+
+def row_codes(rounds: Sequence[Round], name: str, beside: Collection[str], typical_mhz: float | None) -> list[str]:
+    """Codes about one variant.
+
+    Args:
+        rounds: all rounds.
+        name: of the variant.
+        beside: other variants that its numbers are made of.
+        typical_mhz: see :func:`tomebench.measure.rounds.typical_clock`.
+    """
+    # A ratio is as doubtful as either of its halves: a throttled baseline makes all others look fast.
+    clock = min(_clock(rounds, each, typical_mhz) for each in {name, *beside})
+    holds = {
+        NOISY: noisy(rounds, name),
+        SLOW_FIRST: slow_first(rounds, name),
+        THROTTLED: clock < THROTTLED_UNDER,
+        THROTTLED_BADLY: clock < BADLY_UNDER,
+        RECOMPILED: recompiled(rounds, {name, *beside}),
+    }
+    return [code for code, true in holds.items() if true]
+
+
+def _clock(rounds: Sequence[Round], name: str, typical_mhz: float | None) -> float:
+    """Median GPU clock of a variant, as a fraction of the typical one; 1 where it is not known."""
+    clocks = [burst.mhz for burst in counted_bursts(rounds, name) if burst.mhz is not None]
+    return float(np.median(clocks)) / typical_mhz if clocks and typical_mhz else 1.0
 
 
 def aa_failed(rounds: Sequence[Round], baseline: str) -> bool:
-    """The interval of ln(t[baseline] / t[sentinel]) excludes 0. False under six rounds, when there is no interval.
+    """The two bursts of r = 0 differ surely, and by enough to matter.
+
+    The 99 % interval of ln(t[baseline] / t[sentinel]) lies on one side of 0, further than 0.5 % from it. False under
+    six rounds, when there is no interval.
 
     Args:
         rounds: all rounds.
@@ -32,8 +121,23 @@ def aa_failed(rounds: Sequence[Round], baseline: str) -> bool:
     base, sentinel = paired_seconds(rounds, baseline, SENTINEL)
     if not base:
         return False
-    interval = stats.median_interval(stats.log_ratios(base, sentinel))
-    return interval is not None and 0.0 not in interval
+    interval = stats.median_interval(stats.log_ratios(base, sentinel), level=AA_LEVEL)
+    return interval is not None and max(interval.lo, -interval.hi) > AA_TOLERANCE
+
+
+def drift(rounds: Sequence[Round], name: str) -> float:
+    """Relative trend of a variant's step time over the whole run, as a fraction; 0 where none is significant.
+
+    Theil-Sen slope of ln t over the rounds, if the Mann-Kendall test finds a trend at p < 0.01.
+    """
+    seconds = step_seconds(rounds, name)
+    if len(seconds) < stats.MIN_VALUES:
+        return 0.0
+    width = math.ceil(len(seconds) / _POINTS)
+    logs = [float(np.median(np.log(seconds[i : i + width]))) for i in range(0, len(seconds), width)]
+    if stats.mann_kendall(logs) >= DRIFT_P:
+        return 0.0
+    return math.expm1(stats.theil_sen(logs) * (len(logs) - 1))
 
 
 def noisy(rounds: Sequence[Round], name: str) -> bool:
@@ -45,6 +149,51 @@ def noisy(rounds: Sequence[Round], name: str) -> bool:
     return bool(q3 - q1 > NOISY_OVER * median)
 
 
+def slow_first(rounds: Sequence[Round], name: str) -> bool:
+    """The first round of some session is slower than the rest by a modified z over 3.5, and by over 2 %."""
+    first: dict[int, Round] = {}
+    for round_ in rounds:
+        first.setdefault(round_.session, round_)
+    openings = {id(round_) for round_ in first.values()}
+    rest = step_seconds([round_ for round_ in rounds if id(round_) not in openings], name)
+    if len(rest) < stats.MIN_VALUES - 1:
+        return False
+    limit = (1 + DRIFT_OVER) * float(np.median(rest))  # the rest may be so even that anything is an outlier
+    return any(
+        seconds > limit and stats.modified_z(seconds, rest) > OUTLIER_Z
+        for seconds in step_seconds(list(first.values()), name)
+    )
+
+
+def cpu_busy(rounds: Sequence[Round]) -> bool:
+    """Others took over a tenth of the machine's CPU time in most rounds.
+
+    Not the load average, which is of the last minute and counts what we did ourselves.
+    """
+    shares = [round_.other_cpus for round_ in rounds if round_.other_cpus is not None]
+    return bool(shares) and float(np.median(shares)) > BUSY_OVER
+
+
 def recompiled(rounds: Sequence[Round], names: Collection[str]) -> bool:
     """Some burst of the named variants has a compilation in it."""
     return any(burst.compiled and burst.variant in names for round_ in rounds for burst in round_.bursts)
+
+
+def attn_fallback(asked: str, kernel: str) -> bool:
+    """PyTorch's fused attention was asked for, and it ran its unfused ``math`` form.
+
+    Args:
+        asked: the route.
+        kernel: what ran, as :func:`tomebench.reduction.attention.kernel_name` writes it.
+    """
+    return asked in ("auto", "sdpa", "padded") and "math" in kernel
+
+
+def output_mismatch(difference: float, dtype: str) -> bool:
+    """A measured burst computed something else; NaN is something else.
+
+    Args:
+        difference: |logits - logits when evaluated| over the largest logit, worst class, middle image.
+        dtype: fp32, tf32, bf16 or fp16.
+    """
+    return not difference <= OUTPUT_TOLERANCE[dtype]

@@ -44,7 +44,7 @@ def resolve_model_name(name: str) -> str:
         near = difflib.get_close_matches(base, [*PRESETS, *ALIASES], n=1)
         near += difflib.get_close_matches(base, timm.list_models(), n=2)
         hint = f"did you mean {' or '.join(near)}?" if near else "see: tomebench list models"
-        raise ModelError(f"unknown model {name!r}; {hint}")
+        raise ModelError(f"unknown model {name[:80]!r}; {hint}")
     if tag:
         tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{base}.*")]
         if tag not in tags:

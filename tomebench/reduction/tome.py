@@ -39,10 +39,10 @@ def bipartite_soft_matching(metric: Tensor, r: int, prefix: int) -> MergePlan:
     # The prefix takes no part, and the halves keep the parity they have when it is counted.
     even, odd = prefix + prefix % 2, prefix + 1 - prefix % 2
 
-    # In fp32, under autocast too: half-precision scores pick another partner for one token in seven.
+    # In fp32 or better, under autocast too: half-precision scores pick another partner for one token in seven.
     kind = metric.device.type
     with without_autocast(kind):
-        unit = F.normalize(metric.float(), dim=-1)
+        unit = F.normalize(metric.to(torch.promote_types(metric.dtype, torch.float32)), dim=-1)
         scores = unit[:, even::2] @ unit[:, odd::2].transpose(1, 2)
     split = split_by_sort if kind == "cpu" else split_by_rank
     moved, rest = split(scores.amax(dim=-1), r)

@@ -23,7 +23,7 @@ def clean(text: str) -> str:
     the same, gets an apostrophe. The result never changes when cleaned again.
     """
     if not (text.isascii() and text.isprintable()):
-        text = "".join(_visible(c) if unicodedata.category(c) in _INVISIBLE else c for c in text)
+        text = "".join(_visible(c) if _is_invisible(c) else c for c in text)
     text = text.replace("##[", "## [")
     return _GUARD + text if text.lstrip().startswith("::") else text
 
@@ -48,6 +48,11 @@ def markdown(text: str) -> str:
     text = re.sub(r"[|`*~]", r"\\\g<0>", text)
     text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)  # vit_base needs no escape, _x_ does
     return re.sub(r"\](?=[(\[:])", r"\\]", text)  # "[1.29, 1.33] (12 rounds)" needs none, "[x](y)" does
+
+
+def _is_invisible(character: str) -> bool:
+    # The last two code points of every plane are no characters, and two of them are forbidden in XML.
+    return unicodedata.category(character) in _INVISIBLE or ord(character) & 0xFFFE == 0xFFFE
 
 
 def _visible(character: str) -> str:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from tomebench.measure.validity import AA_FAILED, INVALID
 from tomebench.report.series import interval, is_baseline, name, overhead, points, varying
 from tomebench.schema import Row
 from tomebench.stats import clopper_pearson
@@ -55,7 +56,7 @@ def sentence(rows: Sequence[Row]) -> str | None:
     nothing to compare.
     """
     if (found := headline(rows)) is None:
-        biased = any("AA_FAILED" in row.warnings for row in rows)
+        biased = any(AA_FAILED in row.warnings for row in rows)
         return f"{_BIASED}, so run again on a quiet machine" if biased else None
     row, choice = found
     text = f"{name(row, varying(rows))} {_speed(row)}"
@@ -87,7 +88,7 @@ def yardsticks(rows: Sequence[Row]) -> str | None:
 
 
 def _usable(row: Row) -> bool:
-    excluded = any(code == "AA_FAILED" or code.startswith("SAME_AS_R") for code in row.warnings)
+    excluded = any(code in INVALID or code.startswith("SAME_AS_R") for code in row.warnings)
     return row.status in ("ok", "unconverged") and not is_baseline(row) and not excluded
 
 

@@ -33,6 +33,8 @@ Table = tuple[list[str], list[list[str]]]
 EXPLANATIONS: Mapping[str, str] = {
     "AA_FAILED": "two timings of the very same r = 0 model disagree, so the timing is biased and no speed of this run "
     "can be used; close other programs and run again with a new --out",
+    "OUTPUT_MISMATCH": "what the timed passes computed is not what the model computes when it is evaluated, so their "
+    "speed is that of something else; leave --compile and --cuda-graphs out, and report it",
     "RECOMPILED": "a graph was compiled inside a timed burst, so these rows have no speed; run again with a new --out",
     "failed": "these rows could not be measured",
     "oom": "out of memory; the batch size never changes within a sweep, so run again with a smaller --batch-size and a "
@@ -42,6 +44,18 @@ EXPLANATIONS: Mapping[str, str] = {
     "--budget",
     "TESTBED_CHANGED": "the run was resumed on another machine or with other library versions, so img/s mixes the two; "
     "speed-ups, paired within a round, still hold",
+    "THROTTLED_BADLY": "the GPU ran at under three quarters of the sweep's own clock, so these speeds are not to be "
+    "used; cool it or raise its power limit, and run again with a new --out",
+    "THROTTLED": "the GPU ran at under 90 % of the sweep's own clock; cool it or raise its power limit",
+    "NOT_STEADY": "r = 0 became over 10 % faster or slower during the run, so img/s are not those of a steady state; "
+    "speed-ups, paired within a round, still hold",
+    "DRIFT": "r = 0 became over 2 % faster or slower during the run; speed-ups, paired within a round, still hold",
+    "SLOW_FIRST": "the first round was slower than the others, so the warm-up was too short; the median does not "
+    "mind one",
+    "GPU_SHARED": "other processes were on the GPU; stop them and run again with a new --out",
+    "CPU_BUSY": "other processes took over a tenth of the CPU time; stop them and run again with a new --out",
+    "ATTN_FALLBACK": "PyTorch's fused attention would not take this shape and ran its slow math form; try another "
+    "--attention or --dtype",
     "NOISY": "step times scatter by more than 10 % of their median; close other programs or use a larger --budget",
     "R_CLAMPED": "a block can merge away at most half of its patch tokens, and this cap lowered r in some block; read "
     "the tokens column, not r",
@@ -58,6 +72,15 @@ _NOTES: Mapping[str, str] = {
     "AA_FAILED": "A/A failed",
     "TESTBED_CHANGED": "testbed changed",
     "NOISY": "noisy",
+    "OUTPUT_MISMATCH": "wrong output",
+    "THROTTLED_BADLY": "throttled badly",
+    "THROTTLED": "throttled",
+    "NOT_STEADY": "not steady",
+    "DRIFT": "drift",
+    "SLOW_FIRST": "slow first round",
+    "GPU_SHARED": "GPU shared",
+    "CPU_BUSY": "CPU busy",
+    "ATTN_FALLBACK": "attention fell back",
     "R_CLAMPED": "cap",
     "PARTIAL_EVAL": "not all images",
 }
@@ -91,11 +114,11 @@ def context_for(
 def display_table(rows: Sequence[Row]) -> Table:
     """Headers and cells of the table for people.
 
-    Columns are ``r | tokens | GMACs | img/s ± | speed-up [95%] | ceiling | overhead [95%] | top-1 | Δ vs r=0 [95%] |
-    notes``. Speed columns are left out when no row was timed, those of the slicing ceiling when it was not, accuracy
-    columns when none was evaluated. A setting that differs between rows (dtype, schedule, ...) becomes a column of its
-    own in front. ``-`` stands for "not measured". ``±`` is the farther end of the 95 % interval; top-1 is in %, Δ in
-    points.
+    Columns are ``r | tokens | GMACs | img/s ± | speed-up [95%] | p50 ms | p95 ms | end-to-end | ceiling | overhead
+    [95%] | top-1 | Δ vs r=0 [95%] | notes``. Speed columns are left out when no row was timed, likewise latencies
+    (batch size 1), img/s with reading (``end-to-end``), those of the slicing ceiling, and accuracy columns. A setting
+    that differs between rows (dtype, schedule, ...) becomes a column of its own in front. ``-`` stands for "not
+    measured". ``±`` is the farther end of the 95 % interval; top-1 is in %, Δ in points.
     """
     timed, evaluated = any(r.img_per_s is not None for r in rows), any(r.top1 is not None for r in rows)
     columns = {field: [clean(str(getattr(r, field))) for r in rows] for field in varying(rows)}
@@ -109,6 +132,13 @@ def display_table(rows: Sequence[Row]) -> Table:
         columns["speed-up [95%]"] = [
             _paired(r, _ratio(r.speedup_vs_r0, r.speedup_vs_r0_lo, r.speedup_vs_r0_hi)) for r in rows
         ]
+    for head, field in (
+        ("p50 ms", "latency_p50_ms"),
+        ("p95 ms", "latency_p95_ms"),
+        ("end-to-end", "img_per_s_end_to_end"),
+    ):
+        if any(getattr(r, field) is not None for r in rows):
+            columns[head] = _numbers(rows, field)
     if any(r.speedup_ceiling is not None for r in rows):
         columns["ceiling"] = [_ratio(r.speedup_ceiling, None, None) or "-" for r in rows]
         columns["overhead [95%]"] = [overhead(r) or "-" for r in rows]
@@ -130,6 +160,7 @@ def detail_table(rows: Sequence[Row]) -> Table:
     columns["ceiling [95%]"] = [_ratio(r.speedup_ceiling, r.speedup_ceiling_lo, r.speedup_ceiling_hi) for r in rows]
     columns["MAC ratio"] = [f"{r.mac_ratio:.2f}x" for r in rows]
     columns["efficiency"] = ["" if r.efficiency is None else f"{r.efficiency:.2f}" for r in rows]
+    columns["J/img"] = [cell.strip("-") for cell in _numbers(rows, "j_per_img")]
     columns["peak MiB"] = ["" if r.peak_mem_mib is None else f"{r.peak_mem_mib:.0f}" for r in rows]
     columns["top-1 correct"] = ["" if r.top1_correct is None else str(r.top1_correct) for r in rows]
     columns["top-5 correct"] = ["" if r.top5_correct is None else str(r.top5_correct) for r in rows]
@@ -239,6 +270,13 @@ def _decimals(values: Iterable[float | None], digits: int) -> int:
     """Decimals (0 to 4) that give the smallest positive value ``digits`` significant digits."""
     smallest = min((v for v in values if v is not None and v > 0), default=1.0)
     return min(4, max(0, digits - 1 - math.floor(math.log10(smallest))))
+
+
+def _numbers(rows: Sequence[Row], field: str) -> list[str]:
+    """Positive values of a column with four significant digits of the smallest; ``-`` where there is none."""
+    values: list[float | None] = [getattr(row, field) for row in rows]
+    digits = _decimals(values, 4)
+    return ["-" if value is None else f"{value:.{digits}f}" for value in values]
 
 
 def _rate(row: Row, digits: int) -> str:

@@ -23,7 +23,7 @@ from tomebench.sweeps.yaml_file import read_yaml
 
 NOT_IDENTITY = frozenset({"out", "name", "workers", "offline"})
 """Fields that may change between two runs of one folder: they cannot change a result."""
-_YOUNGER = ("attention", "prefix_only", "compile", "cuda_graphs", "mode", "ceiling")
+_YOUNGER = ("attention", "prefix_only", "compile", "cuda_graphs", "mode", "ceiling", "end_to_end")
 """Fields that the first stores did not have: at their defaults they are left out, so that those runs go on."""
 
 
@@ -110,6 +110,7 @@ class SweepConfig(BaseModel):
     compile: bool = False
     cuda_graphs: bool = False
     ceiling: bool = False
+    end_to_end: bool = False
     budget: Literal["quick", "standard", "publish"] = "standard"
     out: FilePath | None = None
     name: Annotated[Text, AfterValidator(_checked_name)] | None = None
@@ -122,6 +123,12 @@ class SweepConfig(BaseModel):
     def _limit_needs_data(self) -> SweepConfig:
         if self.limit is not None and self.data is None:
             raise ConfigError("limit is a number of images, but there are none; add --data, or drop --limit")
+        return self
+
+    @model_validator(mode="after")
+    def _end_to_end_needs_data(self) -> SweepConfig:
+        if self.end_to_end and self.data is None:
+            raise ConfigError("end-to-end speed includes reading images; add --data, or drop --end-to-end")
         return self
 
     @model_validator(mode="after")

@@ -31,7 +31,8 @@ _TABLES = (
     # Small JSON values: the configuration, the cells, the image list, statuses, ...
     "CREATE TABLE facts (kind TEXT, name TEXT, value TEXT, crc INTEGER, PRIMARY KEY (kind, name)) WITHOUT ROWID",
     "CREATE TABLE sessions (id INTEGER PRIMARY KEY, testbed TEXT, crc INTEGER)",
-    # bursts is JSON: [[variant, steps, seconds], ...] in the order they ran, a fourth number if graphs were compiled
+    # bursts is JSON: [[variant, steps, seconds], ...] in the order they ran, a fourth number if graphs were compiled,
+    # a fifth item with GPU clock, energy and the times of single passes where there are any
     "CREATE TABLE rounds (id INTEGER PRIMARY KEY, session INTEGER, seed INTEGER, bursts TEXT, crc INTEGER)",
     "CREATE TABLE chunks (id INTEGER PRIMARY KEY, images INTEGER, crc INTEGER)",
     # top1: uint16 little-endian; in_top5: one bit per image, the first image in the highest bit

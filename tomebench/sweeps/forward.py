@@ -65,6 +65,7 @@ class Passes:
         self._runs: dict[str, Callable[[Tensor], Tensor]] = {}
         self._pool = torch.cuda.graph_pool_handle() if config.cuda_graphs else None
         self._trainer: Trainer | None = None
+        self._last: dict[str, tuple[int, Tensor]] = {}
         self._checked: set[str] = set()  # variants whose first training steps were looked at
         # By variant and over all rounds: with one step a burst each would otherwise see the same batch every time.
         self._turns: dict[str, Iterator[int]] = {}
@@ -85,19 +86,31 @@ class Passes:
         """[B, 3, H, W] -> logits [B, classes] without gradients; CellFailed names the cell that failed."""
         return guarded(self._cell(name), without_gradients(self._run(name)))
 
-    def step(self, name: str, inputs: Sequence[Tensor], *, graphed: bool = True) -> Callable[[], object]:
+    def step(self, name: str, inputs: Sequence[Tensor], *, timed: bool = True) -> Callable[[], object]:
         """One forward pass or training step; each call takes the next batch.
 
         Args:
             name: of the variant.
             inputs: batches [B, 3, H, W] to rotate.
-            graphed: replay a CUDA graph where that was asked for.
+            timed: replay a CUDA graph where that was asked for, and keep what comes out for :meth:`take_output`.
         """
         if self._config.mode == "train":
-            run = self._training(name, inputs)
-        else:
-            run = without_gradients(self._run(name, graphed=graphed))
-        return rotating(guarded(self._cell(name), run), inputs, self._turns.setdefault(name, itertools.count()))
+            return rotating(guarded(self._cell(name), self._training(name, inputs)), inputs, self._turn(name))
+        run = guarded(self._cell(name), without_gradients(self._run(name, graphed=timed)))
+        if not timed:
+            return rotating(run, inputs, self._turn(name))
+
+        def keep(batch: int, logits: Tensor) -> None:
+            self._last[name] = (batch, logits)
+
+        return rotating(run, inputs, self._turn(name), keep)
+
+    def take_output(self, name: str) -> tuple[int, Tensor] | None:
+        """Which batch a variant's last timed pass took, and its logits [B, classes], once; None in training."""
+        return self._last.pop(name, None)
+
+    def _turn(self, name: str) -> Iterator[int]:
+        return self._turns.setdefault(name, itertools.count())
 
     @property
     def state_bytes(self) -> int:
@@ -193,7 +206,10 @@ def no_room_is_an_input_error() -> Iterator[None]:
 
 
 def rotating(
-    run: Callable[[Tensor], Tensor], inputs: Sequence[Tensor], turns: Iterator[int] | None = None
+    run: Callable[[Tensor], Tensor],
+    inputs: Sequence[Tensor],
+    turns: Iterator[int] | None = None,
+    keep: Callable[[int, Tensor], object] = lambda batch, output: None,
 ) -> Callable[[], object]:
     """A step that takes the next batch at each call.
 
@@ -201,11 +217,13 @@ def rotating(
         run: the pass.
         inputs: batches.
         turns: counts the calls; given, the rotation goes on where another step with it stopped.
+        keep: is handed the index of the batch and what came out.
     """
     turns = itertools.count() if turns is None else turns
 
-    def step() -> Tensor:
-        return run(inputs[next(turns) % len(inputs)])
+    def step() -> None:
+        batch = next(turns) % len(inputs)
+        keep(batch, run(inputs[batch]))
 
     return step
 

@@ -12,10 +12,10 @@ from tomebench.backbones.timm_vit import TimmViT
 from tomebench.datasets.images import open_dataset
 from tomebench.errors import ModelError, SpecError
 from tomebench.measure.accuracy import require_matching_head
+from tomebench.measure.budget import BUDGETS
 from tomebench.measure.device import DTYPES, arithmetic, resolve_device
 from tomebench.measure.estimate import macs_per_second, sweep_seconds
 from tomebench.measure.probe import AUTO_BATCH_CAP
-from tomebench.measure.speed import BUDGETS
 from tomebench.models.create import LoadedModel, build_model
 from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.registry import get_method

@@ -17,10 +17,12 @@ from torch import Tensor
 
 from tomebench.backbones.timm_vit import TimmViT
 from tomebench.errors import ConfigError, DeviceError, Interrupted
+from tomebench.measure.allocator import keep_memory
+from tomebench.measure.budget import BUDGETS
 from tomebench.measure.clock import Stopwatch, clock_for, stopwatch_for
 from tomebench.measure.device import arithmetic, resolve_device
 from tomebench.measure.floor import PartProfile, PassShape, Rates, Work, measure_rates, part_profiles, pass_work
-from tomebench.measure.speed import BUDGETS, MAX_STEPS
+from tomebench.measure.speed import MAX_STEPS
 from tomebench.measure.stages import Part, PassTimes, TimedModel, marked, marker, time_burst, turn_time, typical_ms
 from tomebench.measure.testbed import describe
 from tomebench.models.create import load_model
@@ -114,6 +116,7 @@ def run_profile(config: SweepConfig, should_stop: Callable[[], bool]) -> Generat
     device = resolve_device(config.device, config.dtype)
     check_route(config.attention, device, config.dtype, training=False)
     plan_sweep(config)  # refuses what cannot be combined before anything slow happens
+    keep_memory()
     with arithmetic(config.dtype, config.threads) as threads, no_room_is_an_input_error():
         return (yield from _profile(config, should_stop, device, threads))
 

@@ -16,8 +16,17 @@ import numpy.typing as npt
 from tomebench import stats
 from tomebench.measure import testbed
 from tomebench.measure.accuracy import counts, discordant
-from tomebench.measure.speed import BUDGETS, Budget, Shortfall, paired_seconds, shortfall, step_seconds
-from tomebench.measure.validity import AA_FAILED, NOISY, RECOMPILED, aa_failed, noisy, recompiled
+from tomebench.measure.budget import BUDGETS, Budget, Shortfall, shortfall
+from tomebench.measure.rounds import step_seconds, typical_clock
+from tomebench.measure.validity import (
+    ATTN_FALLBACK,
+    OUTPUT_MISMATCH,
+    attn_fallback,
+    output_mismatch,
+    recompiled,
+    row_codes,
+    run_codes,
+)
 from tomebench.schema import (
     CEILING,
     SENTINEL,
@@ -28,9 +37,11 @@ from tomebench.schema import (
     Resolved,
     Round,
     Row,
+    Scalar,
     Status,
     fingerprint,
 )
+from tomebench.sweeps.speed_columns import speed_columns
 from tomebench.sweeps.store import Store
 
 R_CLAMPED = "R_CLAMPED"
@@ -43,13 +54,17 @@ ACCURACY_SESSIONS = "accuracy_sessions"
 """Name of the stored fact: numbers of the sessions that evaluated images."""
 COMPILE_SECONDS = "compile_seconds"
 """Name of the stored fact: seconds of the first pass, which compiles, by variant name."""
+END_TO_END = "end_to_end"
+"""Name of the stored fact: images and seconds of a cell fed by the data loader, by cell key."""
+OUTPUT_DIFFERENCES = "output_differences"
+"""Name of the stored fact: how far what a timed pass computed is from the evaluated model, by cell key."""
 TESTBED_CHANGED = "TESTBED_CHANGED"
 """Measured on different machines or library versions; only the ratios within a round hold."""
 
 _STATED_EXACTLY = frozenset(
     {"model", "checkpoint", "img_size", "r", "schedule", "method", "prop_attn"}
     | {"data", "limit", "device", "dtype", "batch_size", "attention", "prefix_only", "compile", "cuda_graphs", "mode"}
-    | {"ceiling"}  # more to time, which changes nothing about the rest
+    | {"ceiling", "end_to_end"}  # more to time, which changes nothing about the rest
 )
 """Settings whose outcome is in the cell or the image list: a path, or "auto", says less than what it came to."""
 _RUN = ("timm_id", "r_layers", "tokens_in", "crop_pct", "interpolation", "mean", "std")
@@ -90,6 +105,8 @@ class _Run:
     statuses: Mapping[str, tuple[Status, str | None]]
     peaks: Mapping[str, int]
     compile_seconds: Mapping[str, float]
+    end_to_end: Mapping[str, tuple[int, float]]  # images and seconds
+    output_differences: Mapping[str, float]
     images: ImageList | None
     labels: npt.NDArray[np.int64]  # of the images seen, [n_seen]
     predictions: Mapping[str, CellPredictions]  # each [n_seen]
@@ -106,7 +123,6 @@ def _load(store: Store, budget: Budget | None) -> _Run:
     sessions = {round_.session for round_ in rounds} | set(store.get(ACCURACY_SESSIONS) or ())
     testbeds = [found for session, found in store.sessions() if session in sessions or not sessions]
     about_run = {
-        AA_FAILED: baseline is not None and aa_failed(rounds, baseline),
         PARTIAL_EVAL: images is not None and len(seen) < len(images.labels),
         TESTBED_CHANGED: len({testbed.fingerprint(found) for found in testbeds}) > 1,
     }
@@ -118,11 +134,13 @@ def _load(store: Store, budget: Budget | None) -> _Run:
         statuses=store.statuses(),
         peaks=store.peak_memory(),
         compile_seconds=store.get(COMPILE_SECONDS) or {},
+        end_to_end=store.get(END_TO_END) or {},
+        output_differences=store.get(OUTPUT_DIFFERENCES) or {},
         images=images,
         labels=seen if images is None else images.labels[seen],
         predictions=store.predictions(),
         testbed="; ".join(dict.fromkeys(testbed.one_line(found) for found in testbeds)),
-        warnings=tuple(code for code, holds in about_run.items() if holds),
+        warnings=(*run_codes(rounds, baseline), *(code for code, holds in about_run.items() if holds)),
     )
 
 
@@ -134,9 +152,13 @@ def _row(run: _Run, cell: Cell, resolved: Resolved, same_as: int | None) -> Row:
     about_row = {
         R_CLAMPED: resolved.clamped,
         f"{SAME_AS_R}{same_as}": same_as is not None,
-        NOISY: noisy(run.rounds, key),
-        RECOMPILED: _recompiled(run, key),
+        ATTN_FALLBACK: attn_fallback(cell.attention, resolved.attn_kernel),
+        OUTPUT_MISMATCH: any(
+            output_mismatch(run.output_differences.get(each, 0.0), cell.dtype) for each in (key, run.baseline or key)
+        ),
     }
+    codes = [code for code, holds in about_row.items() if holds]
+    codes += row_codes(run.rounds, key, _beside(run, key), typical_clock(run.rounds))
     return Row(
         model=cell.model,
         method=cell.method,
@@ -144,7 +166,7 @@ def _row(run: _Run, cell: Cell, resolved: Resolved, same_as: int | None) -> Row:
         schedule=cell.schedule,
         weights=cell.weights,
         img_size=cell.img_size,
-        options=" ".join(f"{name}={_option(value)}" for name, value in cell.options),
+        options=options_text(cell.options),
         batch_size=cell.batch_size,
         dtype=cell.dtype,
         device=cell.device,
@@ -170,59 +192,26 @@ def _row(run: _Run, cell: Cell, resolved: Resolved, same_as: int | None) -> Row:
         testbed=run.testbed,
         status=status,
         error=error,
-        warnings=tuple(code for code, holds in about_row.items() if holds) + run.warnings,
+        warnings=(*codes, *run.warnings),
         **_speed(run, cell, mac_ratio),
         **_accuracy(run, key),
     )
 
 
 def _speed(run: _Run, cell: Cell, mac_ratio: float) -> dict[str, Any]:
-    """The speed columns of a row; none if the cell was never timed, or the compiler was timed with it."""
-    compile_s = {"compile_s": run.compile_seconds.get(cell.key)}
-    seconds = step_seconds(run.rounds, cell.key)
-    if not seconds or _recompiled(run, cell.key):
-        return compile_s
-    median, interval = float(np.median(seconds)), stats.median_interval(seconds)
-    fields: dict[str, Any] = {
-        **compile_s,
-        "rounds": len(seconds),
-        "step_ms": median * 1e3,
-        "img_per_s": cell.batch_size / median,
-        "img_per_s_lo": interval and cell.batch_size / interval.hi,
-        "img_per_s_hi": interval and cell.batch_size / interval.lo,
-    }
-    if cell.key == run.baseline:
-        fields |= _estimate("speedup_vs_r0", stats.Estimate(1.0, stats.Interval(1.0, 1.0), 0.0))  # by definition
-    elif run.baseline:
-        fields |= _estimate("speedup_vs_r0", _speedup(run, run.baseline, cell.key))
-    if unwrapped := _speedup(run, UNWRAPPED, cell.key):
-        fields |= _estimate("speedup_vs_unwrapped", unwrapped)
-        fields["efficiency"] = unwrapped.value / mac_ratio
-    ceiling = CEILING + cell.key
-    if run.baseline and (promised := _speedup(run, run.baseline, ceiling)):
-        fields |= _estimate("speedup_ceiling", promised)
-    if overhead := _speedup(run, cell.key, ceiling):  # time of the cell over time of its ceiling
-        percent = {name: value and 100 * (value - 1) for name, value in _estimate("merge_overhead", overhead).items()}
-        fields |= percent
+    """The speed columns of a row; none of its pace if the compiler was timed with it."""
+    fields = {"compile_s": run.compile_seconds.get(cell.key)}
+    if end_to_end := run.end_to_end.get(cell.key):
+        images, seconds = end_to_end
+        fields["img_per_s_end_to_end"] = images / seconds
+    if not recompiled(run.rounds, _beside(run, cell.key)):
+        fields |= speed_columns(run.rounds, cell, run.baseline, mac_ratio)
     return fields
 
 
-def _recompiled(run: _Run, key: str) -> bool:
-    """A graph was compiled inside a burst that the row's speeds are made of."""
-    return recompiled(run.rounds, {key, CEILING + key, UNWRAPPED, SENTINEL, run.baseline or key})
-
-
-def _speedup(run: _Run, base: str, other: str) -> stats.Estimate | None:
-    first, second = paired_seconds(run.rounds, base, other)
-    return stats.speedup(first, second) if first else None
-
-
-def _estimate(column: str, estimate: stats.Estimate | None) -> dict[str, float | None]:
-    if estimate is None:
-        return {}
-    interval = estimate.interval
-    lo, hi = (None, None) if interval is None else (interval.lo, interval.hi)
-    return {column: estimate.value, f"{column}_lo": lo, f"{column}_hi": hi}
+def _beside(run: _Run, key: str) -> set[str]:
+    """The variants that a row's speeds are made of."""
+    return {key, CEILING + key, UNWRAPPED, SENTINEL, run.baseline or key}
 
 
 def _accuracy(run: _Run, key: str) -> dict[str, Any]:
@@ -266,7 +255,7 @@ def _status(run: _Run, key: str) -> tuple[Status, str | None]:
     """Status and error text, the gravest first: not measurable, then wrong numbers, then too few."""
     if key in run.statuses and run.statuses[key][0] != "ok":
         return run.statuses[key]
-    if _recompiled(run, key):
+    if recompiled(run.rounds, _beside(run, key)):
         return (
             "failed",
             "a graph was compiled inside a timed burst, so what was timed is the compiler; no speed is given",
@@ -278,7 +267,7 @@ def _status(run: _Run, key: str) -> tuple[Status, str | None]:
         so_far = f"{done} round" + ("s" if done != 1 else "")
         if missing.half_width is None:
             return "unconverged", f"{so_far} timed; about {missing.rounds_needed} more needed"
-        width = f"speed-up known to ±{100 * missing.half_width:.1f} %"
+        width = f"known to ±{100 * missing.half_width:.1f} %"
         return "unconverged", f"{width} after {so_far}; about {missing.rounds_needed} more needed"
     return "ok", None
 
@@ -302,6 +291,6 @@ def _protocol(run: _Run, cell: Cell, resolved: Resolved) -> str:
     )
 
 
-def _option(value: str | int | float | bool) -> str:
-    """A value as YAML and the command line write it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def options_text(options: tuple[tuple[str, Scalar], ...]) -> str:
+    """Options of a method, each value as YAML and the command line write it: ``prop_attn=true``."""
+    return " ".join(f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in options)

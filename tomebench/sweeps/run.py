@@ -6,9 +6,7 @@ A generator of events. The store is written after every round and every evaluate
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -16,34 +14,30 @@ from torch import Tensor
 
 from tomebench.datasets.images import ImageSet
 from tomebench.datasets.loader import batches, default_workers
-from tomebench.errors import DeviceError, Interrupted, UnsupportedModelError
+from tomebench.errors import DeviceError, UnsupportedModelError
 from tomebench.measure.accuracy import predict
-from tomebench.measure.clock import Clock, clock_for
-from tomebench.measure.compilation import graphs_compiled
+from tomebench.measure.allocator import keep_memory
 from tomebench.measure.device import DTYPES, arithmetic, resolve_device
-from tomebench.measure.memory import peak_bytes
-from tomebench.measure.speed import BUDGETS, Variant, next_round_needed, shortfall, time_round, warm_up
 from tomebench.measure.testbed import describe, usable_cpus
 from tomebench.models.create import LoadedModel, load_model
 from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.attention import check_route
-from tomebench.schema import Round
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Event, Finished, Note, Phase, Planned, Progress
 from tomebench.sweeps.forward import (
     CellFailed,
-    Passes,
     choose_batch_size,
-    ending,
     guarded,
     no_room_is_an_input_error,
     open_images,
-    timing_inputs,
     weights_dtype,
 )
-from tomebench.sweeps.plan import PlannedCell, plan_cells, plan_sweep
-from tomebench.sweeps.rows import ACCURACY_SESSIONS, COMPILE_SECONDS, build_rows
+from tomebench.sweeps.job import Job
+from tomebench.sweeps.pipeline import measure_end_to_end
+from tomebench.sweeps.plan import plan_cells, plan_sweep
+from tomebench.sweeps.rows import ACCURACY_SESSIONS, build_rows
 from tomebench.sweeps.store import Store
+from tomebench.sweeps.timing import measure_memory, time_cells
 
 
 def run_sweep(config: SweepConfig, directory: Path, should_stop: Callable[[], bool]) -> Iterator[Event]:
@@ -67,6 +61,7 @@ def run_sweep(config: SweepConfig, directory: Path, should_stop: Callable[[], bo
     if config.cuda_graphs and device.type != "cuda":
         raise DeviceError(f"--cuda-graphs needs a CUDA GPU, not {device}; leave it out")
     plan_sweep(config)  # refuses what cannot be combined before anything slow happens
+    keep_memory()
     with arithmetic(config.dtype, config.threads) as threads, no_room_is_an_input_error():
         yield from _run(config, directory, should_stop, device, threads)
 
@@ -95,153 +90,36 @@ def _run(
         planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=batch_size, device=str(device))
         store.put_cells([(cell.cell, cell.resolved) for cell in planned])
         _forget_failures(store)
-        sweep = _Sweep(config, store, device, loaded, planned, batch_size, image_set, should_stop)
+        job = Job(config, store, device, loaded, planned, batch_size, image_set, should_stop)
         yield Planned(len(planned), loaded.timm_id, len(store.rounds()), len(store.done_chunks()))
-        yield from _check_baseline(sweep)
+        yield from _check_baseline(job)
         loaded.model.train(config.mode == "train")
         session = store.begin_session(describe(device, threads))
-        yield from _time_cells(sweep, session)
-        yield from _measure_memory(sweep)
+        yield from time_cells(job, session)
+        yield from measure_memory(job)
         if image_set is not None:
-            yield from _count_top1(sweep, image_set, session)
+            yield from measure_end_to_end(job, image_set)
+            yield from _count_top1(job, image_set, session)
         yield Finished(tuple(build_rows(store)), directory)
 
 
-@dataclass
-class _Sweep:
-    """What the phases of one run share."""
-
-    config: SweepConfig
-    store: Store
-    device: torch.device
-    loaded: LoadedModel
-    planned: Sequence[PlannedCell]
-    batch_size: int
-    image_set: ImageSet | None
-    should_stop: Callable[[], bool]
-    passes: Passes = field(init=False)
-    inputs: list[Tensor] = field(init=False)  # each [batch_size, 3, H, W] on the device
-
-    def __post_init__(self) -> None:
-        self.passes = Passes(self.config, self.loaded.model, self.planned, self.device)
-        self.inputs = timing_inputs(
-            self.image_set,
-            Preprocessing.from_model(self.loaded.model, self.config.img_size),
-            self.batch_size,
-            self.device,
-            weights_dtype(self.config),
-            self.config.seed,
-        )
-
-    @property
-    def baseline(self) -> str:
-        """Key of the r = 0 cell."""
-        return self.passes.baseline
-
-    def live(self) -> list[str]:
-        """Keys of the cells that have not failed."""
-        statuses = self.store.statuses()
-        return [key for key in self.passes.models if statuses.get(key, ("ok", None))[0] == "ok"]
-
-    def stop_if_asked(self) -> None:
-        """Raise Interrupted if the sweep is to stop."""
-        if self.should_stop():
-            raise Interrupted("stopped between two forward passes; run the same command again to go on")
-
-    def failed(self, failure: CellFailed) -> Note:
-        """Record that a cell cannot be measured; the others go on.
-
-        Raises:
-            DeviceError: it is the baseline, without which nothing can be compared, and the user can do something.
-            RuntimeError: it is the baseline, which failed otherwise; this is what it raised.
-        """
-        if failure.key == self.baseline:
-            raise ending(failure, "r = 0", self.config) from failure
-        self.store.set_status(failure.key, failure.status, str(failure))
-        r = next(cell.cell.r for cell in self.planned if cell.cell.key == failure.key)
-        return Note(f"r={r}: {failure}; the other cells go on")
-
-
-def _time_cells(sweep: _Sweep, session: int) -> Iterator[Event]:
-    """Time rounds until every speed-up is known as well as the budget asks."""
-    budget = BUDGETS[sweep.config.budget]
-    clock = clock_for(sweep.device)
-    rounds, steps = sweep.store.rounds(), None
-    before, start = len(rounds), clock.now()
-    while next_round_needed(rounds, sweep.baseline, sweep.live(), budget, clock.now() - start):
-        variants = sweep.passes.variants(sweep.live(), sweep.inputs)
-        try:
-            if steps is None:
-                if sweep.config.compile:
-                    yield from _compile(sweep, variants, clock)
-                yield Phase("warm-up", None)
-                warm = warm_up(variants, sweep.baseline, clock, should_stop=sweep.should_stop)
-                steps, start = warm.steps, clock.now()
-                if not warm.settled:
-                    yield Note(f"r = 0 was still changing speed by more than 5 % after {warm.seconds:.0f} s of warm-up")
-                yield Phase("timing", float(budget.min_rounds))
-            seed = sweep.config.seed * 1_000_003 + len(rounds)
-            done = time_round(
-                variants,
-                steps,
-                clock,
-                session=session,
-                seed=seed,
-                should_stop=sweep.should_stop,
-                compilations=graphs_compiled,
-            )
-        except CellFailed as failure:
-            yield sweep.failed(failure)
-            continue
-        sweep.store.add_round(done)
-        rounds.append(done)
-        yield _timing_progress(sweep, rounds, (clock.now() - start) / (len(rounds) - before), clock.now() - start)
-
-
-def _compile(sweep: _Sweep, variants: Sequence[Variant], clock: Clock) -> Iterator[Event]:
-    """Run every variant once, which compiles it, and keep how long that took: it is no part of any burst."""
-    yield Phase("compile", float(len(variants)))
-    before, seconds = graphs_compiled(), dict(sweep.store.get(COMPILE_SECONDS) or {})
-    start = clock.now()
-    for number, variant in enumerate(variants, start=1):
-        sweep.stop_if_asked()
-        began = clock.now()
-        variant.step()
-        if variant.name not in seconds:
-            seconds[variant.name] = clock.now() - began
-            sweep.store.put(COMPILE_SECONDS, seconds)  # at once: the next one may fail
-        yield Progress("compile", float(number), float(len(variants)), "variants", "")
-    yield Note(f"{graphs_compiled() - before} graphs compiled in {clock.now() - start:.0f} s")
-
-
-def _timing_progress(sweep: _Sweep, rounds: Sequence[Round], round_seconds: float, elapsed: float) -> Progress:
-    """How many rounds are done and how many more the budget allows and the intervals ask for."""
-    budget = BUDGETS[sweep.config.budget]
-    missing = shortfall(rounds, sweep.baseline, sweep.live(), budget)
-    widths = [s.half_width for s in missing.values() if s.half_width is not None]
-    wanted = max((s.rounds_needed for s in missing.values()), default=0)
-    affordable = max(budget.min_rounds - len(rounds), math.ceil((budget.cap_seconds - elapsed) / round_seconds), 0)
-    detail = f"widest speed-up interval ±{max(widths):.1%}" if widths else ""
-    return Progress("timing", float(len(rounds)), float(len(rounds) + min(wanted, affordable)), "rounds", detail)
-
-
-def _count_top1(sweep: _Sweep, image_set: ImageSet, session: int) -> Iterator[Event]:
+def _count_top1(job: Job, image_set: ImageSet, session: int) -> Iterator[Event]:
     """One pass over the images: every batch is decoded once and run through every cell."""
-    config, store = sweep.config, sweep.store
-    preprocessing = Preprocessing.from_model(sweep.loaded.model, config.img_size)
+    config, store = job.config, job.store
+    preprocessing = Preprocessing.from_model(job.loaded.model, config.img_size)
     total, done = len(image_set), store.done_chunks()
     yield Phase("accuracy", float(total))
-    seen = sum(min(sweep.batch_size, total - index * sweep.batch_size) for index in done)
+    seen = sum(min(job.batch_size, total - index * job.batch_size) for index in done)
     workers = default_workers(total, usable_cpus()) if config.workers is None else config.workers
-    live = sweep.live()
-    for batch in batches(image_set, preprocessing.transform(), sweep.batch_size, workers=workers, skip=done):
+    live = job.live()
+    for batch in batches(image_set, preprocessing.transform(), job.batch_size, workers=workers, skip=done):
         while True:
-            models = {key: _stoppable(sweep, sweep.passes.forward(key)) for key in live}
+            models = {key: _stoppable(job, job.passes.forward(key)) for key in live}
             try:
-                chunk = predict(models, batch, sweep.device, weights_dtype(config))
+                chunk = predict(models, batch, job.device, weights_dtype(config))
                 break
             except CellFailed as failure:
-                yield sweep.failed(failure)
+                yield job.failed(failure)
                 live.remove(failure.key)
         store.put(ACCURACY_SESSIONS, sorted({session, *(store.get(ACCURACY_SESSIONS) or ())}))
         store.add_chunk(chunk)
@@ -249,55 +127,37 @@ def _count_top1(sweep: _Sweep, image_set: ImageSet, session: int) -> Iterator[Ev
         yield Progress("accuracy", float(seen), float(total), "images", "")
 
 
-def _measure_memory(sweep: _Sweep) -> Iterator[Event]:
-    """Peak memory of one step of every cell that has none yet."""
-    known = sweep.store.peak_memory()
-    for key in sweep.live():
-        sweep.stop_if_asked()
-        if key in known:
-            continue
-        try:
-            # Not as a CUDA graph, whose memory is set aside before it runs.
-            step = sweep.passes.step(key, sweep.inputs[:1], graphed=False)
-            peak = peak_bytes(step, sweep.device, 0)
-        except CellFailed as failure:
-            yield sweep.failed(failure)
-            continue
-        if peak is not None:
-            sweep.store.set_peak_memory(key, peak + sweep.passes.state_bytes)
-
-
-def _check_baseline(sweep: _Sweep) -> Iterator[Event]:
+def _check_baseline(job: Job) -> Iterator[Event]:
     """The wrapped model at r = 0 must be the unwrapped one; anything else would measure another model."""
-    images = sweep.inputs[0]
-    half = sweep.config.mode == "train" and sweep.config.dtype in ("bf16", "fp16")
-    both = (sweep.passes.models[sweep.baseline], sweep.loaded.model)
+    images = job.inputs[0]
+    half = job.config.mode == "train" and job.config.dtype in ("bf16", "fp16")
+    both = (job.passes.models[job.baseline], job.loaded.model)
     try:
-        with torch.inference_mode(), torch.autocast(sweep.device.type, DTYPES[sweep.config.dtype], enabled=half):
-            wrapped, unwrapped = (guarded(sweep.baseline, model)(images).float() for model in both)
+        with torch.inference_mode(), torch.autocast(job.device.type, DTYPES[job.config.dtype], enabled=half):
+            wrapped, unwrapped = (guarded(job.baseline, model)(images).float() for model in both)
     except CellFailed as failure:
-        yield sweep.failed(failure)  # which raises: without the baseline nothing can be compared
+        yield job.failed(failure)  # which raises: without the baseline nothing can be compared
         return
     if not unwrapped.isfinite().all():
         yield Note("the unwrapped model gives NaN or infinite logits; check its weights and --dtype")
     same = (wrapped == unwrapped) | (wrapped.isnan() & unwrapped.isnan())
     if same.all():
         return
-    tolerance = 0.05 if sweep.config.dtype in ("bf16", "fp16") else 1e-3
+    tolerance = 0.05 if job.config.dtype in ("bf16", "fp16") else 1e-3
     worst = (wrapped - unwrapped)[~same].abs().max().item()
     if not worst <= tolerance * max(unwrapped.abs().max().item(), 1.0):  # NaN is not within any tolerance
         raise UnsupportedModelError(
-            f"{sweep.loaded.timm_id}: the wrapped model at r = 0 differs from the model itself by up to {worst:.2g}; "
+            f"{job.loaded.timm_id}: the wrapped model at r = 0 differs from the model itself by up to {worst:.2g}; "
             "its forward does something that merging does not know"
         )
     yield Note(f"r = 0 differs from the unwrapped model by up to {worst:.2g} (rounding)")
 
 
-def _stoppable(sweep: _Sweep, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def _stoppable(job: Job, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """A forward pass that is not begun once the sweep is to stop: with many cells a batch can take long."""
 
     def run(images: Tensor) -> Tensor:
-        sweep.stop_if_asked()
+        job.stop_if_asked()
         return forward(images)
 
     return run

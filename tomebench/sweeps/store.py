@@ -34,6 +34,8 @@ from tomebench.sweeps import database, lock
 
 MIN_FREE_MIB = 64
 """Free space a run folder needs before anything is measured."""
+_ABOUT_ROUND = ("other_cpus", "gpu_processes")
+_ABOUT_BURST = ("mhz", "joules", "passes")
 
 
 class Store:
@@ -158,17 +160,20 @@ class Store:
 
     def add_round(self, round_: Round) -> None:
         """Commit one timed round."""
-        bursts = canonical_json(
-            [[b.variant, b.steps, b.seconds, *([b.compiled] if b.compiled else [])] for b in round_.bursts]
-        )
+        bursts = canonical_json([_packed(burst) for burst in round_.bursts])
         number = database.next_id(self._path, self._connection, "rounds")
-        self._insert(("rounds", number, round_.session, round_.seed, bursts))
+        about = {name: value for name in _ABOUT_ROUND if (value := getattr(round_, name)) is not None}
+        self._insert(
+            ("rounds", number, round_.session, round_.seed, bursts),
+            *([("facts", "round", str(number), canonical_json(about))] if about else []),
+        )
 
     def rounds(self) -> list[Round]:
         """All rounds of all sessions, in the order they were added."""
+        about = self._facts("round")
         return [
-            Round(session, seed, tuple(Burst(*burst) for burst in json.loads(bursts)))
-            for _, session, seed, bursts in self._select("rounds")
+            Round(session, seed, tuple(map(_unpacked, json.loads(bursts))), **about.get(str(number), {}))
+            for number, session, seed, bursts in self._select("rounds")
         ]
 
     def put_images(self, images: ImageList) -> None:
@@ -301,6 +306,18 @@ def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[st
     names = dict.fromkeys([*stored, *asked])
     pairs = [(name, *(text.get(name, "not set") for text in texts)) for name in names]
     return [f"{name}: {old} -> {new}" for name, old, new in pairs if old != new]
+
+
+def _packed(burst: Burst) -> list[Any]:
+    """A burst as JSON, without what was not measured: [variant, steps, seconds, compiled, {mhz, joules, passes}]."""
+    extra = {name: value for name in _ABOUT_BURST if (value := getattr(burst, name)) not in (None, ())}
+    packed = [burst.variant, burst.steps, burst.seconds]
+    return [*packed, burst.compiled, extra] if extra else [*packed, *([burst.compiled] if burst.compiled else [])]
+
+
+def _unpacked(packed: list[Any]) -> Burst:
+    extra = dict(packed[4]) if len(packed) > 4 else {}
+    return Burst(*packed[:4], **{**extra, "passes": tuple(extra.get("passes", ()))})
 
 
 def _concatenated(parts: Sequence[CellPredictions]) -> CellPredictions:

@@ -1,0 +1,74 @@
+"""What the phases of one sweep share: the store, the model, the passes over it, and how a cell is given up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from tomebench.datasets.images import ImageSet
+from tomebench.errors import Interrupted
+from tomebench.models.create import LoadedModel
+from tomebench.models.preprocess import Preprocessing
+from tomebench.sweeps.config import SweepConfig
+from tomebench.sweeps.events import Note
+from tomebench.sweeps.forward import CellFailed, Passes, ending, timing_inputs, weights_dtype
+from tomebench.sweeps.plan import PlannedCell
+from tomebench.sweeps.store import Store
+
+
+@dataclass
+class Job:
+    """What the phases of one run share."""
+
+    config: SweepConfig
+    store: Store
+    device: torch.device
+    loaded: LoadedModel
+    planned: Sequence[PlannedCell]
+    batch_size: int
+    image_set: ImageSet | None
+    should_stop: Callable[[], bool]
+    passes: Passes = field(init=False)
+    inputs: list[Tensor] = field(init=False)  # each [batch_size, 3, H, W] on the device
+
+    def __post_init__(self) -> None:
+        self.passes = Passes(self.config, self.loaded.model, self.planned, self.device)
+        self.inputs = timing_inputs(
+            self.image_set,
+            Preprocessing.from_model(self.loaded.model, self.config.img_size),
+            self.batch_size,
+            self.device,
+            weights_dtype(self.config),
+            self.config.seed,
+        )
+
+    @property
+    def baseline(self) -> str:
+        """Key of the r = 0 cell."""
+        return self.passes.baseline
+
+    def live(self) -> list[str]:
+        """Keys of the cells that have not failed."""
+        statuses = self.store.statuses()
+        return [key for key in self.passes.models if statuses.get(key, ("ok", None))[0] == "ok"]
+
+    def stop_if_asked(self) -> None:
+        """Raise Interrupted if the sweep is to stop."""
+        if self.should_stop():
+            raise Interrupted("stopped between two forward passes; run the same command again to go on")
+
+    def failed(self, failure: CellFailed) -> Note:
+        """Record that a cell cannot be measured; the others go on.
+
+        Raises:
+            DeviceError: it is the baseline, without which nothing can be compared, and the user can do something.
+            RuntimeError: it is the baseline, which failed otherwise; this is what it raised.
+        """
+        if failure.key == self.baseline:
+            raise ending(failure, "r = 0", self.config) from failure
+        self.store.set_status(failure.key, failure.status, str(failure))
+        r = next(cell.cell.r for cell in self.planned if cell.cell.key == failure.key)
+        return Note(f"r={r}: {failure}; the other cells go on")

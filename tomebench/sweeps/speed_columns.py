@@ -1,0 +1,68 @@
+"""The speed columns of a row, from the stored rounds. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tomebench import stats
+from tomebench.measure.rounds import counted_bursts, paired_seconds, step_seconds
+from tomebench.schema import CEILING, UNWRAPPED, Cell, Round
+
+
+def speed_columns(rounds: Sequence[Round], cell: Cell, baseline: str | None, mac_ratio: float) -> dict[str, Any]:
+    """Speeds of a cell with their intervals; nothing if it was never timed.
+
+    Args:
+        rounds: all rounds.
+        cell: whose row it is.
+        baseline: key of the r = 0 cell; None where it was not measured.
+        mac_ratio: GMACs of the unwrapped model over those of the cell.
+    """
+    bursts = counted_bursts(rounds, cell.key)
+    if not bursts:
+        return {}
+    seconds = step_seconds(rounds, cell.key)
+    median, interval = float(np.median(seconds)), stats.median_interval(seconds)
+    fields: dict[str, Any] = {
+        "rounds": len(seconds),
+        "step_ms": median * 1e3,
+        "img_per_s": cell.batch_size / median,
+        "img_per_s_lo": interval and cell.batch_size / interval.hi,
+        "img_per_s_hi": interval and cell.batch_size / interval.lo,
+    }
+    if passes := [1e3 * seconds for burst in bursts for seconds in burst.passes]:
+        fields |= dict(
+            zip(("latency_p50_ms", "latency_p95_ms"), np.quantile(passes, [0.5, 0.95]).tolist(), strict=True)
+        )
+    if energies := [b.joules / b.steps / cell.batch_size for b in bursts if b.joules]:
+        fields["j_per_img"] = float(np.median(energies))
+    if cell.key == baseline:
+        fields |= _estimate("speedup_vs_r0", stats.Estimate(1.0, stats.Interval(1.0, 1.0), 0.0))  # by definition
+    elif baseline:
+        fields |= _estimate("speedup_vs_r0", _speedup(rounds, baseline, cell.key))
+    if unwrapped := _speedup(rounds, UNWRAPPED, cell.key):
+        fields |= _estimate("speedup_vs_unwrapped", unwrapped)
+        fields["efficiency"] = unwrapped.value / mac_ratio
+    ceiling = CEILING + cell.key
+    if baseline and (promised := _speedup(rounds, baseline, ceiling)):
+        fields |= _estimate("speedup_ceiling", promised)
+    if overhead := _speedup(rounds, cell.key, ceiling):  # time of the cell over time of its ceiling
+        percent = {name: value and 100 * (value - 1) for name, value in _estimate("merge_overhead", overhead).items()}
+        fields |= percent
+    return fields
+
+
+def _speedup(rounds: Sequence[Round], base: str, other: str) -> stats.Estimate | None:
+    first, second = paired_seconds(rounds, base, other)
+    return stats.speedup(first, second) if first else None
+
+
+def _estimate(column: str, estimate: stats.Estimate | None) -> dict[str, float | None]:
+    if estimate is None:
+        return {}
+    interval = estimate.interval
+    lo, hi = (None, None) if interval is None else (interval.lo, interval.hi)
+    return {column: estimate.value, f"{column}_lo": lo, f"{column}_hi": hi}
