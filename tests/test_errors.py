@@ -24,6 +24,7 @@ EXIT_CODES = {
     "DataError": 2,
     "DeviceError": 2,
     "RunError": 2,
+    "BaselineError": 4,
     "StorageError": 5,
     "Interrupted": 130,
 }

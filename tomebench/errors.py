@@ -11,6 +11,7 @@
     │   ├── DataError                  images, class folders, labels
     │   ├── DeviceError                device or dtype this machine does not have
     │   └── RunError                   the run folder: in use, or holding another configuration
+    ├── BaselineError              4   a baseline that is missing, damaged or of another version
     ├── StorageError               5   the disk is full, read-only, or the store is damaged
     └── Interrupted              130   stopped by the user; what was committed can be resumed
 
@@ -63,6 +64,12 @@ class DeviceError(InputError):
 
 class RunError(InputError):
     """A run folder that belongs to another configuration or another process."""
+
+
+class BaselineError(TomebenchError):
+    """Nothing can be compared with this baseline."""
+
+    exit_code = 4
 
 
 class StorageError(TomebenchError):

@@ -1,0 +1,150 @@
+"""Verdicts: what became better or worse between two snapshots, and what cannot be told. Pure functions over numbers.
+
+Nothing is guessed. Where two things are not of one kind the verdict is ``incomparable``, where one of them is not there
+``missing``, where the numbers allow both answers ``inconclusive``; and none of the three passes a gate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tomebench.errors import ConfigError
+from tomebench.gate.records import TIERS, Asked, CellRecord, Snapshot, Tier
+from tomebench.gate.speed import SpeedLimits, compare_speeds
+from tomebench.gate.static import compare_static
+from tomebench.gate.top1 import MaxDrop, compare_accuracies
+from tomebench.gate.verdict import Finding, Verdict
+
+__all__ = ["Finding", "Limits", "Verdict", "check_limits", "compare", "confirmed", "differing", "exit_code"]
+
+_SUBJECT = ("model", "weights", "img_size", "method", "options", "schedule")
+_MATTERS: dict[Tier, tuple[str, ...]] = {
+    "static": _SUBJECT,
+    "accuracy": (*_SUBJECT, "dtype", "attention"),
+    "speed": tuple(Asked.model_fields),
+}
+"""Fields in which two cells must agree to be compared."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is still the same."""
+
+    speed: SpeedLimits = field(default_factory=SpeedLimits)
+    max_drop: MaxDrop = field(default_factory=MaxDrop)
+
+
+def compare(old: Snapshot, new: Snapshot, tiers: Sequence[Tier], limits: Limits) -> list[Finding]:
+    """One finding for each tier and cell that either side has, in that order.
+
+    Args:
+        old: the baseline.
+        new: what is to be judged.
+        tiers: what to look at. A cell that lacks one of them on either side is ``missing``.
+        limits: what is still the same.
+
+    Raises:
+        ConfigError: the tolerance for speeds is under the noise floor of the baseline, or there is no such tier.
+    """
+    check_limits(old, tiers, limits)
+    before = {cell.name: cell for cell in old.cells}
+    after = {cell.name: cell for cell in new.cells}
+    names = list(dict.fromkeys([*before, *after]))
+    return [finding for tier in tiers for finding in _tier(tier, names, before, after, limits)]
+
+
+def check_limits(old: Snapshot, tiers: Sequence[Tier], limits: Limits) -> None:
+    """Raise ConfigError if noise alone would fail this baseline, or a tier is none."""
+    if unknown := [tier for tier in tiers if tier not in TIERS]:
+        raise ConfigError(f"tier {unknown[0]!r}: use {', '.join(TIERS)}")
+    floor = old.noise_floor
+    if "speed" in tiers and floor is not None and limits.speed.tolerance < floor:
+        raise ConfigError(
+            f"--tolerance {100 * limits.speed.tolerance:g} is under the noise floor of this baseline, "
+            f"{100 * floor:.1f} %: noise alone would fail it; use a larger one"
+        )
+
+
+def differing(old: Asked, new: Asked, tier: Tier) -> list[str]:
+    """What keeps two cells from being compared in a tier, e.g. ``dtype fp32 -> bf16``."""
+    pairs = [(field, getattr(old, field), getattr(new, field)) for field in _MATTERS[tier]]
+    return [f"{field} {before} -> {after}" for field, before, after in pairs if before != after]
+
+
+def exit_code(findings: Sequence[Finding]) -> Literal[0, 3, 4]:
+    """3 if anything became worse; 4 if something cannot be told, or there is nothing at all; else 0."""
+    verdicts = {finding.verdict for finding in findings}
+    if "worse" in verdicts:
+        return 3
+    return 0 if verdicts and verdicts <= {"same", "better"} else 4
+
+
+def _tier(
+    tier: Tier, names: Sequence[str], before: dict[str, CellRecord], after: dict[str, CellRecord], limits: Limits
+) -> list[Finding]:
+    findings: dict[str, Finding] = {}
+    pairs: dict[str, tuple[CellRecord, CellRecord]] = {}
+    for name in names:
+        old, new = before.get(name), after.get(name)
+        if (found := _unmeasured(tier, name, old, new)) is not None:
+            findings[name] = found
+        elif old is not None and new is not None:
+            pairs[name] = (old, new)
+    results = {
+        "static": lambda: compare_static(pairs),
+        "accuracy": lambda: compare_accuracies(pairs, limits.max_drop),
+        "speed": lambda: compare_speeds(pairs, limits.speed),
+    }[tier]()
+    for finding in results:
+        findings.setdefault(finding.cell, finding)
+    extra = [finding for finding in results if findings[finding.cell] is not finding]  # a second quantity of a cell
+    return [*(findings[name] for name in names), *extra]
+
+
+def _unmeasured(tier: Tier, name: str, old: CellRecord | None, new: CellRecord | None) -> Finding | None:
+    """The finding about a cell that cannot be compared; None for one that can."""
+
+    def finding(verdict: Verdict, detail: str) -> Finding:
+        return Finding(tier, name, verdict, detail)
+
+    if old is None:
+        return finding("missing", "not in the baseline; --update-baseline adds it")
+    if new is None:
+        return finding("missing", "in the baseline, but not in this run")
+    if changed := differing(old.asked, new.asked, tier):
+        return finding("incomparable", ", ".join(changed))
+    if getattr(old, tier) is None:
+        return finding("missing", f"the baseline has no {tier} of it")
+    if tier == "accuracy" and new.nonfinite:
+        return finding("worse", "NaN or infinite logits")
+    if tier == "static" and new.static_problem is not None:
+        return finding("worse", new.static_problem)
+    if tier != "static" and new.problem is not None:
+        return finding("missing", f"could not be measured: {new.problem}")
+    if getattr(new, tier) is None:
+        return finding("missing", f"this run has no {tier} of it")
+    return None
+
+
+def confirmed(first: Sequence[Finding], again: Sequence[Finding]) -> list[Finding]:
+    """Findings of a first measurement, each ``worse`` speed beside what a second one says of it.
+
+    What the second one finds the same, better or inconclusive gets that verdict; what it cannot compare stays worse.
+    """
+    second = {(finding.cell, finding.quantity): finding for finding in again if finding.tier == "speed"}
+    result = []
+    for finding in first:
+        if finding.tier != "speed" or finding.verdict != "worse":
+            result.append(finding)
+            continue
+        other = second.get((finding.cell, finding.quantity))
+        if other is None or other.verdict in ("missing", "incomparable"):
+            result.append(dataclasses.replace(finding, detail=f"{finding.detail}; could not be measured again"))
+        elif other.verdict == "worse":
+            result.append(dataclasses.replace(finding, detail=f"{finding.detail}; measured again: {other.detail}"))
+        else:
+            result.append(dataclasses.replace(other, detail=f"{other.detail}; at first: {finding.detail}"))
+    return result

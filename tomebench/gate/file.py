@@ -1,0 +1,86 @@
+"""Baselines on disk. A file may come with a stranger's pull request: it is read with a cap and checked in full."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from tomebench.errors import BaselineError, StorageError
+from tomebench.gate.records import FORMAT, VERSION, Snapshot
+
+MAX_BYTES = 64 * 2**20
+"""Largest baseline that is read. All r of a model on all of ImageNet take about a hundredth of it."""
+_MAX_DEPTH = 20
+REMEDY = "write one with: tomebench check RUN --update-baseline --baseline FILE"
+"""What to do about a file that is no baseline."""
+
+
+def read_baseline(path: Path) -> Snapshot:
+    """A stored baseline.
+
+    Raises:
+        BaselineError: missing, unreadable, too large, truncated, not a baseline, of another version, or with values
+            that cannot be (NaN, a length that does not fit, an unknown field).
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise BaselineError(f"baseline {path}: {error.strerror or error}; {REMEDY}") from error
+    if len(data) > MAX_BYTES:
+        raise BaselineError(f"baseline {path} is larger than {MAX_BYTES >> 20} MiB, which no baseline is; {REMEDY}")
+    if not data.strip():
+        raise BaselineError(f"baseline {path} is empty; {REMEDY}")
+    try:
+        value = json.loads(data, parse_constant=_refuse_constant)
+        _check_depth(value)
+    except (ValueError, RecursionError) as error:
+        what = "nested too deeply" if isinstance(error, RecursionError) else str(error).partition("\n")[0][:120]
+        raise BaselineError(f"baseline {path} is not complete JSON ({what}); restore it, or {REMEDY}") from error
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise BaselineError(f"baseline {path} is JSON but no baseline of tomebench; {REMEDY}")
+    if value.get("version") != VERSION:
+        found = str(value.get("version"))[:20]
+        raise BaselineError(f"baseline {path} has version {found}, this tomebench knows {VERSION}; {REMEDY}")
+    try:
+        return Snapshot.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))[:80] or "the file"
+        message = first["msg"].removeprefix("Value error, ")
+        raise BaselineError(f"baseline {path}: {where}: {message[:120]}; restore it, or {REMEDY}") from error
+
+
+def write_baseline(path: Path, snapshot: Snapshot) -> None:
+    """Write a baseline beside its place and move it there, so that nobody ever reads half of it.
+
+    Raises:
+        StorageError: it cannot be written; an earlier baseline is unchanged.
+    """
+    text = json.dumps(snapshot.model_dump(mode="json"), indent=1, allow_nan=False)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise StorageError(f"baseline {path} cannot be written: {error.strerror}; check the folder") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _check_depth(value: Any, depth: int = 0) -> None:
+    if depth > _MAX_DEPTH:
+        raise RecursionError
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for child in children:
+        if isinstance(child, dict | list):
+            _check_depth(child, depth + 1)

@@ -1,0 +1,182 @@
+"""What a gate compares: one snapshot of a run, strict enough that a file from a stranger can be read into it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Collection
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Tier = Literal["static", "accuracy", "speed"]
+TIERS: tuple[Tier, ...] = ("static", "accuracy", "speed")
+"""Static: what the model computes. Accuracy: which images it gets right. Speed: how fast, against r = 0."""
+
+FORMAT: Literal["tomebench baseline"] = "tomebench baseline"
+VERSION: Literal[1] = 1
+"""Of the file; to be raised with every change of these records."""
+
+_MAX_TEXT = 500
+Text = Annotated[str, Field(max_length=_MAX_TEXT)]
+Seconds = Annotated[float, Field(ge=1e-12, le=1e6)]
+_MAX_CELLS = 10_000
+_MAX_ROUNDS = 100_000
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Asked(_Record):
+    """What was measured: two cells may be compared where the fields that matter to a tier are equal."""
+
+    model: Text
+    weights: Text
+    img_size: int
+    method: Text
+    options: Text
+    schedule: Text
+    r: Annotated[int, Field(ge=0)]
+    dtype: Text
+    attention: Text
+    batch_size: int
+    device: Literal["cpu", "cuda"]
+    compile: bool
+    cuda_graphs: bool
+    mode: Text
+    threads: int | None
+
+
+class Static(_Record):
+    """What a model computes, without any timing."""
+
+    r_layers: tuple[int, ...]
+    tokens: tuple[int, ...]
+    gmacs: Annotated[float, Field(gt=0)]
+    params_m: Annotated[float, Field(gt=0)]
+    preprocessing: Text
+    weights: Text  # digest of the parameters, which need not be those of a file
+    input: Text  # digest of the input
+    shape: tuple[int, int]  # [images, classes]
+    logits: str  # base64 of little-endian float32, [images, classes]
+
+    @field_validator("logits")
+    @classmethod
+    def _is_base64(cls, text: str) -> str:
+        _bytes(text)
+        return text
+
+    @model_validator(mode="after")
+    def _fits(self) -> Static:
+        if min(self.shape) < 1 or len(_bytes(self.logits)) != 4 * self.shape[0] * self.shape[1]:
+            raise ValueError("logits do not have the shape they say")
+        if not np.isfinite(self.values()).all():
+            raise ValueError("logits are not finite")
+        return self
+
+    def values(self) -> npt.NDArray[np.float32]:
+        """Logits [images, classes]."""
+        return np.frombuffer(_bytes(self.logits), dtype="<f4").reshape(self.shape)
+
+
+class Accuracy(_Record):
+    """Which images were classified right."""
+
+    dataset: Text
+    digest: Text  # of the ordered list of images and labels
+    n_seen: Annotated[int, Field(ge=1, le=100_000_000)]
+    complete: bool  # all images of the list were seen
+    right: str  # base64 of one bit per image, the first in the highest bit
+
+    @model_validator(mode="after")
+    def _fits(self) -> Accuracy:
+        if len(_bytes(self.right)) != (self.n_seen + 7) // 8:
+            raise ValueError("the number of images is not the number of answers")
+        return self
+
+    def values(self) -> npt.NDArray[np.bool_]:
+        """For each image whether its top-1 is right, [n_seen]."""
+        return np.unpackbits(np.frombuffer(_bytes(self.right), dtype=np.uint8), count=self.n_seen).astype(np.bool_)
+
+
+class Speed(_Record):
+    """Times of every round, per image: of the cell, and of what it is compared with in the same round."""
+
+    seconds: Annotated[tuple[Seconds, ...], Field(max_length=_MAX_ROUNDS)]
+    reference: Annotated[tuple[Seconds, ...], Field(max_length=_MAX_ROUNDS)]
+    invalid: tuple[Text, ...] = ()  # codes that forbid using it
+    testbed: Text  # fingerprint
+
+    @model_validator(mode="after")
+    def _fits(self) -> Speed:
+        if len(self.seconds) != len(self.reference) or not self.seconds:
+            raise ValueError("every round needs both times, and there must be one")
+        return self
+
+
+class CellRecord(_Record):
+    """One cell with what is known of it; None is "not measured"."""
+
+    asked: Asked
+    problem: Text | None = None  # why it could not be measured
+    nonfinite: bool = False  # its logits were NaN or infinite when it was evaluated
+    static_problem: Text | None = None  # why its static tier could not be computed
+    static: Static | None = None
+    accuracy: Accuracy | None = None
+    speed: Speed | None = None
+
+    @property
+    def name(self) -> str:
+        """What a cell is called within its run."""
+        return f"r={self.asked.r}"
+
+
+class Snapshot(_Record):
+    """One run, as far as a later one is compared with it."""
+
+    format: Literal["tomebench baseline"] = FORMAT
+    version: Literal[1] = VERSION
+    testbed: Text  # in words
+    settings: dict[str, Any]  # of the run, enough to make it again
+    noise_floor: Annotated[float, Field(ge=0)] | None = None  # of the speed tier, a fraction; from a self-check
+    cells: Annotated[tuple[CellRecord, ...], Field(min_length=1, max_length=_MAX_CELLS)]
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Snapshot:
+        if len({cell.name for cell in self.cells}) < len(self.cells):
+            raise ValueError("two cells have the same name")
+        return self
+
+    def tiers(self) -> tuple[Tier, ...]:
+        """The tiers that some cell has."""
+        return tuple(tier for tier in TIERS if any(getattr(cell, tier) is not None for cell in self.cells))
+
+    def only(self, tiers: Collection[Tier]) -> Snapshot:
+        """The same without the other tiers."""
+        without: dict[str, Any] = {tier: None for tier in TIERS if tier not in tiers}
+        return self.model_copy(update={"cells": tuple(cell.model_copy(update=without) for cell in self.cells)})
+
+
+def cut(text: str) -> str:
+    """Text as a record may hold it: what is too long ends in an ellipsis."""
+    return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
+
+
+def packed_logits(logits: npt.NDArray[np.floating[Any]]) -> str:
+    """Logits [images, classes] as :class:`Static` keeps them."""
+    return base64.b64encode(logits.astype("<f4").tobytes()).decode()
+
+
+def packed_bits(right: npt.NDArray[np.bool_]) -> str:
+    """Answers [n] as :class:`Accuracy` keeps them."""
+    return base64.b64encode(np.packbits(right).tobytes()).decode()
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError("not base64") from error

@@ -1,0 +1,135 @@
+"""The speed tier: ratios of times within a round, compared between two runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tomebench import stats
+from tomebench.errors import ConfigError
+from tomebench.gate.records import CellRecord, Speed
+from tomebench.gate.verdict import Finding, Verdict
+
+LEVEL = 0.025
+"""One-sided error of every answer."""
+_RATE = "images per second"
+
+
+@dataclass(frozen=True)
+class SpeedLimits:
+    """What is still the same speed.
+
+    Raises:
+        ConfigError: a tolerance that is none.
+    """
+
+    tolerance: float = 0.05  # slow-down or gain, as a fraction of time
+    absolute: bool = False  # compare images per second as well, where the testbeds match
+
+    def __post_init__(self) -> None:
+        if not 0 < self.tolerance < 10:
+            raise ConfigError(f"--tolerance {100 * self.tolerance:g}: give a percentage above 0 and under 1000")
+
+
+@dataclass(frozen=True)
+class _Change:
+    """How a speed moved from one run to the next."""
+
+    cell: str
+    quantity: str
+    old: float
+    new: float
+    shift: stats.Shift  # of the logarithm
+
+
+def compare_speeds(pairs: Mapping[str, tuple[CellRecord, CellRecord]], limits: SpeedLimits) -> list[Finding]:
+    """A finding for each cell, and with ``absolute`` another one.
+
+    The quantity is the speed-up over r = 0, for r = 0 itself that over the unwrapped model. ``worse`` if the slow-down
+    surely exceeds the tolerance (by :func:`tomebench.stats.median_shift`, with Holm's correction over the cells),
+    ``same`` if it is surely under it, ``better`` if a gain surely exceeds it, else ``inconclusive``. Runs that were
+    invalid, or have under six rounds, are ``inconclusive``.
+    """
+    findings, changes = [], []
+    for name, (old, new) in pairs.items():
+        if old.speed is None or new.speed is None:
+            continue
+        quantity = "speed-up over the unwrapped model" if old.asked.r == 0 else "speed-up over r = 0"
+        if (reason := _unusable(old.speed, new.speed)) is not None:
+            findings.append(Finding("speed", name, "inconclusive", reason, quantity))
+            continue
+        changes.append(_change(name, quantity, _log_speedups(old.speed), _log_speedups(new.speed)))
+        if limits.absolute:
+            if old.speed.testbed != new.speed.testbed:
+                findings.append(Finding("speed", name, "incomparable", "another testbed", _RATE))
+            else:
+                rates = (-np.log(np.array(speed.seconds)) for speed in (old.speed, new.speed))
+                changes.append(_change(name, _RATE, *rates))
+    return findings + _judged(changes, math.log1p(limits.tolerance))
+
+
+def noise_floor(pairs: Mapping[str, tuple[CellRecord, CellRecord]]) -> float | str:
+    """Largest change, as a fraction, that two runs of the same thing cannot rule out.
+
+    The outer end, over all cells, of the 95 % interval of the change.
+
+    Returns:
+        That fraction; or, where some cell cannot be compared, why.
+    """
+    ends = []
+    for name, (old, new) in pairs.items():
+        if old.speed is None or new.speed is None:
+            return f"{name} was not timed"
+        if (reason := _unusable(old.speed, new.speed)) is not None:
+            return f"{name}: {reason}"
+        interval = stats.median_shift(_log_speedups(new.speed), _log_speedups(old.speed)).interval
+        ends += [abs(interval.lo), abs(interval.hi)]
+    return math.expm1(max(ends)) if ends else "there are no cells"
+
+
+def _judged(changes: list[_Change], tolerance: float) -> list[Finding]:
+    worse = stats.holm([change.shift.p_at_least(-tolerance) for change in changes])
+    better = stats.holm([change.shift.p_at_most(tolerance) for change in changes])
+    return [_finding(*found, tolerance) for found in zip(changes, worse, better, strict=True)]
+
+
+def _finding(change: _Change, p_worse: float, p_better: float, tolerance: float) -> Finding:
+    interval = change.shift.interval
+    verdict: Verdict = "inconclusive"
+    if p_worse < LEVEL:
+        verdict = "worse"
+    elif p_better < LEVEL:
+        verdict = "better"
+    elif interval.lo > -tolerance:
+        verdict = "same"
+    relative, low, high = (math.expm1(x) for x in (change.shift.value, interval.lo, interval.hi))
+    unit, places = (" img/s", ".1f") if change.quantity == _RATE else ("x", ".3f")
+    detail = (
+        f"{change.old:{places}}{unit} -> {change.new:{places}}{unit}, {100 * relative:+.1f} % "
+        f"[{100 * low:+.1f}, {100 * high:+.1f}]"
+    )
+    return Finding(
+        "speed", change.cell, verdict, detail, change.quantity, change.old, change.new, relative, low, high, p_worse
+    )
+
+
+def _change(cell: str, quantity: str, old: npt.NDArray[np.float64], new: npt.NDArray[np.float64]) -> _Change:
+    before, after = (math.exp(float(np.median(logs))) for logs in (old, new))
+    return _Change(cell, quantity, before, after, stats.median_shift(new, old))
+
+
+def _log_speedups(speed: Speed) -> npt.NDArray[np.float64]:
+    return stats.log_ratios(speed.reference, speed.seconds)
+
+
+def _unusable(old: Speed, new: Speed) -> str | None:
+    for where, speed in (("the baseline", old), ("this run", new)):
+        if speed.invalid:
+            return f"{where} is invalid ({', '.join(speed.invalid)}); measure it again on a quiet machine"
+        if len(speed.seconds) < stats.MIN_VALUES:
+            return f"{where} has {len(speed.seconds)} rounds, {stats.MIN_VALUES} are needed; use a larger --budget"
+    return None
