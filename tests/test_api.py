@@ -12,13 +12,11 @@ import tomebench
 
 SCRIPT = """
 import sys
-import timm, torch, tomebench
-from tomebench.measure import clock, speed
+import timm, torch, tomebench, tomebench.errors
+from tomebench.measure import budget, clock, speed
 
 clock.CpuClock.min_burst, speed.WINDOW = 0.001, 1
-speed.BUDGETS = {"quick": speed.Budget("quick", 6, 100.0, 1.0)}
-import tomebench.sweeps.run as run, tomebench.sweeps.rows as rows_
-run.BUDGETS = rows_.BUDGETS = speed.BUDGETS
+budget.BUDGETS["quick"] = budget.Budget("quick", 6, 100.0, 1.0)
 settings = dict(device="cpu", batch_size=2, budget="quick")
 rows = tomebench.sweep("test_vit", "0,8", out=sys.argv[1] + "/a", **settings)
 table = tomebench.load_results(sys.argv[1] + "/a")
@@ -26,6 +24,11 @@ again = tomebench.sweep("test_vit", "0,4", out=sys.argv[1] + "/b", **settings)
 assert [row.r for row in rows] == table["r"].tolist() == [0, 8], table
 assert [row.r for row in again] == [0, 4]
 assert table["img_per_s"].notna().all() and table["top1"].isna().all()
+
+try:
+    tomebench.check(None, sys.argv[1] + "/none.json")
+except tomebench.errors.BaselineError as error:
+    assert error.exit_code == 4 and "No such file" in str(error), error
 
 model = timm.create_model("test_vit").eval()
 merged = tomebench.apply(model, r=8)

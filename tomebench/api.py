@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tomebench.backbones.apply import apply
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tomebench.gate.verdict import Finding
     from tomebench.schema import Row
 
-__all__ = ["apply", "load_results", "sweep"]
+__all__ = ["apply", "check", "load_results", "sweep"]
 
 
 def sweep(model: str, r: str = "0..24", *, out: str | Path, **settings: Any) -> list[Row]:
@@ -25,7 +26,8 @@ def sweep(model: str, r: str = "0..24", *, out: str | Path, **settings: Any) -> 
         settings: every flag of ``tomebench sweep``, with underscores.
 
     Reading more than a thousand images starts worker processes that import the caller's script again: call this under
-    ``if __name__ == "__main__":``, or pass ``workers=0``.
+    ``if __name__ == "__main__":``, or pass ``workers=0``. From the first call on, memory that is freed stays with the
+    process (:mod:`tomebench.measure.allocator`).
 
     Returns:
         One row per r. The run folder holds the raw measurements.
@@ -42,6 +44,46 @@ def sweep(model: str, r: str = "0..24", *, out: str | Path, **settings: Any) -> 
         if isinstance(event, Finished):
             return list(event.rows)
     raise AssertionError("a sweep ends with its rows")
+
+
+def check(
+    run: str | Path | None,
+    baseline: str | Path,
+    *tiers: Literal["static", "accuracy", "speed"],
+    tolerance: float = 5.0,
+    max_drop: str = "0.5",
+    absolute: bool = False,
+    confirm: bool = True,
+    checkpoint: str | Path | None = None,
+) -> list[Finding]:
+    """Compare a run with a stored baseline, as ``tomebench check`` does.
+
+    Args:
+        run: run folder; None computes the static tier of the baseline's own settings.
+        baseline: file that ``tomebench check --update-baseline`` wrote.
+        tiers: what to look at; by default all that the baseline has.
+        tolerance: slow-down that is still the same, in %.
+        max_drop: top-1 that may be lost: "0.5" (points) or "3images".
+        absolute: compare images per second too, where the testbeds match.
+        confirm: measure what looks slower once more, in a fresh process, before saying so.
+        checkpoint: where the weights are on this machine.
+
+    Returns:
+        A finding for each tier and cell. Nothing has become worse if and only if there is one and every ``verdict`` is
+        "same" or "better".
+
+    Raises:
+        TomebenchError: see :mod:`tomebench.errors`; BaselineError where the baseline cannot be used.
+    """
+    from tomebench.gate.compare import Limits
+    from tomebench.gate.speed import SpeedLimits
+    from tomebench.gate.top1 import MaxDrop
+    from tomebench.sweeps.checking import judge
+
+    limits = Limits(SpeedLimits(tolerance / 100, absolute), MaxDrop.parse(max_drop))
+    folder = None if run is None else Path(run)
+    weights = None if checkpoint is None else Path(checkpoint)
+    return list(judge(folder, Path(baseline), tiers, limits, confirm=confirm, checkpoint=weights).findings)
 
 
 def load_results(run: str | Path) -> pd.DataFrame:

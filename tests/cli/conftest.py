@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import pytest
+from check_runs import HERE, EvenClock
 from cli_program import BASE, MERGED, Result
 
 from tomebench.cli import app
+from tomebench.measure import testbed
 from tomebench.schema import Row
+from tomebench.sweeps import checking, timing
+from tomebench.sweeps.config import load_config
 from tomebench.sweeps.events import Finished, Note, Phase, Planned, Progress
 
 
@@ -48,3 +54,41 @@ def engine(monkeypatch) -> Callable[..., None]:
         monkeypatch.setitem(sys.modules, "tomebench.sweeps.run", fake)
 
     return install
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code at hand is that of the run, whatever this checkout is."""
+    monkeypatch.setattr(checking, "git_here", lambda: HERE)
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the demo model on 60 of its images."""
+    from tomebench.sweeps.run import run_sweep
+
+    settings = {"model": "digits_vit", "data": "digits", "limit": 60, "r": "0,8", "batch_size": 30, "device": "cpu"}
+    config = load_config([], {**settings, "budget": "quick", "workers": 0})
+    path = tmp_path_factory.mktemp("runs") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "clock_for", lambda device: EvenClock())
+        patch.setattr(testbed, "git_here", lambda: HERE)
+        for _ in run_sweep(config, path, lambda: False):
+            pass
+    return path
+
+
+@pytest.fixture
+def run(measured: Path, here: None, tmp_path: Path) -> Path:
+    """That run, in the folder of the test."""
+    return Path(shutil.copytree(measured, tmp_path / "run"))
+
+
+@pytest.fixture
+def baseline(run: Path, tmp_path: Path, program) -> Path:
+    """A baseline of that run, written by the program."""
+    path = tmp_path / "base.json"
+    result = program("check", "run", "--baseline", "base.json", "--update-baseline", "--quiet")
+    assert (result.code, result.err) == (0, "")
+    assert result.out == "written: base.json (2 cells: static, accuracy, speed)\n"
+    return path

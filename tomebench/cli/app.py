@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import tomebench
-from tomebench.cli import demo, doctor, listing, plan, profile, report, sweep
+from tomebench.cli import check, demo, doctor, listing, plan, profile, report, sweep
 from tomebench.cli.interrupt import leave_on_signal
 from tomebench.errors import InputError, Interrupted, StorageError, TomebenchError
 from tomebench.report.escape import clean
@@ -44,6 +44,7 @@ app.command("demo")(demo.demo)
 app.command("sweep")(sweep.sweep)
 app.command("plan")(plan.plan)
 app.command("profile")(profile.profile)
+app.command("check")(check.check)
 app.command("report")(report.report)
 app.command("list")(listing.list_)
 app.command("doctor")(doctor.doctor)

@@ -71,6 +71,10 @@ class Screen:
             table.add_row(*(Text(clean(cell)) for cell in row))
         self.out.print(table)
 
+    def command(self, line: str) -> None:
+        """A command to whatever reads the log, such as a GitHub annotation; its text is escaped already."""
+        print(line, file=(self.err if self.as_json else self.out).file)
+
     def object(self, value: Mapping[str, Any]) -> None:
         """The result as one JSON object on stdout; NaN and infinity are refused."""
         self.out.file.write(json.dumps(value, allow_nan=False, default=str) + "\n")

@@ -1,0 +1,50 @@
+"""Runs and baselines for the tests of ``tomebench check``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tomebench.gate.file import read_baseline, write_baseline
+from tomebench.gate.records import Snapshot
+
+HERE = "feedfeedfeed"
+"""The code that runs and baselines are of."""
+
+
+class EvenClock:
+    """Runs the steps and charges a millisecond for each: whatever is compared with it is as fast."""
+
+    min_burst = 0.001
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def burst(self, step: Callable[[], object], steps: int) -> float:
+        for _ in range(steps):
+            step()
+        self.time += 0.001 * steps
+        return 0.001 * steps
+
+    def now(self) -> float:
+        return self.time
+
+
+def edit(path: Path, **cell_changes: object) -> None:
+    """Change the last cell of a baseline."""
+    snapshot = read_baseline(path)
+    *first, last = snapshot.cells
+    write_baseline(path, snapshot.model_copy(update={"cells": (*first, last.model_copy(update=cell_changes))}))
+
+
+def slowed(snapshot: Snapshot, factor: float) -> Snapshot:
+    """The same measurement, even and with twelve rounds, the last cell slower by a factor."""
+    cells = []
+    for cell in snapshot.cells:
+        reference = tuple(0.01 * (1 + 0.001 * k) for k in range(12))
+        ratio = factor if cell.name == "r=8" else 1.0
+        speed = cell.speed.model_copy(
+            update={"reference": reference, "seconds": tuple(ratio * t for t in reference), "invalid": ()}
+        )
+        cells.append(cell.model_copy(update={"speed": speed}))
+    return snapshot.model_copy(update={"cells": tuple(cells)})

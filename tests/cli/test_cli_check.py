@@ -1,0 +1,200 @@
+"""``tomebench check`` as a user meets it: exit codes, one line for bad input, and what it writes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from check_runs import HERE, edit
+
+import tomebench
+from tomebench.gate.file import read_baseline, write_baseline
+from tomebench.sweeps import checking
+
+
+def test_a_run_passes_against_itself(program, baseline, run):
+    result = program("check", "run", "--baseline", "base.json", "--quiet")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.splitlines()[-1] == "PASS: 6 same"
+
+
+def test_the_static_tier_needs_no_run(program, baseline, run):
+    shutil.rmtree(run)
+    result = program("check", "--static", "--baseline", "base.json")
+    assert (result.code, result.out.splitlines()[-1]) == (0, "PASS: 2 same")
+    assert result.err == "computing the static tier of digits_vit\n"
+
+
+def test_a_loss_of_images_is_exit_3(program, baseline, run):
+    snapshot = read_baseline(baseline)
+    edit(baseline, accuracy=snapshot.cells[-1].accuracy.model_copy(update={"right": _ones(60)}))
+    result = program("check", "run", "--baseline", "base.json", "--accuracy", "--max-drop", "0", "--quiet")
+    assert result.code == 3
+    assert result.out.splitlines()[-1] == "FAIL: 1 worse, 1 same"
+
+
+def _ones(n: int) -> str:
+    import numpy as np
+
+    from tomebench.gate.records import packed_bits
+
+    return packed_bits(np.ones(n, dtype=np.bool_))
+
+
+def test_json_junit_github_and_the_benchmark_formats(program, baseline, run, tmp_path, monkeypatch):
+    edit(baseline, accuracy=None)
+    summary = tmp_path / "summary.md"
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(summary))
+    result = program(
+        "check", "run", "--baseline", "base.json", "--accuracy", "--quiet", "--json", "--github",
+        "--junit", "j.xml", "--benchmark", "g.json", "--bencher", "b.json",
+    )  # fmt: skip
+    assert result.code == 4
+    found = json.loads(result.out)
+    assert (found["exit_code"], found["outcome"]) == (4, "CANNOT TELL: 1 missing, 1 same")
+    assert [f["verdict"] for f in found["findings"]] == ["same", "missing"]
+    assert result.err == "::warning title=tomebench missing::accuracy r=8: the baseline has no accuracy of it\n"
+    assert found["remarks"] == []
+    assert summary.read_text().startswith("### tomebench: digits_vit\n\n**CANNOT TELL: 1 missing, 1 same**")
+    assert 'errors="1"' in (tmp_path / "j.xml").read_text()
+    assert {entry["unit"] for entry in json.loads((tmp_path / "g.json").read_text())} == {"%", "img/s", "x"}
+    assert "top-1" in json.loads((tmp_path / "b.json").read_text())["digits_vit tome r=0"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["run"], 2, "no baseline is given"),
+        (["run", "--baseline", "none.json"], 4, "No such file"),
+        (["none", "--baseline", "base.json"], 2, "there is no run in none"),
+        (["--baseline", "base.json"], 2, "which run?"),
+        (["run", "--baseline", "base.json", "--self-check"], 2, "leave --baseline out"),
+        (["run", "--baseline", "base.json", "--update-baseline", "--junit", "j.xml"], 2, "of a comparison"),
+        (["run", "--baseline", "base.json", "--update-baseline", "--static"], 2, "also has accuracy and speed"),
+        (["run", "--update-baseline"], 2, "where to?"),
+        (["run", "--update-baseline", "--self-check"], 2, "where to?"),
+        (["run", "--baseline", "run/run.sqlite", "--update-baseline"], 2, "would overwrite what is no baseline"),
+        (["run", "--self-check", "--accuracy"], 2, "about speeds"),
+        (["run", "--baseline", "base.json", "--tolerance", "0"], 2, "--tolerance"),
+        (["run", "--baseline", "base.json", "--tolerance", "nan"], 2, "--tolerance"),
+        (["run", "--baseline", "base.json", "--max-drop", "x"], 2, "--max-drop"),
+        (["run", "--baseline", "base.json", "--github"], 2, "GITHUB_STEP_SUMMARY"),
+        (["--baseline", "base.json", "--update-baseline"], 2, "which run?"),
+        (["--self-check"], 2, "which run?"),
+        (["--static", "--baseline", "base.json", "--checkpoint", "none.safetensors"], 2, "none.safetensors"),
+        (["run", "--baseline", "base.json", "--accuracy", "--junit", "no/such/folder.xml"], 5, "folder.xml"),
+    ],
+)
+def test_bad_input_is_one_line(program, baseline, run, monkeypatch, arguments, code, says):
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    result = program("check", *arguments, "--quiet")
+    assert result.code == code
+    assert says in result.error
+
+
+BROKEN = {
+    "empty": b"",
+    "binary": bytes(range(256)),
+    "other": b'{"format": "x"}',
+    "newer": b'{"format": "tomebench baseline", "version": 9}',
+    "nan": b'{"format": "tomebench baseline", "version": 1, "noise_floor": NaN}',
+    "huge": None,
+    "truncated": None,
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("tier", ["--static", "--accuracy"])
+def test_a_broken_baseline_is_exit_4_and_red_in_every_report(program, baseline, run, tmp_path, monkeypatch, name, tier):
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
+    if name == "huge":
+        with baseline.open("wb") as file:
+            file.truncate(200 * 2**20)
+    elif name == "truncated":
+        baseline.write_bytes(baseline.read_bytes()[:-100])
+    else:
+        baseline.write_bytes(BROKEN[name])
+    result = program("check", "run", "--baseline", "base.json", tier, "--quiet", "--junit", "j.xml", "--github")
+    assert result.code == 4
+    annotation, error = result.out.splitlines()[-1], result.error
+    assert error.startswith("tomebench: error: baseline base.json")
+    assert annotation.startswith("::error title=tomebench::baseline base.json")
+    assert 'errors="1"' in (tmp_path / "j.xml").read_text()
+    assert "NOTHING COMPARED" in (tmp_path / "summary.md").read_text()
+
+
+def test_settings_in_a_baseline_that_cannot_be_used_are_its_fault(program, baseline):
+    snapshot = read_baseline(baseline)
+    for settings in (
+        {},
+        {"model": "m" * 10_000},
+        {**snapshot.settings, "surprise": 1},
+        {**snapshot.settings, "r": "x"},
+    ):
+        write_baseline(baseline, snapshot.model_copy(update={"settings": settings}))
+        result = program("check", "--static", "--baseline", "base.json", "--quiet")
+        assert result.code in (2, 4)
+        assert len(result.error) < 600
+
+
+def test_other_weights_at_hand_are_no_comparison(program, baseline, run, tmp_path):
+    from safetensors.torch import save_file
+
+    from tomebench.models.create import load_model
+
+    model = load_model("digits_vit", pretrained=False, seed=1).model
+    save_file(model.state_dict(), tmp_path / "other.safetensors")
+    flags = ("--baseline", "base.json", "--static", "--checkpoint", "other.safetensors", "--quiet")
+    result = program("check", *flags)
+    assert (result.code, "incomparable" in result.out) == (4, True)
+    result = program("check", "run", *flags)
+    assert result.code == 2
+    assert "is not the one that was measured" in result.error
+
+
+def test_a_run_of_other_code_is_remarked_upon(program, baseline, run, monkeypatch):
+    monkeypatch.setattr(checking, "git_here", lambda: "0123456789ab")
+    result = program("check", "run", "--baseline", "base.json", "--accuracy", "--quiet")
+    assert result.code == 0
+    assert f"! this run was measured by the code of {HERE}, " in result.out
+    assert result.out.splitlines()[-1].endswith("the code at hand is 0123456789ab: run it again")
+    assert "measured by" not in program("check", "run", "--baseline", "base.json", "--static", "--quiet").out
+
+
+def test_another_testbed_is_remarked_upon(program, baseline, run):
+    snapshot = read_baseline(baseline)
+    speed = snapshot.cells[-1].speed.model_copy(update={"testbed": "elsewhere"})
+    edit(baseline, speed=speed)
+    result = program("check", "run", "--baseline", "base.json", "--speed", "--quiet")
+    assert result.code == 0
+    assert "! the baseline was timed elsewhere" in result.out
+
+
+def test_other_data_and_other_models_are_exit_4(program, baseline, run):
+    old = read_baseline(baseline).cells[-1]
+    for change in (
+        {"accuracy": old.accuracy.model_copy(update={"digest": "other"})},
+        {"asked": old.asked.model_copy(update={"model": "vit_b_16"})},
+    ):
+        edit(baseline, **change)
+        result = program("check", "run", "--baseline", "base.json", "--accuracy", "--quiet")
+        assert result.code == 4
+        assert "incomparable" in result.out
+
+
+def test_nothing_to_compare_is_exit_4(program, baseline, run):
+    snapshot = read_baseline(baseline)
+    empty = tuple(cell.model_copy(update={"static": None, "accuracy": None, "speed": None}) for cell in snapshot.cells)
+    write_baseline(baseline, snapshot.model_copy(update={"cells": empty}))
+    result = program("check", "run", "--baseline", "base.json", "--quiet")
+    assert result.code == 4
+    assert result.out.startswith("NOTHING COMPARED")
+
+
+def test_the_function_finds_what_the_command_finds(baseline, run):
+    found = tomebench.check(run, baseline, "static", "accuracy", max_drop="0")
+    assert [(f.tier, f.cell, f.verdict) for f in found] == [
+        (tier, cell, "same") for tier in ("static", "accuracy") for cell in ("r=0", "r=8")
+    ]
+    assert tomebench.check(None, baseline, "static") == found[:2]

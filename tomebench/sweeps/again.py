@@ -1,0 +1,74 @@
+"""A stored sweep measured once more by the same code, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from tomebench.errors import Interrupted, RunError
+from tomebench.sweeps.config import command_line
+
+_PACKAGE = Path(__file__).resolve().parents[2]
+
+
+def sweep_words(settings: Mapping[str, Any], r: Collection[int], out: Path) -> list[str]:
+    """Words after ``tomebench`` of a sweep that times some cells of another one, and r = 0.
+
+    Args:
+        settings: of that sweep, with its batch size in images.
+        r: cells to time; a list schedule is one cell whatever this says.
+        out: run folder.
+    """
+    settings = {**settings, "end_to_end": False}
+    if settings.get("data") is not None:  # its images are wanted as input, not all of their answers once more
+        settings["limit"] = min(settings.get("limit") or sys.maxsize, max(4 * settings["batch_size"], 64))
+    if not str(settings["schedule"]).startswith("list:"):
+        settings["r"] = ",".join(map(str, sorted({0, *r})))
+    return [*shlex.split(command_line(settings))[1:], "--out", str(out), "--quiet"]
+
+
+def sweep_again(
+    settings: Mapping[str, Any], r: Collection[int], out: Path, should_stop: Callable[[], bool], poll: float = 0.5
+) -> int:
+    """Run :func:`sweep_words` in a process of its own, with the package that runs here.
+
+    Args:
+        settings, r, out: as there.
+        should_stop: asked every ``poll`` seconds.
+        poll: as long a step.
+
+    Returns:
+        0, or 5: some cell failed, which its record says, or the result is not complete.
+
+    Raises:
+        Interrupted: ``should_stop()`` became true, or the process was interrupted; it is no longer running.
+        RunError: it ended without a result.
+    """
+    # -P: a package of the same name in the current folder is not the one that is judged.
+    command = [sys.executable, "-P", "-m", "tomebench", *sweep_words(settings, r, out)]
+    path = os.pathsep.join(filter(None, [str(_PACKAGE), os.environ.get("PYTHONPATH", "")]))
+    log = out.with_suffix(".log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=file, env={**os.environ, "PYTHONPATH": path}
+        )
+        try:
+            while process.poll() is None and not should_stop():
+                time.sleep(poll)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+    if should_stop() or process.returncode == Interrupted.exit_code:
+        raise Interrupted("interrupted while measuring once more")
+    if process.returncode not in (0, 5):
+        lines = log.read_text(errors="replace").strip().splitlines() or [f"exit {process.returncode}"]
+        raise RunError(f"it cannot be measured once more here ({lines[-1][:200]}); use --no-confirm")
+    return process.returncode

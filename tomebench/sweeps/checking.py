@@ -1,0 +1,249 @@
+"""The gate over stored runs: snapshots, verdicts, and a second measurement of what looks slower."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tomebench.errors import BaselineError, ConfigError, InputError, Interrupted, RunError, TomebenchError
+from tomebench.gate.compare import Limits, check_limits, compare, confirmed, differing
+from tomebench.gate.file import REMEDY, read_baseline
+from tomebench.gate.records import CellRecord, Snapshot, Tier
+from tomebench.gate.speed import noise_floor
+from tomebench.gate.verdict import Finding
+from tomebench.measure.machine import UNAVAILABLE
+from tomebench.measure.testbed import git_here
+from tomebench.sweeps.again import sweep_again
+from tomebench.sweeps.config import SweepConfig, load_config
+from tomebench.sweeps.snapshot import run_snapshot, with_static
+from tomebench.sweeps.store import Store
+
+Say = Callable[[str], None]
+Watch = Callable[[], AbstractContextManager[Callable[[], bool]]]
+"""Gives a context in which a function says whether to stop."""
+
+
+@contextmanager
+def _unwatched() -> Iterator[Callable[[], bool]]:
+    yield lambda: False
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a gate found, and on what."""
+
+    tiers: tuple[Tier, ...]
+    findings: tuple[Finding, ...]
+    snapshot: Snapshot  # of what was judged
+    remarks: tuple[str, ...] = ()  # what to know before believing it
+
+
+def judge(
+    run: Path | None,
+    baseline: Path,
+    tiers: Sequence[Tier],
+    limits: Limits,
+    *,
+    confirm: bool = True,
+    checkpoint: Path | None = None,
+    say: Say = lambda text: None,
+    watch: Watch = _unwatched,
+) -> Judgement:
+    """Compare a run with a baseline.
+
+    Args:
+        run: run folder; None checks the static tier of the baseline's own settings.
+        baseline: file.
+        tiers: what to look at; empty is all that the baseline has.
+        limits: what is still the same.
+        confirm: measure what looks slower once more, in a fresh process, before saying so.
+        checkpoint: where the weights are here, if not where the settings say.
+        say: told what is going on.
+        watch: entered while something is measured once more, to know when to stop.
+
+    Raises:
+        BaselineError: the baseline cannot be used.
+        InputError: no such run, or settings or limits that cannot be used.
+        StorageError: the run is damaged.
+        Interrupted: the second measurement was interrupted.
+    """
+    old = read_baseline(baseline)
+    tiers = tuple(tiers) or old.tiers()
+    check_limits(old, tiers, limits)
+    if run is None:
+        if set(tiers) != {"static"}:
+            raise InputError("which run? name its folder, or use --static, the only tier that needs none")
+        new = _static_of_baseline(baseline, old, checkpoint, say)
+    else:
+        new = snapshot_of(run, static="static" in tiers, checkpoint=checkpoint, say=say)
+    findings = compare(old, new, tiers, limits)
+    other = None if run is None or set(tiers) == {"static"} else _other_code(run)
+    remarks = [] if other is None else [other]
+    if "speed" in tiers and _testbeds(old) != _testbeds(new):
+        remarks.append(f"the baseline was timed elsewhere, which ratios need not survive: {old.testbed}")
+    slower = list(dict.fromkeys(f.cell for f in findings if f.tier == "speed" and f.verdict == "worse"))
+    if slower and confirm and run is not None:
+        if other is not None:
+            findings = confirmed(findings, [])  # the code at hand cannot speak for that of the run
+        else:
+            say(f"{', '.join(slower)} slower than the baseline: measuring once more")
+            findings = _confirmed(findings, old, new, run, slower, limits, checkpoint, say, watch)
+    return Judgement(tiers, tuple(findings), new, tuple(remarks))
+
+
+def snapshot_of(run: Path, *, static: bool, checkpoint: Path | None = None, say: Say = lambda text: None) -> Snapshot:
+    """What a run measured, and with ``static`` what the code at hand computes for it.
+
+    Raises:
+        InputError: no such run, or its model cannot be had.
+        StorageError: the run is damaged.
+    """
+    with Store.read(run) as store:
+        snapshot = run_snapshot(store)
+    if static:
+        snapshot = with_static(snapshot, _static(settings_of(snapshot.settings, checkpoint), say))
+    return snapshot
+
+
+def refreshed(baseline: Path, *, checkpoint: Path | None = None, say: Say = lambda text: None) -> Snapshot:
+    """A baseline with its static tier computed anew from its own settings; its other tiers stay.
+
+    Raises:
+        BaselineError: the baseline cannot be used, or its settings now come to another model, weights or r.
+        InputError: the model cannot be had.
+    """
+    old = read_baseline(baseline)
+    new = _static_of_baseline(baseline, old, checkpoint, say)
+    pairs = zip(old.cells, new.cells, strict=False)
+    if len(old.cells) != len(new.cells) or any(differing(a.asked, b.asked, "static") for a, b in pairs):
+        what = "is of another model, weights or r than its settings give now"
+        raise BaselineError(f"baseline {baseline} {what}; {REMEDY}")
+    return with_static(old, new)
+
+
+def measured_floor(
+    run: Path,
+    snapshot: Snapshot,
+    tolerance: float,
+    *,
+    checkpoint: Path | None = None,
+    watch: Watch = _unwatched,
+) -> float:
+    """The noise floor of a run: how far its speed-ups and those of a second, identical run may be apart, as a fraction.
+
+    Raises:
+        BaselineError: the two cannot be compared, since some cell was not timed, is invalid or has too few rounds.
+        ConfigError: noise alone would exceed ``tolerance``.
+        InputError, Interrupted: as :func:`measure_again`.
+    """
+    again = measure_again(run, {cell.asked.r for cell in snapshot.cells}, checkpoint, watch)
+    second = {cell.name: cell for cell in again.cells}
+    floor = noise_floor({c.name: (c, second.get(c.name, CellRecord(asked=c.asked))) for c in snapshot.cells})
+    if isinstance(floor, str):
+        raise BaselineError(f"self-check: two runs of the same thing cannot be compared: {floor}")
+    if floor > tolerance:
+        raise ConfigError(
+            f"the noise floor of this run is {100 * floor:.1f} %: --tolerance {100 * tolerance:g} is under it and "
+            "would fail by noise alone; use a larger one, a larger --budget or a quieter machine"
+        )
+    return floor
+
+
+def settings_of(settings: Mapping[str, Any], checkpoint: Path | None = None) -> SweepConfig:
+    """The configuration of stored settings.
+
+    Raises:
+        InputError: they are none.
+    """
+    own = {} if checkpoint is None else {"checkpoint": checkpoint}
+    given = dict(settings)
+    if str(given.get("schedule", "")).startswith("list:"):
+        given.pop("r", None)  # it says nothing there
+    return load_config([], {**given, **own})
+
+
+def measure_again(run: Path, r: set[int], checkpoint: Path | None, watch: Watch) -> Snapshot:
+    """Measure the speeds of some cells of a run once more, in a process and a folder of their own.
+
+    Raises:
+        InputError: it cannot be measured here.
+        Interrupted: it was interrupted.
+    """
+    with Store.read(run) as store:
+        settings, batch_size = dict(store.config), int(store.get("batch_size") or 1)
+        device = store.cells()[0][0].device
+    settings |= {"batch_size": batch_size, "device": device}  # not once more what "auto" comes to
+    if checkpoint is not None:
+        settings["checkpoint"] = str(checkpoint)
+    with tempfile.TemporaryDirectory(prefix="tomebench-again-") as folder:
+        with watch() as should_stop:
+            code = sweep_again(settings, r, Path(folder) / "run", should_stop)
+        try:
+            with Store.read(Path(folder) / "run") as store:
+                snapshot = run_snapshot(store)
+        except TomebenchError as error:
+            raise RunError(f"{run} cannot be measured once more here: it left no result; use --no-confirm") from error
+    if code and all(cell.problem is None for cell in snapshot.cells):
+        raise RunError(f"{run} cannot be measured once more here: its result is not complete; use --no-confirm")
+    return snapshot
+
+
+def _confirmed(
+    findings: list[Finding],
+    old: Snapshot,
+    new: Snapshot,
+    run: Path,
+    slower: Sequence[str],
+    limits: Limits,
+    checkpoint: Path | None,
+    say: Say,
+    watch: Watch,
+) -> list[Finding]:
+    """The findings after a second measurement. One that fails, or is of another machine, excuses nothing."""
+    try:
+        again = measure_again(run, {int(name.removeprefix("r=")) for name in slower}, checkpoint, watch)
+    except Interrupted:
+        raise
+    except (TomebenchError, OSError) as error:
+        say(str(error))
+        return confirmed(findings, [])
+    if not _testbeds(again) <= _testbeds(new):
+        say("that was another testbed than that of the run")
+        return confirmed(findings, [])
+    names = {cell.name for cell in again.cells}
+    cells = tuple(cell for cell in old.cells if cell.name in names)
+    return confirmed(findings, compare(old.model_copy(update={"cells": cells}), again, ["speed"], limits))
+
+
+def _testbeds(snapshot: Snapshot) -> set[str]:
+    return {cell.speed.testbed for cell in snapshot.cells if cell.speed is not None}
+
+
+def _other_code(run: Path) -> str | None:
+    """That a run was measured by other code than that at hand, as far as git can tell."""
+    here = git_here()
+    with Store.read(run) as store:
+        commits = {str(found.get("git")) for _, found in store.sessions()}
+    others = sorted(commits - {here, UNAVAILABLE})
+    if here == UNAVAILABLE or not others:
+        return None
+    return f"this run was measured by the code of {', '.join(others)}, and the code at hand is {here}: run it again"
+
+
+def _static_of_baseline(baseline: Path, old: Snapshot, checkpoint: Path | None, say: Say) -> Snapshot:
+    try:
+        config = settings_of(old.settings, checkpoint)
+    except InputError as error:
+        raise BaselineError(f"baseline {baseline}: its settings cannot be used: {str(error)[:200]}") from error
+    return _static(config, say)
+
+
+def _static(config: SweepConfig, say: Say) -> Snapshot:
+    from tomebench.sweeps.static import static_snapshot
+
+    say(f"computing the static tier of {config.model}")
+    return static_snapshot(config)

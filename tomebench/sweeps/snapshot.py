@@ -1,0 +1,128 @@
+"""From a stored run to what a gate compares: a pure function of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tomebench.errors import ModelError, RunError
+from tomebench.gate.compare import differing
+from tomebench.gate.records import Accuracy, Asked, CellRecord, Snapshot, Speed, cut, packed_bits
+from tomebench.measure import testbed
+from tomebench.measure.rounds import paired_seconds
+from tomebench.measure.validity import INVALID
+from tomebench.schema import UNWRAPPED, Cell, CellPredictions, ImageList, Round, Row, Status
+from tomebench.sweeps.rows import build_rows, options_text
+from tomebench.sweeps.store import Store
+
+
+def run_snapshot(store: Store) -> Snapshot:
+    """What a run measured, as the gate keeps it; the static tier is no measurement and not in it.
+
+    Raises:
+        StorageError: the store is damaged.
+        RunError: the run holds nothing yet.
+    """
+    rows = build_rows(store)
+    if not rows:
+        raise RunError(f"the run of {store.config.get('model')} holds nothing yet; let the sweep run")
+    by_r = {row.r: row for row in rows}
+    stored = _Stored(
+        store.rounds(), store.images(), store.seen(), store.predictions(), store.statuses(),
+        next((cell.key for cell, _ in store.cells() if cell.is_baseline), None),
+        cut(" ".join(sorted({testbed.fingerprint(found) for found in _timed_on(store)}))),
+    )  # fmt: skip
+    cells = []
+    for cell, _ in sorted(store.cells(), key=lambda pair: pair[0].r):
+        row, (status, error) = by_r[cell.r], stored.statuses.get(cell.key, ("ok", None))
+        cells.append(
+            CellRecord(
+                asked=asked(cell, store.config),
+                problem=cut(error or status) if status in ("failed", "oom") else None,
+                nonfinite=row.status == "nonfinite",
+                accuracy=_accuracy(stored, cell.key, row),
+                speed=_speed(stored, cell.key, row),
+            )
+        )
+    return Snapshot(testbed=cut(rows[0].testbed), settings=store.config, cells=tuple(cells))
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What is read from the store once for all cells. Mappings are by cell key."""
+
+    rounds: Sequence[Round]
+    images: ImageList | None
+    seen: npt.NDArray[np.int64]
+    predictions: Mapping[str, CellPredictions]
+    statuses: Mapping[str, tuple[Status, str | None]]
+    baseline: str | None
+    testbed: str  # fingerprint of what the rounds were timed on
+
+
+def _timed_on(store: Store) -> list[Mapping[str, Any]]:
+    sessions = {round_.session for round_ in store.rounds()}
+    return [found for session, found in store.sessions() if session in sessions]
+
+
+def with_static(snapshot: Snapshot, static: Snapshot) -> Snapshot:
+    """A snapshot of a run with the static tier that the same configuration gives here and now.
+
+    Raises:
+        ModelError: it is that of other weights, another model or another r.
+    """
+    facts = {cell.name: cell for cell in static.cells}
+    cells = []
+    for cell in snapshot.cells:
+        if (now := facts.get(cell.name)) is None:
+            raise ModelError(f"{cell.name} is not among what the stored settings give now; run the sweep again")
+        if changed := differing(cell.asked, now.asked, "static"):
+            raise ModelError(
+                f"the model at hand is not the one that was measured ({cut(', '.join(changed))}); name the right "
+                "weights with --checkpoint, or run the sweep again"
+            )
+        cells.append(cell.model_copy(update={"static": now.static, "static_problem": now.static_problem}))
+    return snapshot.model_copy(update={"cells": tuple(cells)})
+
+
+def asked(cell: Cell, settings: Mapping[str, Any]) -> Asked:
+    """What a cell was asked to be."""
+    fields = {name: getattr(cell, name) for name in Asked.model_fields if name not in ("device", "threads", "options")}
+    return Asked(
+        **fields,
+        options=options_text(cell.options),
+        device="cuda" if cell.device.startswith("cuda") else "cpu",
+        threads=settings.get("threads"),
+    )
+
+
+def _accuracy(stored: _Stored, key: str, row: Row) -> Accuracy | None:
+    images, found = stored.images, stored.predictions.get(key)
+    if images is None or found is None or found.nonfinite or not len(stored.seen):
+        return None
+    return Accuracy(
+        dataset=cut(row.dataset or images.name),
+        digest=images.digest,
+        n_seen=len(stored.seen),
+        complete=len(stored.seen) == len(images.labels),
+        right=packed_bits(found.top1 == images.labels[stored.seen]),
+    )
+
+
+def _speed(stored: _Stored, key: str, row: Row) -> Speed | None:
+    reference = UNWRAPPED if key == stored.baseline else stored.baseline
+    if reference is None:
+        return None
+    first, second = paired_seconds(stored.rounds, reference, key)
+    if not second:
+        return None
+    return Speed(
+        seconds=tuple(seconds / row.batch_size for seconds in second),
+        reference=tuple(seconds / row.batch_size for seconds in first),
+        invalid=tuple(code for code in row.warnings if code in INVALID),
+        testbed=stored.testbed,
+    )

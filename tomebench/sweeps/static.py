@@ -1,0 +1,110 @@
+"""The static tier: what a model computes on a fixed input, on the CPU and in double precision, without any timing.
+
+In single precision two processors that sum in another order round differently, sooner or later merge another pair of
+tokens, and differ by far more than rounding. In double precision that does not happen in practice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from tomebench.backbones.timm_vit import TimmViT
+from tomebench.errors import DeviceError, InputError
+from tomebench.gate.records import CellRecord, Snapshot, Static, cut, packed_logits
+from tomebench.measure.probe import is_oom
+from tomebench.models.create import LoadedModel, load_model
+from tomebench.models.preprocess import Preprocessing
+from tomebench.reduction.attention import check_route
+from tomebench.schema import Resolved, Route
+from tomebench.sweeps.config import SweepConfig
+from tomebench.sweeps.plan import PlannedCell, plan_cells, reduced_vit
+from tomebench.sweeps.snapshot import asked
+
+IMAGES = 2
+"""Images of the fixed input."""
+
+
+def static_snapshot(config: SweepConfig) -> Snapshot:
+    """The static tier of every cell of a configuration, which need not have been run.
+
+    A cell that cannot be computed has a ``static_problem`` instead.
+
+    Raises:
+        InputError: the model or its weights cannot be had.
+    """
+    on_cpu = config.model_copy(update={"dtype": "fp32", "attention": _route(config), "device": "cpu"})
+    loaded = load_model(
+        config.model,
+        checkpoint=config.checkpoint,
+        pretrained=config.data is not None,
+        img_size=config.img_size,
+        offline=config.offline,
+        seed=config.seed,
+    )
+    planned = plan_cells(on_cpu, loaded, weights=loaded.weights, batch_size=IMAGES, device="cpu")
+    return Snapshot(testbed="", settings=config.stored(), cells=tuple(_cells(on_cpu, config, loaded, planned)))
+
+
+def _route(config: SweepConfig) -> Route:
+    """The attention that was asked for, where a CPU has it: most of what can be wrong is wrong there too."""
+    try:
+        check_route(config.attention, torch.device("cpu"), "fp32", training=False)
+    except InputError:
+        return "auto"
+    return config.attention
+
+
+def _cells(
+    on_cpu: SweepConfig, config: SweepConfig, loaded: LoadedModel, planned: Sequence[PlannedCell]
+) -> Iterator[CellRecord]:
+    weights = _digest(loaded.model)
+    backbone = TimmViT(loaded.model.double())
+    size = Preprocessing.from_model(loaded.model, config.img_size).input_size
+    # RandomState's stream is frozen: the same numbers on every platform and with every version.
+    images = np.random.RandomState(0).standard_normal((IMAGES, *size))
+    digest = hashlib.sha256(images.astype("<f8").tobytes()).hexdigest()[:16]
+    for cell in planned:
+        what, resolved = asked(cell.cell, config.stored()), cell.resolved
+        try:
+            with torch.inference_mode():
+                logits = reduced_vit(backbone, on_cpu, cell.r_asked)(torch.from_numpy(images)).numpy()
+        except Exception as error:
+            if is_oom(error):  # of this machine, not of the model
+                raise DeviceError(f"r = {cell.cell.r} does not fit in memory in double precision here") from error
+            problem = f"fails with {type(error).__name__}: " + str(error).partition("\n")[0]
+            yield CellRecord(asked=what, static_problem=cut(problem))
+            continue
+        if not np.isfinite(logits).all():
+            yield CellRecord(asked=what, static_problem="NaN or infinite logits")
+            continue
+        facts = Static(
+            r_layers=resolved.r_layers,
+            tokens=resolved.tokens,
+            gmacs=resolved.gmacs,
+            params_m=resolved.params_m,
+            preprocessing=_preprocessing(resolved),
+            weights=weights,
+            input=digest,
+            shape=logits.shape,
+            logits=packed_logits(logits),
+        )
+        yield CellRecord(asked=what, static=facts)
+
+
+def _digest(model: nn.Module) -> str:
+    """Of parameters and buffers, by name; a checkpoint's own digest says nothing of weights that are drawn."""
+    found = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def _preprocessing(resolved: Resolved) -> str:
+    mean, std = (" ".join(f"{x:.6g}" for x in values) for values in (resolved.mean, resolved.std))
+    return f"crop {resolved.crop_pct:.6g}, {resolved.interpolation}, mean {mean}, std {std}"

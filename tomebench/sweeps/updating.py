@@ -1,0 +1,113 @@
+"""A run becomes the baseline of later ones, without losing anything that the old one had."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tomebench.errors import BaselineError, InputError
+from tomebench.gate.compare import Limits, compare
+from tomebench.gate.file import read_baseline, write_baseline
+from tomebench.gate.records import Snapshot, Tier
+from tomebench.sweeps.checking import Say, Watch, measured_floor, refreshed, snapshot_of
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a baseline was made of."""
+
+    snapshot: Snapshot
+    noise_floor: float | None  # measured now
+    doubts: tuple[str, ...]  # what of it can be compared with nothing, not even with itself
+
+
+def measure_baseline(
+    run: Path,
+    to: Path | None,
+    tiers: tuple[Tier, ...],
+    limits: Limits,
+    *,
+    floor: bool,
+    checkpoint: Path | None,
+    say: Say,
+    watch: Watch,
+) -> Update:
+    """Write a run as the baseline ``to``, or find how exact its speeds are, or both.
+
+    Args:
+        run: run folder.
+        to: file to write; None writes nothing.
+        tiers: to keep; empty is all that there are.
+        limits: a noise floor above the tolerance for speeds is refused.
+        floor: measure the same once more, for the noise floor.
+        checkpoint: where the weights are here, if not where the settings say.
+        say: told what is going on.
+        watch: see :func:`tomebench.sweeps.checking.judge`.
+
+    Raises:
+        InputError: nothing to write, or the file at ``to`` is something else or has tiers that would be lost.
+        BaselineError, ConfigError, Interrupted: as :func:`tomebench.sweeps.checking.measured_floor`.
+        StorageError: it cannot be written.
+    """
+    old = None if to is None else _replaced(to)
+    snapshot = snapshot_of(
+        run, static=to is not None and "static" in (tiers or ("static",)), checkpoint=checkpoint, say=say
+    )
+    found = None
+    if floor:
+        say("measuring the same once more")
+        found = measured_floor(run, snapshot, limits.speed.tolerance, checkpoint=checkpoint, watch=watch)
+    snapshot = snapshot.only(tiers or snapshot.tiers())
+    kept = old.noise_floor if old is not None and found is None and _measured_alike(old, snapshot) else found
+    snapshot = snapshot.model_copy(update={"noise_floor": kept})
+    if to is not None:
+        _write(to, old, snapshot)
+    return Update(snapshot, found, _doubts(snapshot, limits))
+
+
+def refresh_baseline(to: Path, limits: Limits, *, checkpoint: Path | None, say: Say) -> Update:
+    """Bring the static tier of a baseline up to date with the code at hand; its other tiers stay.
+
+    Raises:
+        BaselineError: see :func:`tomebench.sweeps.checking.refreshed`.
+        InputError: the model cannot be had, or cannot be computed.
+        StorageError: it cannot be written.
+    """
+    snapshot = refreshed(to, checkpoint=checkpoint, say=say)
+    _write(to, read_baseline(to), snapshot)
+    return Update(snapshot, None, _doubts(snapshot, limits))
+
+
+def _replaced(to: Path) -> Snapshot | None:
+    """The baseline that is about to be replaced; None where there is no file, or an empty one."""
+    try:
+        if not to.exists() or not to.stat().st_size:
+            return None
+        return read_baseline(to)
+    except BaselineError as error:
+        raise InputError(
+            f"it would overwrite what is no baseline of this version; remove it first ({error})"
+        ) from error
+
+
+def _write(to: Path, old: Snapshot | None, new: Snapshot) -> None:
+    if not new.tiers():
+        raise InputError("there is nothing of what was asked for; nothing is written")
+    if old is not None and (lost := [tier for tier in old.tiers() if tier not in new.tiers()]):
+        raise InputError(f"{to} also has {' and '.join(lost)}, which would be lost; remove it first to start anew")
+    write_baseline(to, new)
+
+
+def _measured_alike(old: Snapshot, new: Snapshot) -> bool:
+    """The noise of one is that of the other: the same settings on the same machine."""
+    before, after = (
+        (snapshot.settings, {cell.speed.testbed for cell in snapshot.cells if cell.speed is not None})
+        for snapshot in (old, new)
+    )
+    return before == after
+
+
+def _doubts(snapshot: Snapshot, limits: Limits) -> tuple[str, ...]:
+    itself = snapshot.model_copy(update={"noise_floor": None})
+    findings = compare(itself, itself, itself.tiers(), limits)
+    return tuple(f"{f.tier} {f.cell} cannot be compared: {f.detail}" for f in findings if f.verdict != "same")
