@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -140,6 +141,15 @@ class Round:
     bursts: tuple[Burst, ...]
     other_cpus: float | None = None  # share of the machine's CPU time that other processes took meanwhile
     gpu_processes: int | None = None  # other processes on the GPU
+
+    @cached_property
+    def counted(self) -> Mapping[str, Burst]:
+        """The burst of every variant that counts: of one that was repeated, the one at the highest clock."""
+        best: dict[str, Burst] = {}
+        for burst in self.bursts:
+            if burst.variant not in best or (burst.mhz or 0) > (best[burst.variant].mhz or 0):
+                best[burst.variant] = burst
+        return best
 
 
 @dataclass(frozen=True)

@@ -9,32 +9,22 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from hurry import hurry
 from torch import Tensor
 
 from tomebench.errors import DeviceError, SpecError
-from tomebench.measure import budget as budgets
-from tomebench.measure import compilation, speed
-from tomebench.measure.clock import CpuClock
+from tomebench.measure import compilation
 from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Row
-from tomebench.sweeps import job, run, timing
+from tomebench.sweeps import job, run
 from tomebench.sweeps.config import SweepConfig, load_config
 from tomebench.sweeps.events import Event, Finished, Note
 from tomebench.sweeps.store import Store
 
 
-class ShortClock(CpuClock):
-    """A real clock whose bursts are one step."""
-
-    min_burst = 1e-6
-
-
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "clock_for", lambda device: ShortClock())
-    monkeypatch.setattr(speed, "WINDOW", 1)
-    budget = budgets.Budget("quick", 6, 1e9, 1.0)  # any interval will do, on a busy machine too
-    monkeypatch.setitem(budgets.BUDGETS, "quick", budget)  # type: ignore[arg-type]
+    hurry(monkeypatch)
 
 
 def sweep(directory: Path, **settings: object) -> tuple[list[Event], list[Row]]:

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from hurry import hurry
 from torch import Tensor
 
 from tomebench.errors import ConfigError
-from tomebench.measure import budget as budgets
-from tomebench.measure import speed
 from tomebench.measure.clock import CpuClock
 from tomebench.measure.machine import GpuReading
 from tomebench.reduction.vit import ReducedViT
@@ -25,16 +24,9 @@ from tomebench.sweeps.store import Store
 from tomebench.sweeps.timing import output_difference
 
 
-class ShortClock(CpuClock):
-    min_burst = 1e-6
-
-
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "clock_for", lambda device: ShortClock())
-    monkeypatch.setattr(speed, "WINDOW", 1)
-    budget = budgets.Budget("quick", 6, 1e9, 1.0)
-    monkeypatch.setitem(budgets.BUDGETS, "quick", budget)  # type: ignore[arg-type]
+    hurry(monkeypatch)
 
 
 def sweep(directory: Path, **settings: object) -> tuple[list[Event], list[Row]]:
@@ -94,7 +86,7 @@ def test_a_comparison_that_was_interrupted_is_made_up_for(tmp_path: Path, monkey
         assert store.get(OUTPUT_DIFFERENCES) is None
     monkeypatch.undo()
     monkeypatch.setattr(timing, "time_round", lambda *a, **k: pytest.fail("a round was timed again"))
-    monkeypatch.setitem(budgets.BUDGETS, "quick", budgets.Budget("quick", 6, 1e9, 1.0))  # type: ignore[arg-type]
+    hurry(monkeypatch)
     sweep(tmp_path / "run")
     with Store.read(tmp_path / "run") as store:
         assert store.get(OUTPUT_DIFFERENCES) == {cell.key: 0.0 for cell, _ in store.cells()}
@@ -106,7 +98,7 @@ def test_the_worst_difference_of_all_sessions_stays(tmp_path: Path, monkeypatch:
         config, key = store.config, store.cells()[1][0].key
     with Store.open(tmp_path / "run", config) as store:
         store.put(OUTPUT_DIFFERENCES, {key: 0.7})
-    monkeypatch.setitem(budgets.BUDGETS, "quick", budgets.Budget("quick", 7, 1e9, 1.0))  # type: ignore[arg-type]
+    hurry(monkeypatch, rounds=7)
     _, rows = sweep(tmp_path / "run")
     assert [row.rounds for row in rows] == [7, 7]
     assert ["OUTPUT_MISMATCH" in row.warnings for row in rows] == [False, True]

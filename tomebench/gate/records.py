@@ -154,6 +154,15 @@ class Snapshot(_Record):
         """The tiers that some cell has."""
         return tuple(tier for tier in TIERS if any(getattr(cell, tier) is not None for cell in self.cells))
 
+    def testbeds(self) -> set[str]:
+        """Fingerprints of what its speeds were timed on."""
+        return {cell.speed.testbed for cell in self.cells if cell.speed is not None}
+
+    def having(self, other: Snapshot) -> Snapshot:
+        """The same with only the cells that another one has, too."""
+        names = {cell.name for cell in other.cells}
+        return self.model_copy(update={"cells": tuple(cell for cell in self.cells if cell.name in names)})
+
     def only(self, tiers: Collection[Tier]) -> Snapshot:
         """The same without the other tiers."""
         without: dict[str, Any] = {tier: None for tier in TIERS if tier not in tiers}

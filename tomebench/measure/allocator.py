@@ -1,9 +1,9 @@
 """Memory that a pass hands back stays with the process, so that the next pass does not fetch it from the kernel again.
 
 By default the C library returns large blocks to the kernel when they are freed, depending on what else lies in its
-heap, and every page that comes back costs a fault. Of one and the same model on a CPU that was up to a quarter of the
-pass in one process and nothing in the next, for one r and not for another. It is no property of the model, no
-repetition within a process shows it, and a comparison of two runs would call it a regression.
+heap, and every page that comes back costs a fault. On a CPU that can slow one and the same model in one process and
+not in the next, for one r and not for another. It is no property of the model, no repetition within a process shows
+it, and a comparison of two runs would call it a regression.
 """
 
 from __future__ import annotations

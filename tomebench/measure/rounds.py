@@ -12,18 +12,9 @@ THROTTLED_UNDER = 0.90
 """A burst whose GPU clock is under this fraction of the sweep's median clock was throttled."""
 
 
-def counted(round_: Round) -> dict[str, Burst]:
-    """The burst of every variant that counts: of one that was repeated, the one at the highest clock."""
-    best: dict[str, Burst] = {}
-    for burst in round_.bursts:
-        if burst.variant not in best or (burst.mhz or 0) > (best[burst.variant].mhz or 0):
-            best[burst.variant] = burst
-    return best
-
-
 def counted_bursts(rounds: Sequence[Round], name: str) -> list[Burst]:
     """The burst of one variant that counts, of every round that has it."""
-    return [found[name] for found in map(counted, rounds) if name in found]
+    return [round_.counted[name] for round_ in rounds if name in round_.counted]
 
 
 def step_seconds(rounds: Sequence[Round], name: str) -> list[float]:
@@ -35,7 +26,7 @@ def paired_seconds(rounds: Sequence[Round], base: str, other: str) -> tuple[list
     """Seconds per step of two variants in the rounds that have both."""
     pairs = [
         (found[base].step_seconds, found[other].step_seconds)
-        for found in map(counted, rounds)
+        for found in (round_.counted for round_ in rounds)
         if base in found and other in found
     ]
     return [first for first, _ in pairs], [second for _, second in pairs]

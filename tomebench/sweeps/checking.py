@@ -83,15 +83,16 @@ def judge(
     findings = compare(old, new, tiers, limits)
     other = None if run is None or set(tiers) == {"static"} else _other_code(run)
     remarks = [] if other is None else [other]
-    if "speed" in tiers and _testbeds(old) != _testbeds(new):
+    if "speed" in tiers and old.testbeds() != new.testbeds():
         remarks.append(f"the baseline was timed elsewhere, which ratios need not survive: {old.testbed}")
     slower = list(dict.fromkeys(f.cell for f in findings if f.tier == "speed" and f.verdict == "worse"))
     if slower and confirm and run is not None:
-        if other is not None:
-            findings = confirmed(findings, [])  # the code at hand cannot speak for that of the run
-        else:
+        second: list[Finding] = []
+        if other is None:  # other code cannot speak for that of the run
             say(f"{', '.join(slower)} slower than the baseline: measuring once more")
-            findings = _confirmed(findings, old, new, run, slower, limits, checkpoint, say, watch)
+            again = _second_measurement(run, slower, new, checkpoint, say, watch)
+            second = [] if again is None else compare(old.having(again), again, ["speed"], limits)
+        findings = confirmed(findings, second)
     return Judgement(tiers, tuple(findings), new, tuple(remarks))
 
 
@@ -192,35 +193,21 @@ def measure_again(run: Path, r: set[int], checkpoint: Path | None, watch: Watch)
     return snapshot
 
 
-def _confirmed(
-    findings: list[Finding],
-    old: Snapshot,
-    new: Snapshot,
-    run: Path,
-    slower: Sequence[str],
-    limits: Limits,
-    checkpoint: Path | None,
-    say: Say,
-    watch: Watch,
-) -> list[Finding]:
-    """The findings after a second measurement. One that fails, or is of another machine, excuses nothing."""
+def _second_measurement(
+    run: Path, cells: Sequence[str], first: Snapshot, checkpoint: Path | None, say: Say, watch: Watch
+) -> Snapshot | None:
+    """Some cells of a run measured again; None, said why, if that fails or was on another testbed than the first."""
     try:
-        again = measure_again(run, {int(name.removeprefix("r=")) for name in slower}, checkpoint, watch)
+        again = measure_again(run, {int(name.removeprefix("r=")) for name in cells}, checkpoint, watch)
     except Interrupted:
         raise
     except (TomebenchError, OSError) as error:
         say(str(error))
-        return confirmed(findings, [])
-    if not _testbeds(again) <= _testbeds(new):
+        return None
+    if not again.testbeds() <= first.testbeds():
         say("that was another testbed than that of the run")
-        return confirmed(findings, [])
-    names = {cell.name for cell in again.cells}
-    cells = tuple(cell for cell in old.cells if cell.name in names)
-    return confirmed(findings, compare(old.model_copy(update={"cells": cells}), again, ["speed"], limits))
-
-
-def _testbeds(snapshot: Snapshot) -> set[str]:
-    return {cell.speed.testbed for cell in snapshot.cells if cell.speed is not None}
+        return None
+    return again
 
 
 def _other_code(run: Path) -> str | None:

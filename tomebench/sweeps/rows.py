@@ -101,6 +101,7 @@ class _Run:
     settings: Mapping[str, Any]  # of the configuration, those that neither cells nor images state
     baseline: str | None  # key of the r = 0 cell
     rounds: Sequence[Round]
+    typical_mhz: float | None  # of all bursts
     shortfalls: Mapping[str, Shortfall]
     statuses: Mapping[str, tuple[Status, str | None]]
     peaks: Mapping[str, int]
@@ -130,6 +131,7 @@ def _load(store: Store, budget: Budget | None) -> _Run:
         settings={name: value for name, value in store.config.items() if name not in _STATED_EXACTLY},
         baseline=baseline,
         rounds=rounds,
+        typical_mhz=typical_clock(rounds),
         shortfalls=shortfall(rounds, baseline, timed, budget) if budget and baseline else {},
         statuses=store.statuses(),
         peaks=store.peak_memory(),
@@ -158,7 +160,7 @@ def _row(run: _Run, cell: Cell, resolved: Resolved, same_as: int | None) -> Row:
         ),
     }
     codes = [code for code, holds in about_row.items() if holds]
-    codes += row_codes(run.rounds, key, _beside(run, key), typical_clock(run.rounds))
+    codes += row_codes(run.rounds, key, _beside(run, key), run.typical_mhz)
     return Row(
         model=cell.model,
         method=cell.method,

@@ -31,11 +31,18 @@ def run_snapshot(store: Store) -> Snapshot:
     if not rows:
         raise RunError(f"the run of {store.config.get('model')} holds nothing yet; let the sweep run")
     by_r = {row.r: row for row in rows}
+    rounds = store.rounds()
+    sessions = {round_.session for round_ in rounds}
+    testbeds = {testbed.fingerprint(found) for session, found in store.sessions() if session in sessions}
     stored = _Stored(
-        store.rounds(), store.images(), store.seen(), store.predictions(), store.statuses(),
-        next((cell.key for cell, _ in store.cells() if cell.is_baseline), None),
-        cut(" ".join(sorted({testbed.fingerprint(found) for found in _timed_on(store)}))),
-    )  # fmt: skip
+        rounds=rounds,
+        images=store.images(),
+        seen=store.seen(),
+        predictions=store.predictions(),
+        statuses=store.statuses(),
+        baseline=next((cell.key for cell, _ in store.cells() if cell.is_baseline), None),
+        testbed=cut(" ".join(sorted(testbeds))),
+    )
     cells = []
     for cell, _ in sorted(store.cells(), key=lambda pair: pair[0].r):
         row, (status, error) = by_r[cell.r], stored.statuses.get(cell.key, ("ok", None))
@@ -62,11 +69,6 @@ class _Stored:
     statuses: Mapping[str, tuple[Status, str | None]]
     baseline: str | None
     testbed: str  # fingerprint of what the rounds were timed on
-
-
-def _timed_on(store: Store) -> list[Mapping[str, Any]]:
-    sessions = {round_.session for round_ in store.rounds()}
-    return [found for session, found in store.sessions() if session in sessions]
 
 
 def with_static(snapshot: Snapshot, static: Snapshot) -> Snapshot:

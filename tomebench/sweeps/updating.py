@@ -100,11 +100,7 @@ def _write(to: Path, old: Snapshot | None, new: Snapshot) -> None:
 
 def _measured_alike(old: Snapshot, new: Snapshot) -> bool:
     """The noise of one is that of the other: the same settings on the same machine."""
-    before, after = (
-        (snapshot.settings, {cell.speed.testbed for cell in snapshot.cells if cell.speed is not None})
-        for snapshot in (old, new)
-    )
-    return before == after
+    return old.settings == new.settings and old.testbeds() == new.testbeds()
 
 
 def _doubts(snapshot: Snapshot, limits: Limits) -> tuple[str, ...]:
