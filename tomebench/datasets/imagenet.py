@@ -44,6 +44,14 @@ class ImageFiles:
         reason = problem(self._path(index))
         return reason and f"{printable(self.names[index])} ({reason})"
 
+    def stamp(self, index: int) -> bytes:
+        """Size and time of change of a file; empty if it is gone."""
+        try:
+            found = os.stat(self._path(index))
+        except OSError:
+            return b""
+        return b"%d %d" % (found.st_size, found.st_mtime_ns)
+
     def _path(self, index: int) -> str:
         return f"{self.folder}/{self.names[index]}"
 

@@ -36,6 +36,8 @@ class ImageSet:
     """Index to RGB image; picklable, so that worker processes can call it. DataError if the image cannot be decoded."""
     problem: Callable[[int], str | None] | None = None
     """Cheap look at one image: its name and why it cannot be read, or None. Absent where nothing can be wrong."""
+    stamp: Callable[[int], bytes] | None = None
+    """Bytes that change when the file behind an image does (size, time of change). Absent where images never change."""
 
     def __len__(self) -> int:
         return len(self.info.labels)
@@ -91,7 +93,7 @@ def _open_folder(spec: str) -> ImageSet:
             raise DataError(f"--data {shown}: no such folder; did you mean {DIGITS}?")
         raise DataError(f"--data {shown}: no such folder; give a folder of ImageNet class folders, or {DIGITS}")
     info, files = read_class_folders(path)
-    return ImageSet(info, files.open, files.problem)
+    return ImageSet(info, files.open, files.problem, files.stamp)
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ def _limited(image_set: ImageSet, limit: int, seed: int) -> ImageSet:
         ),
         _Chosen(image_set.open, chosen),  # type: ignore[arg-type]
         image_set.problem and _Chosen(image_set.problem, chosen),  # type: ignore[arg-type]
+        image_set.stamp and _Chosen(image_set.stamp, chosen),  # type: ignore[arg-type]
     )
 
 
