@@ -13,6 +13,7 @@
     │   └── RunError                   the run folder: in use, or holding another configuration
     ├── BaselineError              4   a baseline that is missing, damaged or of another version
     ├── StorageError               5   the disk is full, read-only, or the store is damaged
+    ├── RankError                  5   a process of several that share a run is gone, or has given up
     └── Interrupted              130   stopped by the user; what was committed can be resumed
 
 A message is one line: first what is wrong, then what to do about it.
@@ -76,6 +77,19 @@ class StorageError(TomebenchError):
     """Results cannot be written or read back."""
 
     exit_code = 5
+
+
+class RankError(TomebenchError):
+    """One of several processes that share a run has died, hangs or has given up; what was committed can be resumed.
+
+    ``quiet``: another process says so, and this one only ends.
+    """
+
+    exit_code = 5
+
+    def __init__(self, message: str, *, quiet: bool = False) -> None:
+        super().__init__(message)
+        self.quiet = quiet
 
 
 class Interrupted(TomebenchError):

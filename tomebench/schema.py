@@ -168,6 +168,19 @@ class Chunk:
 
     index: int
     predictions: Mapping[str, CellPredictions] = field(hash=False)  # by cell key
+    session: int | None = None  # that evaluated it
+    seconds: float | None = None  # from asking for its images to the last cell's answer, in the process that did it
+    waited: float | None = None  # the part of it until the images were there
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a session evaluated images, sums over its chunks."""
+
+    session: int
+    images: int
+    seconds: float  # of all processes together
+    waited: float  # for images
 
 
 @dataclass(frozen=True)
@@ -234,6 +247,8 @@ class Row:
     latency_p50_ms: float | None = None
     latency_p95_ms: float | None = None
     img_per_s_end_to_end: float | None = None
+    img_per_s_accuracy: float | None = None
+    input_share: float | None = None
     j_per_img: float | None = None
     compile_s: float | None = None
     peak_mem_mib: float | None = None
@@ -312,6 +327,8 @@ COLUMNS: tuple[Column, ...] = (
     _column("latency_p50_ms", "float", "half of the single passes are faster; batch size 1 only", "ms", "lower", ".2f"),
     _column("latency_p95_ms", "float", "95 % of the single passes are faster; batch size 1 only", "ms", "lower", ".2f"),
     _column("img_per_s_end_to_end", "float", "images per second, reading them included", "img/s", "higher", ".1f"),
+    _column("img_per_s_accuracy", "float", "images per second of the one pass that counts all r", "img/s", None, ".1f"),
+    _column("input_share", "float", "part of that pass spent waiting for images", "%", "lower", ".1f"),
     _column("j_per_img", "float", "energy that the GPU took for one image", "J", "lower", ".3f"),
     _column("peak_mem_mib", "float", "peak memory of a step, weights and optimiser included", "MiB", "lower", ".0f"),
     _column("status", "str", "ok, failed, nonfinite, oom or unconverged"),

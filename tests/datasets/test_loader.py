@@ -1,8 +1,10 @@
 """Batches: fixed order and membership, padding, skipping, and the same bits and errors with and without workers."""
 
+import multiprocessing
 import os
 import pickle
 import signal
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tomebench.datasets import loader
 from tomebench.datasets.images import ImageSet
 from tomebench.datasets.loader import MAX_WORKERS, batch_count, batches, default_workers
 from tomebench.errors import DataError
@@ -23,34 +26,43 @@ class Painter:
     """Image i is one colour, which tells i; some indices misbehave. Picklable."""
 
     broken: int = -1
-    deadly: int = -1
     buggy: int = -1
+    deadly: int = -1  # kills the worker that reads it
+    also: int = -1
+    frozen: int = -1  # stops the worker that reads it
+    silent: int = -1  # never comes, wherever it is read
 
     def __call__(self, index):
         if index == self.broken:
             raise DataError("cannot read image n01440764/a.JPEG: empty file; replace it or take it out")
-        if index == self.deadly:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if multiprocessing.parent_process() is not None:
+            if index in (self.deadly, self.also):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if index == self.frozen:
+                os.kill(os.getpid(), signal.SIGSTOP)
+        if index == self.silent:
+            time.sleep(60)
         if index == self.buggy:
             raise RuntimeError("a bug")
         return Image.new("RGB", (4, 2), (index % 256, index // 256, 7))
 
 
 def to_tensor(image):
-    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float()
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
 
 
 def image_set(n, painter=None):
     return ImageSet(ImageList("made", "0", np.arange(n, dtype=np.int64) * 3, 10_000), painter or Painter())
 
 
-def read(n, batch_size, workers=0, skip=(), painter=None):
-    return list(batches(image_set(n, painter), to_tensor, batch_size, workers=workers, skip=skip))
+def read(n, batch_size, workers=0, skip=(), painter=None, **options):
+    only = set(range(batch_count(n, batch_size))) - set(skip)
+    return list(batches(image_set(n, painter), to_tensor, batch_size, workers=workers, only=only, **options))
 
 
 def indices(batch):
     """Which images a batch holds, padding included."""
-    return (batch.images[:, 0, 0, 0] + 256 * batch.images[:, 1, 0, 0]).long().tolist()
+    return (batch.images[:, 0, 0, 0].long() + 256 * batch.images[:, 1, 0, 0].long()).tolist()
 
 
 @given(st.integers(0, 40), st.integers(1, 12), st.data())
@@ -106,13 +118,35 @@ def test_bug_in_a_worker_stays_a_bug():
         read(4, 2, workers=1, painter=Painter(buggy=3))
 
 
-@pytest.mark.parametrize("deadly", [0, 3])  # before its first batch, and while that is on its way
-def test_dead_worker(deadly):
+@pytest.mark.parametrize(("way", "bad"), [("deadly", 0), ("deadly", 3), ("frozen", 3)])
+def test_a_worker_that_dies_or_hangs_is_replaced_once(monkeypatch, way, bad):
+    monkeypatch.setattr(loader, "SECONDS", 12.0)  # a worker has to start within it, too
+    said = []
+    found = read(8, 2, workers=2, painter=Painter(**{way: bad}), trouble=said.append)
+    assert [indices(batch) for batch in found] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert len(said) == 1
+    assert "was lost" in said[0]
+    assert "its images are read in this one" in said[0]
+    assert "\n" not in said[0]
+
+
+def test_workers_that_die_again_end_the_pass_in_one_line():
     with pytest.raises(DataError) as caught:
-        read(4, 2, workers=1, painter=Painter(deadly=deadly))
-    assert "a process that reads images died" in str(caught.value)
+        read(8, 2, workers=1, painter=Painter(deadly=0, also=4))
+    assert "processes that read images are lost again and again" in str(caught.value)
     assert "use fewer --workers, or 0" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_images_that_never_come_end_the_pass_within_its_limit(monkeypatch):
+    monkeypatch.setattr(loader, "SECONDS", 0.2)
+    monkeypatch.setattr(loader, "_POLL", 1)
+    monkeypatch.setattr(loader, "SECONDS_PER_IMAGE", 0.0)
+    began = time.monotonic()
+    with pytest.raises(DataError) as caught:
+        read(4, 2, workers=1, painter=Painter(silent=0))
+    assert "batch 0 was not read within 0 s, nor by a worker; check the disk" in str(caught.value)
+    assert time.monotonic() - began < 30
 
 
 def test_stopping_early_is_clean():

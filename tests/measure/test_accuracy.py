@@ -30,7 +30,7 @@ def batch_of(labels, n_valid=None, index=0):
 def judge(logits, labels, n_valid=None):
     """What one cell with these logits is recorded as."""
     logits = torch.as_tensor(logits)
-    return predict({"cell": lambda _: logits}, batch_of(labels, n_valid), "cpu").predictions["cell"]
+    return predict({"cell": lambda _: logits}, batch_of(labels, n_valid)).predictions["cell"]
 
 
 def predictions(top1, in_top5=None):
@@ -93,8 +93,8 @@ def test_other_dtypes_are_judged_in_fp32(dtype):
         seen.append((images.dtype, torch.is_grad_enabled()))
         return images.flatten(1)
 
-    predict({"a": model}, batch_of([0]), "cpu", dtype)
-    predict({"a": model}, batch_of([0]), torch.device("cpu"))
+    predict({"a": model}, batch_of([0]), lambda images: images.to(dtype))
+    predict({"a": model}, batch_of([0]))
     assert seen == [(dtype, False), (torch.float32, False)]
 
 
@@ -109,7 +109,7 @@ def test_every_cell_sees_the_same_images():
 
         return run
 
-    chunk = predict({str(key): model(key) for key in range(3)}, batch, "cpu")
+    chunk = predict({str(key): model(key) for key in range(3)}, batch)
     assert chunk.index == 7
     assert list(chunk.predictions) == ["0", "1", "2"]
     assert all(torch.equal(images, batch.images) for images in seen.values())
@@ -177,8 +177,9 @@ def test_unmerged_deit_tiny_on_real_images(folder, expected):
     check_readable(images)
     require_matching_head(model.num_classes, images.info)
     right = seen = 0
-    for batch in batches(images, Preprocessing.from_model(model, 224).transform(), 32, workers=0):
-        found = predict({"r=0": model}, batch, "cpu").predictions["r=0"]
+    preprocessing = Preprocessing.from_model(model, 224)
+    for batch in batches(images, preprocessing.transform(), 32, workers=0):
+        found = predict({"r=0": model}, batch, preprocessing.normalise).predictions["r=0"]
         right += counts(found, batch.labels[: batch.n_valid].numpy())[0]
         seen += batch.n_valid
     print(f"{folder}: {right} of {seen} right")

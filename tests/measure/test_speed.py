@@ -223,8 +223,9 @@ def test_pairs_come_from_rounds_that_have_both() -> None:
     assert reading.step_seconds(rounds, "c") == []
 
 
-def test_the_three_budgets() -> None:
+def test_the_budgets() -> None:
     assert [(b.name, b.min_rounds, b.half_width) for b in BUDGETS.values()] == [
+        ("none", 0, math.inf),
         ("quick", 6, 0.02),
         ("standard", 10, 0.01),
         ("publish", 20, 0.005),

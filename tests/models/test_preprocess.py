@@ -82,9 +82,23 @@ def test_pixels(size, crop_pct, resized, interpolation, resample):
     expected = image.resize((width, resized), resample).crop((left, top, left + size, top + size))
     pixels = torch.from_numpy(np.asarray(expected).copy()).permute(2, 0, 1) / 255
     mean, std = (torch.tensor(values)[:, None, None] for values in IMAGENET)
-    tensor = Preprocessing((3, size, size), crop_pct, interpolation, *IMAGENET).transform()(image)
+    settings = Preprocessing((3, size, size), crop_pct, interpolation, *IMAGENET)
+    tensor = settings.normalise(settings.transform()(image))
     assert tensor.dtype == torch.float32
     torch.testing.assert_close(tensor, (pixels - mean) / std, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("normalisation", [IMAGENET, HALF])
+def test_normalising_apart_gives_the_bits_of_timms_transform(normalisation):
+    settings = Preprocessing((3, 64, 64), 0.9, "bicubic", *normalisation)
+    whole = timm.data.create_transform(
+        (3, 64, 64), crop_pct=0.9, interpolation="bicubic", mean=normalisation[0], std=normalisation[1]
+    )
+    pixels = torch.stack([settings.transform()(photo(width)) for width in (300, 90)])
+    assert pixels.dtype == torch.uint8
+    expected = torch.stack([whole(photo(width)) for width in (300, 90)])
+    assert torch.equal(settings.normalise(pixels), expected)
+    assert not torch.equal(settings.normalise(pixels), expected + 1e-6)
 
 
 def test_crop_mode_reaches_the_transform():

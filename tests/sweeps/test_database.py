@@ -175,12 +175,12 @@ def test_reading_where_nothing_can_be_written(folder: Path, monkeypatch: pytest.
 
 def test_a_newer_store_is_refused_untouched(folder: Path) -> None:
     with closing(sqlite3.connect(folder / "run.sqlite")) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     before = (folder / "run.sqlite").read_bytes()
     for call in (lambda: Store.open(folder, CONFIG), lambda: Store.read(folder)):
         with pytest.raises(RunError) as error:
             call()
-        assert "newer tomebench (store version 2, this one knows 1); update tomebench" in message(error)
+        assert "newer tomebench (store version 3, this one knows 2); update tomebench" in message(error)
     assert (folder / "run.sqlite").read_bytes() == before
 
 

@@ -161,7 +161,7 @@ def test_accuracy_is_counted_on_all_images_for_all_cells(tmp_path, images, check
 
 def test_the_same_command_again_measures_nothing_again(tmp_path, images, checkpoint, monkeypatch):
     _, first = sweep(tmp_path / "run", data=str(images), checkpoint=checkpoint)
-    monkeypatch.setattr(run, "predict", lambda *a: pytest.fail("an image was evaluated again"))
+    monkeypatch.setattr("tomebench.sweeps.accuracy.predict", lambda *a: pytest.fail("an image was evaluated again"))
     monkeypatch.setattr(timing, "time_round", lambda *a, **k: pytest.fail("a round was timed again"))
     _, again = sweep(tmp_path / "run", data=str(images), checkpoint=checkpoint)
     assert again == first

@@ -69,7 +69,7 @@ def test_a_new_store_is_empty(opened: Store) -> None:
         "config": CONFIG, "cells": [], "rounds": [], "sessions": [], "statuses": {}, "memory": {}, "fact": None,
         "images": None, "chunks": set(), "seen": [], "predictions": {},
     }  # fmt: skip
-    assert opened.schema_version == 1
+    assert opened.schema_version == 2
 
 
 @settings(max_examples=15)

@@ -16,7 +16,8 @@ import typer
 import tomebench
 from tomebench.cli import check, demo, doctor, listing, plan, profile, report, sweep
 from tomebench.cli.interrupt import leave_on_signal
-from tomebench.errors import InputError, Interrupted, StorageError, TomebenchError
+from tomebench.cli.ranks import rank
+from tomebench.errors import InputError, Interrupted, RankError, StorageError, TomebenchError
 from tomebench.report.escape import clean
 
 _HELP = """What token merging does to the speed and accuracy of a Vision Transformer, measured on your own hardware.
@@ -30,7 +31,7 @@ Exit codes:
     2  bad usage or input
     3  regression found
     4  nothing can be said (not comparable, no baseline, inconclusive)
-    5  finished with failed cells, or storage failed
+    5  finished with failed cells, or storage or one of several processes failed
   130  interrupted; the same sweep goes on where it stopped
 
 Results go to stdout, progress to stderr. Bad input gets one line; --traceback after a command shows where it came from.
@@ -76,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal must not turn a × into a crash
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which measures memory, talks on stderr
-    leave_on_signal(_interrupted(arguments))
+    leave_on_signal(None if rank() else _interrupted(arguments))
     sys.exit(run(arguments))
 
 
@@ -110,7 +111,11 @@ def _fail(error: BaseException, arguments: Sequence[str]) -> int:
     shown = "--traceback" in arguments
     if shown and not isinstance(error, typer.TyperException):
         traceback.print_exception(error)
+    if rank() and isinstance(error, TomebenchError | typer.TyperException) and not isinstance(error, RankError):
+        return error.exit_code  # rank 0 says it, or hears of it and says it
     match error:
+        case RankError(quiet=True):
+            return error.exit_code
         case Interrupted():
             print(_interrupted(arguments), file=sys.stderr)  # noqa: T201
             return error.exit_code

@@ -18,11 +18,11 @@ from tomebench.errors import Interrupted
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def leave_on_signal(last_words: str) -> None:
-    """From now on a signal ends the program at once, after a line on stderr."""
+def leave_on_signal(last_words: str | None) -> None:
+    """From now on a signal ends the program at once, after a line on stderr; without one if that is None."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        _write(f"{last_words}\n")
+        _write(f"{last_words}\n" if last_words else "")
         os._exit(Interrupted.exit_code)
 
     for number in _SIGNALS:
@@ -30,8 +30,8 @@ def leave_on_signal(last_words: str) -> None:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[Callable[[], bool]]:
-    """Within the context, signals only set a flag.
+def stop_on_signal(*, quiet: bool = False) -> Iterator[Callable[[], bool]]:
+    """Within the context, signals only set a flag, and say so unless ``quiet``.
 
     Yields:
         A function that says whether to stop.
@@ -47,7 +47,7 @@ def stop_on_signal() -> Iterator[Callable[[], bool]]:
             _write("\x1b[?25h" if sys.stderr.isatty() else "")  # the progress bar hid the cursor
             os._exit(Interrupted.exit_code)
         stopping = True
-        _write("\ntomebench: stopping after the current burst or batch; once more to stop at once\n")
+        _write("" if quiet else "\ntomebench: stopping after the current burst or batch; once more to stop at once\n")
 
     previous = {number: signal.signal(number, handle) for number in _SIGNALS}
     try:

@@ -78,7 +78,12 @@ Device = Annotated[str | None, _option("--device", "auto, cpu, cuda or cuda:N.",
 Dtype = Annotated[str | None, _option("--dtype", "fp32, tf32, bf16 or fp16.", "NAME", "fp32")]
 BatchSize = Annotated[str | None, _option("--batch-size", "Images per forward pass: auto or a number.", "N", "auto")]
 Budget = Annotated[
-    str | None, _option("--budget", "How exact the timing is: quick, standard or publish.", "NAME", "standard")
+    str | None,
+    _option("--budget", "How exact the timing is: quick, standard, publish; none: top-1 only.", "NAME", "standard"),
+]
+Cells = Annotated[str | None, _option("--cells", "Only part I of N of the values of r, for array jobs: 1/4.", "I/N")]
+Cache = Annotated[
+    Path | None, _option("--cache", "Folder that keeps preprocessed images from one run to the next.", "DIR")
 ]
 ImgSize = Annotated[int | None, _option("--img-size", "Input height and width.", "PIXELS", "the model's own")]
 Config = Annotated[
@@ -120,12 +125,14 @@ class SweepFlags:
     ceiling: Ceiling = None
     end_to_end: EndToEnd = None
     budget: Budget = None
+    cells: Cells = None
     config: Config = None
     out: Out = None
     name: Name = None
     seed: Seed = None
     threads: Threads = None
     workers: Workers = None
+    cache: Cache = None
     offline: Offline = None
     json: Json = False
     quiet: Quiet = False

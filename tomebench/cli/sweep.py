@@ -8,6 +8,7 @@ import typer
 
 from tomebench.cli.interrupt import stop_on_signal
 from tomebench.cli.options import SweepFlags, takes_sweep_flags
+from tomebench.cli.ranks import rank
 from tomebench.errors import EXIT_FAILED_CELLS
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ def sweep(flags: SweepFlags) -> None:
     Example: tomebench sweep --model vit_b_16 --r 0..24 --batch-size 2
 
     Example: tomebench sweep --model deit_ti_16 --data imagenet/val --r 0..24:2
+
+    Example: torchrun --nproc-per-node 8 -m -- tomebench sweep --model vit_b_16 --data imagenet/val --device cuda
 
     Results are stored in the run folder as they come. The same command goes on where it stopped. A flag wins over
     --config, a later --config over an earlier one.
@@ -39,9 +42,12 @@ def run(config: SweepConfig, flags: SweepFlags) -> None:
     from tomebench.sweeps.config import run_directory
     from tomebench.sweeps.run import run_sweep
 
-    screen = open_screen(as_json=flags.json, quiet=flags.quiet)
-    with stop_on_signal() as should_stop:
+    leads = rank() == 0
+    screen = open_screen(as_json=flags.json, quiet=flags.quiet or not leads)
+    with stop_on_signal(quiet=not leads) as should_stop:
         finished = follow(run_sweep(config, run_directory(config), should_stop), screen)
+        if not leads:
+            return
         context = write_run(finished.directory, finished.rows, config.stored())
     show(screen, finished.rows, context)
     if any(row.status in ("failed", "nonfinite", "oom") for row in finished.rows):

@@ -47,7 +47,7 @@ class ImageFiles:
     def stamp(self, index: int) -> bytes:
         """Size and time of change of a file; empty if it is gone."""
         try:
-            found = os.stat(self._path(index))
+            found = os.stat(self._path(index))  # noqa: PTH116 (a Path for every image is slow)
         except OSError:
             return b""
         return b"%d %d" % (found.st_size, found.st_mtime_ns)

@@ -10,9 +10,10 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import warnings
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -21,17 +22,23 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from tomebench.datasets.cache import PixelCache
 from tomebench.datasets.decode import printable
 from tomebench.datasets.images import ImageSet
-from tomebench.errors import DataError
+from tomebench.errors import DataError, TomebenchError
 
 Transform = Callable[[Image.Image], Tensor]
-"""RGB image to float tensor [3, H, W], the same H and W for every image."""
+"""RGB image to uint8 tensor [3, H, W], the same H and W for every image."""
 
 MAX_WORKERS = 16
 """More than this compete for memory bandwidth and shared memory rather than help."""
 _WORTH_A_WORKER = 1000
 """Images below which starting workers (they import torch) takes longer than decoding."""
+SECONDS = 60.0
+SECONDS_PER_IMAGE = 0.25
+"""A batch that takes longer than both together (times its images) has a disk behind it that does not answer."""
+_POLL = 2
+"""Seconds between two looks at the workers while a batch is awaited."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,9 +46,13 @@ class Batch:
     """``batch_size`` images. The last batch repeats its last image, so that there is one shape only."""
 
     index: int
-    images: Tensor  # [B, 3, H, W]
+    images: Tensor  # uint8 [B, 3, H, W]
     n_valid: int  # images before the padding, in [1, B]
     labels: Tensor  # int64 [B], padded alike
+
+    def pin_memory(self) -> Batch:
+        """The same batch with its images in page-locked memory; torch's loader looks for this method."""
+        return replace(self, images=self.images.pin_memory())
 
 
 def batch_count(n_images: int, batch_size: int) -> int:
@@ -60,27 +71,68 @@ def default_workers(n_images: int, cpus: float) -> int:
 
 
 def batches(
-    image_set: ImageSet, transform: Transform, batch_size: int, *, workers: int, skip: Collection[int] = ()
+    image_set: ImageSet,
+    transform: Transform,
+    batch_size: int,
+    *,
+    workers: int,
+    only: Collection[int] | None = None,
+    cache: PixelCache | None = None,
+    pin: bool = False,
+    trouble: Callable[[str], object] = lambda text: None,
 ) -> Iterator[Batch]:
     """Decode and preprocess a data set, batch by batch in order.
 
+    A worker process that dies or hangs costs nothing but time, once: its batch is read in this process and the others
+    start again.
+
     Args:
         image_set: what to read.
-        transform: RGB image to tensor [3, H, W]; picklable if there are workers.
+        transform: RGB image to uint8 tensor [3, H, W]; picklable if there are workers.
         batch_size: images per batch, at least 1.
         workers: processes that decode ahead; 0 decodes in this one. They are started fresh, not forked from here (this
             process may hold threads, a CUDA context or locks), so a script that asks for workers needs the usual
             ``if __name__ == "__main__":``.
-        skip: indices of batches that are not wanted; their images are not opened.
+        only: indices of the batches that are wanted, None for all; the images of others are not opened.
+        cache: where preprocessed images are kept from one pass to the next.
+        pin: put batches in page-locked memory, from which copies to a GPU do not wait.
+        trouble: is told in words when a worker was lost.
 
     Raises:
-        DataError: an image cannot be decoded (names the file), or a worker process died.
+        DataError: an image cannot be decoded (names the file), or worker processes die or hang again and again.
+        StorageError: the cache cannot be written.
     """
-    skip = frozenset(skip)
-    wanted = [index for index in range(batch_count(len(image_set), batch_size)) if index not in skip]
-    reader = _Reader(image_set, transform, batch_size)
-    if workers == 0 or not wanted:
-        for index in wanted:
+    total = batch_count(len(image_set), batch_size)
+    waiting = list(range(total)) if only is None else sorted(only)
+    reader = _Reader(image_set, transform, batch_size, cache)
+    limit = SECONDS + batch_size * SECONDS_PER_IMAGE
+    lost = False
+    while waiting:
+        try:
+            for batch in _stream(reader, tuple(waiting), workers, limit, pin):
+                yield batch
+                del waiting[0]
+            return
+        except _WorkerLost as error:
+            if lost:
+                raise DataError(
+                    f"processes that read images are lost again and again ({error}); "
+                    "they may run out of memory or wait for a disk: use fewer --workers, or 0"
+                ) from error
+            lost = True
+            trouble(f"a process that reads images was lost ({error}); its images are read in this one")
+            yield _within(limit, reader, waiting[0])
+            del waiting[0]
+
+
+class _WorkerLost(Exception):
+    """A worker process died, or gave no batch in time."""
+
+
+def _stream(reader: _Reader, indices: Sequence[int], workers: int, limit: float, pin: bool) -> Iterator[Batch]:
+    """Batches in the order of ``indices``; _WorkerLost if a worker dies or takes longer than ``limit`` seconds."""
+    if workers == 0:
+        for index in indices:
             yield _unwrap(reader[index])
         return
     with warnings.catch_warnings():
@@ -88,58 +140,91 @@ def batches(
         loader = DataLoader(
             reader,
             batch_size=None,  # one item of the reader is one whole batch
-            sampler=wanted,
-            num_workers=min(workers, len(wanted)),
+            sampler=indices,
+            num_workers=min(workers, len(indices)),
             multiprocessing_context=_context(),
             worker_init_fn=_start_worker,
+            timeout=_POLL,
+            pin_memory=pin,
         )
     stream: Any = iter(loader)
     try:
-        for _ in wanted:
-            yield _unwrap(_next(stream))
+        for _ in indices:
+            yield _unwrap(_next(stream, limit))
+    except _WorkerLost:
+        for worker in stream._workers:  # one that hangs would be waited for, and one that is stopped hears nothing else
+            worker.kill()
+        raise
     finally:
         # Not left to the garbage collector, which closes the pipes to the workers before it tells them to stop.
         stream._shutdown_workers()
 
 
-def _next(stream: Iterator[Batch | DataError]) -> Batch | DataError:
-    try:
-        return next(stream)
-    except (RuntimeError, OSError, EOFError) as exc:
-        if "in DataLoader worker process" in str(exc):
-            raise  # an exception of the worker's code, brought here by torch: a bug
-        # A dead worker shows as torch's RuntimeError, or as a broken connection if its last batch was on the way.
+def _next(stream: Iterator[Batch | TomebenchError], limit: float) -> Batch | TomebenchError:
+    deadline = time.monotonic() + limit
+    while True:
+        try:
+            return next(stream)
+        except (RuntimeError, OSError, EOFError) as exc:
+            if "in DataLoader worker process" in str(exc):
+                raise  # an exception of the worker's code, brought here by torch: a bug
+            # The loader looks whether its workers are alive when its timeout is over; it can be asked again.
+            if "timed out" in str(exc) and time.monotonic() < deadline:
+                continue
+            # A dead worker shows as torch's RuntimeError, or as a broken connection if its last batch was on the way.
+            raise _WorkerLost(printable(exc) or type(exc).__name__) from exc
+
+
+def _within(limit: float, reader: _Reader, index: int) -> Batch:
+    """One batch, read in this process, with a limit on how long that may take."""
+    found: list[Batch | TomebenchError] = []
+    # A thread, because nothing else can give up a read that a disk never answers; it dies with the process.
+    thread = threading.Thread(target=lambda: found.append(reader[index]), daemon=True)
+    thread.start()
+    thread.join(limit)
+    if not found:
         raise DataError(
-            f"a process that reads images died ({printable(exc) or type(exc).__name__}); "
-            "it may have run out of memory: use fewer --workers, or 0"
-        ) from exc
+            f"batch {index} was not read within {limit:.0f} s, nor by a worker; check the disk of the images"
+        )
+    return _unwrap(found[0])
 
 
 @dataclass(frozen=True)
-class _Reader(Dataset["Batch | DataError"]):
+class _Reader(Dataset["Batch | TomebenchError"]):
     """Batches by index. An error that names a file is returned, because raising it in a worker would bury it."""
 
     image_set: ImageSet
     transform: Transform
     batch_size: int
+    cache: PixelCache | None = None
 
-    def __getitem__(self, index: int) -> Batch | DataError:
+    def __getitem__(self, index: int) -> Batch | TomebenchError:
         first = index * self.batch_size
         members = range(first, min(first + self.batch_size, len(self.image_set)))
         try:
-            images = torch.stack([self.transform(self.image_set.open(i)) for i in members])
-        except DataError as error:
+            images = torch.stack([self._image(i) for i in members])
+        except TomebenchError as error:
             return error.with_traceback(None)
         labels = torch.from_numpy(self.image_set.info.labels[first : members.stop].copy())
         return Batch(index, self._pad(images), len(members), self._pad(labels))
+
+    def _image(self, index: int) -> Tensor:
+        if self.cache is None:
+            return self.transform(self.image_set.open(index))
+        stamp = self.image_set.stamp(index) if self.image_set.stamp else b""
+        image = self.cache.get(index, stamp)
+        if image is None:
+            image = self.transform(self.image_set.open(index))
+            self.cache.put(index, stamp, image)
+        return image
 
     def _pad(self, values: Tensor) -> Tensor:
         missing = self.batch_size - len(values)
         return torch.cat([values, values[-1:].expand(missing, *values.shape[1:])]) if missing else values
 
 
-def _unwrap(item: Batch | DataError) -> Batch:
-    if isinstance(item, DataError):
+def _unwrap(item: Batch | TomebenchError) -> Batch:
+    if isinstance(item, TomebenchError):
         raise item
     return item
 

@@ -15,7 +15,6 @@ from tomebench.errors import DataError
 from tomebench.schema import CellPredictions, Chunk, ImageList
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from tomebench.datasets.loader import Batch
@@ -29,16 +28,14 @@ _IMAGENET_1K = 1000
 def predict(
     models: Mapping[str, Callable[[Tensor], Tensor]],
     batch: Batch,
-    device: torch.device | str,
-    dtype: torch.dtype | None = None,
+    prepare: Callable[[Tensor], Tensor] = lambda images: images,
 ) -> Chunk:
     """Run every cell on one batch.
 
     Args:
-        models: cell key -> function from images [B, 3, H, W] to logits [B, classes] of any floating dtype.
+        models: cell key -> function from prepared images [B, 3, H, W] to logits [B, classes] of any floating dtype.
         batch: images and labels; only its first ``n_valid`` images count.
-        device: where the models run.
-        dtype: what the images are cast to; None leaves them fp32.
+        prepare: from the images of the batch to what the models take, on the device where they run.
 
     Returns:
         Predictions of every cell: argmax of the fp32 logits, the lowest class among equals.
@@ -46,9 +43,9 @@ def predict(
     import torch
 
     # Outside: a tensor made in inference mode is another kind of tensor, for which a compiled pass is compiled anew.
-    images = batch.images.to(device, dtype, non_blocking=True)
+    images = prepare(batch.images)
     with torch.inference_mode():
-        labels = batch.labels[: batch.n_valid].to(device)
+        labels = batch.labels[: batch.n_valid].to(images.device)
         return Chunk(
             batch.index, {key: _judge(model(images)[: batch.n_valid].float(), labels) for key, model in models.items()}
         )

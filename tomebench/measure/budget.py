@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ class Budget:
 
 
 BUDGETS: Mapping[str, Budget] = {
+    "none": Budget("none", 0, math.inf, 0),
     "quick": Budget("quick", 6, 0.02, 60),
     "standard": Budget("standard", 10, 0.01, 15 * 60),
     "publish": Budget("publish", 20, 0.005, 60 * 60),

@@ -56,7 +56,8 @@ def sweep_seconds(
     timed = [*gmacs, gmacs[0], gmacs[0], *(gmacs[1:] if ceilings else ())]  # the sentinel and the unwrapped model
     passes = batch_size * (3 if training else 1)
     bursts = [max(g * 1e9 * passes / rate, MIN_BURST[device_type]) for g in timed]
-    return sum(bursts) * (WARM_UP_BURSTS + budget.min_rounds) + images * sum(gmacs) * 1e9 / rate
+    rounds = WARM_UP_BURSTS + budget.min_rounds if budget.min_rounds else 0
+    return sum(bursts) * rounds + images * sum(gmacs) * 1e9 / rate
 
 
 def _wait(device: torch.device, result: torch.Tensor) -> None:

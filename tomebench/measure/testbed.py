@@ -59,10 +59,11 @@ def describe(device: torch.device, threads: int) -> dict[str, Any]:
 def fingerprint(testbed: Mapping[str, Any]) -> str:
     """Sixteen hex digits over a description: equal means that speeds may be compared.
 
-    Neither the git state counts, which comparisons are made for, nor what throttles at one moment. What is unknown
-    is left out, so that a younger field changes nothing where it cannot be told.
+    Neither the git state counts, which comparisons are made for, nor what throttles at one moment, nor how many
+    processes evaluate images when one has done the timing. What is unknown is left out, so that a younger field changes
+    nothing where it cannot be told.
     """
-    passing = ("git", "gpu_throttle_reasons")
+    passing = ("git", "gpu_throttle_reasons", "processes")
     known = {key: value for key, value in testbed.items() if key not in passing and value != UNAVAILABLE}
     return schema.fingerprint(known)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import timm.data
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -76,13 +77,27 @@ class Preprocessing:
         )
 
     def transform(self) -> Callable[[Image.Image], Tensor]:
-        """RGB image to float32 tensor ``input_size``, normalised; timm's evaluation transform. Picklable."""
+        """RGB image to uint8 tensor ``input_size``: timm's evaluation transform without its last step. Picklable."""
         return timm.data.create_transform(
             input_size=self.input_size,
             is_training=False,
             crop_pct=self.crop_pct,
             crop_mode=self.crop_mode,
             interpolation=self.interpolation,
-            mean=self.mean,
-            std=self.std,
+            normalize=False,
         )
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """The last step of timm's transform, on the device where the pixels are.
+
+        Bytes are a quarter of what floats would be on their way there. The operations are those of the transform, in
+        its order, so on a CPU the result has the same bits.
+
+        Args:
+            pixels: uint8 [..., 3, H, W].
+
+        Returns:
+            float32 of the same shape.
+        """
+        mean, std = (torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (self.mean, self.std))
+        return pixels.float().div_(255).sub_(mean).div_(std)

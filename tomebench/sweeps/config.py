@@ -21,9 +21,9 @@ from tomebench.rspec import format_r, parse_r
 from tomebench.schema import Route
 from tomebench.sweeps.yaml_file import read_yaml
 
-NOT_IDENTITY = frozenset({"out", "name", "workers", "offline"})
+NOT_IDENTITY = frozenset({"out", "name", "workers", "offline", "cache"})
 """Fields that may change between two runs of one folder: they cannot change a result."""
-_YOUNGER = ("attention", "prefix_only", "compile", "cuda_graphs", "mode", "ceiling", "end_to_end")
+_YOUNGER = ("attention", "prefix_only", "compile", "cuda_graphs", "mode", "ceiling", "end_to_end", "cells")
 """Fields that the first stores did not have: at their defaults they are left out, so that those runs go on."""
 
 
@@ -83,6 +83,13 @@ def _checked_batch_size(value: str | int) -> str | int:
     return value
 
 
+def _checked_cells(value: str) -> str:
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise ValueError("use i/n with i from 1 to n, as in 1/4, 2/4, 3/4 and 4/4")
+    return f"{int(found[1])}/{int(found[2])}"
+
+
 Text = Annotated[str, AfterValidator(_text)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 
@@ -111,12 +118,14 @@ class SweepConfig(BaseModel):
     cuda_graphs: bool = False
     ceiling: bool = False
     end_to_end: bool = False
-    budget: Literal["quick", "standard", "publish"] = "standard"
+    budget: Literal["quick", "standard", "publish", "none"] = "standard"
+    cells: Annotated[str, AfterValidator(_checked_cells)] | None = None
     out: FilePath | None = None
     name: Annotated[Text, AfterValidator(_checked_name)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None
+    cache: FilePath | None = None
     offline: bool = False
 
     @model_validator(mode="after")
@@ -139,6 +148,22 @@ class SweepConfig(BaseModel):
             )
         if self.mode == "train" and self.cuda_graphs:
             raise ConfigError("CUDA graphs replay forward passes only; drop --cuda-graphs, or --mode train")
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_measured(self) -> SweepConfig:
+        if self.budget == "none" and self.data is None:
+            raise ConfigError("budget none times nothing and there are no images; add --data, or another --budget")
+        if self.budget == "none" and self.end_to_end:
+            raise ConfigError("budget none times nothing; drop --end-to-end, or give another --budget")
+        if self.cache is not None and self.data is None:
+            raise ConfigError("cache keeps preprocessed images, but there are none; add --data, or drop --cache")
+        return self
+
+    @model_validator(mode="after")
+    def _cells_of_a_range(self) -> SweepConfig:
+        if self.cells is not None and self.schedule.startswith("list:"):
+            raise ConfigError("cells deals out the values of r, and schedule list:... has one; drop --cells")
         return self
 
     @property
@@ -211,7 +236,8 @@ def packaged_configs() -> dict[str, Path]:
 
 def run_directory(config: SweepConfig) -> Path:
     """The run folder: ``out`` as given, else ``results/<name>``, where the name defaults to model and method."""
-    return config.out or Path("results") / (config.name or _slug(f"{config.model}-{config.method}"))
+    part = "" if config.cells is None else f"-cells-{config.cells.replace('/', '-of-')}"
+    return config.out or Path("results") / ((config.name or _slug(f"{config.model}-{config.method}")) + part)
 
 
 def command_line(stored: Mapping[str, Any]) -> str:

@@ -18,10 +18,12 @@ from tomebench.errors import RunError, StorageError
 FILE = "run.sqlite"
 """Name of the store in a run folder."""
 _NEW = f"{FILE}.new"
-OWN_FILES = frozenset(f"{name}{end}" for name in (FILE, _NEW) for end in ("", "-wal", "-shm", "-journal"))
-"""Everything that SQLite and :func:`create` may leave in a run folder."""
-SCHEMA_VERSION = 1
-"""Stored as ``user_version``; to be raised with every change of ``_TABLES``."""
+SCHEMA_VERSION = 2
+"""Stored as ``user_version``; to be raised with every change of ``_TABLES``, which :func:`_migrate` must know."""
+OWN_FILES = frozenset(f"{name}{end}" for name in (FILE, _NEW) for end in ("", "-wal", "-shm", "-journal")) | {
+    f"{FILE}.v{version}" for version in range(1, SCHEMA_VERSION)
+}
+"""Everything that SQLite, :func:`create` and :func:`open_writer` may leave in a run folder."""
 
 Value = str | int | float | bytes | None
 
@@ -34,11 +36,19 @@ _TABLES = (
     # bursts is JSON: [[variant, steps, seconds], ...] in the order they ran, a fourth number if graphs were compiled,
     # a fifth item with GPU clock, energy and the times of single passes where there are any
     "CREATE TABLE rounds (id INTEGER PRIMARY KEY, session INTEGER, seed INTEGER, bursts TEXT, crc INTEGER)",
-    "CREATE TABLE chunks (id INTEGER PRIMARY KEY, images INTEGER, crc INTEGER)",
+    # seconds: from asking for the images to the last cell's answer; waited: the part of it until the images were there
+    "CREATE TABLE chunks (id INTEGER PRIMARY KEY, images INTEGER, session INTEGER, seconds REAL, waited REAL,"
+    " crc INTEGER)",
     # top1: uint16 little-endian; in_top5: one bit per image, the first image in the highest bit
     "CREATE TABLE predictions (chunk INTEGER, cell TEXT, top1 BLOB, in_top5 BLOB, ties INTEGER, nonfinite INTEGER,"
     " crc INTEGER, PRIMARY KEY (chunk, cell)) WITHOUT ROWID",
 )
+
+
+_NAMES = ("facts", "sessions", "rounds", "chunks", "predictions")
+_CHUNKS_V1 = "CREATE TABLE chunks (id INTEGER PRIMARY KEY, images INTEGER, crc INTEGER)"
+_TABLES_OF = {1: tuple(_CHUNKS_V1 if "TABLE chunks" in table else table for table in _TABLES), 2: _TABLES}
+"""What the tables of every version look like."""
 
 
 def create(path: Path, config: str) -> None:
@@ -73,12 +83,16 @@ def create(path: Path, config: str) -> None:
 def open_writer(path: Path) -> sqlite3.Connection:
     """Open a store to go on with it. What is wrong with it is found before anything is written.
 
+    An older store is migrated on a copy that then takes its place; the old one stays beside it as ``run.sqlite.v1``.
+
     Raises:
         RunError: not a store of ours, or of a newer version.
         StorageError: damaged, or it cannot be written.
     """
     with reported(path), _closed_on_error(_connect(path, "rw")) as connection:
-        _check(path, connection)
+        version = _check(path, connection)
+        if version < SCHEMA_VERSION:
+            connection = _replaced(path, connection, version)
         # A kill loses nothing that was committed even with NORMAL; FULL also survives a power cut, at the price of one
         # fsync (some ms) after units of work that take a good part of a second, and never inside a burst.
         connection.execute("PRAGMA synchronous = FULL")
@@ -87,6 +101,8 @@ def open_writer(path: Path) -> sqlite3.Connection:
 
 def open_reader(path: Path) -> sqlite3.Connection:
     """Open a store as it is now, also while another process writes; what is committed later is not seen.
+
+    An older store is migrated on a copy in memory.
 
     Raises:
         RunError: not a store of ours, or of a newer version.
@@ -101,8 +117,52 @@ def open_reader(path: Path) -> sqlite3.Connection:
     with reported(path), _closed_on_error(_connect(path, "ro&immutable=1" if frozen else "rw")) as connection:
         connection.execute("PRAGMA query_only = ON")
         connection.execute("BEGIN")
-        _check(path, connection)
-        return connection
+        version = _check(path, connection)
+        if version == SCHEMA_VERSION:
+            return connection
+        copy = sqlite3.connect(":memory:", isolation_level=None)
+        _migrate(path, connection, copy, version)
+        connection.close()
+        return copy
+
+
+def _replaced(path: Path, old: sqlite3.Connection, version: int) -> sqlite3.Connection:
+    """Put a migrated copy in the place of an older store, which is kept under another name."""
+    new = path.with_name(_NEW)
+    try:
+        for leftover in OWN_FILES:  # of a process that was killed right here
+            if leftover.startswith(_NEW):
+                path.with_name(leftover).unlink(missing_ok=True)
+        with closing(_connect(new, "rwc")) as copy:
+            _migrate(path, old, copy, version)
+            copy.execute("PRAGMA journal_mode = WAL")
+        old.close()
+        if path.with_name(f"{FILE}-wal").exists():  # it belongs to the old file and would be taken for the new one's
+            raise StorageError(f"{path} is being read by another program; close that and try again")
+        kept = path.with_name(f"{FILE}.v{version}")
+        kept.unlink(missing_ok=True)
+        kept.hardlink_to(path)  # so that there is a store at its place at every moment
+        new.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be brought up to date: {error.strerror}; use a copy of the folder"
+        ) from error
+    return _connect(path, "rw")
+
+
+def _migrate(path: Path, old: sqlite3.Connection, new: sqlite3.Connection, version: int) -> None:
+    """Fill an empty database with what an older store holds, in the tables of today."""
+    with transaction(new):
+        new.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        new.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        for statement in _TABLES:
+            new.execute(statement)
+        for table in _NAMES:
+            for row in select(path, old, table):
+                if table == "chunks" and version == 1:
+                    row = [*row, None, None, None]  # it said neither when a chunk was evaluated nor how fast
+                insert(new, table, *row)
 
 
 @contextmanager
@@ -151,13 +211,18 @@ def select(
     Raises:
         StorageError: a row is not what was written.
     """
-    rows = []
+    return list(rows(path, connection, table, where, *values))
+
+
+def rows(
+    path: Path, connection: sqlite3.Connection, table: str, where: str = "", *values: Value
+) -> Iterator[list[Value]]:
+    """:func:`select`, one row after the other."""
     with reported(path):
         for *row, crc in connection.execute(f"SELECT * FROM {table} {where}", values):
             if crc != _checksum(row):
                 raise damaged(path, f"a row of {table} is not what was written")
-            rows.append(row)
-    return rows
+            yield row
 
 
 def damaged(path: Path, what: str) -> StorageError:
@@ -181,7 +246,8 @@ def _closed_on_error(connection: sqlite3.Connection) -> Iterator[sqlite3.Connect
         raise
 
 
-def _check(path: Path, connection: sqlite3.Connection) -> None:
+def _check(path: Path, connection: sqlite3.Connection) -> int:
+    """Refuse what is not a whole store of ours; returns its version."""
     size = path.stat().st_size
     # SQLite takes less than a header for a new database, and fills a page that is cut short with zeros.
     if size < _HEADER_BYTES or size % connection.execute("PRAGMA page_size").fetchone()[0]:
@@ -196,17 +262,19 @@ def _check(path: Path, connection: sqlite3.Connection) -> None:
             f"{path} was written by a newer tomebench (store version {version}, this one knows {SCHEMA_VERSION}); "
             "update tomebench, or use --out another folder"
         )
-    if version < SCHEMA_VERSION:
+    if version not in _TABLES_OF:
         raise damaged(path, f"store version {version}")
     tables = connection.execute("SELECT sql FROM sqlite_master ORDER BY rowid").fetchall()
-    if tables != [(table,) for table in _TABLES]:
+    if tables != [(table,) for table in _TABLES_OF[version]]:
         raise damaged(path, "its tables are not what they were")
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise damaged(path, " ".join(found.split()))
     # Every row, now: a row with a damaged key would not be found later, and hours must not go into a damaged store.
-    for name in ("facts", "sessions", "rounds", "chunks", "predictions"):
-        select(path, connection, name)
+    for name in _NAMES:
+        for _ in rows(path, connection, name):
+            pass
+    return int(version)
 
 
 def _checksum(values: tuple[Value, ...] | list[Value]) -> int:

@@ -301,4 +301,5 @@ def timing_inputs(
         picks = [[i * n // total for i in range(first, total, INPUT_BATCHES)] for first in range(INPUT_BATCHES)]
     else:
         picks = [[i % n for i in range(first, first + batch_size)] for first in range(0, total, batch_size)]
-    return [torch.stack([transform(images.open(i)) for i in pick]).to(device, dtype) for pick in picks]
+    pixels = [torch.stack([transform(images.open(i)) for i in pick]) for pick in picks]
+    return [preprocessing.normalise(batch.to(device)).to(dtype) for batch in pixels]

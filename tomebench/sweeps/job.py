@@ -31,6 +31,7 @@ class Job:
     batch_size: int
     image_set: ImageSet | None
     should_stop: Callable[[], bool]
+    check: Callable[[], None] = lambda: None  # raises if the run cannot go on for another reason
     passes: Passes = field(init=False)
     inputs: list[Tensor] = field(init=False)  # each [batch_size, 3, H, W] on the device
 
@@ -56,7 +57,8 @@ class Job:
         return [key for key in self.passes.models if statuses.get(key, ("ok", None))[0] == "ok"]
 
     def stop_if_asked(self) -> None:
-        """Raise Interrupted if the sweep is to stop."""
+        """Raise Interrupted if the sweep is to stop, or RankError if it cannot go on."""
+        self.check()
         if self.should_stop():
             raise Interrupted("stopped between two forward passes; run the same command again to go on")
 

@@ -146,7 +146,12 @@ def _axis(config: SweepConfig) -> Sequence[tuple[str, int]]:
     if shape.layers is not None:
         mean = max(1, round(sum(shape.layers) / len(shape.layers)))  # 0 is the baseline's
         return [("constant", 0), (config.schedule, mean)]
-    return [(config.schedule, r) for r in sorted({0, *parse_r(config.r)})]
+    others = sorted({*parse_r(config.r)} - {0}, reverse=True)
+    if config.cells is not None:
+        # Dealt like cards, so that every part has fast and slow ones; each measures r = 0, with which it is compared.
+        part, parts = map(int, config.cells.split("/"))
+        others = others[part - 1 :: parts]
+    return [(config.schedule, r) for r in sorted({0, *others})]
 
 
 def _parameters(model: nn.Module) -> int:

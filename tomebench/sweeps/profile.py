@@ -113,6 +113,8 @@ def run_profile(config: SweepConfig, should_stop: Callable[[], bool]) -> Generat
             raise ConfigError(f"profile marks the stages of an eager pass, which --{name} leaves no trace of; drop it")
     if config.mode != "infer":
         raise ConfigError(f"profile times a forward pass; drop --mode {config.mode}")
+    if config.budget == "none":
+        raise ConfigError("profile times passes, and budget none times nothing; give another --budget")
     device = resolve_device(config.device, config.dtype)
     check_route(config.attention, device, config.dtype, training=False)
     plan_sweep(config)  # refuses what cannot be combined before anything slow happens

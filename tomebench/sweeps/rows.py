@@ -34,6 +34,7 @@ from tomebench.schema import (
     Cell,
     CellPredictions,
     ImageList,
+    Pace,
     Resolved,
     Round,
     Row,
@@ -51,20 +52,22 @@ SAME_AS_R = "SAME_AS_R"
 PARTIAL_EVAL = "PARTIAL_EVAL"
 """Only some of the images have been evaluated yet, the same ones for every row."""
 ACCURACY_SESSIONS = "accuracy_sessions"
-"""Name of the stored fact: numbers of the sessions that evaluated images."""
+"""Name of a fact in older stores: numbers of the sessions that evaluated images, which each chunk says now."""
 COMPILE_SECONDS = "compile_seconds"
 """Name of the stored fact: seconds of the first pass, which compiles, by variant name."""
 END_TO_END = "end_to_end"
 """Name of the stored fact: images and seconds of a cell fed by the data loader, by cell key."""
 OUTPUT_DIFFERENCES = "output_differences"
 """Name of the stored fact: how far what a timed pass computed is from the evaluated model, by cell key."""
+PROCESSES = "processes"
+"""Name in a session's testbed: how many processes evaluate images side by side; absent for one."""
 TESTBED_CHANGED = "TESTBED_CHANGED"
 """Measured on different machines or library versions; only the ratios within a round hold."""
 
 _STATED_EXACTLY = frozenset(
     {"model", "checkpoint", "img_size", "r", "schedule", "method", "prop_attn"}
     | {"data", "limit", "device", "dtype", "batch_size", "attention", "prefix_only", "compile", "cuda_graphs", "mode"}
-    | {"ceiling", "end_to_end"}  # more to time, which changes nothing about the rest
+    | {"ceiling", "end_to_end", "cells"}  # more or less to do, which changes nothing about the rest
 )
 """Settings whose outcome is in the cell or the image list: a path, or "auto", says less than what it came to."""
 _RUN = ("timm_id", "r_layers", "tokens_in", "crop_pct", "interpolation", "mean", "std")
@@ -111,6 +114,7 @@ class _Run:
     images: ImageList | None
     labels: npt.NDArray[np.int64]  # of the images seen, [n_seen]
     predictions: Mapping[str, CellPredictions]  # each [n_seen]
+    evaluation: Mapping[str, float]  # columns about the pass over the images
     testbed: str
     warnings: tuple[str, ...]  # about the run as a whole
 
@@ -121,7 +125,9 @@ def _load(store: Store, budget: Budget | None) -> _Run:
     budget = budget or BUDGETS.get(store.config.get("budget", ""))
     rounds, images, seen = store.rounds(), store.images(), store.seen()
     timed = [key for key in keys if step_seconds(rounds, key)]
-    sessions = {round_.session for round_ in rounds} | set(store.get(ACCURACY_SESSIONS) or ())
+    paces = store.paces()
+    counted = {pace.session for pace in paces} | set(store.get(ACCURACY_SESSIONS) or ())
+    sessions = {round_.session for round_ in rounds} | counted
     testbeds = [found for session, found in store.sessions() if session in sessions or not sessions]
     about_run = {
         PARTIAL_EVAL: images is not None and len(seen) < len(images.labels),
@@ -141,6 +147,7 @@ def _load(store: Store, budget: Budget | None) -> _Run:
         images=images,
         labels=seen if images is None else images.labels[seen],
         predictions=store.predictions(),
+        evaluation=_evaluation(paces, dict(store.sessions())),
         testbed="; ".join(dict.fromkeys(testbed.one_line(found) for found in testbeds)),
         warnings=(*run_codes(rounds, baseline), *(code for code, holds in about_run.items() if holds)),
     )
@@ -226,6 +233,7 @@ def _accuracy(run: _Run, key: str) -> dict[str, Any]:
         "dataset": run.images.name + note,
         "dataset_digest": run.images.digest,
         "n_seen": n,
+        **run.evaluation,
     }
     if found.nonfinite:
         return fields
@@ -251,6 +259,18 @@ def _accuracy(run: _Run, key: str) -> dict[str, Any]:
             "mcnemar_p": delta.p,
         }
     return fields
+
+
+def _evaluation(paces: Sequence[Pace], testbeds: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:
+    """How fast the pass over the images was, for all cells together; nothing where no chunk says so."""
+    if not paces:
+        return {}
+    # Processes work side by side: what all of them took together, each took a part of.
+    wall = sum(pace.seconds / testbeds[pace.session].get(PROCESSES, 1) for pace in paces)
+    return {
+        "img_per_s_accuracy": sum(pace.images for pace in paces) / wall,
+        "input_share": 100 * sum(pace.waited for pace in paces) / sum(pace.seconds for pace in paces),
+    }
 
 
 def _status(run: _Run, key: str) -> tuple[Status, str | None]:

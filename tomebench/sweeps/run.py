@@ -10,22 +10,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from tomebench.datasets.images import ImageSet
-from tomebench.datasets.loader import batches, default_workers
-from tomebench.errors import DeviceError, UnsupportedModelError
-from tomebench.measure.accuracy import predict
+from tomebench.errors import DeviceError, Interrupted, UnsupportedModelError
 from tomebench.measure.allocator import keep_memory
 from tomebench.measure.device import DTYPES, arithmetic, resolve_device
-from tomebench.measure.testbed import describe, usable_cpus
+from tomebench.measure.testbed import describe
 from tomebench.models.create import LoadedModel, load_model
 from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.attention import check_route
+from tomebench.sweeps.accuracy import count_top1, help_out
 from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.events import Event, Finished, Note, Phase, Planned, Progress
+from tomebench.sweeps.events import Event, Finished, Note, Phase, Planned
 from tomebench.sweeps.forward import (
     CellFailed,
+    Passes,
     choose_batch_size,
     guarded,
     no_room_is_an_input_error,
@@ -35,7 +34,9 @@ from tomebench.sweeps.forward import (
 from tomebench.sweeps.job import Job
 from tomebench.sweeps.pipeline import measure_end_to_end
 from tomebench.sweeps.plan import plan_cells, plan_sweep
-from tomebench.sweeps.rows import ACCURACY_SESSIONS, build_rows
+from tomebench.sweeps.ranks import Place, Ranks
+from tomebench.sweeps.reading import Reading
+from tomebench.sweeps.rows import PROCESSES, build_rows
 from tomebench.sweeps.store import Store
 from tomebench.sweeps.timing import measure_memory, time_cells
 
@@ -49,28 +50,32 @@ def run_sweep(config: SweepConfig, directory: Path, should_stop: Callable[[], bo
         should_stop: asked between two bursts, and between two cells of an evaluated batch.
 
     Yields:
-        Events; the last is ``Finished`` with one row per cell.
+        Events; the last is ``Finished`` with one row per cell, or with none in a process of rank 1 and up.
 
     Raises:
         InputError: the model, data, device or folder cannot be used as asked; nothing was measured.
         StorageError: results cannot be written; what was committed before is kept.
+        RankError: of several processes that share the sweep one is gone or has given up.
         Interrupted: ``should_stop()`` became true.
     """
-    device = resolve_device(config.device, config.dtype)
-    check_route(config.attention, device, config.dtype, training=config.mode == "train")
-    if config.cuda_graphs and device.type != "cuda":
-        raise DeviceError(f"--cuda-graphs needs a CUDA GPU, not {device}; leave it out")
-    plan_sweep(config)  # refuses what cannot be combined before anything slow happens
-    keep_memory()
-    with arithmetic(config.dtype, config.threads) as threads, no_room_is_an_input_error():
-        yield from _run(config, directory, should_stop, device, threads)
+    with Ranks.join() as ranks:
+        try:
+            device = _device(config, ranks.place)
+            check_route(config.attention, device, config.dtype, training=config.mode == "train")
+            if config.cuda_graphs and device.type != "cuda":
+                raise DeviceError(f"--cuda-graphs needs a CUDA GPU, not {device}; leave it out")
+            plan_sweep(config)  # refuses what cannot be combined before anything slow happens
+            keep_memory()
+            run = _lead if ranks.leads else _follow
+            with arithmetic(config.dtype, config.threads), no_room_is_an_input_error():
+                yield from run(config, directory, should_stop, device, ranks)
+        except Interrupted:
+            ranks.explain()
+            raise
 
 
-def _run(
-    config: SweepConfig, directory: Path, should_stop: Callable[[], bool], device: torch.device, threads: int
-) -> Iterator[Event]:
-    """:func:`run_sweep` with the device and its arithmetic settled."""
-    yield Phase("load", None)
+def _load(config: SweepConfig, device: torch.device) -> tuple[ImageSet | None, LoadedModel]:
+    """Images and model of a configuration."""
     image_set = open_images(config)
     loaded = load_model(
         config.model,
@@ -81,50 +86,86 @@ def _run(
         seed=config.seed,
     )
     loaded.model.to(device=device, dtype=weights_dtype(config))
+    return image_set, loaded
 
+
+def _lead(
+    config: SweepConfig, directory: Path, should_stop: Callable[[], bool], device: torch.device, ranks: Ranks
+) -> Iterator[Event]:
+    """All of a sweep: what rank 0 does, and a process that is alone."""
+    yield Phase("load", None)
+    image_set, loaded = _load(config, device)
     with Store.open(directory, config.stored()) as store:
         if image_set is not None:
             store.put_images(image_set.info)
+        threads = _threads(config, store)
         batch_size = store.get("batch_size") or _batch_size(config, loaded, device)
         store.put("batch_size", batch_size)
         planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=batch_size, device=str(device))
         store.put_cells([(cell.cell, cell.resolved) for cell in planned])
         _forget_failures(store)
-        job = Job(config, store, device, loaded, planned, batch_size, image_set, should_stop)
+        job = Job(config, store, device, loaded, planned, batch_size, image_set, should_stop, ranks.check)
         yield Planned(len(planned), loaded.timm_id, len(store.rounds()), len(store.done_chunks()))
         yield from _check_baseline(job)
         loaded.model.train(config.mode == "train")
-        session = store.begin_session(describe(device, threads))
-        yield from time_cells(job, session)
-        yield from measure_memory(job)
+        processes = {PROCESSES: ranks.place.size} if ranks.place.size > 1 else {}
+        session = store.begin_session({**describe(device, threads), **processes})
+        if config.budget != "none":
+            yield from time_cells(job, session)
+            yield from measure_memory(job)
         if image_set is not None:
-            yield from measure_end_to_end(job, image_set)
-            yield from _count_top1(job, image_set, session)
+            reading = _reading(config, image_set, loaded, batch_size, device, ranks)
+            yield from measure_end_to_end(job, reading)
+            yield from count_top1(job, reading, session, ranks)
         yield Finished(tuple(build_rows(store)), directory)
 
 
-def _count_top1(job: Job, image_set: ImageSet, session: int) -> Iterator[Event]:
-    """One pass over the images: every batch is decoded once and run through every cell."""
-    config, store = job.config, job.store
-    preprocessing = Preprocessing.from_model(job.loaded.model, config.img_size)
-    total, done = len(image_set), store.done_chunks()
-    yield Phase("accuracy", float(total))
-    seen = sum(min(job.batch_size, total - index * job.batch_size) for index in done)
-    workers = default_workers(total, usable_cpus()) if config.workers is None else config.workers
-    live = job.live()
-    for batch in batches(image_set, preprocessing.transform(), job.batch_size, workers=workers, skip=done):
-        while True:
-            models = {key: _stoppable(job, job.passes.forward(key)) for key in live}
-            try:
-                chunk = predict(models, batch, job.device, weights_dtype(config))
-                break
-            except CellFailed as failure:
-                yield job.failed(failure)
-                live.remove(failure.key)
-        store.put(ACCURACY_SESSIONS, sorted({session, *(store.get(ACCURACY_SESSIONS) or ())}))
-        store.add_chunk(chunk)
-        seen += batch.n_valid
-        yield Progress("accuracy", float(seen), float(total), "images", "")
+def _follow(
+    config: SweepConfig, directory: Path, should_stop: Callable[[], bool], device: torch.device, ranks: Ranks
+) -> Iterator[Event]:
+    """What the other ranks do: load the same, wait until rank 0 has timed, evaluate their share."""
+
+    def stop_if_asked() -> None:
+        if should_stop():
+            raise Interrupted("stopped")
+
+    yield Phase("load", None)
+    image_set, loaded = _load(config, device)
+    if image_set is not None:
+        plan = ranks.plan(stop_if_asked)
+        torch.set_num_threads(plan["threads"])  # with other threads a sum may be rounded another way
+        size = plan["batch_size"]
+        planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=size, device=str(device))
+        passes = Passes(config, loaded.model, planned, device)
+        help_out(passes, _reading(config, image_set, loaded, size, device, ranks), plan, ranks, stop_if_asked)
+    yield Finished((), directory)
+
+
+def _device(config: SweepConfig, place: Place) -> torch.device:
+    """The device of the configuration; of several processes on a machine each has its own GPU."""
+    device = resolve_device(config.device, config.dtype)
+    if device.type == "cuda" and place.local_size > 1:
+        if ":" in config.device:
+            raise DeviceError(f"--device {device} would be shared by {place.local_size} processes; use --device cuda")
+        if place.local_rank >= (count := torch.cuda.device_count()):
+            raise DeviceError(f"{place.local_size} processes need as many GPUs, there are {count}; start fewer")
+        torch.cuda.set_device(place.local_rank)
+    return device
+
+
+def _threads(config: SweepConfig, store: Store) -> int:
+    """CPU threads of every session of a run: those of the first, since others may round a sum in another way."""
+    if config.threads is None and (before := store.get("threads")):
+        torch.set_num_threads(before)
+    store.put("threads", torch.get_num_threads())
+    return torch.get_num_threads()
+
+
+def _reading(
+    config: SweepConfig, image_set: ImageSet, loaded: LoadedModel, batch_size: int, device: torch.device, ranks: Ranks
+) -> Reading:
+    preprocessing = Preprocessing.from_model(loaded.model, config.img_size)
+    return Reading(config, image_set, preprocessing, batch_size, device, ranks.place.local_size)
 
 
 def _check_baseline(job: Job) -> Iterator[Event]:
@@ -151,16 +192,6 @@ def _check_baseline(job: Job) -> Iterator[Event]:
             "its forward does something that merging does not know"
         )
     yield Note(f"r = 0 differs from the unwrapped model by up to {worst:.2g} (rounding)")
-
-
-def _stoppable(job: Job, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """A forward pass that is not begun once the sweep is to stop: with many cells a batch can take long."""
-
-    def run(images: Tensor) -> Tensor:
-        job.stop_if_asked()
-        return forward(images)
-
-    return run
 
 
 def _forget_failures(store: Store) -> None:

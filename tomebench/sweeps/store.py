@@ -25,6 +25,7 @@ from tomebench.schema import (
     CellPredictions,
     Chunk,
     ImageList,
+    Pace,
     Resolved,
     Round,
     Status,
@@ -209,7 +210,7 @@ class Store:
             raise ValueError(f"chunk {chunk.index} needs the same images for every cell; got {sorted(sizes)} of them")
         if self._select("chunks", "WHERE id = ?", chunk.index):
             raise ValueError(f"chunk {chunk.index} is already stored: its images would count twice")
-        rows: list[tuple[Any, ...]] = [("chunks", chunk.index, *sizes)]
+        rows: list[tuple[Any, ...]] = [("chunks", chunk.index, *sizes, chunk.session, chunk.seconds, chunk.waited)]
         for cell, p in chunk.predictions.items():
             top1, in_top5 = p.top1.astype("<u2").tobytes(), np.packbits(p.in_top5).tobytes()
             rows.append(("predictions", chunk.index, cell, top1, in_top5, p.ties, p.nonfinite))
@@ -217,14 +218,22 @@ class Store:
 
     def done_chunks(self) -> set[int]:
         """Indices of the chunks that were committed."""
-        return {index for index, _ in self._select("chunks")}
+        return {index for index, *_ in self._select("chunks")}
+
+    def paces(self) -> list[Pace]:
+        """How fast chunks were evaluated, by session; nothing of those that an older version evaluated."""
+        by_session: dict[int, list[tuple[int, float, float]]] = {}
+        for _, images, session, seconds, waited in self._select("chunks"):
+            if session is not None:
+                by_session.setdefault(session, []).append((images, seconds, waited))
+        return [Pace(session, *map(sum, zip(*chunks, strict=True))) for session, chunks in sorted(by_session.items())]
 
     def predictions(self) -> dict[str, CellPredictions]:
         """Predictions by cell key for the images of :meth:`seen`, in that order.
 
         A cell that lacks some done chunk, because it failed on the way, is left out.
         """
-        size = dict(self._select("chunks"))
+        size = {index: images for index, images, *_ in self._select("chunks")}
         parts: dict[str, list[CellPredictions]] = {}
         for chunk, cell, top1, in_top5, ties, nonfinite in self._select("predictions"):
             labels = np.frombuffer(top1, dtype="<u2").astype(np.uint16)
@@ -241,7 +250,7 @@ class Store:
         if not chunks:
             return np.empty(0, dtype=np.int64)
         batch_size = self.cells()[0][0].batch_size
-        return np.concatenate([np.arange(size, dtype=np.int64) + index * batch_size for index, size in chunks])
+        return np.concatenate([np.arange(size, dtype=np.int64) + index * batch_size for index, size, *_ in chunks])
 
     def set_status(self, cell_key: str, status: Status, error: str | None = None) -> None:
         """Note that a cell cannot be measured, and why."""

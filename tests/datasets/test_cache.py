@@ -1,0 +1,153 @@
+"""The cache of preprocessed images: what comes out is what was put in, or nothing, whatever happened to the file."""
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from tomebench.datasets import cache as cache_module
+from tomebench.datasets.cache import PixelCache
+from tomebench.datasets.images import open_dataset
+from tomebench.datasets.loader import batches
+from tomebench.errors import DataError, StorageError
+
+KEY = {"images": "d" * 64, "crop_pct": 0.9}
+SHAPE = (3, 4, 5)
+
+
+def picture(seed):
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, SHAPE, dtype=np.uint8))
+
+
+def opened(folder, key=KEY, count=6):
+    cache_module._records.cache_clear()  # as a new process would
+    return PixelCache.open(folder, "imagenet/val", key, count, SHAPE)
+
+
+@pytest.fixture
+def full(tmp_path):
+    cache = opened(tmp_path)
+    for index in range(6):
+        cache.put(index, b"10 77", picture(index))
+    return cache
+
+
+def found(cache, stamp=b"10 77"):
+    """Which images are there; each must be what was put in."""
+    there = {index: image for index in range(6) if (image := cache.get(index, stamp)) is not None}
+    for index, image in there.items():
+        assert torch.equal(image, picture(index)), index
+    return set(there)
+
+
+def test_found_can_fail(tmp_path):
+    cache = opened(tmp_path)
+    cache.put(2, b"", picture(3))
+    with pytest.raises(AssertionError):
+        found(cache, b"")
+
+
+@given(st.dictionaries(st.integers(0, 5), st.binary(max_size=9)))
+def test_what_was_put_in_comes_out_and_nothing_else(tmp_path_factory, stamps):
+    folder = tmp_path_factory.mktemp("cache")
+    cache = opened(folder)
+    assert found(cache) == set()
+    for index, stamp in stamps.items():
+        cache.put(index, stamp, picture(index))
+    for again in (cache, pickle.loads(pickle.dumps(cache)), opened(folder)):
+        assert {i for i in range(6) if again.get(i, stamps.get(i, b"")) is not None} == set(stamps)
+        assert all(torch.equal(again.get(i, stamp), picture(i)) for i, stamp in stamps.items())
+
+
+def test_an_image_file_that_changed_is_not_there(full):
+    assert found(full) == set(range(6))
+    for stamp in (b"", b"10 78", b"1 077", b"10 77 "):
+        assert found(full, stamp) == set()
+
+
+def test_damage_of_any_byte_is_noticed(full):
+    whole = Path(full.path).read_bytes()
+    random = np.random.default_rng(0)
+    for position in random.integers(0, len(whole), 200):
+        with Path(full.path).open("r+b") as file:
+            os.pwrite(file.fileno(), bytes([whole[position] ^ int(random.integers(1, 256))]), position)
+            assert found(full) == set(range(6)) - {position // 64}
+            os.pwrite(file.fileno(), whole[position : position + 1], position)
+    assert found(full) == set(range(6))
+
+
+@pytest.mark.parametrize("size", [0, 1, 200, 6 * 64 + 1])
+def test_a_file_of_another_size_is_begun_anew(full, tmp_path, size):
+    os.truncate(full.path, size)
+    again = opened(tmp_path)
+    assert found(again) == set()
+    again.put(0, b"10 77", picture(0))
+    assert found(again) == {0}
+
+
+def test_a_write_that_was_cut_off_is_not_there(full):
+    with Path(full.path).open("r+b") as file:
+        os.pwrite(file.fileno(), picture(3).numpy().tobytes()[:30], 2 * 64)
+    assert found(full) == {0, 1, 3, 4, 5}
+
+
+def test_another_key_is_another_file_and_says_what_it_is_of(full, tmp_path):
+    other = opened(tmp_path, {**KEY, "crop_pct": 1.0})
+    assert found(other) == set()
+    assert found(opened(tmp_path)) == set(range(6))
+    texts = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
+    assert sorted(text["crop_pct"] for text in texts) == [0.9, 1.0]
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".json", ".pixels", ".pixels"]
+    assert "imagenet-val-" in full.path
+
+
+def test_no_room_and_no_folder_are_said_at_once(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
+        with pytest.raises(StorageError, match=r"6 images need 0.0 GiB more and the disk has 0.0 GiB; free some"):
+            opened(tmp_path / "a")
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match="give a folder that can be written"):
+        opened(tmp_path / "file")
+
+
+def test_a_disk_that_fills_up_is_one_line(full, monkeypatch):
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: len(data) - 1)
+    with pytest.raises(StorageError, match="No space left on device; free some space, or leave --cache out"):
+        full.put(0, b"", picture(0))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_second_pass_decodes_nothing_and_gives_the_same_pixels(tmp_path, workers, monkeypatch):
+    folder = tmp_path / "data" / "n01440764"
+    folder.mkdir(parents=True)
+    for index in range(5):
+        Image.fromarray(picture(index).permute(1, 2, 0).numpy()).save(folder / f"{index}.png")
+    images = open_dataset(str(tmp_path / "data"))
+    cache = PixelCache.open(tmp_path / "cache", "x", KEY, 5, SHAPE)
+    plain, first = (list(batches(images, as_it_is, 2, workers=workers, cache=c)) for c in (None, cache))
+    Image.fromarray(picture(9).permute(1, 2, 0).numpy()).save(folder / "3.png")  # another image in the same place
+    decoded.clear()
+    second = list(batches(images, as_it_is, 2, workers=0, cache=cache))
+    assert len(decoded) == 1
+    assert torch.equal(second[1].images[1], picture(9))
+    for a, b, c in zip(plain, first, second, strict=True):
+        assert torch.equal(a.images, b.images)
+        assert torch.equal(a.images, c.images) or c.index == 1
+
+
+decoded = []
+
+
+def as_it_is(image):
+    decoded.append(image)
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)

@@ -1,0 +1,146 @@
+"""Preprocessed images on disk, so that a second pass over them decodes nothing.
+
+One file of fixed-size records, one for each image, read through a memory map. A record is the uint8 image and a
+checksum over it and over the state of the file it came from. So a record that was never written, was cut off by a kill
+or a power cut, was damaged since, or whose image file has changed is simply not there: the image is decoded again, and
+no wrong pixel is ever used. Many processes may read and fill one cache at the same time.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import os
+import re
+import shutil
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from tomebench.errors import DataError, StorageError
+from tomebench.schema import fingerprint
+
+_CHECKSUM = 4
+"""Bytes of the checksum at the end of a record."""
+_SPARE = 64 * 2**20
+"""Free space that must be left when the cache is full."""
+
+
+@dataclass(frozen=True)
+class PixelCache:
+    """The preprocessed images of one list. Picklable, so that worker processes can read and fill it."""
+
+    path: str
+    count: int  # images
+    shape: tuple[int, int, int]  # of one image: channels, height, width
+
+    @classmethod
+    def open(
+        cls, folder: Path, name: str, key: Mapping[str, Any], count: int, shape: tuple[int, int, int]
+    ) -> PixelCache:
+        """The cache of a list of images in a folder of caches; begun if it is not there.
+
+        Args:
+            folder: made if it is missing.
+            name: of the image list, for people who look into the folder.
+            key: JSON object of all that decides the pixels: images, preprocessing, library versions. Another key,
+                another file.
+            count: number of images.
+            shape: of every image: channels, height, width.
+
+        Raises:
+            DataError: the folder cannot be used.
+            StorageError: the disk has no room for all images.
+        """
+        path = folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)[:60]}-{fingerprint(dict(key))}.pixels"
+        cache = cls(str(path), count, shape)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            present = path.stat() if path.exists() else None
+            missing = cache._bytes - (present.st_blocks * 512 if present else 0)
+            if missing > (free := shutil.disk_usage(folder).free) - _SPARE:
+                raise StorageError(
+                    f"--cache {folder}: {count} images need {missing / 2**30:.1f} GiB more and the disk has "
+                    f"{free / 2**30:.1f} GiB; free some, or leave --cache out"
+                )
+            if present is None or present.st_size != cache._bytes:
+                cache._begin(path, key)
+        except OSError as error:
+            raise DataError(
+                f"--cache {folder}: {error.strerror or error}; give a folder that can be written"
+            ) from error
+        return cache
+
+    def get(self, index: int, stamp: bytes) -> Tensor | None:
+        """One image as uint8 tensor ``shape``, or None if it has to be decoded.
+
+        Args:
+            index: of the image.
+            stamp: state of the file it comes from, as :attr:`tomebench.datasets.images.ImageSet.stamp` gives it.
+        """
+        record = _records(self.path, self.count, self._record)[1][index]
+        if _checksum(record[:-_CHECKSUM], stamp) != record[-_CHECKSUM:].tobytes():
+            return None
+        return torch.from_numpy(record[:-_CHECKSUM].reshape(self.shape).copy())
+
+    def put(self, index: int, stamp: bytes, image: Tensor) -> None:
+        """Keep one image.
+
+        Args:
+            index: of the image.
+            stamp: as in :meth:`get`.
+            image: uint8 tensor ``shape``.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        pixels = np.ascontiguousarray(image.numpy()).reshape(-1)
+        record = pixels.tobytes() + _checksum(pixels, stamp)
+        try:
+            # Not through the map: a full disk is an error here and a signal there.
+            written = os.pwrite(_records(self.path, self.count, self._record)[0], record, index * self._record)
+            if written < len(record):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise StorageError(
+                f"{self.path} cannot be written: {error.strerror}; free some space, or leave --cache out"
+            ) from error
+
+    @property
+    def _record(self) -> int:
+        return int(np.prod(self.shape)) + _CHECKSUM
+
+    @property
+    def _bytes(self) -> int:
+        return self.count * self._record
+
+    def _begin(self, path: Path, key: Mapping[str, Any]) -> None:
+        """Lay out an empty file, which takes no room yet, and beside it in words what it is of."""
+        new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with new.open("wb") as file:
+                file.truncate(self._bytes)
+            new.replace(path)
+            new.write_text(json.dumps({**key, "count": self.count, "shape": self.shape}, indent=1) + "\n")
+            new.replace(path.with_suffix(".json"))
+        finally:
+            new.unlink(missing_ok=True)
+
+
+@functools.cache
+def _records(path: str, count: int, size: int) -> tuple[int, npt.NDArray[np.uint8]]:
+    """Descriptor and memory map [count, size] of a cache, once in every process."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    return descriptor, np.memmap(path, np.uint8, "r", shape=(count, size))
+
+
+def _checksum(pixels: npt.NDArray[np.uint8], stamp: bytes) -> bytes:
+    return zlib.crc32(pixels.data, zlib.crc32(b"%d:" % len(stamp) + stamp)).to_bytes(_CHECKSUM, "little")

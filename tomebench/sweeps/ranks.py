@@ -1,0 +1,275 @@
+"""Processes that share the pass over the images, as torchrun starts them: who does what, and who is still there.
+
+Only predictions travel, a few kilobytes for a batch, so no collective and no backend is needed: the ranks talk through
+the key-value store that torchrun gives all of them for their rendezvous, the same for CPUs and GPUs. Rank 0 alone
+plans, times and writes; the others evaluate the batches that are theirs and hand over what they found.
+
+Every rank says once a second that it is there, unless its model has been busy with one pass for far too long. Whoever
+is not heard of for ``SILENCE`` seconds ends the run on all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from types import TracebackType
+from typing import Any
+
+from tomebench.errors import Interrupted, RankError
+
+SILENCE = 20.0
+"""Seconds without a word after which a rank counts as dead."""
+BEAT = 1.0
+"""Seconds between two words."""
+START = 120.0
+"""Seconds that a rank may take to say its first."""
+GRACE = 15.0
+"""Seconds that a rank whose peer is lost has for ending by itself, in which it may be busy with a long pass."""
+PATIENCE = 30.0
+"""Seconds that a pass may always take; a longer one may take ten times as long as the longest before it."""
+_POLL = 0.05
+_AGAIN = "what was evaluated is kept; run the same command again"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of the processes this one is."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0  # among those on this machine
+    local_size: int = 1
+
+    @classmethod
+    def here(cls) -> Place:
+        """As torchrun says it in the environment; alone without it."""
+        if "MASTER_ADDR" not in os.environ:
+            return cls()
+        rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        local = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+        return cls(rank, size, *local)
+
+
+class Ranks:
+    """This process and its peers; alone it does nothing and costs nothing. Leave it with ``with``.
+
+    Args:
+        place: which one this is.
+        store: a ``torch.distributed.Store`` that all of them share; None for a process that is alone.
+    """
+
+    def __init__(self, place: Place, store: Any | None) -> None:
+        self.place, self._store = place, store
+        self._lost: dict[int, str] = {}  # ranks that are gone, and why we think so
+        self._broken: str | None = None  # why the store cannot be reached
+        self._heard = {peer: (time.monotonic() + START - SILENCE, b"") for peer in self.peers}  # when, what
+        self._received = dict.fromkeys(self.peers, 0)
+        self._sent = 0
+        self._pass: tuple[float, float] | None = None  # when the running pass began, how long it may take
+        self._longest = 0.0
+        self._over = threading.Event()
+        if store is not None:
+            store.set(f"who/{place.rank}", f"process {os.getpid()} on {socket.gethostname()}")
+            threading.Thread(target=self._beat, daemon=True, name="ranks").start()
+
+    @classmethod
+    def join(cls) -> Ranks:
+        """Meet the other processes, if there are any.
+
+        Raises:
+            RankError: they cannot be met.
+        """
+        place = Place.here()
+        if place.size == 1:
+            return cls(place, None)
+        from torch.distributed import PrefixStore, rendezvous  # type: ignore[attr-defined]
+
+        try:
+            store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=START)))
+        except (RuntimeError, ValueError, OSError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise RankError(f"rank {place.rank} cannot meet the others ({reason}); start it with torchrun") from error
+        return cls(place, PrefixStore("tomebench", store))
+
+    @property
+    def peers(self) -> list[int]:
+        """All ranks but this one."""
+        return [rank for rank in range(self.place.size) if rank != self.place.rank]
+
+    @property
+    def leads(self) -> bool:
+        """This is rank 0, which plans, times and writes."""
+        return self.place.rank == 0
+
+    def share(self, indices: Sequence[int], rank: int | None = None) -> list[int]:
+        """The batches of a rank, of this one unless said otherwise: every ``size``-th."""
+        return list(indices[self.place.rank if rank is None else rank :: self.place.size])
+
+    def publish(self, plan: dict[str, Any]) -> None:
+        """Let the others begin. JSON."""
+        if self._store is not None:
+            self._store.set("plan", json.dumps(plan))
+
+    def plan(self, stop_if_asked: Callable[[], None]) -> dict[str, Any]:
+        """What rank 0 has published, waiting for it: it may be timing for hours."""
+        while not self._has("plan"):
+            stop_if_asked()
+            self.check()
+            time.sleep(4 * _POLL)
+        return dict(json.loads(self._get("plan")))
+
+    def over(self) -> bool:
+        """Rank 0 has all it needs."""
+        return self._end(0) == "done"
+
+    def send(self, message: str) -> None:
+        """Hand something over to rank 0."""
+        assert self._store is not None
+        self._store.set(f"chunk/{self.place.rank}/{self._sent}", message)
+        self._sent += 1
+
+    def received(self) -> Iterator[str]:
+        """What the others have handed over since the last call."""
+        for peer in self.peers:
+            while self._has(key := f"chunk/{peer}/{self._received[peer]}"):
+                message = self._get(key).decode()
+                assert self._store is not None
+                self._store.delete_key(key)
+                self._received[peer] += 1
+                yield message
+
+    @contextmanager
+    def one_pass(self, *, compiles: bool = False) -> Iterator[None]:
+        """Around one pass of a model: one that never ends counts as death, of which the others hear nothing more."""
+        began = time.monotonic()
+        self._pass = (began, max(PATIENCE * (20 if compiles else 1), 10 * self._longest))
+        try:
+            yield
+        finally:
+            self._pass = None
+            self._longest = max(self._longest, time.monotonic() - began)
+
+    def check(self) -> None:
+        """Raise RankError if the run cannot go on: somebody is gone, or has given up."""
+        if self._store is None:
+            return
+        if self._broken:
+            raise RankError(f"rank {self.place.rank} has lost the others ({self._broken}); {_AGAIN}")
+        for peer in self.peers:
+            if (end := self._end(peer)) and end != "done":
+                if peer == 0:
+                    raise RankError(end, quiet=True)  # it has said so itself
+                if end != Interrupted.__name__:
+                    raise RankError(f"{self._name(peer)}: {end}", quiet=self._quiet())
+        if self._lost:
+            reasons = "; ".join(f"{self._name(peer)} {why}" for peer, why in sorted(self._lost.items()))
+            raise RankError(f"{reasons}; {_AGAIN}", quiet=self._quiet())
+
+    def explain(self, seconds: float = 4 * BEAT) -> None:
+        """Why this process was told to stop: torchrun tells all of them when one is gone.
+
+        Raises:
+            RankError: somebody is gone. Otherwise everybody was asked to stop.
+        """
+        if self._store is None:
+            return
+        asked = time.monotonic()
+        while time.monotonic() < asked + seconds:
+            self.check()
+            if all(self._end(peer) for peer in self.peers):
+                return
+            time.sleep(_POLL)
+        for peer in self.peers:
+            if not self._end(peer) and self._heard[peer][0] < asked + seconds / 4:
+                self._lost[peer] = "has died or hangs"
+        self.check()
+
+    def leave(self, why: str) -> None:
+        """Tell the others that this process is done, or why it is not."""
+        if self._store is None or self._over.is_set():
+            return
+        self._over.set()
+        try:
+            self._store.set(f"end/{self.place.rank}", why)
+            # Without torchrun the store lives in rank 0, which must not go before the others have heard of it.
+            deadline = time.monotonic() + 3 * BEAT
+            while self.leads and why == "done" and time.monotonic() < deadline:
+                if all(self._end(peer) for peer in self.peers):
+                    break
+                time.sleep(_POLL)
+        except RuntimeError:
+            pass  # nobody is there to be told
+
+    def __enter__(self) -> Ranks:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.leave("done")
+        elif isinstance(error, Interrupted | GeneratorExit):
+            self.leave(Interrupted.__name__)
+        else:
+            self.leave(" ".join(str(error).split())[:500] or type(error).__name__)
+
+    def _beat(self) -> None:
+        """Say that this process is there and listen to the others, in a thread."""
+        beats, alarm = 0, None
+        while not self._over.wait(BEAT):
+            try:
+                if self._pass is None or time.monotonic() < sum(self._pass):
+                    self._store.set(f"beat/{self.place.rank}", str(beats := beats + 1))  # type: ignore[union-attr]
+                self._listen()
+            except RuntimeError as error:
+                self._broken = " ".join(str(error).split())[:120]
+            if self._lost or self._broken:
+                alarm = alarm or time.monotonic()
+                if time.monotonic() > alarm + GRACE:
+                    self._end_at_once()
+
+    def _listen(self) -> None:
+        now = time.monotonic()
+        for peer in self.peers:
+            word = self._get(f"beat/{peer}") if self._has(f"beat/{peer}") else b""
+            if word != self._heard[peer][1]:
+                self._heard[peer] = (now, word)
+            elif now > self._heard[peer][0] + SILENCE and not self._end(peer):
+                self._lost[peer] = f"has died or hangs: it was not heard of for {SILENCE:.0f} s"
+
+    def _end_at_once(self) -> None:
+        """End a process that is stuck in a pass while the run is lost. Only what is in progress is lost with it."""
+        try:
+            self.check()
+        except RankError as error:
+            if not error.quiet:
+                print(f"tomebench: error: {error}", file=sys.stderr, flush=True)  # noqa: T201
+            os._exit(error.exit_code)
+        except RuntimeError:
+            os._exit(RankError.exit_code)
+
+    def _quiet(self) -> bool:
+        """Somebody of a lower rank is there to say it."""
+        return any(peer < self.place.rank and peer not in self._lost for peer in self.peers)
+
+    def _name(self, peer: int) -> str:
+        who = self._get(f"who/{peer}").decode() if self._has(f"who/{peer}") else "never seen"
+        return f"rank {peer} ({who})"
+
+    def _end(self, peer: int) -> str:
+        return self._get(f"end/{peer}").decode() if self._has(f"end/{peer}") else ""
+
+    def _has(self, key: str) -> bool:
+        return self._store is not None and bool(self._store.check([key]))
+
+    def _get(self, key: str) -> bytes:
+        assert self._store is not None
+        return bytes(self._store.get(key))
