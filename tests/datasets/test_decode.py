@@ -110,7 +110,7 @@ def test_no_permission(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     path = save(tmp_path / "a.JPEG", encoded(picture()))
-    monkeypatch.setattr("pathlib.Path.open", refuse)  # not chmod, which does not stop root
+    monkeypatch.setattr(os, "open", refuse)  # not chmod, which does not stop root
     monkeypatch.setattr(Image, "open", refuse)
     assert_refused(path, "no permission")
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tomebench.datasets.images import check_readable, open_dataset
+from tomebench.datasets.checks import check_images
+from tomebench.datasets.images import open_dataset
 from tomebench.datasets.loader import Batch, batches
 from tomebench.errors import DataError
 from tomebench.measure.accuracy import NO_PREDICTION, counts, discordant, predict, require_matching_head
@@ -174,7 +175,7 @@ def test_unmerged_deit_tiny_on_real_images(folder, expected):
     model = timm.create_model("deit_tiny_patch16_224").eval()
     model.load_state_dict(load_file(REALDATA / "deit_tiny_patch16_224.safetensors"))
     images = open_dataset(str(REALDATA / folder))
-    check_readable(images)
+    check_images(images)
     require_matching_head(model.num_classes, images.info)
     right = seen = 0
     for batch in batches(images, Preprocessing.from_model(model, 224).transform(), 32, workers=0):
