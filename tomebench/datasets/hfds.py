@@ -85,6 +85,10 @@ def read_hfds(name: str, *, offline: bool = False) -> tuple[ImageList, Rows]:
     from timm.data.readers import create_reader
 
     path = str(Path(name).expanduser()) if name.startswith("~") else name
+    if not Path(path).exists() and (path.startswith(("/", ".")) or path.count("/") > 1):
+        raise DataError(
+            f"--data hfds/{printable(name)}: no such folder; give hfds/FOLDER, or hfds/OWNER/NAME on the hub"
+        )
     with _one_line(name), _quiet(offline):
         import datasets
 
@@ -97,6 +101,10 @@ def read_hfds(name: str, *, offline: bool = False) -> tuple[ImageList, Rows]:
             )
         reader = create_reader(f"hfds/{path}", split=split)
     features = reader.dataset.features
+    if reader.dataset.data.column(_IMAGE).null_count == len(reader) > 0:  # which is what timm makes of a missing one
+        raise DataError(
+            f"--data hfds/{printable(name)} has no images in a column {_IMAGE}; name its columns {_IMAGE} and {_LABEL}"
+        )
     if not isinstance(features.get(_LABEL), datasets.ClassLabel):
         raise DataError(
             f"--data hfds/{printable(name)}: its column {_LABEL} has no class names; write it as ClassLabel"
@@ -176,11 +184,14 @@ def _quiet(offline: bool) -> Iterator[None]:
     import datasets
     from datasets.utils import logging
     from huggingface_hub import constants
+    from huggingface_hub.utils import logging as hub_logging
 
-    bars, verbosity = datasets.are_progress_bars_disabled(), logging.get_verbosity()
+    bars = datasets.are_progress_bars_disabled()
+    verbosity, hub_verbosity = logging.get_verbosity(), hub_logging.get_verbosity()
     modes: list[tuple[Any, bool]] = [(module, module.HF_HUB_OFFLINE) for module in (datasets.config, constants)]
     datasets.disable_progress_bars()
     logging.set_verbosity(logging.CRITICAL)
+    hub_logging.set_verbosity_error()
     for module, mode in modes:
         module.HF_HUB_OFFLINE = mode or offline
     try:
@@ -189,6 +200,7 @@ def _quiet(offline: bool) -> Iterator[None]:
         for module, mode in modes:
             module.HF_HUB_OFFLINE = mode
         logging.set_verbosity(verbosity)
+        hub_logging.set_verbosity(hub_verbosity)
         if not bars:
             datasets.enable_progress_bars()
 
@@ -208,5 +220,5 @@ def _one_line(name: str) -> Iterator[None]:
         )
         raise DataError(
             f"--data hfds/{printable(name)} cannot be opened ({reason}); give a data set with columns {_IMAGE} and "
-            f"{_LABEL}, on the hub or in a folder"
+            f"{_LABEL} that is on the hub, in the local cache or in a folder"
         ) from error
