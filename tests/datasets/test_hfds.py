@@ -14,7 +14,8 @@ from tomebench.errors import DataError
 
 datasets = pytest.importorskip("datasets")
 
-TITLES = [ImageNetInfo().index_to_description(number) for number in range(1000)]
+INFO = ImageNetInfo()
+TITLES = [INFO.index_to_description(number) for number in range(1000)]
 
 
 @pytest.fixture(autouse=True)
