@@ -167,7 +167,7 @@ def test_tars_that_cannot_be_read_in_place(tmp_path):
     (tmp_path / "page.tar").write_text("<html>not found</html>")
     assert f"{tmp_path}/page.tar is not a tar" in refusal(tmp_path / "page.tar")
     (tmp_path / "empty.tar").write_bytes(b"")
-    assert "is not a tar (empty file); fetch it again" in refusal(tmp_path / "empty.tar")
+    assert "is not a tar (empty file); give a folder or a tar, or fetch it again" in refusal(tmp_path / "empty.tar")
 
 
 def test_a_tar_that_is_cut_off_anywhere_is_refused(tmp_path):

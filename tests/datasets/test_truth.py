@@ -5,7 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 import scipy.io
-from image_trees import flat_tar, true_wnids, write_tar
+from image_trees import GOLDFISH, class_folders, file_name, flat_tar, members, true_wnids, write_tar
 
 from tomebench.datasets.imagenet import wnids
 from tomebench.datasets.images import open_dataset
@@ -121,3 +121,21 @@ def test_a_number_must_be_the_whole_name():
 def test_one_image_of_another_kind_is_no_numbered_set(tmp_path):
     tar = write_tar(tmp_path / "x.tar", {"ILSVRC2012_val_00000001.JPEG": b"", "b.JPEG": b""})
     assert "2 images in one flat folder have no labels" in refusal(tar)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_class_folders_that_the_file_of_labels_contradicts(tmp_path, packed):
+    root = class_folders(tmp_path / "set")
+    data = write_tar(root / "val.tar", members()) if packed else root
+    lines = true_wnids()
+    (root / SYNSETS).write_text("\n".join(lines))
+    assert labels(data) == EXPECTED
+    lines[7 - 1] = wnids()[5]
+    (root / SYNSETS).write_text("\n".join(lines))
+    assert refusal(data) == (
+        f"{GOLDFISH}/{file_name(7)}: its folder says class 1, the file of labels in {root} says 5; move it where it "
+        "belongs, or take the wrong file of labels away"
+    )
+    (root / SYNSETS).unlink()
+    (root / DEVKIT).write_text("1\n" * 50_000)  # in an order that nothing explains: it says nothing
+    assert labels(data) == EXPECTED

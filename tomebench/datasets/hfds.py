@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tomebench.datasets.decode import decode_bytes, printable, problem_in
+from tomebench.datasets.decode import decode_bytes, printable, problem_in, read_bytes
 from tomebench.datasets.files import list_digest
 from tomebench.datasets.imagenet import NUM_CLASSES, check_named_class, class_numbers, coverage, few, wnids
 from tomebench.errors import DataError
@@ -56,13 +56,12 @@ class Rows:
 
     def read(self, index: int) -> bytes:
         """The bytes of the image."""
-        row = self.rows[index]
-        if self.reader.dataset[row][_IMAGE] is None:
+        image = self.reader.dataset[self.rows[index]][_IMAGE] or {}
+        if image.get("bytes"):
+            return bytes(image["bytes"])
+        if not image.get("path"):
             raise OSError("no image in this row")
-        file, _ = self.reader[row]
-        with file:
-            data: bytes = file.read()
-        return data
+        return read_bytes(image["path"])
 
 
 def read_hfds(name: str, *, offline: bool = False) -> tuple[ImageList, Rows]:

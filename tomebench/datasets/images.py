@@ -25,6 +25,7 @@ from tomebench.datasets.imagenet import PARTS, class_numbers, read_class_folders
 from tomebench.datasets.imagenet_tar import ORIGINAL, read_imagenet_tar
 from tomebench.datasets.imagenetv2 import read_imagenetv2
 from tomebench.datasets.real import real_labels
+from tomebench.datasets.truth import check_truth
 from tomebench.datasets.wds import read_wds
 from tomebench.errors import DataError
 from tomebench.schema import ImageList
@@ -129,12 +130,22 @@ def _read_path(spec: str, *, tolerant: bool = False) -> tuple[ImageList, Files]:
     path = Path(spec).expanduser()
     if not path.exists():
         raise DataError(f"--data {printable(spec)!r}: {_nothing_there(spec)}")
-    if path.is_file():
-        return read_imagenet_tar(path, tolerant=tolerant)
+    info: ImageList
+    files: Files
+    tar = path if path.is_file() else _original_tar(path)
+    info, files = (
+        read_class_folders(path, tolerant=tolerant) if tar is None else read_imagenet_tar(tar, tolerant=tolerant)
+    )
+    check_truth(files.names, info.labels.tolist(), path if tar is None else tar.parent)
+    return info, files
+
+
+def _original_tar(path: Path) -> Path | None:
+    """The original validation tar in a folder without class folders, or in its validation part."""
     for folder in (path, *(path / part for part in PARTS)):
         if (folder / ORIGINAL).is_file() and not any((folder / wnid).is_dir() for wnid in class_numbers()):
-            return read_imagenet_tar(folder / ORIGINAL, tolerant=tolerant)
-    return read_class_folders(path, tolerant=tolerant)
+            return folder / ORIGINAL
+    return None
 
 
 def _nothing_there(spec: str) -> str:

@@ -50,7 +50,9 @@ def index_tar(path: str) -> dict[str, Member]:
                 raise tarfile.ReadError("unexpected end of data")
     except tarfile.TarError as error:
         if not found:
-            raise DataError(f"{printable(path)} is not a tar ({error}); fetch it again") from error
+            raise DataError(
+                f"{printable(path)} is not a tar ({error}); give a folder or a tar, or fetch it again"
+            ) from error
         raise DataError(
             f"{printable(path)} is cut off or damaged after {len(found)} files; fetch it again and compare its checksum"
         ) from error

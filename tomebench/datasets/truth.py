@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tomebench.datasets.decode import printable
@@ -51,6 +51,29 @@ def find_truth(folder: Path) -> Mapping[int, int] | None:
         if (path := _look_for(name, folder)) is not None:
             return read(path, _lines(path))
     return None
+
+
+def check_truth(names: Sequence[str], labels: Iterable[int], folder: Path) -> None:
+    """Refuse class folders that a file of labels beside them contradicts: one of class ids, which needs no table.
+
+    Args:
+        names: of the images.
+        labels: their class numbers, by the folders they lie in.
+        folder: where the data lies.
+
+    Raises:
+        DataError: an image lies in the folder of another class, or the file cannot be read.
+    """
+    if all(_look_for(name, folder) is None for name in (SYNSETS, SOLUTION)):
+        return
+    truth = find_truth(folder) or {}
+    for name, label in zip(names, labels, strict=True):
+        number = file_number(name)
+        if number is not None and truth.get(number, label) != label:
+            raise DataError(
+                f"{printable(name)}: its folder says class {label}, the file of labels in {printable(folder)} says "
+                f"{truth[number]}; move it where it belongs, or take the wrong file of labels away"
+            )
 
 
 def missing_truth(where: str) -> DataError:
