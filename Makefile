@@ -37,5 +37,5 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "tomebench needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[report,test,lint]'
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[report,hf,test,lint]'
 	@touch $@

@@ -189,7 +189,7 @@ class ImageList:
 
     name: str
     digest: str  # sha256 over names and labels, in order
-    labels: npt.NDArray[np.int64] = field(hash=False)  # [n]
+    labels: npt.NDArray[np.int64] = field(hash=False)  # [n]; or [n, k], where any is right and -1 fills up
     num_classes: int
     note: str | None = None  # e.g. "partial: 259 of 1000 classes, 300 images"
 

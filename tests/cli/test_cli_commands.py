@@ -153,7 +153,8 @@ def test_doctor_looks_at_a_model_and_its_images(program):
     result = program("doctor", "--model", "digits_vit", "--data", "digits", "--json")
     found = {finding["what"]: finding for finding in json.loads(result.out)["findings"]}
     assert found["model"]["state"] == found["data"]["state"] == "ok"
-    assert "10 of 10 classes" in found["data"]["text"]
+    assert found["classes"]["text"] == "10 of 10"
+    assert "56 to 56 x 56 to 56 pixels" in found["sizes"]["text"]
     assert program("doctor", "--checkpoint", "x.pth").code == 2
 
 

@@ -3,6 +3,8 @@
 import contextlib
 import io
 import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -110,7 +112,7 @@ def test_no_permission(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     path = save(tmp_path / "a.JPEG", encoded(picture()))
-    monkeypatch.setattr("pathlib.Path.open", refuse)  # not chmod, which does not stop root
+    monkeypatch.setattr(os, "open", refuse)  # not chmod, which does not stop root
     monkeypatch.setattr(Image, "open", refuse)
     assert_refused(path, "no permission")
 
@@ -133,3 +135,21 @@ def test_printable():
     assert printable("runs/[r=8]/ü x.JPEG") == "runs/[r=8]/ü x.JPEG"
     assert printable("a\nb\x1b[31m\t") == r"a\nb\x1b[31m\t"
     assert printable(os.fsdecode(b"caf\xe9.JPEG")) == r"caf\udce9.JPEG"
+
+
+def test_threads_share_the_handling_of_warnings(tmp_path, monkeypatch):
+    odd = save(tmp_path / "a.png", encoded(picture().quantize(16), "PNG", transparency=bytes(range(16))))
+    bomb = save(tmp_path / "b.png", encoded(picture(40, 40), "PNG"))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # 1600 pixels warn, and only that
+    before = list(warnings.filters)
+
+    def look(path):
+        try:
+            return decode_rgb(path).size
+        except DataError as error:
+            return "bomb" if "decompression bomb" in str(error) else str(error)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(look, [odd, bomb] * 200))
+    assert found == [(24, 16), "bomb"] * 200
+    assert warnings.filters == before

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tomebench.datasets.images import ImageSet, check_readable, open_dataset, stratified
+from tomebench.datasets.checks import check_images
+from tomebench.datasets.images import ImageSet, open_dataset, stratified
 from tomebench.errors import DataError
 from tomebench.schema import ImageList
 
@@ -84,7 +85,9 @@ def test_stratified(labels, data):
     [
         ("gone/imagenet", "no such folder; give a folder of ImageNet class folders, or digits"),
         ("digit", "no such folder; did you mean digits"),
-        ("hfds/imagenet-1k", "no reader for this kind of data set; give a folder of class folders"),
+        ("tfds/imagenet", "no reader for this kind of data set; give a folder of class folders"),
+        ("wds/gone", "'wds/gone': there is no gone; give wds/PATH"),
+        ("imagenetv2/gone", "there is no gone; give imagenetv2/PATH"),
         ("wds:/data/x", "no reader for this kind"),
         ("s3://bucket/x", "no reader for this kind"),
         ("a\nb", r"'a\\nb': no such folder"),
@@ -98,19 +101,19 @@ def test_specs_that_lead_nowhere(spec, message):
 
 
 def test_all_unreadable_files_are_listed(folder):
-    check_readable(open_dataset(str(folder)))
+    check_images(open_dataset(str(folder)))
     (folder / WNIDS[0] / "0.png").write_bytes(b"")
     (folder / WNIDS[3] / "5.png").write_bytes(b"<html>")
     with pytest.raises(DataError) as caught:
-        check_readable(open_dataset(str(folder)))
+        check_images(open_dataset(str(folder)))
     assert str(caught.value) == (
-        f"2 of 12 images in {folder.name} cannot be read: {WNIDS[0]}/0.png (empty file), {WNIDS[3]}/5.png "
-        "(not an image); replace them or take them out"
+        f"of 12 images in {folder.name}, 2 cannot be read: {WNIDS[0]}/0.png (empty file), {WNIDS[3]}/5.png "
+        "(not an image); replace them, or leave them out with --allow-missing 2"
     )
     for name in "0123":
         (folder / WNIDS[3] / f"{name}.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"^6 of 12 .*1\.png \(empty file\), \.\.\.; replace"):
-        check_readable(open_dataset(str(folder)))
+    with pytest.raises(DataError, match=r"^of 12 .*, 6 cannot .*1\.png \(empty file\), \.\.\.; replace"):
+        check_images(open_dataset(str(folder)))
 
 
 def test_only_the_images_of_a_subset_are_checked(folder):
@@ -123,7 +126,7 @@ def test_only_the_images_of_a_subset_are_checked(folder):
 
 def refused(spec, limit):
     try:
-        check_readable(open_dataset(spec, limit=limit))
+        check_images(open_dataset(spec, limit=limit))
     except DataError:
         return True
     return False
@@ -131,7 +134,7 @@ def refused(spec, limit):
 
 def test_sets_without_files_have_nothing_to_check():
     info = ImageList("made", "0", np.zeros(3, dtype=np.int64), 10)
-    check_readable(ImageSet(info, lambda _: Image.new("RGB", (1, 1))))
+    check_images(ImageSet(info, lambda _: Image.new("RGB", (1, 1))))
 
 
 def test_digits():

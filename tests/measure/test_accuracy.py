@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from tomebench.datasets.images import check_readable, open_dataset
+from tomebench.datasets.checks import check_images
+from tomebench.datasets.images import open_dataset
 from tomebench.datasets.loader import Batch, batches
 from tomebench.errors import DataError
-from tomebench.measure.accuracy import NO_PREDICTION, counts, discordant, predict, require_matching_head
+from tomebench.measure.accuracy import NO_PREDICTION, counts, discordant, is_right, predict, require_matching_head
 from tomebench.models.preprocess import Preprocessing
 from tomebench.schema import CellPredictions, ImageList
 
@@ -23,7 +24,7 @@ REALDATA = Path(__file__).parents[2].parent / "shared" / "realdata"
 
 def batch_of(labels, n_valid=None, index=0):
     """Images that are all zero: the tests' models ignore them."""
-    labels = torch.tensor(labels)
+    labels = torch.tensor(np.asarray(labels))
     return Batch(index, torch.zeros(len(labels), 3, 2, 2), len(labels) if n_valid is None else n_valid, labels)
 
 
@@ -56,6 +57,35 @@ def test_against_a_stable_sort(data):
         sum(int(label == row[0]) for label, row in zip(labels, order, strict=True)),
         int(found.in_top5.sum()),
     )
+
+
+@given(st.data())
+def test_any_of_several_labels_is_right(data):
+    n, classes = data.draw(st.integers(1, 5)), data.draw(st.integers(7, 12))
+    logits = data.draw(hnp.arrays(np.float32, (n, classes), elements=st.sampled_from([-1.0, 0.0, 0.5, 2.0])))
+    sets = data.draw(st.lists(st.sets(st.integers(0, classes - 1), min_size=1, max_size=3), min_size=n, max_size=n))
+    labels = np.array([[*each, *[-1] * (3 - len(each))] for each in sets], dtype=np.int64)
+    found = judge(logits, labels)
+    each_alone = [judge(logits, [sorted(each)[k % len(each)] for each in sets]) for k in range(6)]
+    assert found.top1.tolist() == each_alone[0].top1.tolist()
+    assert found.in_top5.tolist() == np.any([one.in_top5 for one in each_alone], axis=0).tolist()
+    assert is_right(found, labels).tolist() == [int(top) in each for top, each in zip(found.top1, sets, strict=True)]
+    assert counts(found, labels) == (int(is_right(found, labels).sum()), int(found.in_top5.sum()))
+
+
+def test_one_label_in_a_column_is_that_label():
+    logits = np.random.default_rng(0).normal(size=(50, 9)).astype(np.float32)
+    labels = np.arange(50) % 9
+    one, column = judge(logits, labels), judge(logits, labels[:, None])
+    assert one.in_top5.tolist() == column.in_top5.tolist()
+    assert discordant(one, column, labels[:, None]) == (0, 0)
+    assert counts(one, labels) == counts(column, labels[:, None])
+
+
+def test_padding_is_no_class():
+    found = judge([[float("nan"), 0.0], [1.0, 0.0]], [[1, -1], [0, -1]])
+    assert is_right(found, np.array([[1, -1], [0, -1]])).tolist() == [False, True]
+    assert judge(np.arange(9, dtype=np.float32)[None], [[0, -1]]).in_top5.tolist() == [False]
 
 
 def test_padding_does_not_count():
@@ -174,7 +204,7 @@ def test_unmerged_deit_tiny_on_real_images(folder, expected):
     model = timm.create_model("deit_tiny_patch16_224").eval()
     model.load_state_dict(load_file(REALDATA / "deit_tiny_patch16_224.safetensors"))
     images = open_dataset(str(REALDATA / folder))
-    check_readable(images)
+    check_images(images)
     require_matching_head(model.num_classes, images.info)
     right = seen = 0
     preprocessing = Preprocessing.from_model(model, 224)

@@ -7,34 +7,44 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
 import typer
 
 import tomebench
-from tomebench.cli.options import Checkpoint, Data, Device, Dtype, Json, Model, Threads, Traceback
+from tomebench.cli.doctor_data import Finding, data_findings
+from tomebench.cli.options import (
+    Checkpoint,
+    Data,
+    Decode,
+    Device,
+    Dtype,
+    Json,
+    Manifest,
+    Model,
+    Threads,
+    Traceback,
+    Verify,
+)
 from tomebench.errors import InputError, TomebenchError
 
 _REQUIRED = ("torch", "torchvision", "timm", "numpy", "pandas", "safetensors")
+_OPTIONAL = {
+    "matplotlib": ("report", "there will be no figure"),
+    "datasets": ("hf", "--data hfds/NAME cannot be read"),
+}
+"""Library to its extra and what is not possible without it."""
 _MIN_FREE = 200 * 2**20
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at. ``fail``: something that was asked for, or that nothing works without, is not there."""
-
-    what: str
-    state: Literal["ok", "warn", "fail"]
-    text: str
 
 
 def doctor(
     model: Model = None,
     checkpoint: Checkpoint = None,
     data: Data = None,
+    verify: Verify = None,
+    manifest: Manifest = None,
+    decode: Decode = False,
     device: Device = None,
     dtype: Dtype = None,
     threads: Threads = None,
@@ -47,6 +57,8 @@ def doctor(
 
     Example: tomebench doctor --model vit_b_16 --data imagenet/val --device cuda
 
+    Example: tomebench doctor --data imagenet/val --manifest val.sha256
+
     Looks at a model, its weights and images as well, if they are given. Exits with 2 if something that was asked for is
     not there.
     """
@@ -58,7 +70,9 @@ def doctor(
         if model is not None or checkpoint is not None:
             findings += _asked("model", lambda: _model(model, checkpoint))
         if data is not None:
-            findings += _asked("data", lambda: _data(data, model))
+            findings += data_findings(data, model, verify=verify, manifest=manifest, decode=decode)
+        elif verify or manifest or decode:
+            findings.append(Finding("data", "fail", "--verify, --manifest and --decode are about images; add --data"))
     screen = open_screen(as_json=json)
     if screen.as_json:
         screen.object({"findings": [dataclasses.asdict(finding) for finding in findings]})
@@ -76,12 +90,11 @@ def _libraries() -> Iterator[Finding]:
             yield Finding(name, "ok", metadata.version(name))
         except metadata.PackageNotFoundError:
             yield Finding(name, "fail", "not installed; run: pip install tomebench")
-    try:
-        yield Finding("matplotlib", "ok", metadata.version("matplotlib"))
-    except metadata.PackageNotFoundError:
-        yield Finding(
-            "matplotlib", "warn", "not installed, so there will be no figure; pip install 'tomebench[report]'"
-        )
+    for name, (extra, lost) in _OPTIONAL.items():
+        try:
+            yield Finding(name, "ok", metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield Finding(name, "warn", f"not installed, so {lost}; pip install 'tomebench[{extra}]'")
 
 
 def _folder() -> Iterator[Finding]:
@@ -146,17 +159,3 @@ def _model(name: str | None, checkpoint: Path | None) -> str:
     if checkpoint is not None:
         text += f", weights {load_model(name, checkpoint=checkpoint).weights}"
     return text
-
-
-def _data(spec: str, model: str | None) -> str:
-    from tomebench.datasets.images import check_readable, open_dataset
-    from tomebench.measure.accuracy import require_matching_head
-    from tomebench.models.create import build_model
-
-    images = open_dataset(spec)
-    check_readable(images)
-    if model is not None:
-        require_matching_head(int(getattr(build_model(model, meta=True).model, "num_classes", 0)), images.info)
-    found = len(set(images.info.labels.tolist()))
-    note = f"; {images.info.note}" if images.info.note else ""
-    return f"{images.info.name}: {len(images)} readable images of {found} of {images.info.num_classes} classes{note}"

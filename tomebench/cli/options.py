@@ -71,9 +71,16 @@ EndToEnd = Annotated[
     bool | None, _option("--end-to-end/--no-end-to-end", "Time reading the images too, with --data.", None, "off")
 ]
 Data = Annotated[
-    str | None, _option("--data", "Images for top-1: a folder of class folders, or digits. None: speed only.", "DIR")
+    str | None, _option("--data", "Images for top-1 (see: tomebench list datasets). None: speed only.", "DATA")
 ]
 Limit = Annotated[int | None, _option("--limit", "Use only N of the images.", "N")]
+Real = Annotated[Path | None, _option("--real", "ReaL labels (real.json) in place of the images' own.", "FILE")]
+AllowMissing = Annotated[
+    int | None, _option("--allow-missing", "Leave out up to K images that cannot be used.", "K", "0")
+]
+Verify = Annotated[Path | None, _option("--verify", "Manifest of sha256 checksums that the images must have.", "FILE")]
+Manifest = Annotated[Path | None, _option("--manifest", "Write a manifest of sha256 checksums.", "FILE")]
+Decode = Annotated[bool, _option("--decode", "Decode every image, which takes minutes.")]
 Device = Annotated[str | None, _option("--device", "auto, cpu, cuda or cuda:N.", "NAME", "auto")]
 Dtype = Annotated[str | None, _option("--dtype", "fp32, tf32, bf16 or fp16.", "NAME", "fp32")]
 BatchSize = Annotated[str | None, _option("--batch-size", "Images per forward pass: auto or a number.", "N", "auto")]
@@ -115,6 +122,9 @@ class SweepFlags:
     prefix_only: PrefixOnly = None
     data: Data = None
     limit: Limit = None
+    real: Real = None
+    allow_missing: AllowMissing = None
+    verify: Verify = None
     img_size: ImgSize = None
     device: Device = None
     dtype: Dtype = None

@@ -7,53 +7,25 @@ position among the folders that happen to be there: a missing class shifts nothi
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from tomebench.datasets.decode import decode_rgb, printable, problem
+from tomebench.datasets.decode import printable
+from tomebench.datasets.files import ImageFiles, list_digest
 from tomebench.errors import DataError
 from tomebench.schema import ImageList
 
 NUM_CLASSES = 1000
 VALIDATION_IMAGES = 50_000
-_PARTS = ("val", "validation")
+PARTS = ("val", "validation")
 _EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
-_LAYOUT = "n01440764/*.JPEG, n01443537/*.JPEG, ..."
-_SHOWN = 3
-
-
-@dataclass(frozen=True)
-class ImageFiles:
-    """The files behind an image list, in its order. Picklable."""
-
-    folder: str
-    names: tuple[str, ...]  # relative to the folder: "n01440764/ILSVRC2012_val_00000293.JPEG"
-
-    def open(self, index: int) -> Image.Image:
-        """Decode one image to RGB; DataError naming the file if that fails."""
-        return decode_rgb(self._path(index))
-
-    def problem(self, index: int) -> str | None:
-        """Name and reason of a file that cannot be read, or None; see :func:`tomebench.datasets.decode.problem`."""
-        reason = problem(self._path(index))
-        return reason and f"{printable(self.names[index])} ({reason})"
-
-    def stamp(self, index: int) -> bytes:
-        """Size and time of change of a file; empty if it is gone."""
-        try:
-            found = os.stat(self._path(index))  # noqa: PTH116 (a Path for every image is slow)
-        except OSError:
-            return b""
-        return b"%d %d" % (found.st_size, found.st_mtime_ns)
-
-    def _path(self, index: int) -> str:
-        return f"{self.folder}/{self.names[index]}"
+LAYOUT = "n01440764/*.JPEG, n01443537/*.JPEG, ..."
+_WNID = re.compile(r"(?<![0-9A-Za-z])n\d{8}(?!\d)")
 
 
 @functools.cache
@@ -62,12 +34,19 @@ def wnids() -> tuple[str, ...]:
     return tuple(Path(__file__).with_name("imagenet_wnids.txt").read_text(encoding="ascii").split())
 
 
-def read_class_folders(root: Path) -> tuple[ImageList, ImageFiles]:
+@functools.cache
+def class_numbers() -> dict[str, int]:
+    """Class id to class number, in [0, 1000)."""
+    return {wnid: number for number, wnid in enumerate(wnids())}
+
+
+def read_class_folders(root: Path, *, tolerant: bool = False) -> tuple[ImageList, ImageFiles]:
     """List the images of a folder that holds one folder per class, or whose ``val`` or ``validation`` does.
 
     Args:
         root: the folder. Names that start with a dot are skipped; so are files that are no images, which the list's
             note counts.
+        tolerant: skip unknown class folders as well, instead of refusing them.
 
     Returns:
         The list, sorted by class id and then by file name as bytes, with labels in [0, 1000), and its files.
@@ -75,110 +54,165 @@ def read_class_folders(root: Path) -> tuple[ImageList, ImageFiles]:
     Raises:
         DataError: no such folder, unknown or numbered class folders, images without a class folder, no images.
     """
-    folder, listing = _class_root(root)
-    numbers = {wnid: number for number, wnid in enumerate(wnids())}
-    unknown = [name for name in listing.folders if name not in numbers]
-    if unknown:
-        raise DataError(f"{printable(folder)}: {_some(unknown, 'folder')} not ImageNet-1k class ids; move them out")
-    names: list[str] = []
-    labels: list[int] = []
-    empty, ignored = 0, listing.others + len(listing.images)
-    for wnid in listing.folders:
-        inside = _list(folder / wnid)
-        names += (f"{wnid}/{name}" for name in inside.images)
-        labels += [numbers[wnid]] * len(inside.images)
-        empty += not inside.images
-        ignored += inside.others + len(inside.folders)
-    if not names:
-        raise DataError(f"{printable(folder)}: the class folders hold no images; expected {_LAYOUT}")
-    info = ImageList(
-        name=_name(root),
-        digest=_digest(names, labels),
-        labels=np.array(labels, dtype=np.int64),
-        num_classes=NUM_CLASSES,
-        note=_note(len(listing.folders) - empty, len(names), empty, ignored),
-    )
-    return info, ImageFiles(str(folder), tuple(names))
+    found = find_classes(str(root), list_folder, tolerant=tolerant)
+    files = ImageFiles(found.folder, tuple(found.names), extra=tuple(found.extra))
+    return found.image_list(data_name(root)), files
 
 
 @dataclass(frozen=True)
-class _Listing:
+class Listing:
     """What is in one folder, each kind sorted by name as bytes."""
 
     folders: list[str]
     images: list[str]
-    others: int
+    others: list[str]
 
 
-def _list(folder: Path) -> _Listing:
-    folders, images, others = [], [], 0
+@dataclass(frozen=True)
+class ClassFolders:
+    """Images found in class folders, sorted by class id and then by name as bytes."""
+
+    folder: str  # that holds the class folders
+    names: list[str]  # relative to it
+    labels: list[int]
+    empty: list[str]  # class folders without images
+    extra: list[str]  # files and folders that are no images of the set
+
+    def image_list(self, name: str) -> ImageList:
+        """The list of these images, under a name."""
+        return ImageList(
+            name=name,
+            digest=list_digest(self.names, self.labels),
+            labels=np.array(self.labels, dtype=np.int64),
+            num_classes=NUM_CLASSES,
+            note=coverage(self.labels, len(self.empty), len(self.extra)),
+        )
+
+
+def find_classes(root: str, look: Callable[[str], Listing], *, tolerant: bool = False) -> ClassFolders:
+    """Find class folders and the images in them, wherever folders can be listed.
+
+    Args:
+        root: the folder that holds the class folders, or whose ``val`` or ``validation`` does.
+        look: lists the folder of a path that begins with ``root``; DataError if it is none.
+        tolerant: skip unknown class folders instead of refusing them.
+
+    Raises:
+        DataError: no class folders, unknown ones, no images.
+    """
+    folder, listing = _class_root(root, look)
+    numbers = class_numbers()
+    unknown = [name for name in listing.folders if name not in numbers]
+    if unknown and not tolerant:
+        raise DataError(f"{printable(folder)}: {_some(unknown, 'folder')} not ImageNet-1k class ids; move them out")
+    found = ClassFolders(folder, [], [], [], [f"{name}/" for name in unknown] + listing.images + listing.others)
+    for wnid in listing.folders:
+        if wnid not in numbers:
+            continue
+        inside = look(f"{folder}/{wnid}")
+        found.names.extend(f"{wnid}/{name}" for name in inside.images)
+        found.labels.extend([numbers[wnid]] * len(inside.images))
+        found.empty.extend([wnid] * (not inside.images))
+        found.extra.extend(f"{wnid}/{name}" for name in [*inside.others, *(f"{name}/" for name in inside.folders)])
+    if not found.names:
+        raise DataError(f"{printable(folder)}: the class folders hold no images; expected {LAYOUT}")
+    return found
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file is meant to be an image, by its extension."""
+    return os.path.splitext(name)[1].lower() in _EXTENSIONS  # noqa: PTH122 (50 000 Paths are slow)
+
+
+def sorted_listing(folders: Iterable[str], files: Iterable[str]) -> Listing:
+    """The listing of a folder with these folders and files in it, names that begin with a dot left out."""
+    images: list[str] = []
+    others: list[str] = []
+    for name in files:
+        if not name.startswith("."):
+            (images if is_image_name(name) else others).append(name)
+    shown = (name for name in folders if not name.startswith("."))
+    return Listing(*(sorted(names, key=os.fsencode) for names in (shown, images, others)))
+
+
+def list_folder(folder: str) -> Listing:
+    """What is in a folder on disk.
+
+    Raises:
+        DataError: there is none, or it cannot be read.
+    """
+    folders: list[str] = []
+    files: list[str] = []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    folders.append(entry.name)
-                elif os.path.splitext(entry.name)[1].lower() in _EXTENSIONS:  # noqa: PTH122 (50 000 Paths are slow)
-                    images.append(entry.name)
-                else:
-                    others += 1
+                (folders if entry.is_dir() else files).append(entry.name)
     except FileNotFoundError:
-        raise DataError(f"{printable(folder)}: no such folder; give a folder with {_LAYOUT}") from None
+        raise DataError(f"{printable(folder)}: no such folder; give a folder with {LAYOUT}") from None
     except NotADirectoryError:
-        raise DataError(f"{printable(folder)} is a file; give the folder that holds {_LAYOUT}") from None
+        raise DataError(f"{printable(folder)} is a file; give the folder that holds {LAYOUT}") from None
     except OSError as exc:
         raise DataError(f"{printable(folder)}: {exc.strerror}; make the folder readable") from exc
-    return _Listing(sorted(folders, key=os.fsencode), sorted(images, key=os.fsencode), others)
+    return sorted_listing(folders, files)
 
 
-def _class_root(root: Path) -> tuple[Path, _Listing]:
+def _class_root(root: str, look: Callable[[str], Listing]) -> tuple[str, Listing]:
     """The folder that holds the class folders: the root itself or its validation part."""
-    listing = _list(root)
-    found = [(root, listing)] + [(root / part, _list(root / part)) for part in _PARTS if part in listing.folders]
-    known = frozenset(wnids())
+    listing = look(root)
+    parts = [f"{root}/{part}" for part in PARTS if part in listing.folders]
+    found = [(root, listing)] + [(part, look(part)) for part in parts]
     for folder, inside in found:
-        if not known.isdisjoint(inside.folders):
+        if not class_numbers().keys().isdisjoint(inside.folders):
             return folder, inside
     raise DataError(_complaint(*found[min(1, len(found) - 1)]))
 
 
-def _complaint(folder: Path, listing: _Listing) -> str:
+def _complaint(folder: str, listing: Listing) -> str:
     """What is wrong with a folder that has no class folders, and how to mend it."""
     where = printable(folder)
     if listing.folders and all(name.isdecimal() for name in listing.folders):
         return (
-            f"{where}: numbered class folders ({_few(listing.folders)}) are ambiguous, some tools sort them as text; "
-            "rename each to its class id (0 is n01440764, line 1 of tomebench/datasets/imagenet_wnids.txt)"
+            f"{where}: numbered class folders ({few(listing.folders)}) are ambiguous, some tools sort them as text; "
+            "rename each to its class id (0 is n01440764, line 1 of tomebench/datasets/imagenet_wnids.txt); "
+            "if this is ImageNetV2, whose folders are class numbers: --data imagenetv2/PATH"
         )
     if listing.images:
         count = f"{len(listing.images)} image" + "s" * (len(listing.images) != 1)
-        return f"{where}: {count} in one flat folder have no labels; sort them into class folders ({_LAYOUT})"
+        return f"{where}: {count} in one flat folder have no labels; sort them into class folders ({LAYOUT})"
     if listing.folders:
-        return f"{where}: {_some(listing.folders, 'folder')} not ImageNet-1k class ids; expected {_LAYOUT}"
-    return f"{where}: no images and no class folders; expected {_LAYOUT}"
+        return f"{where}: {_some(listing.folders, 'folder')} not ImageNet-1k class ids; expected {LAYOUT}"
+    return f"{where}: no images and no class folders; expected {LAYOUT}"
 
 
 def _some(names: Sequence[str], noun: str) -> str:
     """``2 folders (cat, dog) are``."""
-    return f"{len(names)} {noun}{'s' * (len(names) != 1)} ({_few(names)}) {'is' if len(names) == 1 else 'are'}"
+    return f"{len(names)} {noun}{'s' * (len(names) != 1)} ({few(names)}) {'is' if len(names) == 1 else 'are'}"
 
 
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(map(printable, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
+def few(names: Sequence[str], shown: int = 3) -> str:
+    """The first few names, printable, in one line."""
+    return ", ".join(map(printable, names[:shown])) + (", ..." if len(names) > shown else "")
 
 
-def _name(root: Path) -> str:
+def data_name(root: Path) -> str:
     """The folder's own name; for a validation part with the name of the data set before it."""
     path = Path(os.path.abspath(root))  # noqa: PTH100 (no symlink resolved: the name the user knows)
-    return printable("/".join(path.parts[-2:]) if path.name in _PARTS else path.name)
+    return printable("/".join(path.parts[-2:]) if path.name in PARTS else path.name)
 
 
-def _note(classes: int, images: int, empty: int, ignored: int) -> str | None:
-    parts = []
+def coverage(labels: Sequence[int], empty: int = 0, ignored: int = 0, expected: int | None = None) -> str | None:
+    """How a set differs from the whole one; None if it does not.
+
+    Args:
+        labels: class number of every image.
+        empty: class folders without images.
+        ignored: files that are no images.
+        expected: images of the whole set; by default those of the validation set of ImageNet-1k.
+    """
+    classes, images, parts = len(set(labels)), len(labels), []
     if classes < NUM_CLASSES:
         parts.append(f"partial: {classes} of {NUM_CLASSES} classes, {images} images")
-    elif images != VALIDATION_IMAGES:
+    elif images != (VALIDATION_IMAGES if expected is None else expected):
         parts.append(f"{classes} classes, {images} images")
     if empty:
         parts.append(f"{empty} empty class folders" if empty > 1 else "1 empty class folder")
@@ -187,9 +221,19 @@ def _note(classes: int, images: int, empty: int, ignored: int) -> str | None:
     return "; ".join(parts) or None
 
 
-def _digest(names: Iterable[str], labels: Iterable[int]) -> str:
-    """The sha256 over names and labels in order; neither can hold the NUL that separates them."""
-    digest = hashlib.sha256()
-    for name, label in zip(names, labels, strict=True):
-        digest.update(os.fsencode(name) + b"\0%d\0" % label)
-    return digest.hexdigest()
+def check_named_class(name: str, label: int) -> None:
+    """Refuse a label that a class id in the image's own name contradicts: labels are shifted or mixed up.
+
+    Args:
+        name: of the image, with its folders.
+        label: its class number.
+
+    Raises:
+        DataError: the name holds the id of another class.
+    """
+    for wnid in _WNID.findall(name):
+        if class_numbers().get(wnid, label) != label:
+            raise DataError(
+                f"{printable(name)}: its name says class {class_numbers()[wnid]} ({wnid}), its label says {label} "
+                f"({wnids()[label]}); the labels belong to other images or are numbered in another order"
+            )

@@ -1,7 +1,8 @@
 """Data sets as the rest of the package sees them: an ordered list of labelled images, and a way to open each.
 
-:func:`open_dataset` is the one place that knows which readers exist. A reader gives an ``ImageList`` and a picklable
-function from index to RGB image; a further format is a further reader beside ``imagenet.py`` and a line here.
+:func:`open_dataset` is the one place that knows which readers exist. A reader gives an ``ImageList`` and the files
+behind it (:mod:`tomebench.datasets.files`); a further format is a further reader beside ``imagenet.py``, and a line
+here.
 """
 
 from __future__ import annotations
@@ -12,19 +13,26 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from tomebench.datasets.decode import printable
-from tomebench.datasets.imagenet import read_class_folders
+from tomebench.datasets.files import Files
+from tomebench.datasets.hfds import read_hfds
+from tomebench.datasets.imagenet import PARTS, class_numbers, read_class_folders
+from tomebench.datasets.imagenet_tar import ORIGINAL, read_imagenet_tar
+from tomebench.datasets.imagenetv2 import read_imagenetv2
+from tomebench.datasets.real import real_labels
+from tomebench.datasets.truth import check_truth
+from tomebench.datasets.wds import read_wds
 from tomebench.errors import DataError
 from tomebench.schema import ImageList
 
 DIGITS = "digits"
-_OTHER_SCHEMES = ("hfds", "hfids", "wds", "tfds", "torch")
+_OTHER_SCHEMES = ("hfids", "tfds", "torch")
 """Prefixes of data sets that timm's tools know and that have no reader here."""
-_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -38,43 +46,65 @@ class ImageSet:
     """Cheap look at one image: its name and why it cannot be read, or None. Absent where nothing can be wrong."""
     stamp: Callable[[int], bytes] | None = None
     """Bytes that change when the file behind an image does (size, time of change). Absent where images never change."""
+    read: Callable[[int], bytes] | None = None
+    """The image as it is stored, not decoded; OSError if that fails. Absent where nothing is stored."""
+    names: tuple[str, ...] = ()
+    """Name of every image, as the digest covers it; empty where images have none."""
+    paths: tuple[str, ...] = ()
+    """Where every image lies in the data folder, as a manifest of checksums says it."""
+    extra: tuple[str, ...] = ()
+    """What else was found among the images and is none of them."""
+    listed: tuple[str, ...] = ()
+    """Paths of all images that were found, when this set has only some of them."""
 
     def __len__(self) -> int:
         return len(self.info.labels)
 
+    def only(self, indices: Sequence[int], info: ImageList) -> ImageSet:
+        """Some of the images, in this order, under the list that says so."""
+        chosen: Any = tuple(indices)
+        picked: dict[str, Any] = {}
+        for name in ("open", "problem", "stamp", "read"):
+            whole = getattr(self, name)
+            picked[name] = whole and _Chosen(whole, chosen)
+        for name in ("names", "paths"):
+            whole = getattr(self, name)
+            picked[name] = tuple(whole[index] for index in chosen) if whole else ()
+        return replace(self, info=info, listed=self.listed or self.paths, **picked)
 
-def open_dataset(spec: str, limit: int | None = None, seed: int = 0) -> ImageSet:
+
+def open_dataset(
+    spec: str, limit: int | None = None, seed: int = 0, *, real: Path | None = None, offline: bool = False
+) -> ImageSet:
     """Open a data set by what ``--data`` says.
 
     Args:
-        spec: ``digits`` (embedded, held-out split), or a directory: one folder per ImageNet class id in it or in its
-            ``val`` or ``validation``.
+        spec: ``digits`` (embedded, held-out split); a directory, one folder per ImageNet class id in it or in its
+            ``val`` or ``validation``; the validation set in one tar, or a directory with the original one;
+            ``imagenetv2/PATH``, ``wds/PATH`` or ``hfds/NAME``.
         limit: keep this many images, spread evenly over the classes; the note says so. None, or a number that is not
             less than the number of images, keeps all.
         seed: which images a limit keeps.
+        real: file of ReaL labels, which take the place of the data set's own.
+        offline: never touch the network.
 
     Raises:
         DataError: no such data set, a layout that does not give true labels, a limit below 1.
     """
-    image_set = _open_digits() if spec == DIGITS else _open_folder(spec)
+    if spec == DIGITS:
+        image_set = _open_digits()
+    elif spec.startswith("hfds/"):
+        image_set = _with_files(*read_hfds(spec.removeprefix("hfds/"), offline=offline))
+    else:
+        image_set = _with_files(*_read_path(spec))
+    if real is not None:
+        image_set = image_set.only(*real_labels(image_set.info, image_set.names, real))
     return image_set if limit is None else _limited(image_set, limit, seed)
 
 
-def check_readable(image_set: ImageSet) -> None:
-    """Find unreadable images before any time is spent on the others.
-
-    Raises:
-        DataError: names the first few, with reasons, and counts all.
-    """
-    if image_set.problem is None:
-        return
-    problems = [found for index in range(len(image_set)) if (found := image_set.problem(index))]
-    if problems:
-        listed = ", ".join(problems[:_SHOWN]) + (", ..." if len(problems) > _SHOWN else "")
-        raise DataError(
-            f"{len(problems)} of {len(image_set)} images in {image_set.info.name} cannot be read: {listed}; "
-            "replace them or take them out"
-        )
+def open_tolerant(spec: str) -> ImageSet:
+    """:func:`open_dataset`, with unknown class folders skipped and not refused: for looking at a data set."""
+    return _with_files(*_read_path(spec, tolerant=True))
 
 
 def _open_digits() -> ImageSet:
@@ -83,17 +113,48 @@ def _open_digits() -> ImageSet:
     return ImageSet(evaluation.image_list(), evaluation.open_image)
 
 
-def _open_folder(spec: str) -> ImageSet:
+def _with_files(info: ImageList, files: Files) -> ImageSet:
+    return ImageSet(
+        info, files.open, files.problem, files.stamp, files.read, files.names, files.paths or files.names, files.extra
+    )
+
+
+def _read_path(spec: str, *, tolerant: bool = False) -> tuple[ImageList, Files]:
+    """The reader of something on disk."""
+    for prefix, read in (("wds/", read_wds), ("imagenetv2/", read_imagenetv2)):
+        if spec.startswith(prefix):
+            inside = Path(spec.removeprefix(prefix)).expanduser()
+            if not inside.exists():
+                raise DataError(f"--data {printable(spec)!r}: there is no {printable(inside)}; give {prefix}PATH")
+            return read(inside)
     path = Path(spec).expanduser()
     if not path.exists():
-        shown = repr(printable(spec))
-        if "://" in spec or spec.startswith(tuple(f"{s}{mark}" for s in _OTHER_SCHEMES for mark in "/:")):
-            raise DataError(f"--data {shown}: no reader for this kind of data set; give a folder of class folders")
-        if difflib.get_close_matches(spec, [DIGITS]):
-            raise DataError(f"--data {shown}: no such folder; did you mean {DIGITS}?")
-        raise DataError(f"--data {shown}: no such folder; give a folder of ImageNet class folders, or {DIGITS}")
-    info, files = read_class_folders(path)
-    return ImageSet(info, files.open, files.problem, files.stamp)
+        raise DataError(f"--data {printable(spec)!r}: {_nothing_there(spec)}")
+    info: ImageList
+    files: Files
+    tar = path if path.is_file() else _original_tar(path)
+    info, files = (
+        read_class_folders(path, tolerant=tolerant) if tar is None else read_imagenet_tar(tar, tolerant=tolerant)
+    )
+    check_truth(files.names, info.labels.tolist(), path if tar is None else tar.parent)
+    return info, files
+
+
+def _original_tar(path: Path) -> Path | None:
+    """The original validation tar in a folder without class folders, or in its validation part."""
+    for folder in (path, *(path / part for part in PARTS)):
+        if (folder / ORIGINAL).is_file() and not any((folder / wnid).is_dir() for wnid in class_numbers()):
+            return folder / ORIGINAL
+    return None
+
+
+def _nothing_there(spec: str) -> str:
+    """Why a path that does not exist is no data set, and what would be."""
+    if "://" in spec or spec.startswith(tuple(f"{s}{mark}" for s in (*_OTHER_SCHEMES, "hfds", "wds") for mark in "/:")):
+        return "no reader for this kind of data set; give a folder of class folders, a tar, wds/PATH or hfds/NAME"
+    if difflib.get_close_matches(spec, [DIGITS]):
+        return f"no such folder; did you mean {DIGITS}?"
+    return f"no such folder; give a folder of ImageNet class folders, or {DIGITS}"
 
 
 @dataclass(frozen=True)
@@ -113,19 +174,17 @@ def _limited(image_set: ImageSet, limit: int, seed: int) -> ImageSet:
     info = image_set.info
     if limit >= len(image_set):
         return image_set
-    chosen = stratified(info.labels.tolist(), limit, seed)
+    classes = info.labels if info.labels.ndim == 1 else info.labels[:, 0]
+    chosen = stratified(classes.tolist(), limit, seed)
+    digest = hashlib.sha256(f"{info.digest}:{','.join(map(str, chosen))}".encode()).hexdigest()
     note = f"subset: {limit} of {len(image_set)} images, seed {seed}"
-    return ImageSet(
-        replace(
-            info,
-            digest=hashlib.sha256(f"{info.digest}:{','.join(map(str, chosen))}".encode()).hexdigest(),
-            labels=np.ascontiguousarray(info.labels[list(chosen)]),
-            note=f"{info.note}; {note}" if info.note else note,
-        ),
-        _Chosen(image_set.open, chosen),  # type: ignore[arg-type]
-        image_set.problem and _Chosen(image_set.problem, chosen),  # type: ignore[arg-type]
-        image_set.stamp and _Chosen(image_set.stamp, chosen),  # type: ignore[arg-type]
-    )
+    return image_set.only(chosen, sublist(info, chosen, digest, note))
+
+
+def sublist(info: ImageList, indices: Sequence[int], digest: str, note: str) -> ImageList:
+    """The list of some of the images, with a further note."""
+    labels = np.ascontiguousarray(info.labels[list(indices)])
+    return replace(info, digest=digest, labels=labels, note=f"{info.note}; {note}" if info.note else note)
 
 
 def stratified(labels: Sequence[int], limit: int, seed: int) -> tuple[int, ...]:

@@ -52,19 +52,19 @@ def predict(
 
 
 def _judge(logits: Tensor, labels: Tensor) -> CellPredictions:
-    """Predictions from fp32 logits [n, classes] and labels int64 [n]."""
+    """Predictions from fp32 logits [n, classes] and labels int64 [n], or [n, k] padded with -1."""
     import torch
 
     finite = logits.isfinite().all(dim=1)
-    # Position of the true class when sorted by (logit descending, class ascending). A sort or topk would leave the
-    # order of equal logits to the kernel.
-    true = logits.gather(1, labels[:, None])
-    earlier = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
-    rank = ((logits > true) | ((logits == true) & earlier)).sum(dim=1)
+    if labels.ndim == 1:
+        in_top5 = _rank(logits, labels) < TOP
+    else:  # one column after the other: all at once would take the memory of the logits once for each
+        columns = [(_rank(logits, each.clamp(min=0)) < TOP) & (each >= 0) for each in labels.unbind(1)]
+        in_top5 = torch.stack(columns).any(dim=0)
     largest = logits.amax(dim=1, keepdim=True)
     tied = (logits == largest).sum(dim=1) > 1
     top1 = logits.argmax(dim=1).where(finite, NO_PREDICTION)
-    answers = torch.stack([top1, (rank < TOP) & finite, tied & finite, ~finite]).cpu().numpy()  # one transfer
+    answers = torch.stack([top1, in_top5 & finite, tied & finite, ~finite]).cpu().numpy()  # one transfer
     return CellPredictions(
         top1=answers[0].astype(np.uint16),
         in_top5=answers[1].astype(np.bool_),
@@ -73,14 +73,26 @@ def _judge(logits: Tensor, labels: Tensor) -> CellPredictions:
     )
 
 
+def _rank(logits: Tensor, labels: Tensor) -> Tensor:
+    """Position [n] of a class when those of an image are sorted by (logit descending, class ascending).
+
+    A sort or topk would leave the order of equal logits to the kernel.
+    """
+    import torch
+
+    true = logits.gather(1, labels[:, None])
+    earlier = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
+    return ((logits > true) | ((logits == true) & earlier)).sum(dim=1)
+
+
 def counts(predictions: CellPredictions, labels: npt.NDArray[np.int64]) -> tuple[int, int]:
     """Images whose top-1 is right, and images whose true class is in the top 5.
 
     Args:
         predictions: of n images.
-        labels: int64 [n], the true classes of the same images.
+        labels: int64 [n], the true classes of the same images; or [n, k], padded with -1.
     """
-    return int(_right(predictions, labels).sum()), int(predictions.in_top5.sum())
+    return int(is_right(predictions, labels).sum()), int(predictions.in_top5.sum())
 
 
 def discordant(base: CellPredictions, other: CellPredictions, labels: npt.NDArray[np.int64]) -> tuple[int, int]:
@@ -89,10 +101,24 @@ def discordant(base: CellPredictions, other: CellPredictions, labels: npt.NDArra
     Args:
         base: predictions of the cell that is compared with.
         other: predictions of the cell in question, for the same n images.
-        labels: int64 [n], their true classes.
+        labels: int64 [n], their true classes; or [n, k], padded with -1.
     """
-    base_right, other_right = _right(base, labels), _right(other, labels)
+    base_right, other_right = is_right(base, labels), is_right(other, labels)
     return int((base_right & ~other_right).sum()), int((other_right & ~base_right).sum())
+
+
+def is_right(predictions: CellPredictions, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which predictions are right; bool [n].
+
+    Args:
+        predictions: of n images.
+        labels: int64 [n]; or [n, k], where any of an image's classes is right and -1 is none.
+    """
+    if len(predictions.top1) != len(labels):
+        raise ValueError(f"{len(predictions.top1)} predictions for {len(labels)} labels")
+    if labels.ndim == 1:
+        return predictions.top1 == labels
+    return (predictions.top1[:, None] == labels).any(axis=1)
 
 
 def require_matching_head(num_classes: int, images: ImageList) -> None:
@@ -116,12 +142,6 @@ def require_matching_head(num_classes: int, images: ImageList) -> None:
     else:
         remedy = f"use weights trained for {_spaced(images.num_classes)} classes, or leave out --data"
     raise DataError(f"{problem}: {remedy}")
-
-
-def _right(predictions: CellPredictions, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    if predictions.top1.shape != labels.shape:
-        raise ValueError(f"{len(predictions.top1)} predictions for {len(labels)} labels")
-    return predictions.top1 == labels
 
 
 def _spaced(number: int) -> str:

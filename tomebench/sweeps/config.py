@@ -21,9 +21,20 @@ from tomebench.rspec import format_r, parse_r
 from tomebench.schema import Route
 from tomebench.sweeps.yaml_file import read_yaml
 
-NOT_IDENTITY = frozenset({"out", "name", "workers", "offline", "cache"})
+NOT_IDENTITY = frozenset({"out", "name", "workers", "offline", "cache", "verify"})
 """Fields that may change between two runs of one folder: they cannot change a result."""
-_YOUNGER = ("attention", "prefix_only", "compile", "cuda_graphs", "mode", "ceiling", "end_to_end", "cells")
+_YOUNGER = (
+    "attention",
+    "prefix_only",
+    "compile",
+    "cuda_graphs",
+    "mode",
+    "ceiling",
+    "end_to_end",
+    "cells",
+    "real",
+    "allow_missing",
+)
 """Fields that the first stores did not have: at their defaults they are left out, so that those runs go on."""
 
 
@@ -110,6 +121,9 @@ class SweepConfig(BaseModel):
     prefix_only: bool = False
     data: Annotated[Text, BeforeValidator(_path_text)] | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
+    real: FilePath | None = None
+    allow_missing: Annotated[int, Field(ge=0)] = 0
+    verify: FilePath | None = None
     device: Annotated[str, AfterValidator(_checked_device)] = "auto"
     dtype: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     batch_size: Annotated[int | str, BeforeValidator(_digits_to_int), AfterValidator(_checked_batch_size)] = "auto"
@@ -132,6 +146,13 @@ class SweepConfig(BaseModel):
     def _limit_needs_data(self) -> SweepConfig:
         if self.limit is not None and self.data is None:
             raise ConfigError("limit is a number of images, but there are none; add --data, or drop --limit")
+        return self
+
+    @model_validator(mode="after")
+    def _checks_need_data(self) -> SweepConfig:
+        for name, given in (("real", self.real), ("allow-missing", self.allow_missing), ("verify", self.verify)):
+            if given and self.data is None:
+                raise ConfigError(f"{name} is about images, but there are none; add --data, or drop --{name}")
         return self
 
     @model_validator(mode="after")

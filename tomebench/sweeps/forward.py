@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from tomebench.backbones.timm_vit import TimmViT
-from tomebench.datasets.images import ImageSet, check_readable, open_dataset
+from tomebench.datasets.checks import check_images
+from tomebench.datasets.images import ImageSet
 from tomebench.errors import DeviceError
 from tomebench.measure.compilation import CompilationError, RecompileLimitError, compiled
 from tomebench.measure.cuda_graph import GraphedForward
@@ -22,7 +23,7 @@ from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.vit import SlicedViT
 from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Status
 from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.plan import PlannedCell, reduced_vit
+from tomebench.sweeps.plan import PlannedCell, list_images, reduced_vit
 
 INPUT_BATCHES = 4
 """Batches rotated while timing, so that a step never sees the images of the step before."""
@@ -266,16 +267,21 @@ def choose_batch_size(config: SweepConfig, model: nn.Module, preprocessing: Prep
 
 
 def open_images(config: SweepConfig) -> ImageSet | None:
-    """The images of a configuration, all of which can be read; None where it names none.
+    """The images of a configuration, all of which can be used; None where it names none.
+
+    Those that ``allow_missing`` leaves out are gone from it, and its note says how many.
 
     Raises:
-        DataError: they cannot be listed, or some cannot be read.
+        DataError: they cannot be listed; or more than that cannot be read, or are not what ``verify`` says.
     """
     if config.data is None:
         return None
-    image_set = open_dataset(config.data, limit=config.limit, seed=config.seed)
-    check_readable(image_set)
-    return image_set
+    return check_images(
+        list_images(config, config.data),
+        allow_missing=config.allow_missing,
+        verify=config.verify,
+        whole=config.limit is None,
+    )
 
 
 def timing_inputs(

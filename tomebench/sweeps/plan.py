@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tomebench.backbones.timm_vit import TimmViT
-from tomebench.datasets.images import open_dataset
+from tomebench.datasets.images import ImageSet, open_dataset
 from tomebench.errors import ModelError, SpecError
 from tomebench.measure.accuracy import require_matching_head
 from tomebench.measure.budget import BUDGETS
@@ -47,10 +47,19 @@ def plan_sweep(config: SweepConfig) -> list[PlannedCell]:
         raise ModelError(f"checkpoint {config.checkpoint}: no such file; give a .safetensors or .pth file")
     loaded = build_model(config.model, img_size=config.img_size, meta=True)
     if config.data is not None:
-        images = open_dataset(config.data, limit=config.limit, seed=config.seed)
+        images = list_images(config, config.data)
         require_matching_head(int(getattr(loaded.model, "num_classes", 0)), images.info)
     batch_size = config.batch_size if isinstance(config.batch_size, int) else 0
     return plan_cells(config, loaded, weights="", batch_size=batch_size, device=config.device)
+
+
+def list_images(config: SweepConfig, data: str) -> ImageSet:
+    """The images of a configuration as they are listed, none of them looked at; ``data`` is the configuration's own.
+
+    Raises:
+        DataError: they cannot be listed.
+    """
+    return open_dataset(data, limit=config.limit, seed=config.seed, real=config.real, offline=config.offline)
 
 
 def plan_cells(
@@ -166,7 +175,7 @@ def estimate_seconds(config: SweepConfig, planned: Sequence[PlannedCell]) -> flo
     """
     device = resolve_device(config.device, config.dtype)
     batch_size = config.batch_size if isinstance(config.batch_size, int) else AUTO_BATCH_CAP[device.type]
-    images = len(open_dataset(config.data, limit=config.limit, seed=config.seed)) if config.data else 0
+    images = len(list_images(config, config.data)) if config.data else 0
     with arithmetic(config.dtype, config.threads):
         rate = macs_per_second(device, DTYPES[config.dtype])
     gmacs = [cell.resolved.gmacs for cell in planned]

@@ -13,6 +13,7 @@ from tomebench.errors import ModelError, RunError
 from tomebench.gate.compare import differing
 from tomebench.gate.records import Accuracy, Asked, CellRecord, Snapshot, Speed, cut, packed_bits
 from tomebench.measure import testbed
+from tomebench.measure.accuracy import is_right
 from tomebench.measure.rounds import paired_seconds
 from tomebench.measure.validity import INVALID
 from tomebench.schema import UNWRAPPED, Cell, CellPredictions, ImageList, Round, Row, Status
@@ -111,7 +112,7 @@ def _accuracy(stored: _Stored, key: str, row: Row) -> Accuracy | None:
         digest=images.digest,
         n_seen=len(stored.seen),
         complete=len(stored.seen) == len(images.labels),
-        right=packed_bits(found.top1 == images.labels[stored.seen]),
+        right=packed_bits(is_right(found, images.labels[stored.seen])),
     )
 
 

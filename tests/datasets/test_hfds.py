@@ -1,0 +1,159 @@
+"""Hugging Face data sets in a folder: true labels, by the names that the data set itself gives its classes."""
+
+import importlib.util
+import pickle
+
+import numpy as np
+import pytest
+from image_trees import class_folders, file_name, jpeg, members, pixels
+from timm.data import ImageNetInfo
+
+from tomebench.datasets.imagenet import class_numbers, wnids
+from tomebench.datasets.images import open_dataset
+from tomebench.errors import DataError
+
+datasets = pytest.importorskip("datasets")
+
+INFO = ImageNetInfo()
+TITLES = [INFO.index_to_description(number) for number in range(1000)]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def parquet(folder, classes, rows, split="validation"):
+    """Write rows (file name or None, bytes, label) with named classes."""
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=classes)})
+    images = [{"path": name, "bytes": data} for name, data, _ in rows]
+    folder.mkdir(exist_ok=True)
+    table = datasets.Dataset.from_dict({"image": images, "label": [label for *_, label in rows]}, features=features)
+    table.to_parquet(folder / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def rows(classes, shift=0):
+    found = []
+    for name, data in sorted(members().items(), reverse=True):
+        wnid, _, file = name.partition("/")
+        label = classes.index(wnid) if wnid in classes else class_numbers()[wnid]
+        found.append((file, data, (label + shift) % len(classes)))
+    return found
+
+
+def refusal(folder, **options):
+    """The one line with which a data set is refused."""
+    with pytest.raises(DataError) as caught:
+        open_dataset(f"hfds/{folder}", **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_refusal_can_fail(tmp_path):
+    with pytest.raises(pytest.fail.Exception):
+        refusal(parquet(tmp_path / "a", list(wnids()), rows(wnids())))
+
+
+@pytest.mark.parametrize("classes", [list(wnids()), ["n15075141", "n01440764", "n01443537"], TITLES])
+def test_parquet_gives_the_images_of_the_class_folders(tmp_path, capfd, classes):
+    folders = open_dataset(str(class_folders(tmp_path / "folders")))
+    if classes is TITLES:  # a name given twice is no ClassLabel
+        classes = [f"{title} {n}" if TITLES.count(title) > 1 else title for n, title in enumerate(TITLES)]
+    written = parquet(tmp_path / "hub", classes, rows(classes))
+    capfd.readouterr()
+    found = open_dataset(f"hfds/{written}", offline=True)
+    assert found.names == folders.names
+    assert found.info.digest == folders.info.digest
+    assert found.info.labels.tolist() == folders.info.labels.tolist()
+    assert found.info.note == "split validation; partial: 3 of 1000 classes, 6 images"
+    twin = pickle.loads(pickle.dumps(found))
+    for mine, its in zip(pixels(twin), pixels(folders), strict=True):
+        assert np.array_equal(mine, its)
+    assert [twin.problem(index) for index in range(6)] == [None] * 6
+    assert len({twin.stamp(index) for index in range(6)}) == 6
+    assert capfd.readouterr() == ("", "")  # no progress bars of the library
+
+
+def test_a_folder_of_class_folders(tmp_path, monkeypatch):
+    class_folders(tmp_path / "hub", "validation/")
+    monkeypatch.chdir(tmp_path)
+    found = open_dataset("hfds/hub")
+    assert found.info.digest == open_dataset("hub").info.digest
+    assert found.read(0) == open_dataset("hub").read(0)
+
+
+def test_the_test_split_if_there_is_no_other(tmp_path):
+    assert open_dataset(f"hfds/{parquet(tmp_path / 'a', list(wnids()), rows(wnids()), 'test')}").info.note.startswith(
+        "split test; partial"
+    )
+    assert "has only the split train; expected validation or test" in refusal(
+        parquet(tmp_path / "b", list(wnids()), rows(wnids()), "train")
+    )
+
+
+def test_another_number_of_classes_is_said(tmp_path):
+    found = open_dataset(f"hfds/{parquet(tmp_path / 'a', ['cat', 'dog'], [('x', jpeg(1), 1), ('y', jpeg(2), 0)])}")
+    assert found.info.num_classes == 2
+    assert found.names == ("0/y", "1/x")
+    assert found.info.note == "split validation; 2 classes, 2 images"
+
+
+def test_files_without_names_are_numbered_by_row(tmp_path):
+    given = [(None, jpeg(2), 5), (None, jpeg(1), 5)]
+    found = open_dataset(f"hfds/{parquet(tmp_path / 'a', list(wnids()), given)}")
+    assert found.names == (f"{wnids()[5]}/00000000", f"{wnids()[5]}/00000001")
+    assert found.read(0) == jpeg(2)
+
+
+def test_shifted_labels_are_noticed_by_titles_and_by_file_names(tmp_path):
+    shifted = [*TITLES[1:], TITLES[0]]
+    shifted = [f"{title} {n}" if TITLES.count(title) > 1 else title for n, title in enumerate(shifted)]
+    assert (
+        "label 0 is goldfish, Carassius auratus, which is class 1 of ImageNet-1k; its labels are numbered"
+        in refusal(parquet(tmp_path / "a", shifted, rows(shifted)))
+    )
+    named = [("ILSVRC2012_val_00000001_n01440764.JPEG", jpeg(1), 1)]
+    assert "its name says class 0 (n01440764), its label says 1 (n01443537)" in refusal(
+        parquet(tmp_path / "b", list(wnids()), named)
+    )
+    assert "labels cat are no class ids; take them out" in refusal(
+        parquet(tmp_path / "c", ["n01440764", "cat"], [("x", jpeg(1), 0)])
+    )
+
+
+def test_images_without_a_label_or_that_cannot_be_read(tmp_path):
+    assert "1 of 2 images without a label in its split validation" in refusal(
+        parquet(tmp_path / "a", list(wnids()), [("x", jpeg(1), -1), ("y", jpeg(1), 0)])
+    )
+    cut = parquet(tmp_path / "b", list(wnids()), [(file_name(1), jpeg(1)[:80], 0), (file_name(2), jpeg(1), 1)])
+    found = open_dataset(f"hfds/{cut}")
+    assert found.problem(0).startswith(f"n01440764/{file_name(1)} (")
+    assert found.problem(1) is None
+    with pytest.raises(DataError, match=f"^cannot read image n01440764/{file_name(1)}: .*; replace it, or take it out"):
+        found.open(0)
+
+
+def test_columns_of_other_names_or_kinds(tmp_path):
+    table = datasets.Dataset.from_dict({"image": [{"path": None, "bytes": jpeg(1)}], "label": [3]})
+    (tmp_path / "a").mkdir()
+    table.cast_column("image", datasets.Image()).to_parquet(tmp_path / "a" / "validation.parquet")
+    assert "its column label has no class names; write it as ClassLabel" in refusal(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    table.rename_column("image", "picture").to_parquet(tmp_path / "b" / "validation.parquet")
+    assert "has no images in a column image; name its columns image and label" in refusal(tmp_path / "b")
+    assert "no such folder; give hfds/FOLDER, or hfds/OWNER/NAME on the hub" in refusal(tmp_path / "gone")
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "validation.parquet").write_bytes(b"no parquet")
+    assert "give a data set with columns image and label" in refusal(tmp_path / "c")
+
+
+def test_without_the_library(monkeypatch, capfd):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "datasets" else found(name))
+    assert refusal("owner/name") == ("--data hfds/owner/name needs the datasets library; pip install 'tomebench[hf]'")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_offline_nothing_is_fetched():
+    assert "Offline" in refusal("nobody/nothing-of-this-name", offline=True)

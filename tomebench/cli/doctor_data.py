@@ -1,0 +1,175 @@
+"""What ``tomebench doctor`` finds in a data set: all of it, each with what to do about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tomebench.errors import TomebenchError
+
+if TYPE_CHECKING:
+    from tomebench.datasets.images import ImageSet
+
+_SHOWN = 5
+_LISTED = 20
+_SAMPLE = 64
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. ``fail``: something that was asked for, or that nothing works without, is not there."""
+
+    what: str
+    state: Literal["ok", "warn", "fail"]
+    text: str
+
+
+def data_findings(
+    spec: str, model: str | None, *, verify: Path | None, manifest: Path | None, decode: bool
+) -> Iterator[Finding]:
+    """Look at the images that ``--data`` names.
+
+    Args:
+        spec: as for ``--data``.
+        model: whose head must fit; None looks at none.
+        verify: manifest of checksums to compare with.
+        manifest: where to write one.
+        decode: decode every image.
+    """
+    from tomebench.datasets.images import open_dataset, open_tolerant
+
+    try:
+        images = open_dataset(spec)
+    except TomebenchError as error:
+        yield Finding("data", "fail", str(error))
+        try:  # unknown class folders are no reason not to look at the others
+            images = open_tolerant(spec)
+        except TomebenchError:
+            return
+    else:
+        note = f"; {images.info.note}" if images.info.note else ""
+        yield Finding("data", "ok", f"{images.info.name}{note}")
+    if model is not None:
+        yield from _head(model, images)
+    yield _classes(images)
+    yield _counts(images, 10 if spec.startswith("imagenetv2/") else 50)
+    if images.extra:
+        yield Finding(
+            "extra", "warn", f"{len(images.extra)} not used: {_few(images.extra)}; move out what is not meant"
+        )
+    yield from _readable(images, decode)
+    if verify is not None:
+        yield from _verified(images, verify)
+    if manifest is not None:
+        yield _written(images, manifest)
+
+
+def _head(model: str, images: ImageSet) -> Iterator[Finding]:
+    from tomebench.measure.accuracy import require_matching_head
+    from tomebench.models.create import build_model
+
+    try:
+        require_matching_head(int(getattr(build_model(model, meta=True).model, "num_classes", 0)), images.info)
+    except TomebenchError as error:
+        yield Finding("head", "fail", str(error))
+
+
+def _classes(images: ImageSet) -> Finding:
+    from tomebench.datasets.imagenet import NUM_CLASSES, wnids
+
+    there, total = set(images.info.labels.tolist()), images.info.num_classes
+    text = f"{len(there)} of {total}"
+    missing = [number for number in range(total) if number not in there]
+    if not missing:
+        return Finding("classes", "ok", text)
+    names = [wnids()[number] if total == NUM_CLASSES else str(number) for number in missing]
+    return Finding("classes", "warn", f"{text}; missing {_few(names)}: add them, or the result is of a part only")
+
+
+def _counts(images: ImageSet, each: int) -> Finding:
+    from tomebench.datasets.imagenet import NUM_CLASSES
+
+    per_class = Counter(images.info.labels.tolist()).values()
+    least, most = min(per_class), max(per_class)
+    text = f"{len(images)}, {least if least == most else f'{least} to {most}'} per class"
+    if images.info.num_classes != NUM_CLASSES or (least, most, len(images)) == (each, each, each * NUM_CLASSES):
+        return Finding("images", "ok", text)
+    whole = f"{each * NUM_CLASSES}, {each} per class"
+    return Finding("images", "warn", f"{text}; the whole set has {whole}: fetch what is missing, or the result differs")
+
+
+def _readable(images: ImageSet, decode: bool) -> Iterator[Finding]:
+    from tomebench.datasets.checks import find_unreadable
+
+    if images.problem is not None:
+        found = find_unreadable(images, range(len(images)), decode=decode)
+        looked = "every image decoded" if decode else "first and last bytes looked at; --decode decodes every image"
+        if found:
+            text = f"{len(found)} of {len(images)}: {_few(list(found.values()), _LISTED)}"
+            ways = f"replace them, or leave them out with --allow-missing {len(found)}"
+            yield Finding("unreadable", "fail", f"{text}; {ways}")
+        else:
+            yield Finding("unreadable", "ok", f"none ({looked})")
+    else:
+        found = {}
+    yield _sizes(images, [index for index in range(len(images)) if index not in found])
+
+
+def _sizes(images: ImageSet, good: Sequence[int]) -> Finding:
+    """Pixels and bytes of a sample: opening every file would take minutes."""
+    sample = [good[i * len(good) // _SAMPLE] for i in range(_SAMPLE)] if len(good) > _SAMPLE else good
+    sizes, total = set(), 0
+    for index in sample:
+        try:
+            sizes.add(images.open(index).size)
+            total += len(images.read(index)) if images.read else 0
+        except (TomebenchError, OSError):
+            continue  # damaged in its middle: what --decode is for
+    if not sizes:
+        return Finding("sizes", "warn", "no image could be opened")
+    widths, heights = zip(*sizes, strict=True)
+    text = f"{min(widths)} to {max(widths)} x {min(heights)} to {max(heights)} pixels"
+    about = f", about {total / len(sample) * len(good) / 1e6:.1f} MB in all" if total else ""
+    return Finding("sizes", "ok", f"{text}{about} (from {len(sample)} images)")
+
+
+def _verified(images: ImageSet, manifest: Path) -> Iterator[Finding]:
+    from tomebench.datasets.checks import compare_with_manifest
+
+    try:
+        mismatch = compare_with_manifest(images, manifest)
+    except TomebenchError as error:
+        yield Finding("checksums", "fail", str(error))
+        return
+    changed, missing, unlisted = list(mismatch.changed.values()), mismatch.missing, list(mismatch.unlisted.values())
+    if changed:
+        yield Finding("changed", "fail", f"{len(changed)}: {_few(changed, _LISTED)}; fetch them again")
+    if missing:
+        yield Finding("missing", "fail", f"{len(missing)}: {_few(missing, _LISTED)}; fetch them")
+    if unlisted:
+        yield Finding("not listed", "fail", f"{len(unlisted)}: {_few(unlisted, _LISTED)}; move them out")
+    if not (changed or missing or unlisted):
+        yield Finding("checksums", "ok", f"all {len(images)} images are as the manifest says")
+
+
+def _written(images: ImageSet, manifest: Path) -> Finding:
+    from tomebench.datasets.checks import checksums
+    from tomebench.datasets.manifest import write_manifest
+
+    try:
+        found = dict(zip(images.paths, checksums(images), strict=True))
+        if lost := [name for name, checksum in found.items() if not checksum]:
+            return Finding("manifest", "fail", f"not written, since {len(lost)} cannot be read: {_few(lost)}")
+        write_manifest(manifest, found)
+    except TomebenchError as error:
+        return Finding("manifest", "fail", str(error))
+    return Finding("manifest", "ok", f"checksums of {len(found)} images written to {manifest}")
+
+
+def _few(names: Sequence[str], shown: int = _SHOWN) -> str:
+    from tomebench.datasets.imagenet import few
+
+    return few(names, shown)

@@ -1,0 +1,126 @@
+"""Where the bytes of listed images lie: files in a folder, or members of tars. Both look the same from outside."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from PIL import Image
+
+from tomebench.datasets.decode import decode_rgb, printable, problem, read_bytes
+
+
+class Files(Protocol):
+    """The images of a list, by their index in it. Picklable, so that worker processes can read them."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for each image, ``n01440764/ILSVRC2012_val_00000293.JPEG``; the digest of the list covers it."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Where each image lies in the data folder, as a manifest of checksums says it; empty if that is its name."""
+
+    @property
+    def extra(self) -> tuple[str, ...]:
+        """What else was found among the images and is none of them."""
+
+    def open(self, index: int) -> Image.Image:
+        """Decode one image to RGB; DataError naming it if that fails."""
+
+    def problem(self, index: int) -> str | None:
+        """Name and reason of an image that cannot be read, or None; see :func:`tomebench.datasets.decode.problem`."""
+
+    def stamp(self, index: int) -> bytes:
+        """Bytes that change when the file behind the image does; empty if it is gone."""
+
+    def read(self, index: int) -> bytes:
+        """The image as it is stored, not decoded; OSError if that fails."""
+
+
+@dataclass(frozen=True)
+class ImageFiles:
+    """Image files in one folder, in the order of their list."""
+
+    folder: str
+    names: tuple[str, ...]
+    paths: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+
+    def open(self, index: int) -> Image.Image:
+        """Decode one image to RGB; DataError naming the file if that fails."""
+        return decode_rgb(self._path(index))
+
+    def problem(self, index: int) -> str | None:
+        """Name and reason of a file that cannot be read, or None."""
+        reason = problem(self._path(index))
+        return reason and f"{printable((self.paths or self.names)[index])} ({reason})"
+
+    def stamp(self, index: int) -> bytes:
+        """Size and time of change of a file; empty if it is gone."""
+        return _stamp(self._path(index))
+
+    def read(self, index: int) -> bytes:
+        """The bytes of the file."""
+        return read_bytes(self._path(index))
+
+    def _path(self, index: int) -> str:
+        return f"{self.folder}/{(self.paths or self.names)[index]}"
+
+
+@dataclass(frozen=True)
+class PackedImages:
+    """Images inside tars, read in place: nothing is extracted, and no path that an archive names is ever opened."""
+
+    tars: tuple[str, ...]
+    names: tuple[str, ...]
+    places: tuple[tuple[int, int, int], ...]  # of each image: index of its tar, offset and size in bytes
+    extra: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+
+    def open(self, index: int) -> Image.Image:
+        """Decode one image to RGB; DataError naming tar and member if that fails."""
+        tar, offset, size = self.places[index]
+        return decode_rgb(self.tars[tar], offset, size, f"{self.tars[tar]}: {self.names[index]}")
+
+    def problem(self, index: int) -> str | None:
+        """Name and reason of an image that cannot be read, or None."""
+        tar, offset, size = self.places[index]
+        reason = problem(self.tars[tar], offset, size)
+        return reason and f"{printable(self.names[index])} ({reason})"
+
+    def stamp(self, index: int) -> bytes:
+        """Size and time of change of the tar, and the image's offset in it; empty if the tar is gone."""
+        tar, offset, _ = self.places[index]
+        found = _stamp(self.tars[tar])
+        return found and found + b" %d" % offset
+
+    def read(self, index: int) -> bytes:
+        """The bytes of the image."""
+        tar, offset, size = self.places[index]
+        return read_bytes(self.tars[tar], offset, size)
+
+
+def list_digest(names: Iterable[str], labels: Iterable[Any]) -> str:
+    """The sha256 over names and labels in order; neither can hold the NUL that separates them.
+
+    Args:
+        names: of the images.
+        labels: of each image its class, or a list of classes padded with -1.
+    """
+    digest = hashlib.sha256()
+    for name, label in zip(names, labels, strict=True):
+        text = ",".join(str(each) for each in label if each >= 0) if isinstance(label, list) else str(label)
+        digest.update(os.fsencode(name) + b"\0" + text.encode() + b"\0")
+    return digest.hexdigest()
+
+
+def _stamp(path: str) -> bytes:
+    try:
+        found = os.stat(path)  # noqa: PTH116 (asked for every image)
+    except OSError:
+        return b""
+    return b"%d %d" % (found.st_size, found.st_mtime_ns)

@@ -1,0 +1,223 @@
+"""Data sets of Hugging Face ``datasets``, from the hub or from a folder of parquet or image files, through timm."""
+
+from __future__ import annotations
+
+import importlib.util
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tomebench.datasets.decode import decode_bytes, printable, problem_in, read_bytes
+from tomebench.datasets.files import list_digest
+from tomebench.datasets.imagenet import NUM_CLASSES, check_named_class, class_numbers, coverage, few, wnids
+from tomebench.errors import DataError
+from tomebench.schema import ImageList
+
+_SPLITS = ("validation", "val", "test")
+_IMAGE, _LABEL = "image", "label"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Images that are rows of a table. Picklable: the table is a memory-mapped file."""
+
+    reader: Any  # timm's
+    rows: tuple[int, ...]
+    names: tuple[str, ...]
+    paths: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+
+    def open(self, index: int) -> Image.Image:
+        """Decode one image to RGB; DataError naming it if that fails."""
+        try:
+            data = self.read(index)
+        except OSError as exc:
+            raise DataError(f"cannot read image {printable(self.names[index])}: {exc}; fetch it again") from exc
+        return decode_bytes(data, self.names[index])
+
+    def problem(self, index: int) -> str | None:
+        """Name and reason of an image that cannot be read, or None."""
+        try:
+            reason = problem_in(self.read(index))
+        except OSError as exc:
+            reason = exc.strerror or str(exc)
+        return reason and f"{printable(self.names[index])} ({reason})"
+
+    def stamp(self, index: int) -> bytes:
+        """The table's fingerprint and the row: such a table never changes, another one has another fingerprint."""
+        return f"{self.reader.dataset._fingerprint} {self.rows[index]}".encode()
+
+    def read(self, index: int) -> bytes:
+        """The bytes of the image."""
+        image = self.reader.dataset[self.rows[index]][_IMAGE] or {}
+        if image.get("bytes"):
+            return bytes(image["bytes"])
+        if not image.get("path"):
+            raise OSError("no image in this row")
+        return read_bytes(image["path"])
+
+
+def read_hfds(name: str, *, offline: bool = False) -> tuple[ImageList, Rows]:
+    """List the images of a data set's validation split; its test split if there is no other.
+
+    Args:
+        name: of a data set on the hub, ``owner/name``; or a folder. It has columns ``image`` and ``label``; the names
+            of the labels are class ids (a subset of them keeps its true labels), 1000 classes in the order of the
+            sorted class ids, or another number of classes of another task.
+        offline: use what is in the local cache only. Code that comes with a data set is never run.
+
+    Returns:
+        The list, sorted by class and then by file name as bytes, or by row where files have no names of their own.
+
+    Raises:
+        DataError: the library is not installed, or the data set is not there or not labelled as said above.
+    """
+    if importlib.util.find_spec("datasets") is None:  # before timm, which prints that it is missing
+        raise DataError(f"--data hfds/{printable(name)} needs the datasets library; pip install 'tomebench[hf]'")
+    from timm.data.readers import create_reader
+
+    path = str(Path(name).expanduser()) if name.startswith("~") else name
+    if not Path(path).exists() and (path.startswith(("/", ".")) or path.count("/") > 1):
+        raise DataError(
+            f"--data hfds/{printable(name)}: no such folder; give hfds/FOLDER, or hfds/OWNER/NAME on the hub"
+        )
+    with _one_line(name), _quiet(offline):
+        import datasets
+
+        available = list(datasets.get_dataset_split_names(path))
+        split = next((split for split in _SPLITS if split in available), None)
+        if split is None:
+            raise DataError(
+                f"--data hfds/{printable(name)} has only the split {few(available)}; expected validation or test "
+                "(of parquet files: named validation-*.parquet)"
+            )
+        reader = create_reader(f"hfds/{path}", split=split)
+    features = reader.dataset.features
+    if reader.dataset.data.column(_IMAGE).null_count == len(reader) > 0:  # which is what timm makes of a missing one
+        raise DataError(
+            f"--data hfds/{printable(name)} has no images in a column {_IMAGE}; name its columns {_IMAGE} and {_LABEL}"
+        )
+    if not isinstance(features.get(_LABEL), datasets.ClassLabel):
+        raise DataError(
+            f"--data hfds/{printable(name)}: its column {_LABEL} has no class names; write it as ClassLabel"
+        )
+    return _listed(name, split, reader, list(features[_LABEL].names))
+
+
+def _listed(name: str, split: str, reader: Any, classes: Sequence[str]) -> tuple[ImageList, Rows]:
+    numbers, num_classes = _numbering(name, classes)
+    stored = reader.dataset.select_columns([_LABEL])[:][_LABEL]
+    unlabelled = sum(label is None or not 0 <= label < len(numbers) for label in stored)
+    if unlabelled or not stored:
+        what = f"{unlabelled} of {len(stored)} images without a label" if stored else "no images"
+        raise DataError(f"--data hfds/{printable(name)}: {what} in its split {split}; give a labelled data set")
+    labels = [numbers[label] for label in stored]
+    files = _file_names(reader)
+    if num_classes == NUM_CLASSES:
+        for file, label in zip(files, labels, strict=True):
+            check_named_class(file, label)
+    plain = [file.replace("\\", "/").rpartition("/")[2] for file in files]
+    if "" in plain or max(Counter(zip(labels, plain, strict=True)).values()) > 1:
+        plain = [f"{row:08d}" for row in range(len(labels))]
+    order = sorted(range(len(labels)), key=lambda row: (labels[row], plain[row].encode("utf-8", "surrogateescape")))
+    ordered = [labels[row] for row in order]
+    folder = wnids() if num_classes == NUM_CLASSES else [str(number) for number in range(num_classes)]
+    names = tuple(f"{folder[labels[row]]}/{plain[row]}" for row in order)
+    more = coverage(ordered) if num_classes == NUM_CLASSES else f"{num_classes} classes, {len(ordered)} images"
+    info = ImageList(
+        name=printable(name.rstrip("/").rpartition("/")[2] if Path(name).is_dir() else name),
+        digest=list_digest(names, ordered),
+        labels=np.array(ordered, dtype=np.int64),
+        num_classes=num_classes,
+        note=f"split {split}; {more}" if more else f"split {split}",
+    )
+    return info, Rows(reader, tuple(order), names)
+
+
+def _numbering(name: str, classes: Sequence[str]) -> tuple[list[int], int]:
+    """Class number of each of the data set's own labels, and the number of classes.
+
+    Raises:
+        DataError: the names are class ids in part only, or those of ImageNet-1k in another order.
+    """
+    known = [class_numbers().get(each) for each in classes]
+    found = [number for number in known if number is not None]
+    if found:
+        if len(found) < len(known):
+            unknown = [each for each, number in zip(classes, known, strict=True) if number is None]
+            raise DataError(f"--data hfds/{printable(name)}: labels {few(unknown)} are no class ids; take them out")
+        return found, NUM_CLASSES
+    if len(classes) == NUM_CLASSES:
+        from timm.data import ImageNetInfo
+
+        info = ImageNetInfo()
+        titles = [info.index_to_description(number) for number in range(NUM_CLASSES)]
+        places = {title: number for number, title in enumerate(titles) if titles.count(title) == 1}
+        for number, title in enumerate(classes):
+            if places.get(title, number) != number:
+                raise DataError(
+                    f"--data hfds/{printable(name)}: label {number} is {printable(title)}, which is class "
+                    f"{places[title]} of ImageNet-1k; its labels are numbered in another order"
+                )
+    return list(range(len(classes))), len(classes)
+
+
+def _file_names(reader: Any) -> list[str]:
+    """The file name that each row's image had, empty where none is kept; the images themselves are not read."""
+    import pyarrow.compute
+
+    names = pyarrow.compute.struct_field(reader.dataset.data.column(_IMAGE), "path").to_pylist()
+    return [name or "" for name in names]
+
+
+@contextmanager
+def _quiet(offline: bool) -> Iterator[None]:
+    """No progress bars and log lines of the libraries within it; and no network, if that is asked for."""
+    import datasets
+    from datasets.utils import logging
+    from huggingface_hub import constants
+    from huggingface_hub.utils import logging as hub_logging
+
+    bars = datasets.are_progress_bars_disabled()
+    verbosity, hub_verbosity = logging.get_verbosity(), hub_logging.get_verbosity()
+    modes: list[tuple[Any, bool]] = [(module, module.HF_HUB_OFFLINE) for module in (datasets.config, constants)]
+    datasets.disable_progress_bars()
+    logging.set_verbosity(logging.CRITICAL)
+    hub_logging.set_verbosity_error()
+    for module, mode in modes:
+        module.HF_HUB_OFFLINE = mode or offline
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.HF_HUB_OFFLINE = mode
+        logging.set_verbosity(verbosity)
+        hub_logging.set_verbosity(hub_verbosity)
+        if not bars:
+            datasets.enable_progress_bars()
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """What the libraries raise for a data set that cannot be had, as a DataError."""
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        yield
+    except (DatasetsError, HfHubHTTPError, OSError, ValueError, KeyError, RuntimeError) as error:
+        cause = error.__cause__ or error
+        reason = textwrap.shorten(
+            printable(" ".join(str(cause).split())) or type(cause).__name__, 160, placeholder=" ..."
+        )
+        raise DataError(
+            f"--data hfds/{printable(name)} cannot be opened ({reason}); give a data set with columns {_IMAGE} and "
+            f"{_LABEL} that is on the hub, in the local cache or in a folder"
+        ) from error

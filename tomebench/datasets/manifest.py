@@ -1,0 +1,79 @@
+"""Manifests of checksums, as the ``sha256sum`` tool writes and checks them: hash, two spaces, name in the data folder.
+
+A JPEG with a flipped bit still decodes, to other pixels; only a checksum notices.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from tomebench.datasets.decode import printable
+from tomebench.errors import DataError, StorageError
+
+_LINE = re.compile(rb"(\\?)([0-9a-fA-F]{64}) [ *](.+)", re.DOTALL)
+_ESCAPES = {b"\\\\": b"\\", b"\\n": b"\n", b"\\r": b"\r"}
+
+
+def sha256(data: bytes) -> str:
+    """The checksum of a file's bytes, in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_manifest(path: Path, checksums: Mapping[str, str]) -> None:
+    """Write a manifest, whole or not at all.
+
+    Args:
+        path: the file; one that is there is replaced.
+        checksums: name relative to the data folder to sha256 in hexadecimal.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            file.writelines(_line(name, checksum) for name, checksum in checksums.items())
+        Path(file.name).chmod(0o644)  # as other files: a temporary one is for its owner only
+        Path(file.name).replace(path)
+    except OSError as error:
+        raise StorageError(
+            f"{printable(path)} cannot be written: {error.strerror}; give --manifest elsewhere"
+        ) from error
+
+
+def read_manifest(path: Path) -> dict[str, str]:
+    """Checksums in lower case by name relative to the data folder; a leading ``./`` is taken off.
+
+    Raises:
+        DataError: there is no such file, it cannot be read, or it is no manifest.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError(f"--verify {printable(path)}: {error.strerror}; {_HOW}") from error
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise DataError(f"--verify {printable(path)}: line {number} is not a sha256 checksum and a name; {_HOW}")
+        name = re.sub(rb"\\[\\nr]", lambda escape: _ESCAPES[escape[0]], match[3]) if match[1] else match[3]
+        found[os.fsdecode(name.removeprefix(b"./"))] = match[2].decode().lower()
+    if not found:
+        raise DataError(f"--verify {printable(path)} lists no files; {_HOW}")
+    return found
+
+
+_HOW = "tomebench doctor --data DIR --manifest FILE writes one, and so does sha256sum"
+
+
+def _line(name: str, checksum: str) -> bytes:
+    raw = os.fsencode(name)
+    for escape, character in _ESCAPES.items():  # the backslash first
+        raw = raw.replace(character, escape)
+    return b"\\" * (raw != os.fsencode(name)) + checksum.encode() + b"  " + raw + b"\n"

@@ -1,0 +1,150 @@
+"""The classes of the numbered validation images, from a file that states them beyond doubt.
+
+The images of the original validation tar are named by number alone. The devkit's own ground truth numbers the classes
+1 to 1000 in an order that is *not* that of the sorted class ids; only its ``meta.mat`` says which is which. An order is
+never guessed: without that file the labels are refused.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from tomebench.datasets.decode import printable
+from tomebench.datasets.imagenet import VALIDATION_IMAGES, class_numbers
+from tomebench.errors import DataError
+
+SYNSETS = "imagenet_2012_validation_synset_labels.txt"
+SOLUTION = "LOC_val_solution.csv"
+DEVKIT = "ILSVRC2012_validation_ground_truth.txt"
+META = "meta.mat"
+_PLACES = (".", "data", "ILSVRC2012_devkit_t12", "ILSVRC2012_devkit_t12/data")
+_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})(?!\d)")
+
+
+def file_number(name: str) -> int | None:
+    """The number of a validation image, from 1, by its file name; None if that does not say it."""
+    found = _NUMBER.search(name.rpartition("/")[2])
+    return int(found[1]) if found else None
+
+
+def find_truth(folder: Path) -> Mapping[int, int] | None:
+    """Class number in [0, 1000) by number of the validation image, from the first file in or under a folder that says.
+
+    Args:
+        folder: where the data lies; an unpacked devkit in it is looked into.
+
+    Returns:
+        None if there is no such file.
+
+    Raises:
+        DataError: a file cannot be read, or numbers the classes in an order that nothing explains.
+    """
+    readers: dict[str, Callable[[Path, list[str]], Mapping[int, int]]] = {
+        SYNSETS: _numbered_lines,
+        SOLUTION: _solution,
+        DEVKIT: _numbered_lines,
+    }
+    for name, read in readers.items():
+        if (path := _look_for(name, folder)) is not None:
+            return read(path, _lines(path))
+    return None
+
+
+def check_truth(names: Sequence[str], labels: Iterable[int], folder: Path) -> None:
+    """Refuse class folders that a file of labels beside them contradicts: one of class ids, which needs no table.
+
+    Args:
+        names: of the images.
+        labels: their class numbers, by the folders they lie in.
+        folder: where the data lies.
+
+    Raises:
+        DataError: an image lies in the folder of another class, or the file cannot be read.
+    """
+    if all(_look_for(name, folder) is None for name in (SYNSETS, SOLUTION)):
+        return
+    truth = find_truth(folder) or {}
+    for name, label in zip(names, labels, strict=True):
+        number = file_number(name)
+        if number is not None and truth.get(number, label) != label:
+            raise DataError(
+                f"{printable(name)}: its folder says class {label}, the file of labels in {printable(folder)} says "
+                f"{truth[number]}; move it where it belongs, or take the wrong file of labels away"
+            )
+
+
+def missing_truth(where: str) -> DataError:
+    """The error for numbered images without a file that says their classes."""
+    return DataError(
+        f"{printable(where)}: file numbers alone do not say the classes; put {SYNSETS} or {SOLUTION} beside it, or "
+        f"{DEVKIT} with {META} (both are in ILSVRC2012_devkit_t12/data)"
+    )
+
+
+def _look_for(name: str, folder: Path) -> Path | None:
+    return next((path for place in _PLACES if (path := folder / place / name).is_file()), None)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{printable(path)} cannot be read ({error.__class__.__name__}); fetch it again") from error
+
+
+def _numbered_lines(path: Path, lines: Sequence[str]) -> dict[int, int]:
+    """One class per line, in order of the file numbers: a class id, or the devkit's own number of one."""
+    entries = [line.strip() for line in lines]
+    if len(entries) != VALIDATION_IMAGES:
+        raise DataError(f"{printable(path)} has {len(entries)} lines, not {VALIDATION_IMAGES}; fetch it again")
+    if all(entry.isdecimal() for entry in entries):
+        classes = _devkit_classes(path)
+        found = {number: classes.get(int(entry)) for number, entry in enumerate(entries, start=1)}
+    else:
+        found = {number: class_numbers().get(entry) for number, entry in enumerate(entries, start=1)}
+    return _known(path, found)
+
+
+def _solution(path: Path, lines: Sequence[str]) -> dict[int, int]:
+    """``ILSVRC2012_val_00048981,n03995372 85 1 499 272``: image, then class ids and boxes, all of one class."""
+    found: dict[int, int | None] = {}
+    for line in lines[1:]:
+        name, _, prediction = line.partition(",")
+        if (number := file_number(name)) is not None:
+            found[number] = class_numbers().get(prediction.partition(" ")[0])
+    return _known(path, found)
+
+
+def _known(path: Path, classes: Mapping[int, int | None]) -> dict[int, int]:
+    found = {number: label for number, label in classes.items() if label is not None}
+    if len(found) < len(classes) or not found:
+        first = next((number for number, label in classes.items() if label is None), 1)
+        raise DataError(f"{printable(path)}: image {first} has no class of ImageNet-1k there; fetch the file again")
+    return found
+
+
+def _devkit_classes(truth: Path) -> dict[int, int]:
+    """The devkit's number of a class, 1 to 1000, to its position among the sorted class ids."""
+    meta = truth.with_name(META)
+    if not meta.is_file():
+        raise DataError(
+            f"{printable(truth)} numbers the classes in the devkit's own order; put {META} of the same devkit beside "
+            f"it, or {SYNSETS}"
+        )
+    if importlib.util.find_spec("scipy") is None:
+        raise DataError(f"{printable(meta)}: scipy is needed to read it; pip install scipy, or put {SYNSETS} there")
+    from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
+
+    try:
+        synsets = loadmat(meta, squeeze_me=True)["synsets"]
+        numbers = {int(entry["ILSVRC2012_ID"]): class_numbers().get(str(entry["WNID"])) for entry in synsets}
+    except (MatReadError, OSError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise DataError(f"{printable(meta)} is no {META} of the devkit; fetch it again") from error
+    leaves = {number: label for number, label in numbers.items() if 1 <= number <= 1000 and label is not None}
+    if len(set(leaves.values())) != len(class_numbers()):  # each class once; inner nodes have numbers above 1000
+        raise DataError(f"{printable(meta)} does not name each class of ImageNet-1k once; fetch it again")
+    return leaves
