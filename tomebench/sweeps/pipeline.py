@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from tomebench.datasets.images import ImageSet
 from tomebench.datasets.loader import Batch, batch_count, batches, default_workers
+from tomebench.errors import DeviceError
 from tomebench.measure.clock import clock_for
 from tomebench.measure.testbed import usable_cpus
 from tomebench.models.preprocess import Preprocessing
@@ -50,7 +51,11 @@ def measure_end_to_end(job: Job, image_set: ImageSet) -> Iterator[Event]:
 
 
 def _timed(job: Job, image_set: ImageSet, key: str, lead: int, skip: range, workers: int) -> tuple[int, float]:
-    """Images after the first ``lead`` batches, and the seconds they took."""
+    """Images after the first ``lead`` batches, and the seconds they took.
+
+    Raises:
+        DeviceError: the clock did not advance.
+    """
     forward, clock = job.passes.forward(key), clock_for(job.device)
     transform = Preprocessing.from_model(job.loaded.model, job.config.img_size).transform()
 
@@ -67,4 +72,7 @@ def _timed(job: Job, image_set: ImageSet, key: str, lead: int, skip: range, work
             start = clock.now()
         elif number + 1 > lead:
             images += valid
-    return images, clock.now() - start
+    seconds = clock.now() - start
+    if not 0 < seconds < math.inf:
+        raise DeviceError(f"{images} images took {seconds} s: this machine's clock cannot be right; check it")
+    return images, seconds
