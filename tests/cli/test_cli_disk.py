@@ -33,6 +33,15 @@ def test_refused_can_fail(program, earlier):
     assert "there is no run in nowhere" in refused(program, "report", "nowhere")
 
 
+def test_everything_but_the_store_is_derived_and_comes_back_bit_by_bit(program, earlier):
+    before = tree(earlier)
+    for path in earlier.iterdir():
+        if path.name != "run.sqlite":
+            path.unlink()
+    assert program("report", "run").code == 0
+    assert tree(earlier) == before
+
+
 # --- a full disk
 
 

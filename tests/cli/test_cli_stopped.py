@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 from fault_runs import EVERY_PHASE, assert_nothing_lost, at_phase, kept, table
+
+from tomebench.sweeps import timing
 
 pytestmark = pytest.mark.usefixtures("quick_sweeps")
 
@@ -46,8 +49,15 @@ def test_nothing_lost_notices_a_lost_round(undisturbed):
     [(*moment, signal.SIGINT) for moment in MOMENTS] + [("timing", 1, signal.SIGTERM), ("accuracy", 2, signal.SIGTERM)],
 )
 def test_a_sweep_stopped_in_a_phase_goes_on_to_the_same_table(program, undisturbed, tmp_path, phase, units, number):
-    with at_phase(phase, units, lambda: os.kill(os.getpid(), number)):
+    asked = []
+
+    def stop() -> None:
+        asked.append(time.process_time())  # a busy machine does not matter
+        os.kill(os.getpid(), number)
+
+    with at_phase(phase, units, stop):
         result = program(*EVERY_PHASE)
+    assert time.process_time() - asked[0] < 2
     assert (result.code, result.out) == (130, "")
     again = "go on with: tomebench " + " ".join(EVERY_PHASE)
     assert result.error == f"tomebench: interrupted; what was done is kept. {again}"
@@ -58,6 +68,21 @@ def test_a_sweep_stopped_in_a_phase_goes_on_to_the_same_table(program, undisturb
     assert program(*EVERY_PHASE).code == 0
     assert_nothing_lost(tmp_path / "run", before)
     assert table(tmp_path / "run") == table(undisturbed)
+
+
+def test_a_resumed_sweep_warms_up_anew_and_its_rounds_carry_their_session(program, tmp_path, monkeypatch):
+    warmed, warm_up = [], timing.warm_up
+
+    def noted(*arguments, **options):
+        warmed.append(len(kept(tmp_path / "run")[0]))
+        return warm_up(*arguments, **options)
+
+    monkeypatch.setattr(timing, "warm_up", noted)
+    with at_phase("timing", 1, lambda: os.kill(os.getpid(), signal.SIGINT)):
+        assert program(*EVERY_PHASE).code == 130
+    assert program(*EVERY_PHASE).code == 0
+    assert warmed == [0, 1]
+    assert [round_.session for round_ in kept(tmp_path / "run")[0]] == [1, 2]
 
 
 def test_a_signal_after_the_last_measurement_still_writes_the_report(program, undisturbed, tmp_path):
