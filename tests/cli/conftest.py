@@ -115,3 +115,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def earlier(undisturbed: Path, program: Callable[..., Result], quick_sweeps: None) -> Path:
     """That run as the folder ``run`` of the test."""
     return Path(shutil.copytree(undisturbed, "run"))
+
+
+@pytest.fixture
+def its_baseline(earlier: Path, program: Callable[..., Result]) -> Path:
+    """A baseline of that run."""
+    assert program("check", "run", "--baseline", "base.json", "--update-baseline", "--quiet").code == 0
+    return Path("base.json")

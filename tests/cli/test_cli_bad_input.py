@@ -71,6 +71,47 @@ def test_files_that_are_no_images(program, earlier, content, says):
     assert "good.JPEG" not in line
 
 
+def test_an_image_without_permission_is_named(program, earlier, monkeypatch):
+    path = picture(Path("images") / wnids()[0] / "a.JPEG")
+    real = Path.open
+
+    def closed(self: Path, *arguments: object, **options: object) -> object:
+        if self.name == path.name:  # not chmod, which does not stop root
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, *arguments, **options)
+
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", closed)
+        result = program(*ON_IMAGES)
+    assert (result.code, result.out) == (2, "")
+    assert f"{wnids()[0]}/a.JPEG (no permission)" in result.error
+    assert path.read_bytes() == before
+
+
+def test_images_of_every_kind_are_counted_and_a_bomb_is_refused(program, tmp_path, monkeypatch):
+    folder = tmp_path / "images" / wnids()[0]
+    image = Image.open(picture(folder / "rgb.JPEG"))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by a quarter
+    image.save(folder / "exif.JPEG", exif=exif)
+    for mode in ("CMYK", "L"):
+        image.convert(mode).save(folder / f"{mode}.JPEG")
+    for mode in ("P", "RGBA", "LA", "1"):
+        image.convert("L" if mode == "LA" else "RGB").convert(mode).save(folder / f"{mode}.JPEG", "PNG")
+    Image.new("RGB", (1, 1)).save(folder / "one.JPEG")
+    save_file(build_model("test_vit", seed=3).model.state_dict(), "w.safetensors")
+    flags = (*ON_IMAGES, "--img-size", "32", "--checkpoint", "w.safetensors")
+    result = program(*flags)
+    assert (result.code, result.err) == (0, "")
+    assert [row["n_seen"] for row in table(Path("run"))] == [9, 9]
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # a real bomb takes a second to make
+    image.save(folder / "rgb.JPEG", "BMP")
+    assert f"{wnids()[0]}/rgb.JPEG (more than 100 pixels, which may be a decompression bomb)" in refused(
+        program, *flags
+    )
+
+
 # --- weights
 
 

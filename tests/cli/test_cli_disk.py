@@ -94,7 +94,7 @@ def test_a_full_disk_at_any_file_of_a_report_leaves_the_earlier_ones(program, ea
 
 
 @pytest.mark.parametrize("flag", ["--junit", "--benchmark", "--bencher"])
-def test_a_full_disk_leaves_earlier_files_of_a_check(program, baseline, run, monkeypatch, flag):
+def test_a_full_disk_leaves_earlier_files_of_a_check(program, its_baseline, monkeypatch, flag):
     Path("report").write_text("what was there before")
     real = Path.write_text
 

@@ -34,7 +34,26 @@ def out_of_memory(*_: object) -> torch.Tensor:
     raise torch.OutOfMemoryError("tried to allocate too much")
 
 
+def test_break_cell_breaks_only_its_cell(program, undisturbed, monkeypatch):
+    break_cell(monkeypatch, 4, out_of_memory)
+    assert program(*DIGITS).code == 0
+    assert table(Path("run")) == table(undisturbed)
+
+
 # --- memory
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does(program, monkeypatch):
+    real = forward.without_gradients
+
+    def small(model: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+        run = real(model)
+        return lambda images: out_of_memory() if len(images) > 4 else run(images)
+
+    monkeypatch.setattr(forward, "without_gradients", small)
+    result = program(*DIGITS, "--batch-size", "auto")
+    assert (result.code, result.err) == (0, "")
+    assert table(Path("run"), "batch_size", "n_seen") == [{"batch_size": 4, "n_seen": 6}] * 2
 
 
 def test_without_room_for_one_image_there_is_no_batch_size(program, monkeypatch):

@@ -55,10 +55,10 @@ def test_a_name_in_a_table_is_inert_in_every_file_and_on_the_terminal(program, e
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_in_a_baseline_is_inert_in_a_workflow(program, baseline, run, monkeypatch, name):
+def test_a_name_in_a_baseline_is_inert_in_a_workflow(program, its_baseline, monkeypatch, name):
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
-    old = read_baseline(baseline).cells[-1]
-    edit(baseline, asked=old.asked.model_copy(update={"model": name}))
+    old = read_baseline(its_baseline).cells[-1]
+    edit(its_baseline, asked=old.asked.model_copy(update={"model": name}))
     result = program(
         "check", "run", "--baseline", "base.json", "--accuracy", "--quiet", "--github", "--junit", "j.xml"
     )  # fmt: skip
