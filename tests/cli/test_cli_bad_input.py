@@ -280,6 +280,25 @@ def test_paths_of_any_name_work(program, tmp_path, name, state):
         assert f"{name}/run holds a run" in other
 
 
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        (*DIGITS, "--data", LONG),
+        (*DIGITS, "--checkpoint", f"{LONG}.safetensors"),
+        (*DIGITS, "--out", LONG),
+        ("sweep", "--config", LONG),
+        ("report", LONG),
+        ("doctor", "--data", LONG),
+    ],
+    ids=["data", "checkpoint", "out", "config", "run", "doctor"],
+)
+def test_a_name_that_no_file_can_have_is_bad_input(program, earlier, command):
+    assert "xxxxx" in refused(program, *command)
+
+
 @pytest.mark.parametrize("name", ["=HYPERLINK(1)", "a|b<script>", "::error::x", "\x1b[31m\x07", "x\n::error::y"])
 def test_a_model_name_is_inert_on_the_terminal(program, earlier, name):
     for command in ("sweep", "plan"):
