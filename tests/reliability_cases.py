@@ -196,6 +196,7 @@ CASES = (
         "exit 5, one line, nothing lost",
         (
             FULL,
+            f"{DISK}test_a_real_disk_that_is_full_again_and_again",
             f"{DISK}test_a_full_disk_at_any_file_of_a_report_leaves_the_earlier_ones",
             f"{DISK}test_a_full_disk_leaves_earlier_files_of_a_check",
             f"{DATABASE}test_a_full_disk_loses_nothing_that_was_committed",

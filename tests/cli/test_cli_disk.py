@@ -6,7 +6,9 @@ import errno
 import json
 import os
 import random
+import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from fault_runs import DIGITS, EVERY_PHASE, Commits, assert_nothing_lost, kept, refused, table, tree
 
 from tomebench.report import write
+from tomebench.sweeps import store
 from tomebench.sweeps.lock import RunLock
 
 pytestmark = pytest.mark.usefixtures("quick_sweeps")
@@ -67,6 +70,43 @@ def test_a_full_disk_at_any_commit_loses_nothing_that_was_committed(program, tmp
 
 RESUMING = 8
 """Commits that every session begins with or repeats: its number, the batch size, the sessions of the images, ..."""
+
+
+def mount(*arguments: str) -> bool:
+    program = shutil.which(arguments[0])
+    return program is not None and subprocess.run([program, *arguments[1:]], capture_output=True).returncode == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 40 KiB, in memory."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not mount("mount", "-t", "tmpfs", "-o", "size=40k", "tomebench", str(folder)):
+        pytest.skip("no right to mount a small disk here")
+    yield folder
+    assert mount("umount", str(folder))
+
+
+def test_a_real_disk_that_is_full_again_and_again(program, small_disk, undisturbed, monkeypatch):
+    monkeypatch.setattr(store, "MIN_FREE_MIB", 0)
+    folder, codes = small_disk / "run", []
+    before = kept(folder)
+    for size in range(40, 1000, 40):
+        assert mount("mount", "-o", f"remount,size={size}k", str(small_disk))
+        assert_nothing_lost(folder, before)
+        before = kept(folder)
+        result = program(*EVERY_PHASE, "--out", str(folder))
+        codes.append(result.code)
+        if result.code == 0:
+            break
+        assert (result.code, result.out) == (5, "")
+        assert re.search("disk is full|No space left|disk I/O error; check the disk and its free space", result.error)
+    assert codes[:-1] == [5] * (len(codes) - 1)
+    assert len(codes) > 3
+    assert codes[-1] == 0
+    assert_nothing_lost(folder, before)
+    assert table(folder) == table(undisturbed)
 
 
 @pytest.mark.parametrize("file", [1, 2, 3])
@@ -124,23 +164,23 @@ def test_too_little_space_is_refused_before_anything_is_measured(program, monkey
 
 
 def test_a_store_cut_short_anywhere_is_refused_untouched(program, earlier):
-    store = earlier / "run.sqlite"
-    whole = store.read_bytes()
+    path = earlier / "run.sqlite"
+    whole = path.read_bytes()
     for tenth in range(10):
-        store.write_bytes(whole[: len(whole) * tenth // 10])
+        path.write_bytes(whole[: len(whole) * tenth // 10])
         for command in (EVERY_PHASE, ("report", "run"), ("check", "run", "--baseline", "x", "--update-baseline")):
             assert "run.sqlite is damaged" in refused(program, *command, code=5)
 
 
 def test_flipped_bytes_end_in_one_line_or_in_the_same_table(program, earlier, undisturbed):
-    store = earlier / "run.sqlite"
-    whole = store.read_bytes()
+    path = earlier / "run.sqlite"
+    whole = path.read_bytes()
     random_ = random.Random(0)
     codes = []
     for _ in range(100):
         flipped = bytearray(whole)
         flipped[random_.randrange(len(whole))] ^= random_.randrange(1, 256)
-        store.write_bytes(flipped)
+        path.write_bytes(flipped)
         before = tree(earlier)
         result = program("report", "run")
         codes.append(result.code)

@@ -64,6 +64,9 @@ def create(path: Path, config: str) -> None:
                     for table in _TABLES:
                         connection.execute(table)
                     insert(connection, "facts", "config", "", config)
+                # Into the file that is renamed, and with an error: closing does the same, but where the disk is full it
+                # leaves half of it in the log without a word.
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             new.replace(path)
             _sync_folder(path.parent)
         except OSError as error:
