@@ -23,8 +23,8 @@ from tomebench.sweeps.store import Store
 _SETTINGS = "--model digits_vit --r 0,8 --device cpu --threads 1 --batch-size 2 --budget quick --workers 0"
 SWEEP = ("sweep", *_SETTINGS.split(), "--quiet", "--out", "run")
 """A sweep in the folder ``run``; a later flag of the same name wins."""
-DIGITS = (*SWEEP, "--data", "digits", "--limit", "6")
-"""The same, evaluated on three batches of two images."""
+DIGITS = (*SWEEP, "--data", "digits", "--limit", "6", "--img-size", "28")
+"""The same, evaluated on three batches of two images, each of a quarter of the tokens."""
 EVERY_PHASE = (*DIGITS, "--compile", "--end-to-end")
 ACCURACY = ("r", "n_seen", "top1_correct", "top5_correct", "ties", "top1", "delta_top1", "delta_top1_lo", "status")
 

@@ -177,7 +177,7 @@ def test_flipped_bytes_end_in_one_line_or_in_the_same_table(program, earlier, un
     whole = path.read_bytes()
     random_ = random.Random(0)
     codes = []
-    for _ in range(100):
+    for _ in range(60):
         flipped = bytearray(whole)
         flipped[random_.randrange(len(whole))] ^= random_.randrange(1, 256)
         path.write_bytes(flipped)
