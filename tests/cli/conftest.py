@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 from check_runs import HERE, EvenClock
 from cli_program import BASE, MERGED, Result
+from fault_runs import EVERY_PHASE, fast
 
 from tomebench.cli import app
 from tomebench.measure import testbed
@@ -92,3 +93,32 @@ def baseline(run: Path, tmp_path: Path, program) -> Path:
     assert (result.code, result.err) == (0, "")
     assert result.out == "written: base.json (2 cells: static, accuracy, speed)\n"
     return path
+
+
+@pytest.fixture
+def quick_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real sweeps in a moment."""
+    fast(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of all phases that nothing happened to; not to be changed."""
+    path = tmp_path_factory.mktemp("undisturbed") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        fast(patch)
+        assert app.run([*EVERY_PHASE, "--out", str(path), "--traceback"]) == 0
+    return path
+
+
+@pytest.fixture
+def earlier(undisturbed: Path, program: Callable[..., Result], quick_sweeps: None) -> Path:
+    """That run as the folder ``run`` of the test."""
+    return Path(shutil.copytree(undisturbed, "run"))
+
+
+@pytest.fixture
+def its_baseline(earlier: Path, program: Callable[..., Result]) -> Path:
+    """A baseline of that run."""
+    assert program("check", "run", "--baseline", "base.json", "--update-baseline", "--quiet").code == 0
+    return Path("base.json")

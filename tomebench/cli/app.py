@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shlex
@@ -125,6 +126,9 @@ def _fail(error: BaseException, arguments: Sequence[str]) -> int:
             context = getattr(error, "ctx", None)
             path = context.command_path if context else _program_name()
             code, text = InputError.exit_code, f"error: {error.format_message().rstrip('.')} (see: {path} --help)"
+        case OSError(errno=errno.ENAMETOOLONG):
+            name = os.fsdecode(error.filename or "")
+            code, text = InputError.exit_code, f"error: no file can have the name {name!r:.200}; correct the path"
         case OSError():
             name = f" {os.fsdecode(error.filename)!r}" if isinstance(error.filename, str | bytes) else ""
             code = StorageError.exit_code

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
@@ -54,7 +54,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"checkpoint {path}: no such file; give the path of a .safetensors or .pth file")
     try:
         if path.suffix == ".safetensors":
-            state = load_file(path)
+            # load_file maps the file into memory, and takes no name that is not valid UTF-8.
+            state = load_file(path) if _is_utf8(path) else load(path.read_bytes())
         elif path.suffix in _PICKLED:
             with warnings.catch_warnings():  # torch names odd pickles in lines of its own; the error below says it once
                 warnings.simplefilter("ignore")
@@ -77,6 +78,14 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelError(f"checkpoint {path}: holds no state_dict of tensors; save one as .safetensors")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_fit(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import timm
 import torch
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import logging as hub_logging
 from timm.models import get_pretrained_cfg
@@ -103,7 +103,7 @@ def load_model(
         checkpoint: file with the weights; goes before everything else.
         pretrained: fetch the weights that the id names through timm. A preset always has its own.
         img_size: input height and width in pixels; None is the model's own.
-        offline: refuse to touch the network; weights must be in the local cache.
+        offline: refuse to touch the network, as HF_HUB_OFFLINE does; weights must be in the local cache.
         seed: of random weights, which are used when nothing else is asked for.
 
     Raises:
@@ -128,9 +128,11 @@ def _fetch(timm_id: str, img_size: int | None, offline: bool) -> nn.Module:
         raise ModelError(f"timm has no pretrained weights for {timm_id}; pass a file with --checkpoint")
     hub_id = config.hf_hub_id
     repository = f"{hub_id}{timm_id}" if hub_id and hub_id.endswith("/") else hub_id
+    asked = "--offline" if offline else "HF_HUB_OFFLINE"
+    offline = offline or constants.HF_HUB_OFFLINE
     if offline and not (repository and isinstance(try_to_load_from_cache(repository, "model.safetensors"), str)):
         raise ModelError(
-            f"--offline: model.safetensors of {repository or timm_id} is not in the local cache; "
+            f"{asked}: model.safetensors of {repository or timm_id} is not in the local cache; "
             "download it beforehand or pass a file with --checkpoint"
         )
     kwargs: dict[str, Any] = {} if img_size is None else {"img_size": img_size}

@@ -74,6 +74,9 @@ def create(path: Path, config: str) -> None:
                     for table in _TABLES:
                         connection.execute(table)
                     insert(connection, "facts", "config", "", config)
+                # Into the file that is renamed, and with an error: closing does the same, but where the disk is full it
+                # leaves half of it in the log without a word.
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             new.replace(path)
             _sync_folder(path.parent)
         except OSError as error:
@@ -136,6 +139,7 @@ def _replaced(path: Path, old: sqlite3.Connection, version: int) -> sqlite3.Conn
         with closing(_connect(new, "rwc")) as copy:
             _migrate(path, old, copy, version)
             copy.execute("PRAGMA journal_mode = WAL")
+            copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # as in create()
         old.close()
         if path.with_name(f"{FILE}-wal").exists():  # it belongs to the old file and would be taken for the new one's
             raise StorageError(f"{path} is being read by another program; close that and try again")

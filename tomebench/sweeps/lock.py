@@ -49,7 +49,7 @@ class RunLock:
                     if _is_at(fd, path):
                         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": _now()}
                         os.ftruncate(fd, 0)
-                        os.pwrite(fd, json.dumps(holder).encode(), 0)
+                        os.pwrite(fd, json.dumps(holder, allow_nan=False).encode(), 0)
                         return cls(path, fd)
                 except BlockingIOError as error:
                     message = f"{directory} is in use by {_holder(fd)}; wait for it to end, or use --out another folder"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from tomebench.datasets.loader import Batch, batch_count
+from tomebench.errors import DeviceError
 from tomebench.measure.clock import clock_for
 from tomebench.sweeps.events import Event, Note, Phase, Progress
 from tomebench.sweeps.forward import CellFailed
@@ -48,7 +49,11 @@ def measure_end_to_end(job: Job, reading: Reading) -> Iterator[Event]:
 
 
 def _timed(job: Job, reading: Reading, key: str, lead: int, last: int) -> tuple[int, float]:
-    """Images of the batches from ``lead`` to ``last``, and the seconds they took. A cache would hide the decoding."""
+    """Images of the batches from ``lead`` to ``last``, and the seconds they took. A cache would hide the decoding.
+
+    Raises:
+        DeviceError: the clock did not advance.
+    """
     forward, clock = job.passes.forward(key), clock_for(job.device)
 
     def classify(batch: Batch) -> int:
@@ -63,4 +68,7 @@ def _timed(job: Job, reading: Reading, key: str, lead: int, last: int) -> tuple[
             start = clock.now()
         elif number + 1 > lead:
             images += valid
-    return images, clock.now() - start
+    seconds = clock.now() - start
+    if not 0 < seconds < math.inf:
+        raise DeviceError(f"{images} images took {seconds} s: this machine's clock cannot be right; check it")
+    return images, seconds

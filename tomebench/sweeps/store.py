@@ -6,6 +6,7 @@ a run folder is derived from this file (:mod:`tomebench.sweeps.rows`) and can be
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sqlite3
@@ -299,7 +300,8 @@ def _prepare(directory: Path) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         raise RunError(f"{directory} is not a folder, or lies under a file; use --out another folder") from error
     except OSError as error:
-        raise StorageError(f"{directory} cannot be used: {error.strerror}; use --out another folder") from error
+        message = f"{directory} cannot be used: {error.strerror}; use --out another folder"
+        raise (RunError if error.errno == errno.ENAMETOOLONG else StorageError)(message) from error
     if database.FILE not in names and (foreign := sorted(names - database.OWN_FILES - {lock.FILE})):
         raise RunError(
             f"{directory} holds no run but other files ({foreign[0]!r}{', ...' if len(foreign) > 1 else ''}); "

@@ -129,7 +129,9 @@ def _timing_progress(job: Job, rounds: Sequence[Round], round_seconds: float, el
     missing = shortfall(rounds, job.baseline, job.live(), budget)
     widths = [s.half_width for s in missing.values() if s.half_width is not None]
     wanted = max((s.rounds_needed for s in missing.values()), default=0)
-    affordable = max(budget.min_rounds - len(rounds), math.ceil((budget.cap_seconds - elapsed) / round_seconds), 0)
+    # A clock may stand still for as long as a round of a very small model takes.
+    left = math.ceil((budget.cap_seconds - elapsed) / max(round_seconds, 1e-9))
+    affordable = max(budget.min_rounds - len(rounds), left, 0)
     detail = f"widest interval ±{max(widths):.1%}" if widths else ""
     return Progress("timing", float(len(rounds)), float(len(rounds) + min(wanted, affordable)), "rounds", detail)
 

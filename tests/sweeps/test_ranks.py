@@ -1,0 +1,299 @@
+"""Real processes under torchrun: any number gives the same bits, and whoever dies or freezes is named in time."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+
+from tomebench.datasets.imagenet import wnids
+from tomebench.errors import Interrupted, RankError
+from tomebench.models.create import build_model
+from tomebench.report.frames import read_csv
+from tomebench.sweeps.ranks import Place, Ranks
+from tomebench.sweeps.store import Store
+
+PROGRAM = Path(__file__).with_name("ranks_program.py")
+IMAGES, BATCH = 47, 4  # 12 batches, the last one short: neither divides by 2 or 3 evenly in images
+LIMIT = 60.0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended."""
+
+    code: int
+    err: str
+    seconds: float
+
+
+class Runner:
+    """Runs sweeps of one data set with any number of processes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for i in range(IMAGES):
+            folder = root / "images" / wnids()[i % 10]
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize((64, 64)).save(folder / f"{i:03}.JPEG")
+        save_file(build_model("test_vit", seed=3).model.state_dict(), root / "weights.safetensors")
+
+    def command(self, processes: int, out: Path) -> list[str]:
+        flags = f"sweep --model test_vit --img-size 64 --r 0,2,4 --device cpu --batch-size {BATCH} --budget none \
+            --workers 0 --quiet --checkpoint {self.root}/weights.safetensors --data {self.root}/images \
+            --out {out}".split()
+        # torchrun takes --r for a short form of its own --role and others; after -- it does not look.
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        return [sys.executable, *([*torchrun, "--"] if processes > 1 else []), str(PROGRAM), *flags]
+
+    def environment(self, **faults: str) -> dict[str, str]:
+        pids = self.root / f"pids{time.monotonic_ns()}"
+        pids.mkdir()
+        kept = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+        return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PIDS": str(pids), **faults}
+
+    def run(self, processes: int, out: Path, **faults: str) -> Ended:
+        """Run to the end, whatever it is; afterwards no process may be left."""
+        environment, began = self.environment(**faults), time.monotonic()
+        done = subprocess.run(
+            self.command(processes, out), capture_output=True, text=True, timeout=100, check=False, env=environment
+        )
+        pids = [int(path.name) for path in Path(environment["PIDS"]).iterdir()]
+        assert len(pids) == processes
+        assert [pid for pid in pids if alive(pid)] == []
+        return Ended(done.returncode, done.stderr, time.monotonic() - began)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+
+
+def test_alive_can_say_both() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        assert alive(process.pid)
+        process.kill()
+        process.wait()
+        assert not alive(process.pid)
+
+
+def said(ended: Ended) -> list[str]:
+    """The lines that tomebench itself wrote."""
+    return [line for line in ended.err.splitlines() if line.startswith("tomebench: ")]
+
+
+def results(out: Path) -> tuple[Any, ...]:
+    """Everything that must not depend on the number of processes; every image is there once."""
+    with Store.read(out) as store:
+        assert store.seen().tolist() == list(range(IMAGES))
+        predictions = {
+            key: (p.top1.tobytes(), p.in_top5.tobytes(), p.ties, p.nonfinite) for key, p in store.predictions().items()
+        }
+    table = read_csv(out / "table.csv").drop(columns=["img_per_s_accuracy", "input_share"])
+    return predictions, table.to_csv()
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    return Runner(tmp_path_factory.mktemp("ranks"))
+
+
+@pytest.fixture(scope="module")
+def alone(runner: Runner) -> Path:
+    """A run by one process, with the one thread that torchrun gives each of several."""
+    out = runner.root / "alone"
+    assert runner.run(1, out, OMP_NUM_THREADS="1").code == 0
+    return out
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_any_number_of_processes_gives_the_same_bits(runner: Runner, alone: Path, processes: int) -> None:
+    out = runner.root / str(processes)
+    ended = runner.run(processes, out)
+    assert ended.code == 0, ended.err
+    assert said(ended) == []
+    assert results(out) == results(alone)
+
+
+def test_one_then_three_then_two_processes_resume_to_the_same_table(runner: Runner, alone: Path) -> None:
+    out, seen = runner.root / "chain", [0]
+    for processes, fault in ((1, "0:SIGTERM:3"), (3, "0:SIGTERM:1")):
+        ended = runner.run(processes, out, FAULT=fault, OMP_NUM_THREADS="1", SLOW="0.2")
+        assert ended.code != 0
+        assert any("interrupted; what was done is kept" in line for line in said(ended)), ended.err
+        with Store.read(out) as store:
+            seen.append(len(store.done_chunks()))
+    assert 0 < seen[1] < seen[2] < 12
+    assert runner.run(2, out).code == 0
+    assert results(out) == results(alone)
+    with Store.read(out) as store:
+        assert [testbed.get("processes") for _, testbed in store.sessions()] == [None, 3, 2]
+        assert {pace.session for pace in store.paces()} == {1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("processes", "fault", "named"),
+    [(2, "1:SIGKILL:2", 1), (3, "0:SIGKILL:2", 0), (2, "1:SIGSTOP:2", 1), (3, "0:SIGSTOP:2", 0)],
+)
+def test_a_rank_that_dies_or_freezes_is_named_within_a_minute(
+    runner: Runner, alone: Path, processes: int, fault: str, named: int, tmp_path: Path
+) -> None:
+    ended = runner.run(processes, tmp_path / "run", FAULT=fault)
+    print(f"{fault}: ended after {ended.seconds:.0f} s, start included: {said(ended)}")
+    assert ended.code not in (0, 130)
+    assert ended.seconds < LIMIT
+    (line,) = [line for line in said(ended) if "rank" in line]
+    assert re.match(rf"tomebench: error: rank {named} \(process \d+ on \S+\) has died or hangs", line)
+    assert "what was evaluated is kept; run the same command again" in line
+    again = runner.run(2, tmp_path / "run")
+    assert again.code == 0, again.err
+    assert results(tmp_path / "run") == results(alone)
+
+
+def test_a_rank_with_other_images_is_refused_by_name(runner: Runner, tmp_path: Path) -> None:
+    """Rank 1 finds a data set that differs: on another machine it might."""
+    here = tmp_path / "data"
+    here.symlink_to(runner.root / "images")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "images").mkdir()
+    (other / "images" / wnids()[0]).symlink_to(runner.root / "images" / wnids()[0])
+    environment = runner.environment()
+    command = [part.replace(f"{runner.root}/images", "images") for part in runner.command(2, tmp_path / "run")]
+    script = f"import os, runpy, sys; os.chdir([{str(runner.root)!r}, {str(other)!r}][int(os.environ['RANK'])]); \
+sys.argv = sys.argv[1:]; runpy.run_path({str(PROGRAM)!r}, run_name='__main__')"
+    launcher = tmp_path / "launcher.py"
+    launcher.write_text(script)
+    at = command.index(str(PROGRAM))
+    command[at : at + 1] = [str(launcher), str(PROGRAM)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("tomebench: ")]
+    assert re.match(r"tomebench: error: rank 1 \(process \d+ on \S+\): it finds other images than rank 0; give", line)
+
+
+def test_bad_input_is_said_once(runner: Runner, tmp_path: Path) -> None:
+    command = [*runner.command(2, tmp_path / "run"), "--data", str(tmp_path / "gone")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=runner.environment())
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("tomebench: ")]
+    assert "no such folder" in line
+
+
+# --- without processes
+
+
+class FakeStore(dict):  # type: ignore[type-arg]
+    """As much of torch's store as the ranks use."""
+
+    def set(self, key: str, value: str | bytes) -> None:
+        self[key] = value.encode() if isinstance(value, str) else value
+
+    def check(self, keys: list[str]) -> bool:
+        return all(key in self for key in keys)
+
+    def get(self, key: str) -> bytes:  # type: ignore[override]
+        return self[key]
+
+    def delete_key(self, key: str) -> bool:
+        return self.pop(key, None) is not None
+
+
+def two(store: FakeStore) -> tuple[Ranks, Ranks]:
+    return Ranks(Place(0, 2), store), Ranks(Place(1, 2), store)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("n", [0, 1, 7, 12])
+def test_every_batch_belongs_to_one_rank(n: int, size: int) -> None:
+    shares = [Ranks(Place(rank, size), None).share(range(3, 3 + n)) for rank in range(size)]
+    assert sorted(index for share in shares for index in share) == list(range(3, 3 + n))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_place_is_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    assert Place.here() == Place(0, 1, 0, 1)
+    monkeypatch.setenv("RANK", "5")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert Place.here() == Place(0, 1, 0, 1)  # some clusters set these two for every job
+    for name, value in {"MASTER_ADDR": "x", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    assert Place.here() == Place(5, 8, 1, 4)
+
+
+def test_messages_arrive_once_and_in_order() -> None:
+    first, second = two(FakeStore())
+    with first, second:
+        for text in "abc":
+            second.send(text)
+        assert list(first.received()) == ["a", "b", "c"]
+        assert list(first.received()) == []
+        second.send("d")
+        assert list(first.received()) == ["d"]
+        first.publish({"remaining": [1]})
+        assert second.plan(lambda: None) == {"remaining": [1]}
+
+
+def test_what_a_rank_fails_with_is_said_by_rank_0() -> None:
+    first, second = two(FakeStore())
+    second.leave("it finds other images")
+    with pytest.raises(RankError, match=r"rank 1 \(process \d+ on .*\): it finds other images") as caught:
+        first.check()
+    assert not caught.value.quiet
+    first.leave("the disk is full")
+    with pytest.raises(RankError) as caught:
+        second.check()
+    assert caught.value.quiet
+
+
+def test_everybody_was_asked_to_stop() -> None:
+    first, second = two(FakeStore())
+    second.leave(Interrupted.__name__)
+    first.check()
+    first.explain()
+    first.leave(Interrupted.__name__)
+
+
+def test_a_pass_that_never_ends_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"BEAT": 0.02, "SILENCE": 0.3, "PATIENCE": 0.2, "START": 1.0}.items():
+        monkeypatch.setattr(f"tomebench.sweeps.ranks.{name}", value)
+    store = FakeStore()
+    first, second = two(store)
+    with second.one_pass():
+        time.sleep(0.15)
+    first.check()
+    began = time.monotonic()
+    with second.one_pass(), pytest.raises(RankError, match=r"rank 1 .* has died or hangs"):
+        first.plan(lambda: None)  # which waits for one that nobody publishes
+    assert 1.5 < time.monotonic() - began < 10  # ten times as long as the longest before would have been fine
+    for ranks in (first, second):
+        ranks.leave("done")
+
+
+def test_a_store_that_is_gone_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tomebench.sweeps.ranks.BEAT", 0.02)
+    store = FakeStore()
+    first, _second = two(store)
+    monkeypatch.setattr(
+        store, "set", lambda *_: (_ for _ in ()).throw(RuntimeError("Connection\nreset")), raising=False
+    )
+    time.sleep(0.3)
+    with pytest.raises(RankError, match=r"rank 0 has lost the others \(Connection reset\)"):
+        first.check()
+    first.leave("done")

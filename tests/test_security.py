@@ -1,0 +1,132 @@
+"""What the source may not contain: ways to run what a file says, loose YAML and JSON, the network, flags for them."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+import yaml
+
+from tomebench.cli import app
+from tomebench.sweeps import yaml_file
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "tomebench").rglob("*.py"))
+
+RUNS_FILES = {
+    "eval",
+    "exec",
+    "pickle.load",
+    "pickle.loads",
+    "pickle.Unpickler",
+    "marshal.loads",
+    "os.system",
+    "os.popen",
+}
+NETWORK = {"requests", "httpx", "aiohttp", "urllib", "http", "ftplib"}
+ARCHIVES = {"zipfile", "tarfile"}
+WRITES_JSON = {"dump", "dumps"}
+
+
+def violations(source: str) -> Iterator[str]:
+    """What a module must not do, one text a place."""
+    if "trust_remote_code" in source:
+        yield "trust_remote_code"
+    tree = ast.parse(source)
+    modules = {
+        alias.asname or alias.name: alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            yield from (f"imports {name}" for name in names if name.partition(".")[0] in NETWORK | ARCHIVES)
+            if isinstance(node, ast.ImportFrom) and node.module in ("pickle", "json", "yaml", "marshal"):
+                yield f"imports names from {node.module}, which hides what is called"
+        if isinstance(node, ast.Call):
+            yield from _bad_call(node, modules)
+
+
+def _bad_call(call: ast.Call, modules: dict[str, str]) -> Iterator[str]:
+    module, dot, function = ast.unparse(call.func).rpartition(".")
+    name = f"{modules.get(module, module)}{dot}{function}"
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    if name in RUNS_FILES or given.get("shell") == "True" or given.get("allow_pickle") == "True":
+        yield f"{name} runs what it is given"
+    if function in ("extractall", "extract", "unpack_archive"):
+        yield f"{name} writes to paths that an archive names"
+    if name == "torch.load" and given.get("weights_only") != "True":
+        yield "torch.load without weights_only=True"
+    if name.startswith("yaml.") and "load" in function and function != "safe_load" and given.get("Loader") != "_Loader":
+        yield f"{name} without the strict loader"
+    if name in {f"json.{writes}" for writes in WRITES_JSON} and given.get("allow_nan") != "False":
+        yield f"{name} without allow_nan=False"
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("AutoModel.from_pretrained(x, trust_remote_code=True)", "trust_remote_code"),
+        ("import pickle as p\np.load(f)", "pickle.load runs"),
+        ("from pickle import loads", "imports names from pickle"),
+        ("eval('1')", "eval runs"),
+        ("import subprocess as s\ns.run('x', shell=True)", "subprocess.run runs"),
+        ("np.load(f, allow_pickle=True)", "runs what it is given"),
+        ("import torch\ntorch.load(f)", "without weights_only"),
+        ("import torch as t\nt.load(f, weights_only=weights_only)", "without weights_only"),
+        ("import yaml\nyaml.load(f, Loader=yaml.Loader)", "without the strict loader"),
+        ("import yaml\nyaml.unsafe_load(f)", "without the strict loader"),
+        ("import json as j\nj.dumps(x)", "json.dumps without allow_nan=False"),
+        ("from urllib.request import urlopen", "imports urllib.request"),
+        ("import tarfile", "imports tarfile"),
+        ("archive.extractall(path)", "paths that an archive names"),
+    ],
+)
+def test_violations_are_found(source, found):
+    assert any(found in text for text in violations(source))
+
+
+def test_what_is_fine_is_no_violation():
+    fine = (
+        "import torch, json, yaml\ntorch.load(f, weights_only=True)\njson.dumps(x, allow_nan=False)\nyaml.safe_load(f)"
+    )
+    assert list(violations(fine)) == []
+
+
+COMPARED = "texts = [{name: json.dumps(value) for name, value in fields.items()} for fields in (stored, asked)]"
+"""The one place where JSON is made and not written: settings are compared with each other."""
+
+
+def test_the_source_has_none_of_it():
+    found = {str(path): list(violations(path.read_text().replace(COMPARED, ""))) for path in SOURCES}
+    assert {path: texts for path, texts in found.items() if texts} == {}
+
+
+def test_the_source_was_found():
+    assert len(SOURCES) > 80
+    assert any("torch.load(" in path.read_text() for path in SOURCES)
+
+
+def test_the_strict_loader_is_a_safe_one():
+    assert issubclass(yaml_file._Loader, yaml.SafeLoader)
+    assert yaml_file._Loader.yaml_constructors == yaml.SafeLoader.yaml_constructors
+
+
+def test_torch_is_new_enough_for_weights_only():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (floor,) = (match for text in project["dependencies"] if (match := re.fullmatch(r"torch>=(\d+)\.(\d+)", text)))
+    assert tuple(map(int, floor.groups())) >= (2, 10)
+
+
+def test_no_flag_weakens_it():
+    commands = typer.main.get_command(app.app).commands.values()
+    flags = {flag for command in commands for parameter in command.params for flag in parameter.opts}
+    assert {"--offline", "--checkpoint"} <= flags
+    assert not [flag for flag in flags if re.search("trust|unsafe|pickle|insecure|weights-only|remote", flag)]
