@@ -147,7 +147,12 @@ def test_one_then_three_then_two_processes_resume_to_the_same_table(runner: Runn
 
 @pytest.mark.parametrize(
     ("processes", "fault", "named"),
-    [(2, "1:SIGKILL:2", 1), (3, "0:SIGKILL:2", 0), (2, "1:SIGSTOP:2", 1), (3, "0:SIGSTOP:2", 0)],
+    [
+        (2, "1:SIGKILL:2", 1),
+        (3, "0:SIGKILL:2", 0),
+        (2, "1:SIGSTOP:2", 1),
+        pytest.param(3, "0:SIGSTOP:2", 0, marks=pytest.mark.slow),  # a minute each
+    ],
 )
 def test_a_rank_that_dies_or_freezes_is_named_within_a_minute(
     runner: Runner, alone: Path, processes: int, fault: str, named: int, tmp_path: Path
@@ -155,7 +160,7 @@ def test_a_rank_that_dies_or_freezes_is_named_within_a_minute(
     ended = runner.run(processes, tmp_path / "run", FAULT=fault)
     print(f"{fault}: ended after {ended.seconds:.0f} s, start included: {said(ended)}")
     assert ended.code not in (0, 130)
-    assert ended.seconds < LIMIT
+    assert ended.seconds < LIMIT  # starting included
     (line,) = [line for line in said(ended) if "rank" in line]
     assert re.match(rf"tomebench: error: rank {named} \(process \d+ on \S+\) has died or hangs", line)
     assert "what was evaluated is kept; run the same command again" in line
@@ -182,7 +187,7 @@ sys.argv = sys.argv[1:]; runpy.run_path({str(PROGRAM)!r}, run_name='__main__')"
     command[at : at + 1] = [str(launcher), str(PROGRAM)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
     assert done.returncode != 0
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("tomebench: ")]
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("tomebench: error")]
     assert re.match(r"tomebench: error: rank 1 \(process \d+ on \S+\): it finds other images than rank 0; give", line)
 
 
@@ -190,7 +195,7 @@ def test_bad_input_is_said_once(runner: Runner, tmp_path: Path) -> None:
     command = [*runner.command(2, tmp_path / "run"), "--data", str(tmp_path / "gone")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=runner.environment())
     assert done.returncode != 0
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("tomebench: ")]
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("tomebench: error")]
     assert "no such folder" in line
 
 
@@ -264,10 +269,10 @@ def test_what_a_rank_fails_with_is_said_by_rank_0() -> None:
 
 def test_everybody_was_asked_to_stop() -> None:
     first, second = two(FakeStore())
-    second.leave(Interrupted.__name__)
+    second.__exit__(None, Interrupted("x"), None)
     first.check()
     first.explain()
-    first.leave(Interrupted.__name__)
+    first.leave("done")
 
 
 def test_a_pass_that_never_ends_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,8 +25,8 @@ from typing import Any
 
 from tomebench.errors import Interrupted, RankError
 
-SILENCE = 20.0
-"""Seconds without a word after which a rank counts as dead."""
+SILENCE = 15.0
+"""Seconds without a word after which a rank counts as dead. torchrun takes up to 30 more to end one that is frozen."""
 BEAT = 1.0
 """Seconds between two words."""
 START = 120.0
@@ -36,6 +36,8 @@ GRACE = 15.0
 PATIENCE = 30.0
 """Seconds that a pass may always take; a longer one may take ten times as long as the longest before it."""
 _POLL = 0.05
+_STOPPED = "stopped"
+"""What a process says that ends for no fault of its own."""
 _AGAIN = "what was evaluated is kept; run the same command again"
 
 
@@ -75,9 +77,11 @@ class Ranks:
         self._sent = 0
         self._pass: tuple[float, float] | None = None  # when the running pass began, how long it may take
         self._longest = 0.0
+        self._reason: RankError | None = None  # why this process ends although nothing is wrong with it
         self._over = threading.Event()
         if store is not None:
             store.set(f"who/{place.rank}", f"process {os.getpid()} on {socket.gethostname()}")
+            store.set(f"beat/{place.rank}", "0")  # at once: it may be gone before the first second is over
             threading.Thread(target=self._beat, daemon=True, name="ranks").start()
 
     @classmethod
@@ -162,16 +166,17 @@ class Ranks:
         if self._store is None:
             return
         if self._broken:
-            raise RankError(f"rank {self.place.rank} has lost the others ({self._broken}); {_AGAIN}")
-        for peer in self.peers:
-            if (end := self._end(peer)) and end != "done":
-                if peer == 0:
-                    raise RankError(end, quiet=True)  # it has said so itself
-                if end != Interrupted.__name__:
-                    raise RankError(f"{self._name(peer)}: {end}", quiet=self._quiet())
+            raise self._because(f"rank {self.place.rank} has lost the others ({self._broken}); {_AGAIN}")
         if self._lost:
             reasons = "; ".join(f"{self._name(peer)} {why}" for peer, why in sorted(self._lost.items()))
-            raise RankError(f"{reasons}; {_AGAIN}", quiet=self._quiet())
+            raise self._because(f"{reasons}; {_AGAIN}", quiet=self._quiet())
+        for peer in self.peers:
+            end = self._end(peer)
+            if end in ("", "done", _STOPPED):
+                continue
+            if peer == 0:
+                raise self._because(end, quiet=True)  # it has said so itself
+            raise self._because(f"{self._name(peer)}: {end}", quiet=self._quiet())
 
     def explain(self, seconds: float = 4 * BEAT) -> None:
         """Why this process was told to stop: torchrun tells all of them when one is gone.
@@ -181,14 +186,15 @@ class Ranks:
         """
         if self._store is None:
             return
-        asked = time.monotonic()
-        while time.monotonic() < asked + seconds:
+        words = {peer: self._word(peer) for peer in self.peers}
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
             self.check()
             if all(self._end(peer) for peer in self.peers):
                 return
             time.sleep(_POLL)
         for peer in self.peers:
-            if not self._end(peer) and self._heard[peer][0] < asked + seconds / 4:
+            if not self._end(peer) and self._word(peer) == words[peer]:
                 self._lost[peer] = "has died or hangs"
         self.check()
 
@@ -216,8 +222,8 @@ class Ranks:
     ) -> None:
         if error is None:
             self.leave("done")
-        elif isinstance(error, Interrupted | GeneratorExit):
-            self.leave(Interrupted.__name__)
+        elif isinstance(error, Interrupted | GeneratorExit) or error is self._reason:
+            self.leave(_STOPPED)
         else:
             self.leave(" ".join(str(error).split())[:500] or type(error).__name__)
 
@@ -239,7 +245,7 @@ class Ranks:
     def _listen(self) -> None:
         now = time.monotonic()
         for peer in self.peers:
-            word = self._get(f"beat/{peer}") if self._has(f"beat/{peer}") else b""
+            word = self._word(peer)
             if word != self._heard[peer][1]:
                 self._heard[peer] = (now, word)
             elif now > self._heard[peer][0] + SILENCE and not self._end(peer):
@@ -256,6 +262,11 @@ class Ranks:
         except RuntimeError:
             os._exit(RankError.exit_code)
 
+    def _because(self, message: str, *, quiet: bool = False) -> RankError:
+        """The error of a process that ends for what another one did, which the others need not hear of from it."""
+        self._reason = RankError(message, quiet=quiet)
+        return self._reason
+
     def _quiet(self) -> bool:
         """Somebody of a lower rank is there to say it."""
         return any(peer < self.place.rank and peer not in self._lost for peer in self.peers)
@@ -266,6 +277,10 @@ class Ranks:
 
     def _end(self, peer: int) -> str:
         return self._get(f"end/{peer}").decode() if self._has(f"end/{peer}") else ""
+
+    def _word(self, peer: int) -> bytes:
+        """The last that was heard of a rank; another one every second."""
+        return self._get(f"beat/{peer}") if self._has(f"beat/{peer}") else b""
 
     def _has(self, key: str) -> bool:
         return self._store is not None and bool(self._store.check([key]))

@@ -1,0 +1,135 @@
+"""kill -9 at random moments of a pass over ten thousand images: the table that comes out is that of a run without."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+
+from tomebench.datasets.imagenet import wnids
+from tomebench.models.create import build_model
+from tomebench.report.frames import read_csv
+from tomebench.sweeps.store import Store
+
+PROGRAM = Path(__file__).with_name("kill_program.py")
+IMAGES, BATCH, R = 10_000, 50, "0..8"
+PACE = ["img_per_s_accuracy", "input_share"]
+
+
+class Sweeps:
+    """Runs of one sweep over 10 000 images in 1 000 class folders."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for i in range(IMAGES):
+            folder = root / "images" / wnids()[i // 10]
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(i).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize((32, 32)).save(folder / f"{i:05}.JPEG")
+        save_file(build_model("test_vit", seed=3).model.state_dict(), root / "weights.safetensors")
+
+    def start(self, out: Path) -> subprocess.Popen[bytes]:
+        flags = f"sweep --model test_vit --img-size 64 --r {R} --device cpu --batch-size {BATCH} --budget none \
+            --threads 1 --workers 1 --quiet --checkpoint {self.root}/weights.safetensors --data {self.root}/images \
+            --out {out}".split()
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            "EVALUATED": str(self.log(out)),
+        }
+        command = [sys.executable, str(PROGRAM), *flags]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+
+    def finish(self, out: Path) -> float:
+        """Run to the end, which must be quiet and successful; returns the seconds it took."""
+        began = time.monotonic()
+        with self.start(out) as process:
+            _, err = process.communicate(timeout=550)
+        assert (err.decode(), process.returncode) == ("", 0)
+        return time.monotonic() - began
+
+    def killed(self, out: Path, seconds: float) -> bool:
+        """Kill it after so long; False if it was done by then."""
+        with self.start(out) as process:
+            try:
+                process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                os.kill(process.pid, signal.SIGKILL)
+                process.communicate()
+                return True
+        assert process.returncode == 0
+        return False
+
+    def log(self, out: Path) -> Path:
+        return out.with_suffix(".log")
+
+    def evaluated(self, out: Path) -> Counter[int]:
+        """How often each batch was evaluated."""
+        return Counter(map(int, self.log(out).read_text().split()))
+
+
+def results(out: Path) -> tuple[Any, ...]:
+    with Store.read(out) as store:
+        assert store.seen().tolist() == list(range(IMAGES))
+        predictions = {
+            key: (p.top1.tobytes(), p.in_top5.tobytes(), p.ties, p.nonfinite) for key, p in store.predictions().items()
+        }
+    assert len(predictions) == 9
+    return predictions, read_csv(out / "table.csv").drop(columns=PACE).to_csv()
+
+
+@pytest.fixture(scope="module")
+def sweeps(tmp_path_factory: pytest.TempPathFactory) -> Sweeps:
+    return Sweeps(tmp_path_factory.mktemp("many"))
+
+
+@pytest.mark.parametrize("kills", [5, pytest.param(50, marks=pytest.mark.slow)])
+def test_random_kills(sweeps: Sweeps, kills: int) -> None:
+    whole, out = sweeps.root / f"whole{kills}", sweeps.root / f"killed{kills}"
+    alone = sweeps.finish(whole)
+    with Store.read(whole) as store:
+        working = sum(pace.seconds for pace in store.paces())
+    random_, began, done = random.Random(kills), time.monotonic(), 0
+    # Mostly while images are evaluated, so that all of them together leave something to do; some while it still loads.
+    for _ in range(kills):
+        done += sweeps.killed(out, random_.uniform(0.3, alone - working + 1.6 * working / kills))
+    assert done == kills, "it was done before it was killed often enough"
+    sweeps.finish(out)
+    took = time.monotonic() - began
+    assert results(out) == results(whole)
+
+    again = sweeps.evaluated(out) - sweeps.evaluated(whole)
+    assert set(sweeps.evaluated(out)) == set(range(IMAGES // BATCH))
+    assert set(sweeps.evaluated(whole).values()) == {1}
+    assert again.total() <= kills, "more than one batch was evaluated again for a kill"
+    with Store.read(out) as store:
+        sessions = len(store.sessions())
+    assert sessions > kills / 4, "it was hardly ever killed at work"
+    print(
+        f"\n{kills} kills: {took:.0f} s instead of {alone:.0f} s, {(took - alone) / kills:.1f} s a kill, most of it to "
+        f"start again ({alone - working:.1f} s); {again.total()} of {IMAGES // BATCH} batches evaluated twice, "
+        f"{sessions} sessions"
+    )
+
+
+def test_results_tell_two_runs_apart(sweeps: Sweeps, tmp_path: Path) -> None:
+    """The comparison above can fail."""
+    out = tmp_path / "run"
+    process = sweeps.start(out)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.communicate(timeout=0.5)
+    process.kill()
+    process.communicate()
+    with pytest.raises(Exception, match="no run in"):
+        results(out)
