@@ -28,6 +28,11 @@ BASELINE, COMPARE, GATE = "gate/test_baseline_file.py::", "gate/test_compare.py:
 TABLES, WRITE, SHOWN = "report/test_report_tables.py::", "report/test_report_write.py::", "report/test_report_text.py::"
 ESCAPE, SOURCE, KILL = "report/test_report_escape.py::", "test_security.py::", "sweeps/test_kill.py::"
 
+WORKER_LOST = "datasets/test_loader.py::test_a_worker_that_dies_or_hangs_is_replaced_once"
+WORKER_LOST_AGAIN = "datasets/test_loader.py::test_workers_that_die_again_end_the_pass_in_one_line"
+WORKER_SILENT = "datasets/test_loader.py::test_images_that_never_come_end_the_pass_within_its_limit"
+RANK_LOST = "sweeps/test_ranks.py::test_a_rank_that_dies_or_freezes_is_named_within_a_minute"
+RANK_CHAIN = "sweeps/test_ranks.py::test_one_then_three_then_two_processes_resume_to_the_same_table"
 BROKEN_BASELINE = f"{CHECK}test_a_broken_baseline_is_exit_4_and_red_in_every_report"
 FLAT = f"{BAD}test_folders_that_are_no_data_set"
 KINDS = f"{BAD}test_images_of_every_kind_are_counted_and_a_bomb_is_refused"
@@ -64,7 +69,11 @@ CASES = (
     Case("0-byte", ONE_LINE, (f"{BAD}test_files_that_are_no_images", f"{DECODE}test_reasons")),
     Case("HTML as .JPEG", ONE_LINE, (f"{BAD}test_files_that_are_no_images", f"{DECODE}test_reasons")),
     Case("no permission", ONE_LINE, (f"{BAD}test_an_image_without_permission_is_named", f"{DECODE}test_no_permission")),
-    Case("bit flips with `--verify`", "found before anything is measured", ()),
+    Case(
+        "bit flips with `--verify`",
+        "found before anything is measured",
+        ("datasets/test_checks.py::test_a_flipped_bit_is_caught_by_its_checksum_only",),
+    ),
     Case("PNG as JPEG", "read by content", (KINDS, f"{DECODE}test_png_named_jpeg_is_read_by_content")),
     Case("CMYK", "as RGB", (KINDS, f"{DECODE}test_jpeg_modes_become_rgb")),
     Case("gray", "as RGB", (KINDS, f"{DECODE}test_jpeg_modes_become_rgb")),
@@ -173,7 +182,10 @@ CASES = (
     Case(
         "kill -9 at random moments of a sweep over thousands of images, resumed to the identical table",
         "identical table",
-        (),
+        (
+            "sweeps/test_kill_many.py::test_random_kills",
+            f"{KILL}test_a_killed_sweep_resumes_to_the_result_of_an_undisturbed_one",
+        ),
     ),
     Case(
         "database truncated",
@@ -222,10 +234,14 @@ CASES = (
         ),
     ),
     Case("Ctrl-C in each phase", "exit 130, resumed to the same table", (STOP,)),
-    Case("worker killed", "retried once in-process, then one line", ()),
-    Case("rank killed", "all stop, naming it", ()),
-    Case("rank hanging", "all stop, naming it", ()),
-    Case("world size changed on resume", "identical table", ()),
+    Case("worker killed", "retried once in-process, then one line", (WORKER_LOST, WORKER_LOST_AGAIN)),
+    Case("rank killed", "all stop, naming it", (RANK_LOST,)),
+    Case(
+        "rank hanging",
+        "all stop, naming it",
+        (RANK_LOST, "sweeps/test_ranks.py::test_a_pass_that_never_ends_is_silence"),
+    ),
+    Case("world size changed on resume", "identical table", (RANK_CHAIN,)),
     Case(
         "baseline missing",
         "exit 4, one line",

@@ -20,6 +20,8 @@ from reliability_cases import (
     MODELS,
     ONE_LINE,
     PATHS,
+    RANK_CHAIN,
+    RANK_LOST,
     RUN,
     SCREEN,
     SOURCE,
@@ -29,6 +31,9 @@ from reliability_cases import (
     STRANGERS,
     TABLES,
     WEIGHTS,
+    WORKER_LOST,
+    WORKER_LOST_AGAIN,
+    WORKER_SILENT,
     WRITE,
     Case,
 )
@@ -102,7 +107,14 @@ STORAGE = (
         "exit 2, untouched",
         (f"{DATABASE}test_a_newer_store_is_refused_untouched",),
     ),
-    Case("Older is migrated on a copy", "the old file stays", ()),
+    Case(
+        "Older is migrated on a copy",
+        "the old file stays",
+        (
+            "sweeps/test_migration.py::test_going_on_migrates_a_copy_and_keeps_the_old_store",
+            "sweeps/test_migration.py::test_reading_an_older_store_leaves_it_as_it_is",
+        ),
+    ),
     Case(
         "Free space is checked at the start",
         "exit 5, one line",
@@ -132,8 +144,12 @@ STORAGE = (
             f"{COMMANDS}test_exit_5_if_a_cell_could_not_be_measured",
         ),
     ),
-    Case("A dead or hanging data worker: retried once in-process, then a clear error", ONE_LINE, ()),
-    Case("A dead or hanging rank: all stop within a minute, naming it", "one line", ()),
+    Case(
+        "A dead or hanging data worker: retried once in-process, then a clear error",
+        ONE_LINE,
+        (WORKER_LOST, WORKER_LOST_AGAIN, WORKER_SILENT),
+    ),
+    Case("A dead or hanging rank: all stop within a minute, naming it", "one line", (RANK_LOST,)),
     Case(
         "JSON is written with `allow_nan=False`",
         "an error, never a NaN",
@@ -270,9 +286,21 @@ SECURITY = (
 )
 
 FIGURES = (
-    Case("50 000 small images x 9 r under 200 random kills: identical predictions and table", "identical", ()),
-    Case("torchrun 1 -> 2 -> 3 ranks: identical", "identical", ()),
-    Case("Journal of a million bursts opens in under 10 s", "<= 10 s", ()),
+    Case(
+        "50 000 small images x 9 r under 200 random kills: identical predictions and table",
+        "identical",
+        ("sweeps/test_kill_many.py::test_random_kills",),
+    ),
+    Case(
+        "torchrun 1 -> 2 -> 3 ranks: identical",
+        "identical",
+        ("sweeps/test_ranks.py::test_any_number_of_processes_gives_the_same_bits", RANK_CHAIN),
+    ),
+    Case(
+        "Journal of a million bursts opens in under 10 s",
+        "<= 10 s",
+        ("sweeps/test_scale.py::test_a_million_bursts_open_in_under_ten_seconds",),
+    ),
     Case(
         "Harness overhead <= 0.5 % of burst time",
         "<= 0.5 %",
@@ -282,6 +310,6 @@ FIGURES = (
             f"{OVERHEAD}test_the_way_to_the_model_costs_next_to_nothing_of_the_smallest_pass_there_is",
         ),
     ),
-    Case("Preflight of 50 000 files <= 2 s", "<= 2 s", ()),
+    Case("Preflight of 50 000 files <= 2 s", "<= 2 s", ("datasets/test_preflight.py::test_preflight_of_50_000_files",)),
     Case("`--help` <= 0.4 s", "<= 0.4 s, no torch", (f"{APP}test_help_is_quick_and_imports_nothing_heavy",)),
 )

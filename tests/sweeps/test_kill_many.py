@@ -23,7 +23,7 @@ from tomebench.report.frames import read_csv
 from tomebench.sweeps.store import Store
 
 PROGRAM = Path(__file__).with_name("kill_program.py")
-IMAGES, BATCH, R = 10_000, 50, "0..8"
+IMAGES, BATCH, R = 10_000, 100, "0..8"
 PACE = ["img_per_s_accuracy", "input_share"]
 
 

@@ -67,7 +67,12 @@ class Runner:
         """Run to the end, whatever it is; afterwards no process may be left."""
         environment, began = self.environment(**faults), time.monotonic()
         done = subprocess.run(
-            self.command(processes, out), capture_output=True, text=True, timeout=100, check=False, env=environment
+            self.command(processes, out),
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+            env=environment,
         )
         pids = [int(path.name) for path in Path(environment["PIDS"]).iterdir()]
         assert len(pids) == processes
@@ -150,8 +155,8 @@ def test_one_then_three_then_two_processes_resume_to_the_same_table(runner: Runn
     [
         (2, "1:SIGKILL:2", 1),
         (3, "0:SIGKILL:2", 0),
-        (2, "1:SIGSTOP:2", 1),
-        pytest.param(3, "0:SIGSTOP:2", 0, marks=pytest.mark.slow),  # a minute each
+        pytest.param(2, "1:SIGSTOP:2", 1, marks=pytest.mark.slow),  # a minute each, half of it torchrun's patience
+        pytest.param(3, "0:SIGSTOP:2", 0, marks=pytest.mark.slow),
     ],
 )
 def test_a_rank_that_dies_or_freezes_is_named_within_a_minute(
@@ -164,9 +169,10 @@ def test_a_rank_that_dies_or_freezes_is_named_within_a_minute(
     (line,) = [line for line in said(ended) if "rank" in line]
     assert re.match(rf"tomebench: error: rank {named} \(process \d+ on \S+\) has died or hangs", line)
     assert "what was evaluated is kept; run the same command again" in line
-    again = runner.run(2, tmp_path / "run")
-    assert again.code == 0, again.err
-    assert results(tmp_path / "run") == results(alone)
+    if "SIGSTOP" in fault:  # that a killed run goes on is shown above
+        again = runner.run(2, tmp_path / "run")
+        assert again.code == 0, again.err
+        assert results(tmp_path / "run") == results(alone)
 
 
 def test_a_rank_with_other_images_is_refused_by_name(runner: Runner, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -22,11 +23,15 @@ def report(
 
     Example: tomebench report results/cpu results/cuda
 
+    Example: tomebench report results/array-cells-1-of-2 results/array-cells-2-of-2
+
     Rewrites table.csv, rows.jsonl, summary.md and figure.png of each run. Several runs are shown in one table, with a
-    column for each setting in which they differ; runs of the same settings are shown one after another.
+    column for each setting in which they differ; runs of the same settings are shown one after another, and the parts
+    of one sweep (--cells) as the one table that they are.
     """
     from tomebench.cli.console import open_screen
     from tomebench.cli.results import read_run, show, write_run
+    from tomebench.report.parts import are_parts, joined
     from tomebench.report.series import name, varying
     from tomebench.report.text import context_for
 
@@ -37,6 +42,12 @@ def report(
     context = contexts[0]
     rows = [row for _, some, _ in stored for row in some]
     screen = open_screen(as_json=json)
+    configs = [config for _, _, config in stored]
+    if are_parts(configs):
+        rows, notes = joined([some for _, some, _ in stored], configs)
+        context = context_for(rows, f"{len(runs)} parts", paths=[path for one in contexts for path in one.paths])
+        show(screen, rows, dataclasses.replace(context, warnings=(*context.warnings, *notes)))
+        return
     fields = varying(rows)
     if not json and len({name(row, fields) for row in rows}) < len(rows):
         for run, (_, some, _), one in zip(runs, stored, contexts, strict=True):  # nothing in a row tells them apart

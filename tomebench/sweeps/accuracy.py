@@ -166,12 +166,12 @@ def help_out(passes: Passes, reading: Reading, plan: dict[str, Any], ranks: Rank
         stop: raises when the sweep is to stop.
 
     Raises:
-        RankError: this process has other images or another model than rank 0, or somebody is gone.
+        RankError: this process has other images or another model than rank 0, which rank 0 says; or somebody is gone.
     """
     if plan["images"] != reading.image_set.info.digest:
-        raise RankError("it finds other images than rank 0; give every machine the same --data")
+        raise RankError("it finds other images than rank 0; give every machine the same --data", quiet=True)
     if plan["cells"] != list(passes.models):
-        raise RankError("its model or library versions are not those of rank 0; install and give the same everywhere")
+        raise RankError("its model or weights are not those of rank 0; give every machine the same files", quiet=True)
     for found in evaluate(passes, reading, ranks.share(plan["remaining"]), plan["live"], ranks, stop):
         ranks.send(found.to_json())
     while not ranks.over():

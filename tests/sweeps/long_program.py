@@ -1,0 +1,52 @@
+"""A sweep with the rounds and batches of an hour, on images that are made up; prints the resident bytes at each step."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tomebench.datasets.images import ImageSet
+from tomebench.measure import budget, clock, speed
+from tomebench.schema import ImageList
+from tomebench.sweeps import run
+from tomebench.sweeps.config import load_config
+from tomebench.sweeps.events import Progress
+
+ROUNDS, BATCHES, BATCH = 1500, 3000, 2
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def picture(index: int) -> Image.Image:
+    return Image.fromarray(np.full((8, 8, 3), index % 256, np.uint8))
+
+
+def main() -> None:
+    labels = np.arange(BATCHES * BATCH, dtype=np.int64) % 1000
+    images = ImageSet(ImageList("made up", "0" * 64, labels, 1000), picture)
+    run.open_images = lambda config: images
+    run.plan_sweep = lambda config: []
+    budget.BUDGETS["quick"] = budget.Budget("quick", ROUNDS, 1e9, 0.0)  # type: ignore[index]
+    speed.WINDOW = 1
+    clock.CpuClock.min_burst = 1e-6
+    settings = {"model": "test_vit", "img_size": 32, "r": "0,1", "device": "cpu", "batch_size": BATCH, "workers": 0}
+    config = load_config([], {**settings, "budget": "quick", "data": "made-up", "threads": 1})
+    sizes = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder:
+        for event in run.run_sweep(config, Path(folder) / "run", lambda: False):
+            if isinstance(event, Progress):
+                sizes[event.phase].append(resident())
+    for phase, found in sizes.items():
+        print(phase, *found)
+
+
+if __name__ == "__main__":
+    main()

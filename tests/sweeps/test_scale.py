@@ -1,0 +1,50 @@
+"""Large runs: a store of a million bursts opens quickly, and memory does not grow with the images or the rounds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from store_samples import CELLS, CONFIG, KEYS, TESTBED
+
+from tomebench.schema import SENTINEL, UNWRAPPED, canonical_json
+from tomebench.sweeps import database
+from tomebench.sweeps.store import Store
+
+SIMULATION = Path(__file__).with_name("long_program.py")
+
+
+def test_a_million_bursts_open_in_under_ten_seconds(tmp_path: Path) -> None:
+    names = [SENTINEL, UNWRAPPED, *(f"{KEYS[0][:-2]}{i:02}" for i in range(23))]  # a sweep of 23 values of r
+    bursts = canonical_json([[name, 3, 0.1234567890123 + i] for i, name in enumerate(names)])
+    rounds = 1_000_000 // len(names)
+    with Store.open(tmp_path / "run", CONFIG) as store:
+        store.put_cells(CELLS)
+        store.begin_session(TESTBED)
+        with database.transaction(store._connection):
+            for number in range(1, rounds + 1):
+                database.insert(store._connection, "rounds", number, 1, number, bursts)
+    began = time.monotonic()
+    with Store.open(tmp_path / "run", CONFIG) as store:
+        opened = time.monotonic() - began
+        read = store.rounds()
+    print(f"\n{rounds * len(names)} bursts: opened and checked in {opened:.1f} s")
+    assert (len(read), len(read[0].bursts)) == (rounds, len(names))
+    assert opened < 10
+
+
+def test_memory_is_flat_over_a_long_sweep() -> None:
+    """An hour in small: 1 500 rounds and 3 000 batches, the numbers of a real hour, of a model that takes no time."""
+    done = subprocess.run([sys.executable, str(SIMULATION)], capture_output=True, text=True, check=True, timeout=300)
+    phases = {}
+    for line in done.stdout.splitlines():
+        name, *sizes = line.split()
+        phases[name] = [int(size) for size in sizes]
+    assert set(phases) == {"timing", "accuracy"}
+    for name, sizes in phases.items():
+        settled, last = sizes[len(sizes) // 5], max(sizes[-len(sizes) // 5 :])
+        print(f"{name}: {settled / 2**20:.0f} MiB after a fifth, {last / 2**20:.0f} MiB at the end")
+        assert len(sizes) > 1000
+        assert last < 1.05 * settled
