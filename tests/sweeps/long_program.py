@@ -1,4 +1,4 @@
-"""A sweep with the rounds and batches of an hour, on images that are made up; prints the resident bytes at each step."""
+"""A sweep with the rounds and batches of an hour, on made-up images; prints the resident bytes at each step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one pass over real images saves: 13 values of r in one sweep against 13 sweeps, and a second pass from the cache.
+"""What one pass over real images saves: one sweep of 13 values of r against 13 sweeps, and what a cache saves.
 
 Needs ``../shared/realdata`` beside the checkout. ``pytest -s -m realdata tests/sweeps/test_one_pass.py`` prints the
 figures.
