@@ -151,3 +151,15 @@ decoded = []
 def as_it_is(image):
     decoded.append(image)
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
+
+
+def test_two_that_begin_a_cache_at_once_fill_the_same_file(tmp_path, monkeypatch):
+    first = opened(tmp_path)
+    first.put(0, b"10 77", picture(0))
+    exists = Path.exists
+    with monkeypatch.context() as patch:  # the other looked before the first had begun
+        patch.setattr(Path, "exists", lambda path: exists(path) and path.suffix != ".pixels")
+        second = opened(tmp_path)
+    second.put(1, b"10 77", picture(1))
+    assert found(first) == found(second) == {0, 1}
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".pixels"]

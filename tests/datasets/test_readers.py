@@ -221,3 +221,22 @@ def test_damaged_members_are_named_and_the_stamp_is_of_the_tar(tmp_path):
 
 def test_every_set_has_other_images():
     assert len({jpeg(n) for numbers in SETS.values() for n in numbers}) == 6
+
+
+@pytest.mark.parametrize("kind", ["headers upon headers", "a size that no file has", "a sparse file of no version"])
+def test_a_tar_that_was_made_to_mislead_is_one_line(tmp_path, kind):
+    path = tmp_path / "val.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("n01440764/a.JPEG")
+        if kind == "a size that no file has":
+            member.pax_headers = {"size": "9" * 40}
+        if kind == "a sparse file of no version":
+            member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+        tar.addfile(member)
+    if kind == "headers upon headers":
+        header = tarfile.TarInfo("x")
+        header.type = tarfile.XHDTYPE
+        path.write_bytes(header.tobuf() * 3000 + bytes(1024))
+    found = refusal(path)
+    assert f"{path} is " in found
+    assert "not a tar" in found or "cut off or damaged" in found

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,6 +241,10 @@ def test_place_is_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR"):
         monkeypatch.delenv(name, raising=False)
     assert Place.here() == Place(0, 1, 0, 1)
+    monkeypatch.setenv("MASTER_ADDR", "x")
+    monkeypatch.setenv("RANK", "3")
+    assert Place.here() == Place(0, 1, 0, 1)  # what is left over from another program
+    monkeypatch.delenv("MASTER_ADDR")
     monkeypatch.setenv("RANK", "5")
     monkeypatch.setenv("WORLD_SIZE", "8")
     assert Place.here() == Place(0, 1, 0, 1)  # some clusters set these two for every job
@@ -276,13 +281,26 @@ def test_what_a_rank_fails_with_is_said_by_rank_0() -> None:
 def test_everybody_was_asked_to_stop() -> None:
     first, second = two(FakeStore())
     second.__exit__(None, Interrupted("x"), None)
-    first.check()
     first.explain()
+    with pytest.raises(RankError, match=r"rank 1 .* was stopped; what was evaluated is kept"):
+        first.check()  # this process was not asked to stop, and cannot go on without the other
     first.leave("done")
 
 
+def test_two_that_are_asked_to_stop_do_not_wait_for_each_other() -> None:
+    first, second = two(FakeStore())
+    began = time.monotonic()
+    for thread in (other := [threading.Thread(target=ranks.explain) for ranks in (first, second)]):
+        thread.start()
+    for thread in other:
+        thread.join()
+    assert time.monotonic() - began < 2
+    first.leave("done")
+    second.leave("done")
+
+
 def test_a_pass_that_never_ends_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"BEAT": 0.02, "SILENCE": 0.3, "PATIENCE": 0.2, "START": 1.0}.items():
+    for name, value in {"BEAT": 0.02, "SILENCE": 0.3, "PATIENCE": 0.2, "FIRST": 1.0, "START": 1.0}.items():
         monkeypatch.setattr(f"tomebench.sweeps.ranks.{name}", value)
     store = FakeStore()
     first, second = two(store)

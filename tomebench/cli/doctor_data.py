@@ -60,11 +60,16 @@ def data_findings(
         yield Finding(
             "extra", "warn", f"{len(images.extra)} not used: {_few(images.extra)}; move out what is not meant"
         )
-    yield from _readable(images, decode)
+    looked = list(_readable(images, decode))
     if verify is not None:
-        yield from _verified(images, verify)
+        looked += _verified(images, verify)
+    yield from looked
     if manifest is not None:
-        yield _written(images, manifest)
+        if any(finding.state == "fail" for finding in looked):
+            # What a manifest lists is as it should be.
+            yield Finding("manifest", "fail", "not written, since not all images are as they should be")
+        else:
+            yield _written(images, manifest)
 
 
 def _head(model: str, images: ImageSet) -> Iterator[Finding]:

@@ -7,5 +7,8 @@ import os
 
 def rank() -> int:
     """The rank that torchrun gave this process; 0 for one that is alone."""
-    number = os.environ.get("RANK", "0") if "MASTER_ADDR" in os.environ else "0"
-    return int(number) if number.isdigit() else 0
+    given = [os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")]
+    # As tomebench.sweeps.ranks.Place has it.
+    if "MASTER_ADDR" not in os.environ or not all(map(str.isdecimal, given)) or int(given[1]) < 2:
+        return 0
+    return int(given[0])

@@ -16,6 +16,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,14 @@ class PixelCache:
             folder.mkdir(parents=True, exist_ok=True)
             present = path.stat() if path.exists() else None
             missing = cache._bytes - (present.st_blocks * 512 if present else 0)
-            if missing > (free := shutil.disk_usage(folder).free) - _SPARE:
+            if missing > 0 and missing > (free := shutil.disk_usage(folder).free) - _SPARE:
                 raise StorageError(
                     f"--cache {folder}: {count} images need {missing / 2**30:.1f} GiB more and the disk has "
                     f"{free / 2**30:.1f} GiB; free some, or leave --cache out"
                 )
             if present is None or present.st_size != cache._bytes:
                 cache._begin(path, key)
+            _records(cache.path, count, cache._record)  # which finds out whether it can be read and written
         except OSError as error:
             raise DataError(
                 f"--cache {folder}: {error.strerror or error}; give a folder that can be written"
@@ -128,7 +130,12 @@ class PixelCache:
         try:
             with new.open("wb") as file:
                 file.truncate(self._bytes)
-            new.replace(path)
+            if path.exists():
+                new.replace(path)  # of another size, which nobody can use
+            else:
+                with suppress(FileExistsError):  # another process was faster: both must fill the same file
+                    path.hardlink_to(new)
+                new.unlink()
             new.write_text(json.dumps({**key, "count": self.count, "shape": self.shape}, indent=1) + "\n")
             new.replace(path.with_suffix(".json"))
         finally:

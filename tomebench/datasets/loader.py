@@ -13,6 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -177,16 +178,22 @@ def _next(stream: Iterator[Batch | TomebenchError], limit: float) -> Batch | Tom
 
 def _within(limit: float, reader: _Reader, index: int) -> Batch:
     """One batch, read in this process, with a limit on how long that may take."""
-    found: list[Batch | TomebenchError] = []
+    found: Future[Batch | TomebenchError] = Future()
+
+    def read() -> None:
+        try:
+            found.set_result(reader[index])
+        except Exception as error:  # noqa: BLE001 (raised where the result is asked for)
+            found.set_exception(error)
+
     # A thread, because nothing else can give up a read that a disk never answers; it dies with the process.
-    thread = threading.Thread(target=lambda: found.append(reader[index]), daemon=True)
-    thread.start()
-    thread.join(limit)
-    if not found:
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        return _unwrap(found.result(limit))
+    except TimeoutError:
         raise DataError(
             f"batch {index} was not read within {limit:.0f} s, nor by a worker; check the disk of the images"
-        )
-    return _unwrap(found[0])
+        ) from None
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,8 @@ def index_tar(path: str) -> dict[str, Member]:
             # tarfile stops quietly at a damaged header, and where the file ends between two members.
             if os.pread(file.fileno(), _BLOCK, end) != bytes(_BLOCK):
                 raise tarfile.ReadError("unexpected end of data")
-    except tarfile.TarError as error:
+    # Headers that were made to mislead end in other errors than tarfile's own.
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         if not found:
             raise DataError(
                 f"{printable(path)} is not a tar ({error}); give a folder or a tar, or fetch it again"

@@ -87,7 +87,10 @@ def evaluate(
             stop_if_asked()  # with many cells a batch can take long
             ranks.check()
             with ranks.one_pass(compiles=reading.config.compile):
-                return forward(images)
+                logits = forward(images)
+                if logits.is_cuda:
+                    torch.cuda.synchronize(logits.device)  # until then the pass has only been asked for
+                return logits
 
         return run
 

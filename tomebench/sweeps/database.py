@@ -20,9 +20,8 @@ FILE = "run.sqlite"
 _NEW = f"{FILE}.new"
 SCHEMA_VERSION = 2
 """Stored as ``user_version``; to be raised with every change of ``_TABLES``, which :func:`_migrate` must know."""
-OWN_FILES = frozenset(f"{name}{end}" for name in (FILE, _NEW) for end in ("", "-wal", "-shm", "-journal")) | {
-    f"{FILE}.v{version}" for version in range(1, SCHEMA_VERSION)
-}
+_KEPT = frozenset(f"{FILE}.v{version}" for version in range(1, SCHEMA_VERSION))
+OWN_FILES = frozenset(f"{name}{end}" for name in (FILE, _NEW) for end in ("", "-wal", "-shm", "-journal")) | _KEPT
 """Everything that SQLite, :func:`create` and :func:`open_writer` may leave in a run folder."""
 
 Value = str | int | float | bytes | None
@@ -64,7 +63,7 @@ def create(path: Path, config: str) -> None:
     new = path.with_name(_NEW)
     with reported(path):
         try:
-            for leftover in OWN_FILES - {FILE}:  # of a process that was killed right here
+            for leftover in OWN_FILES - {FILE} - _KEPT:  # of a process that was killed right here
                 path.with_name(leftover).unlink(missing_ok=True)
             with closing(_connect(new, "rwc")) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")  # now, since a reader would be in the way later

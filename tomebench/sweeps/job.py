@@ -58,9 +58,9 @@ class Job:
 
     def stop_if_asked(self) -> None:
         """Raise Interrupted if the sweep is to stop, or RankError if it cannot go on."""
-        self.check()
         if self.should_stop():
             raise Interrupted("stopped between two forward passes; run the same command again to go on")
+        self.check()
 
     def failed(self, failure: CellFailed) -> Note:
         """Record that a cell cannot be measured; the others go on.

@@ -35,6 +35,8 @@ GRACE = 15.0
 """Seconds that a rank whose peer is lost has for ending by itself, in which it may be busy with a long pass."""
 PATIENCE = 30.0
 """Seconds that a pass may always take; a longer one may take ten times as long as the longest before it."""
+FIRST = 600.0
+"""Seconds that the first pass may take, before which nothing is known, and any that may have to be compiled."""
 _POLL = 0.05
 _STOPPED = "stopped"
 """What a process says that ends for no fault of its own."""
@@ -53,11 +55,11 @@ class Place:
     @classmethod
     def here(cls) -> Place:
         """As torchrun says it in the environment; alone without it."""
-        if "MASTER_ADDR" not in os.environ:
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        given = [os.environ.get(name, "") for name in names]
+        if "MASTER_ADDR" not in os.environ or not all(map(str.isdecimal, given)) or int(given[1]) < 2:
             return cls()
-        rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        local = int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        return cls(rank, size, *local)
+        return cls(*map(int, given))
 
 
 class Ranks:
@@ -120,7 +122,7 @@ class Ranks:
     def publish(self, plan: dict[str, Any]) -> None:
         """Let the others begin. JSON."""
         if self._store is not None:
-            self._store.set("plan", json.dumps(plan))
+            self._set("plan", json.dumps(plan))
 
     def plan(self, stop_if_asked: Callable[[], None]) -> dict[str, Any]:
         """What rank 0 has published, waiting for it: it may be timing for hours."""
@@ -136,8 +138,7 @@ class Ranks:
 
     def send(self, message: str) -> None:
         """Hand something over to rank 0."""
-        assert self._store is not None
-        self._store.set(f"chunk/{self.place.rank}/{self._sent}", message)
+        self._set(f"chunk/{self.place.rank}/{self._sent}", message)
         self._sent += 1
 
     def received(self) -> Iterator[str]:
@@ -154,26 +155,30 @@ class Ranks:
     def one_pass(self, *, compiles: bool = False) -> Iterator[None]:
         """Around one pass of a model: one that never ends counts as death, of which the others hear nothing more."""
         began = time.monotonic()
-        self._pass = (began, max(PATIENCE * (20 if compiles else 1), 10 * self._longest))
+        self._pass = (began, max(FIRST if compiles or not self._longest else PATIENCE, 10 * self._longest))
         try:
             yield
         finally:
             self._pass = None
             self._longest = max(self._longest, time.monotonic() - began)
 
-    def check(self) -> None:
-        """Raise RankError if the run cannot go on: somebody is gone, or has given up."""
+    def check(self, *, stopped_is_fine: bool = False) -> None:
+        """Raise RankError if the run cannot go on: somebody is gone, has given up, or was stopped and may not be."""
         if self._store is None:
             return
         if self._broken:
-            raise self._because(f"rank {self.place.rank} has lost the others ({self._broken}); {_AGAIN}")
+            raise self._because(self._broken)
         if self._lost:
             reasons = "; ".join(f"{self._name(peer)} {why}" for peer, why in sorted(self._lost.items()))
             raise self._because(f"{reasons}; {_AGAIN}", quiet=self._quiet())
         for peer in self.peers:
             end = self._end(peer)
-            if end in ("", "done", _STOPPED):
+            if end in ("", "done"):
                 continue
+            if end == _STOPPED:
+                if stopped_is_fine:
+                    continue
+                raise self._because(f"{self._name(peer)} was stopped; {_AGAIN}", quiet=self._quiet())
             if peer == 0:
                 raise self._because(end, quiet=True)  # it has said so itself
             raise self._because(f"{self._name(peer)}: {end}", quiet=self._quiet())
@@ -186,17 +191,18 @@ class Ranks:
         """
         if self._store is None:
             return
+        self._set(f"asked/{self.place.rank}", "to stop")
         words = {peer: self._word(peer) for peer in self.peers}
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            self.check()
-            if all(self._end(peer) for peer in self.peers):
+            self.check(stopped_is_fine=True)
+            if all(self._end(peer) or self._has(f"asked/{peer}") for peer in self.peers):
                 return
             time.sleep(_POLL)
         for peer in self.peers:
-            if not self._end(peer) and self._word(peer) == words[peer]:
+            if not self._end(peer) and not self._has(f"asked/{peer}") and self._word(peer) == words[peer]:
                 self._lost[peer] = "has died or hangs"
-        self.check()
+        self.check(stopped_is_fine=True)
 
     def leave(self, why: str) -> None:
         """Tell the others that this process is done, or why it is not."""
@@ -204,14 +210,14 @@ class Ranks:
             return
         self._over.set()
         try:
-            self._store.set(f"end/{self.place.rank}", why)
+            self._set(f"end/{self.place.rank}", why)
             # Without torchrun the store lives in rank 0, which must not go before the others have heard of it.
             deadline = time.monotonic() + 3 * BEAT
             while self.leads and why == "done" and time.monotonic() < deadline:
                 if all(self._end(peer) for peer in self.peers):
                     break
                 time.sleep(_POLL)
-        except RuntimeError:
+        except RankError:
             pass  # nobody is there to be told
 
     def __enter__(self) -> Ranks:
@@ -233,10 +239,10 @@ class Ranks:
         while not self._over.wait(BEAT):
             try:
                 if self._pass is None or time.monotonic() < sum(self._pass):
-                    self._store.set(f"beat/{self.place.rank}", str(beats := beats + 1))  # type: ignore[union-attr]
+                    self._set(f"beat/{self.place.rank}", str(beats := beats + 1))
                 self._listen()
-            except RuntimeError as error:
-                self._broken = " ".join(str(error).split())[:120]
+            except RankError as error:
+                self._broken = str(error)
             if self._lost or self._broken:
                 alarm = alarm or time.monotonic()
                 if time.monotonic() > alarm + GRACE:
@@ -259,8 +265,6 @@ class Ranks:
             if not error.quiet:
                 print(f"tomebench: error: {error}", file=sys.stderr, flush=True)  # noqa: T201
             os._exit(error.exit_code)
-        except RuntimeError:
-            os._exit(RankError.exit_code)
 
     def _because(self, message: str, *, quiet: bool = False) -> RankError:
         """The error of a process that ends for what another one did, which the others need not hear of from it."""
@@ -283,8 +287,26 @@ class Ranks:
         return self._get(f"beat/{peer}") if self._has(f"beat/{peer}") else b""
 
     def _has(self, key: str) -> bool:
-        return self._store is not None and bool(self._store.check([key]))
+        if self._store is None:
+            return False
+        with self._reached():
+            return bool(self._store.check([key]))
 
     def _get(self, key: str) -> bytes:
         assert self._store is not None
-        return bytes(self._store.get(key))
+        with self._reached():
+            return bytes(self._store.get(key))
+
+    def _set(self, key: str, value: str) -> None:
+        assert self._store is not None
+        with self._reached():
+            self._store.set(key, value)
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """The store is asked; RankError if it is gone, with the process that holds it."""
+        try:
+            yield
+        except RuntimeError as error:  # of which torch's errors about connections are kinds
+            reason = " ".join(str(error).split())[:120]
+            raise self._because(f"rank {self.place.rank} has lost the others ({reason}); {_AGAIN}") from error

@@ -26,6 +26,7 @@ from tomebench.sweeps.forward import (
     CellFailed,
     Passes,
     choose_batch_size,
+    ending,
     guarded,
     no_room_is_an_input_error,
     open_images,
@@ -137,7 +138,10 @@ def _follow(
         size = plan["batch_size"]
         planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=size, device=str(device))
         passes = Passes(config, loaded.model, planned, device)
-        help_out(passes, _reading(config, image_set, loaded, size, device, ranks), plan, ranks, stop_if_asked)
+        try:
+            help_out(passes, _reading(config, image_set, loaded, size, device, ranks), plan, ranks, stop_if_asked)
+        except CellFailed as failure:
+            raise ending(failure, "r = 0", config) from failure
     yield Finished((), directory)
 
 
