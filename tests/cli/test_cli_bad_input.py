@@ -73,16 +73,16 @@ def test_files_that_are_no_images(program, earlier, content, says):
 
 def test_an_image_without_permission_is_named(program, earlier, monkeypatch):
     path = picture(Path("images") / wnids()[0] / "a.JPEG")
-    real = Path.open
+    real = os.open
 
-    def closed(self: Path, *arguments: object, **options: object) -> object:
-        if self.name == path.name:  # not chmod, which does not stop root
-            raise PermissionError(13, "Permission denied", str(self))
-        return real(self, *arguments, **options)
+    def closed(name: object, *arguments: object, **options: object) -> int:
+        if str(name).endswith(path.name):  # not chmod, which does not stop root
+            raise PermissionError(13, "Permission denied", str(name))
+        return real(name, *arguments, **options)  # type: ignore[arg-type]
 
     before = path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", closed)
+        patch.setattr(os, "open", closed)
         result = program(*ON_IMAGES)
     assert (result.code, result.out) == (2, "")
     assert f"{wnids()[0]}/a.JPEG (no permission)" in result.error

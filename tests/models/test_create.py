@@ -83,6 +83,7 @@ def test_offline_refuses_weights_that_are_not_in_the_cache(monkeypatch):
 
 
 def test_weights_that_cannot_be_fetched_are_one_line(monkeypatch):
+    monkeypatch.setattr(create.constants, "HF_HUB_OFFLINE", False)  # the tests may run with it
     real = timm.create_model
 
     def no_network(name, pretrained=False, **kwargs):

@@ -126,7 +126,7 @@ def alone(runner: Runner) -> Path:
     return out
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.slow), 3])
 def test_any_number_of_processes_gives_the_same_bits(runner: Runner, alone: Path, processes: int) -> None:
     out = runner.root / str(processes)
     ended = runner.run(processes, out)
@@ -155,7 +155,7 @@ def test_one_then_three_then_two_processes_resume_to_the_same_table(runner: Runn
     ("processes", "fault", "named"),
     [
         (2, "1:SIGKILL:2", 1),
-        (3, "0:SIGKILL:2", 0),
+        pytest.param(3, "0:SIGKILL:2", 0, marks=pytest.mark.slow),
         pytest.param(2, "1:SIGSTOP:2", 1, marks=pytest.mark.slow),  # a minute each, half of it torchrun's patience
         pytest.param(3, "0:SIGSTOP:2", 0, marks=pytest.mark.slow),
     ],
