@@ -136,7 +136,9 @@ class PixelCache:
                 with suppress(FileExistsError):  # another process was faster: both must fill the same file
                     path.hardlink_to(new)
                 new.unlink()
-            new.write_text(json.dumps({**key, "count": self.count, "shape": self.shape}, indent=1) + "\n")
+            new.write_text(
+                json.dumps({**key, "count": self.count, "shape": self.shape}, indent=1, allow_nan=False) + "\n"
+            )
             new.replace(path.with_suffix(".json"))
         finally:
             new.unlink(missing_ok=True)

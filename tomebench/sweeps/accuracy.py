@@ -41,7 +41,9 @@ class Evaluated:
             key: [p.top1.tolist(), np.packbits(p.in_top5).tolist(), p.ties, p.nonfinite]
             for key, p in self.chunk.predictions.items()
         }
-        return json.dumps([self.chunk.index, self.chunk.seconds, self.chunk.waited, cells, self.failures])
+        return json.dumps(
+            [self.chunk.index, self.chunk.seconds, self.chunk.waited, cells, self.failures], allow_nan=False
+        )
 
     @classmethod
     def from_json(cls, text: str) -> Evaluated:

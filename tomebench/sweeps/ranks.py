@@ -122,7 +122,7 @@ class Ranks:
     def publish(self, plan: dict[str, Any]) -> None:
         """Let the others begin. JSON."""
         if self._store is not None:
-            self._set("plan", json.dumps(plan))
+            self._set("plan", json.dumps(plan, allow_nan=False))
 
     def plan(self, stop_if_asked: Callable[[], None]) -> dict[str, Any]:
         """What rank 0 has published, waiting for it: it may be timing for hours."""
