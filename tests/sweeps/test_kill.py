@@ -12,12 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-from safetensors.torch import save_file
+from noisy_images import write_data
 
-from tomebench.datasets.imagenet import wnids
 from tomebench.errors import InputError
-from tomebench.models.create import build_model
 from tomebench.report.frames import read_csv
 from tomebench.sweeps.store import Store
 
@@ -29,15 +26,25 @@ ACCURACY = ["r", "n_seen", "top1_correct", "top5_correct", "top1", "delta_top1",
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], list[str]]:
     root = tmp_path_factory.mktemp("kill")
-    for i in range(IMAGES):
-        folder = root / "images" / wnids()[i % 50]
-        folder.mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize((64, 64)).save(folder / f"{i:03}.JPEG")
-    save_file(build_model("test_vit", seed=3).model.state_dict(), root / "weights.safetensors")
-    flags = f"--model test_vit --r 0,8 --device cpu --batch-size 2 --budget quick --workers 0 --threads 1 --quiet \
-        --checkpoint {root}/weights.safetensors --data {root}/images".split()
-    return lambda out: [sys.executable, str(PROGRAM), "sweep", *flags, "--out", str(out)]
+    data = write_data(root, (i % 50 for i in range(IMAGES)))
+    flags = [
+        "--model",
+        "test_vit",
+        "--r",
+        "0,8",
+        "--device",
+        "cpu",
+        "--batch-size",
+        "2",
+        "--budget",
+        "quick",
+        "--workers",
+        "0",
+        "--threads",
+        "1",
+        "--quiet",
+    ]
+    return lambda out: [sys.executable, str(PROGRAM), "sweep", *flags, *data, "--out", str(out)]
 
 
 def start(command: list[str]) -> subprocess.Popen[bytes]:

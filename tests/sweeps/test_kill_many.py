@@ -12,13 +12,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
-from safetensors.torch import save_file
+from noisy_images import write_data
 
-from tomebench.datasets.imagenet import wnids
-from tomebench.models.create import build_model
 from tomebench.report.frames import read_csv
 from tomebench.sweeps.store import Store
 
@@ -32,23 +28,17 @@ class Sweeps:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for i in range(IMAGES):
-            folder = root / "images" / wnids()[i // 10]
-            folder.mkdir(parents=True, exist_ok=True)
-            pixels = np.random.default_rng(i).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-            Image.fromarray(pixels).resize((32, 32)).save(folder / f"{i:05}.JPEG")
-        save_file(build_model("test_vit", seed=3).model.state_dict(), root / "weights.safetensors")
+        self.data = write_data(root, (i // 10 for i in range(IMAGES)), pixels=4, size=32)
 
     def start(self, out: Path) -> subprocess.Popen[bytes]:
         flags = f"sweep --model test_vit --img-size 64 --r {R} --device cpu --batch-size {BATCH} --budget none \
-            --threads 1 --workers 1 --quiet --checkpoint {self.root}/weights.safetensors --data {self.root}/images \
-            --out {out}".split()
+            --threads 1 --workers 1 --quiet --out {out}".split()
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             "EVALUATED": str(self.log(out)),
         }
-        command = [sys.executable, str(PROGRAM), *flags]
+        command = [sys.executable, str(PROGRAM), *flags, *self.data]
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
 
     def finish(self, out: Path) -> float:

@@ -12,14 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
-from safetensors.torch import save_file
+from noisy_images import write_data
 
 from tomebench.datasets.imagenet import wnids
 from tomebench.errors import Interrupted, RankError
-from tomebench.models.create import build_model
 from tomebench.report.frames import read_csv
 from tomebench.sweeps.ranks import Place, Ranks
 from tomebench.sweeps.store import Store
@@ -43,20 +40,14 @@ class Runner:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for i in range(IMAGES):
-            folder = root / "images" / wnids()[i % 10]
-            folder.mkdir(parents=True, exist_ok=True)
-            pixels = np.random.default_rng(i).integers(0, 256, (16, 16, 3), dtype=np.uint8)
-            Image.fromarray(pixels).resize((64, 64)).save(folder / f"{i:03}.JPEG")
-        save_file(build_model("test_vit", seed=3).model.state_dict(), root / "weights.safetensors")
+        self.data = write_data(root, (i % 10 for i in range(IMAGES)))
 
     def command(self, processes: int, out: Path) -> list[str]:
         flags = f"sweep --model test_vit --img-size 64 --r 0,2,4 --device cpu --batch-size {BATCH} --budget none \
-            --workers 0 --quiet --checkpoint {self.root}/weights.safetensors --data {self.root}/images \
-            --out {out}".split()
+            --workers 0 --quiet --out {out}".split()
         # torchrun takes --r for a short form of its own --role and others; after -- it does not look.
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        return [sys.executable, *([*torchrun, "--"] if processes > 1 else []), str(PROGRAM), *flags]
+        return [sys.executable, *([*torchrun, "--"] if processes > 1 else []), str(PROGRAM), *flags, *self.data]
 
     def environment(self, **faults: str) -> dict[str, str]:
         pids = self.root / f"pids{time.monotonic_ns()}"

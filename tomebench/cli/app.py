@@ -17,9 +17,9 @@ import typer
 import tomebench
 from tomebench.cli import check, demo, doctor, listing, plan, profile, report, sweep
 from tomebench.cli.interrupt import leave_on_signal
-from tomebench.cli.ranks import rank
 from tomebench.errors import InputError, Interrupted, RankError, StorageError, TomebenchError
 from tomebench.report.escape import clean
+from tomebench.sweeps.ranks import Place
 
 _HELP = """What token merging does to the speed and accuracy of a Vision Transformer, measured on your own hardware.
 
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal must not turn a × into a crash
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which measures memory, talks on stderr
-    leave_on_signal(None if rank() else _interrupted(arguments))
+    leave_on_signal(None if Place.here().rank else _interrupted(arguments))
     sys.exit(run(arguments))
 
 
@@ -112,7 +112,11 @@ def _fail(error: BaseException, arguments: Sequence[str]) -> int:
     shown = "--traceback" in arguments
     if shown and not isinstance(error, typer.TyperException):
         traceback.print_exception(error)
-    if rank() and isinstance(error, TomebenchError | typer.TyperException) and not isinstance(error, RankError):
+    if (
+        Place.here().rank
+        and isinstance(error, TomebenchError | typer.TyperException)
+        and not isinstance(error, RankError)
+    ):
         return error.exit_code  # rank 0 says it, or hears of it and says it
     match error:
         case RankError(quiet=True):

@@ -8,8 +8,8 @@ import typer
 
 from tomebench.cli.interrupt import stop_on_signal
 from tomebench.cli.options import SweepFlags, takes_sweep_flags
-from tomebench.cli.ranks import rank
 from tomebench.errors import EXIT_FAILED_CELLS
+from tomebench.sweeps.ranks import Place
 
 if TYPE_CHECKING:
     from tomebench.sweeps.config import SweepConfig
@@ -42,7 +42,7 @@ def run(config: SweepConfig, flags: SweepFlags) -> None:
     from tomebench.sweeps.config import run_directory
     from tomebench.sweeps.run import run_sweep
 
-    leads = rank() == 0
+    leads = Place.here().rank == 0
     screen = open_screen(as_json=flags.json, quiet=flags.quiet or not leads)
     with stop_on_signal(quiet=not leads) as should_stop:
         finished = follow(run_sweep(config, run_directory(config), should_stop), screen)

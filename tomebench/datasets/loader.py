@@ -49,7 +49,7 @@ class Batch:
     index: int
     images: Tensor  # uint8 [B, 3, H, W]
     n_valid: int  # images before the padding, in [1, B]
-    labels: Tensor  # int64 [B], padded alike
+    labels: Tensor  # int64 [B] or, with several right classes, [B, k]; padded alike
 
     def pin_memory(self) -> Batch:
         """The same batch with its images in page-locked memory; torch's loader looks for this method."""

@@ -137,16 +137,15 @@ def count_top1(job: Job, reading: Reading, session: int, ranks: Ranks) -> Iterat
             if key in job.live():
                 yield job.failed(CellFailed(key, status, why))
         store.add_chunk(dataclasses.replace(found.chunk, session=session))
+        waiting.discard(found.chunk.index)
         yield counter.progress(found.chunk)
 
     told = 0
     waiting = set(remaining)
-    own = ranks.share(remaining)
     try:
-        for found in evaluate(job.passes, reading, own, job.live(), ranks, job.stop_if_asked):
+        for found in evaluate(job.passes, reading, ranks.share(remaining), job.live(), ranks, job.stop_if_asked):
             for each in (found, *map(Evaluated.from_json, ranks.received())):
                 yield from commit(each)
-                waiting.discard(each.chunk.index)
             yield from map(Note, reading.troubles[told:])
             told = len(reading.troubles)
     except CellFailed as failure:
@@ -156,7 +155,6 @@ def count_top1(job: Job, reading: Reading, session: int, ranks: Ranks) -> Iterat
         ranks.check()
         for each in map(Evaluated.from_json, ranks.received()):
             yield from commit(each)
-            waiting.discard(each.chunk.index)
         time.sleep(0.02)
 
 

@@ -4,8 +4,8 @@ Only predictions travel, a few kilobytes for a batch, so no collective and no ba
 the key-value store that torchrun gives all of them for their rendezvous, the same for CPUs and GPUs. Rank 0 alone
 plans, times and writes; the others evaluate the batches that are theirs and hand over what they found.
 
-Every rank says once a second that it is there, unless its model has been busy with one pass for far too long. Whoever
-is not heard of for ``SILENCE`` seconds ends the run on all of them.
+Every rank says once a second that it is there, unless its model has been busy with one pass for far too long
+(``PATIENCE``, ``FIRST``). Whoever is not heard of for ``SILENCE`` seconds ends the run on all of them.
 """
 
 from __future__ import annotations
@@ -115,9 +115,9 @@ class Ranks:
         """This is rank 0, which plans, times and writes."""
         return self.place.rank == 0
 
-    def share(self, indices: Sequence[int], rank: int | None = None) -> list[int]:
-        """The batches of a rank, of this one unless said otherwise: every ``size``-th."""
-        return list(indices[self.place.rank if rank is None else rank :: self.place.size])
+    def share(self, indices: Sequence[int]) -> list[int]:
+        """The batches that are this rank's: every ``size``-th."""
+        return list(indices[self.place.rank :: self.place.size])
 
     def publish(self, plan: dict[str, Any]) -> None:
         """Let the others begin. JSON."""
@@ -145,11 +145,8 @@ class Ranks:
         """What the others have handed over since the last call."""
         for peer in self.peers:
             while self._has(key := f"chunk/{peer}/{self._received[peer]}"):
-                message = self._get(key).decode()
-                assert self._store is not None
-                self._store.delete_key(key)
                 self._received[peer] += 1
-                yield message
+                yield self._get(key, last=True).decode()
 
     @contextmanager
     def one_pass(self, *, compiles: bool = False) -> Iterator[None]:
@@ -292,10 +289,14 @@ class Ranks:
         with self._reached():
             return bool(self._store.check([key]))
 
-    def _get(self, key: str) -> bytes:
+    def _get(self, key: str, *, last: bool = False) -> bytes:
+        """A value that is there; for the ``last`` time, since nobody needs it any more."""
         assert self._store is not None
         with self._reached():
-            return bytes(self._store.get(key))
+            value = bytes(self._store.get(key))
+            if last:
+                self._store.delete_key(key)
+            return value
 
     def _set(self, key: str, value: str) -> None:
         assert self._store is not None
