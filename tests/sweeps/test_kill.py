@@ -27,24 +27,8 @@ ACCURACY = ["r", "n_seen", "top1_correct", "top5_correct", "top1", "delta_top1",
 def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], list[str]]:
     root = tmp_path_factory.mktemp("kill")
     data = write_data(root, (i % 50 for i in range(IMAGES)))
-    flags = [
-        "--model",
-        "test_vit",
-        "--r",
-        "0,8",
-        "--device",
-        "cpu",
-        "--batch-size",
-        "2",
-        "--budget",
-        "quick",
-        "--workers",
-        "0",
-        "--threads",
-        "1",
-        "--quiet",
-    ]
-    return lambda out: [sys.executable, str(PROGRAM), "sweep", *flags, *data, "--out", str(out)]
+    flags = "--model test_vit --r 0,8 --device cpu --batch-size 2 --budget quick --workers 0 --threads 1 --quiet"
+    return lambda out: [sys.executable, str(PROGRAM), "sweep", *flags.split(), *data, "--out", str(out)]
 
 
 def start(command: list[str]) -> subprocess.Popen[bytes]:
