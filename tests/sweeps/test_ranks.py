@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,7 @@ import pytest
 from noisy_images import write_data
 
 from tomebench.datasets.imagenet import wnids
-from tomebench.errors import Interrupted, RankError
 from tomebench.report.frames import read_csv
-from tomebench.sweeps.ranks import Place, Ranks
 from tomebench.sweeps.store import Store
 
 PROGRAM = Path(__file__).with_name("ranks_program.py")
@@ -167,6 +165,31 @@ def test_a_rank_that_dies_or_freezes_is_named_within_a_minute(
         assert results(tmp_path / "run") == results(alone)
 
 
+@pytest.mark.slow
+def test_a_frozen_torchrun_ends_all_ranks(runner: Runner, tmp_path: Path) -> None:
+    """The store in which the ranks meet is its, and nothing in it answers any more."""
+    environment = runner.environment(SLOW="1000")
+    with subprocess.Popen(
+        runner.command(2, tmp_path / "run"), stderr=subprocess.PIPE, text=True, env=environment
+    ) as torchrun:
+        pids: list[int] = []
+        while len(pids) < 2:
+            time.sleep(0.5)
+            pids = [int(path.name) for path in Path(environment["PIDS"]).iterdir()]
+        time.sleep(15)  # until they are in their first batch
+        torchrun.send_signal(signal.SIGSTOP)
+        began = time.monotonic()
+        while any(map(alive, pids)) and time.monotonic() < began + LIMIT:
+            time.sleep(0.5)
+        took = time.monotonic() - began
+        torchrun.kill()
+        _, err = torchrun.communicate()
+    print(f"ended {took:.0f} s after torchrun was frozen")
+    assert took < LIMIT
+    for rank in (0, 1):
+        assert f"tomebench: error: rank {rank} has lost the others: the machine that torchrun makes them meet" in err
+
+
 def test_a_rank_with_other_images_is_refused_by_name(runner: Runner, tmp_path: Path) -> None:
     """Rank 1 finds a data set that differs: on another machine it might."""
     here = tmp_path / "data"
@@ -195,126 +218,3 @@ def test_bad_input_is_said_once(runner: Runner, tmp_path: Path) -> None:
     assert done.returncode != 0
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("tomebench: error")]
     assert "no such folder" in line
-
-
-# --- without processes
-
-
-class FakeStore(dict):  # type: ignore[type-arg]
-    """As much of torch's store as the ranks use."""
-
-    def set(self, key: str, value: str | bytes) -> None:
-        self[key] = value.encode() if isinstance(value, str) else value
-
-    def check(self, keys: list[str]) -> bool:
-        return all(key in self for key in keys)
-
-    def get(self, key: str) -> bytes:  # type: ignore[override]
-        return self[key]
-
-    def delete_key(self, key: str) -> bool:
-        return self.pop(key, None) is not None
-
-
-def two(store: FakeStore) -> tuple[Ranks, Ranks]:
-    return Ranks(Place(0, 2), store), Ranks(Place(1, 2), store)
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 5])
-@pytest.mark.parametrize("n", [0, 1, 7, 12])
-def test_every_batch_belongs_to_one_rank(n: int, size: int) -> None:
-    shares = [Ranks(Place(rank, size), None).share(range(3, 3 + n)) for rank in range(size)]
-    assert sorted(index for share in shares for index in share) == list(range(3, 3 + n))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
-
-
-def test_place_is_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR"):
-        monkeypatch.delenv(name, raising=False)
-    assert Place.here() == Place(0, 1, 0, 1)
-    monkeypatch.setenv("MASTER_ADDR", "x")
-    monkeypatch.setenv("RANK", "3")
-    assert Place.here() == Place(0, 1, 0, 1)  # what is left over from another program
-    monkeypatch.delenv("MASTER_ADDR")
-    monkeypatch.setenv("RANK", "5")
-    monkeypatch.setenv("WORLD_SIZE", "8")
-    assert Place.here() == Place(0, 1, 0, 1)  # some clusters set these two for every job
-    for name, value in {"MASTER_ADDR": "x", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}.items():
-        monkeypatch.setenv(name, value)
-    assert Place.here() == Place(5, 8, 1, 4)
-
-
-def test_messages_arrive_once_and_in_order() -> None:
-    first, second = two(FakeStore())
-    with first, second:
-        for text in "abc":
-            second.send(text)
-        assert list(first.received()) == ["a", "b", "c"]
-        assert list(first.received()) == []
-        second.send("d")
-        assert list(first.received()) == ["d"]
-        first.publish({"remaining": [1]})
-        assert second.plan(lambda: None) == {"remaining": [1]}
-
-
-def test_what_a_rank_fails_with_is_said_by_rank_0() -> None:
-    first, second = two(FakeStore())
-    second.leave("it finds other images")
-    with pytest.raises(RankError, match=r"rank 1 \(process \d+ on .*\): it finds other images") as caught:
-        first.check()
-    assert not caught.value.quiet
-    first.leave("the disk is full")
-    with pytest.raises(RankError) as caught:
-        second.check()
-    assert caught.value.quiet
-
-
-def test_everybody_was_asked_to_stop() -> None:
-    first, second = two(FakeStore())
-    second.__exit__(None, Interrupted("x"), None)
-    first.explain()
-    with pytest.raises(RankError, match=r"rank 1 .* was stopped; what was evaluated is kept"):
-        first.check()  # this process was not asked to stop, and cannot go on without the other
-    first.leave("done")
-
-
-def test_two_that_are_asked_to_stop_do_not_wait_for_each_other() -> None:
-    first, second = two(FakeStore())
-    began = time.monotonic()
-    for thread in (other := [threading.Thread(target=ranks.explain) for ranks in (first, second)]):
-        thread.start()
-    for thread in other:
-        thread.join()
-    assert time.monotonic() - began < 2
-    first.leave("done")
-    second.leave("done")
-
-
-def test_a_pass_that_never_ends_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"BEAT": 0.02, "SILENCE": 0.3, "PATIENCE": 0.2, "FIRST": 1.0, "START": 1.0}.items():
-        monkeypatch.setattr(f"tomebench.sweeps.ranks.{name}", value)
-    store = FakeStore()
-    first, second = two(store)
-    with second.one_pass():
-        time.sleep(0.15)
-    first.check()
-    began = time.monotonic()
-    with second.one_pass(), pytest.raises(RankError, match=r"rank 1 .* has died or hangs"):
-        first.plan(lambda: None)  # which waits for one that nobody publishes
-    assert 1.5 < time.monotonic() - began < 10  # ten times as long as the longest before would have been fine
-    for ranks in (first, second):
-        ranks.leave("done")
-
-
-def test_a_store_that_is_gone_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tomebench.sweeps.ranks.BEAT", 0.02)
-    store = FakeStore()
-    first, second = two(store)
-    monkeypatch.setattr(
-        store, "set", lambda *_: (_ for _ in ()).throw(RuntimeError("Connection\nreset")), raising=False
-    )
-    time.sleep(0.3)
-    with pytest.raises(RankError, match=r"rank 0 has lost the others \(Connection reset\)"):
-        first.check()
-    for ranks in (first, second):  # otherwise it ends this process, as it should
-        ranks.leave("done")

@@ -113,11 +113,11 @@ def _fail(error: BaseException, arguments: Sequence[str]) -> int:
     if shown and not isinstance(error, typer.TyperException):
         traceback.print_exception(error)
     if (
-        Place.here().rank
+        Place.here().local_rank
         and isinstance(error, TomebenchError | typer.TyperException)
         and not isinstance(error, RankError)
     ):
-        return error.exit_code  # rank 0 says it, or hears of it and says it
+        return error.exit_code  # the first on this machine says it, or rank 0 that hears of it
     match error:
         case RankError(quiet=True):
             return error.exit_code

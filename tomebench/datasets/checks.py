@@ -30,7 +30,12 @@ class Mismatch:
 
 
 def check_images(
-    image_set: ImageSet, *, allow_missing: int = 0, verify: Path | None = None, whole: bool = True
+    image_set: ImageSet,
+    *,
+    allow_missing: int = 0,
+    verify: Path | None = None,
+    whole: bool = True,
+    stop_if_asked: Callable[[], None] = lambda: None,
 ) -> ImageSet:
     """Find what is wrong with images before the others are evaluated, all of it at once.
 
@@ -40,6 +45,7 @@ def check_images(
             many. Above 0 every image is decoded, since damage in the middle of a file shows only then.
         verify: manifest of checksums that the images must have.
         whole: what else the manifest lists is missing; False for images of which a limit chose some.
+        stop_if_asked: called between images; what it raises ends the look, which can take minutes.
 
     Returns:
         The images that are left; the set itself if that is all.
@@ -48,9 +54,11 @@ def check_images(
         DataError: more than that cannot be used, or images are not in the manifest: names the first few of each kind
             and counts all.
     """
-    mismatch = Mismatch({}, [], {}) if verify is None else compare_with_manifest(image_set, verify, whole=whole)
+    mismatch = Mismatch({}, [], {})
+    if verify is not None:
+        mismatch = compare_with_manifest(image_set, verify, whole=whole, stop_if_asked=stop_if_asked)
     suspects = [index for index in range(len(image_set)) if index not in mismatch.changed]
-    unreadable = find_unreadable(image_set, suspects, decode=allow_missing > 0)
+    unreadable = find_unreadable(image_set, suspects, decode=allow_missing > 0, stop_if_asked=stop_if_asked)
     lost = len(unreadable) + len(mismatch.changed) + len(mismatch.missing)
     if lost > allow_missing or mismatch.unlisted:
         raise DataError(_complaint(image_set, unreadable, mismatch, allow_missing, verify))
@@ -62,31 +70,45 @@ def check_images(
     return _without(image_set, left, lost, unreadable, mismatch)
 
 
-def find_unreadable(image_set: ImageSet, indices: Sequence[int], *, decode: bool = False) -> dict[int, str]:
+def find_unreadable(
+    image_set: ImageSet,
+    indices: Sequence[int],
+    *,
+    decode: bool = False,
+    stop_if_asked: Callable[[], None] = lambda: None,
+) -> dict[int, str]:
     """Name and reason of images that cannot be read, by index.
 
     Args:
         image_set: what to look at.
         indices: of the images to look at.
         decode: decode each, instead of a cheap look that misses damage in the middle of a file.
+        stop_if_asked: as in :func:`check_images`.
     """
     if image_set.problem is None:
         return {}
-    found = {index: text for index in indices if (text := image_set.problem(index))}
+    found = {}
+    for index in indices:
+        stop_if_asked()
+        if text := image_set.problem(index):
+            found[index] = text
     if decode:
         rest = [index for index in indices if index not in found]
-        found |= {index: text for index, text in _each(lambda index: _decoded(image_set, index), rest) if text}
+        decoded = _each(lambda index: _decoded(image_set, index), rest, stop_if_asked)
+        found |= {index: text for index, text in decoded if text}
     return dict(sorted(found.items()))
 
 
-def compare_with_manifest(image_set: ImageSet, manifest: Path, *, whole: bool = True) -> Mismatch:
+def compare_with_manifest(
+    image_set: ImageSet, manifest: Path, *, whole: bool = True, stop_if_asked: Callable[[], None] = lambda: None
+) -> Mismatch:
     """Hash every image and compare; arguments as in :func:`check_images`.
 
     Raises:
         DataError: the manifest cannot be read, or the images are not stored anywhere.
     """
     expected = read_manifest(manifest)
-    found = checksums(image_set)
+    found = checksums(image_set, stop_if_asked)
     names = dict(enumerate(image_set.paths))
     there = {*(image_set.listed or image_set.paths), *image_set.extra}
     if there.isdisjoint(expected):
@@ -101,8 +123,8 @@ def compare_with_manifest(image_set: ImageSet, manifest: Path, *, whole: bool = 
     )
 
 
-def checksums(image_set: ImageSet) -> list[str]:
-    """The sha256 of every image as it is stored; empty where it cannot be read.
+def checksums(image_set: ImageSet, stop_if_asked: Callable[[], None] = lambda: None) -> list[str]:
+    """The sha256 of every image as it is stored; empty where it cannot be read. Can be stopped between images.
 
     Raises:
         DataError: the images are not stored anywhere.
@@ -117,14 +139,22 @@ def checksums(image_set: ImageSet) -> list[str]:
         except OSError:
             return ""
 
-    return [checksum for _, checksum in _each(hashed, range(len(image_set)))]
+    return [checksum for _, checksum in _each(hashed, range(len(image_set)), stop_if_asked)]
 
 
-def _each(look: Callable[[int], _T], indices: Sequence[int]) -> Iterator[tuple[int, _T]]:
+def _each(
+    look: Callable[[int], _T], indices: Sequence[int], stop_if_asked: Callable[[], None]
+) -> Iterator[tuple[int, _T]]:
     """A function of every index, in order. In threads: PIL and hashlib let others run while they work."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with ThreadPoolExecutor(min(usable, _THREADS)) as pool:
-        yield from zip(indices, pool.map(look, indices), strict=True)
+        try:
+            for found in zip(indices, pool.map(look, indices), strict=True):
+                stop_if_asked()
+                yield found
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # else the rest would be looked at first
+            raise
 
 
 def _decoded(image_set: ImageSet, index: int) -> str | None:

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 
 from tomebench.datasets.loader import batch_count
-from tomebench.errors import RankError
+from tomebench.errors import Interrupted, RankError
 from tomebench.measure.accuracy import predict
 from tomebench.schema import CellPredictions, Chunk, Status
 from tomebench.sweeps.events import Event, Note, Phase, Progress
@@ -78,7 +79,7 @@ def evaluate(
         indices: of the batches, in ascending order.
         live: keys of the cells to run; one that fails is not run again.
         ranks: this process and its peers.
-        stop_if_asked: raises when the sweep is to stop; called before every pass.
+        stop_if_asked: raises when the sweep is to stop or cannot go on; called before every pass.
     """
     live = list(live)
 
@@ -87,7 +88,6 @@ def evaluate(
 
         def run(images: Tensor) -> Tensor:
             stop_if_asked()  # with many cells a batch can take long
-            ranks.check()
             with ranks.one_pass(compiles=reading.config.compile):
                 logits = forward(images)
                 if logits.is_cuda:
@@ -140,22 +140,28 @@ def count_top1(job: Job, reading: Reading, session: int, ranks: Ranks) -> Iterat
         waiting.discard(found.chunk.index)
         yield counter.progress(found.chunk)
 
+    def commit_received() -> Iterator[Event]:
+        for text in ranks.received():
+            yield from commit(Evaluated.from_json(text))
+
     told = 0
     waiting = set(remaining)
     try:
         for found in evaluate(job.passes, reading, ranks.share(remaining), job.live(), ranks, job.stop_if_asked):
-            for each in (found, *map(Evaluated.from_json, ranks.received())):
-                yield from commit(each)
+            yield from commit(found)
+            yield from commit_received()
             yield from map(Note, reading.troubles[told:])
             told = len(reading.troubles)
+        while waiting:
+            job.stop_if_asked()
+            yield from commit_received()
+            time.sleep(0.02)
     except CellFailed as failure:
         yield job.failed(failure)  # which raises: it is the baseline
-    while waiting:
-        job.stop_if_asked()
-        ranks.check()
-        for each in map(Evaluated.from_json, ranks.received()):
-            yield from commit(each)
-        time.sleep(0.02)
+    except (Interrupted, RankError):
+        with suppress(RankError):
+            yield from commit_received()  # what the others have done is not lost with the one that is gone
+        raise
 
 
 def help_out(passes: Passes, reading: Reading, plan: dict[str, Any], ranks: Ranks, stop: Callable[[], None]) -> None:
@@ -166,7 +172,7 @@ def help_out(passes: Passes, reading: Reading, plan: dict[str, Any], ranks: Rank
         reading: of the same images.
         plan: what rank 0 published.
         ranks: this process and its peers.
-        stop: raises when the sweep is to stop.
+        stop: raises when the sweep is to stop or cannot go on.
 
     Raises:
         RankError: this process has other images or another model than rank 0, which rank 0 says; or somebody is gone.
@@ -179,7 +185,6 @@ def help_out(passes: Passes, reading: Reading, plan: dict[str, Any], ranks: Rank
         ranks.send(found.to_json())
     while not ranks.over():
         stop()
-        ranks.check()
         time.sleep(0.1)
 
 

@@ -266,10 +266,11 @@ def choose_batch_size(config: SweepConfig, model: nn.Module, preprocessing: Prep
     return size
 
 
-def open_images(config: SweepConfig) -> ImageSet | None:
+def open_images(config: SweepConfig, stop_if_asked: Callable[[], None]) -> ImageSet | None:
     """The images of a configuration, all of which can be used; None where it names none.
 
-    Those that ``allow_missing`` leaves out are gone from it, and its note says how many.
+    Those that ``allow_missing`` leaves out are gone from it, and its note says how many. ``stop_if_asked`` may raise
+    while they are looked at.
 
     Raises:
         DataError: they cannot be listed; or more than that cannot be read, or are not what ``verify`` says.
@@ -281,6 +282,7 @@ def open_images(config: SweepConfig) -> ImageSet | None:
         allow_missing=config.allow_missing,
         verify=config.verify,
         whole=config.limit is None,
+        stop_if_asked=stop_if_asked,
     )
 
 

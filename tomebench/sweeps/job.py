@@ -30,8 +30,7 @@ class Job:
     planned: Sequence[PlannedCell]
     batch_size: int
     image_set: ImageSet | None
-    should_stop: Callable[[], bool]
-    check: Callable[[], None] = lambda: None  # raises if the run cannot go on for another reason
+    should_stop: Callable[[], bool]  # raises RankError if the run cannot go on
     passes: Passes = field(init=False)
     inputs: list[Tensor] = field(init=False)  # each [batch_size, 3, H, W] on the device
 
@@ -58,9 +57,7 @@ class Job:
 
     def stop_if_asked(self) -> None:
         """Raise Interrupted if the sweep is to stop, or RankError if it cannot go on."""
-        if self.should_stop():
-            raise Interrupted("stopped between two forward passes; run the same command again to go on")
-        self.check()
+        stops(self.should_stop)()
 
     def failed(self, failure: CellFailed) -> Note:
         """Record that a cell cannot be measured; the others go on.
@@ -74,3 +71,13 @@ class Job:
         self.store.set_status(failure.key, failure.status, str(failure))
         r = next(cell.cell.r for cell in self.planned if cell.cell.key == failure.key)
         return Note(f"r={r}: {failure}; the other cells go on")
+
+
+def stops(should_stop: Callable[[], bool]) -> Callable[[], None]:
+    """A function that raises Interrupted when a sweep is to stop."""
+
+    def stop_if_asked() -> None:
+        if should_stop():
+            raise Interrupted("stopped; run the same command again to go on")
+
+    return stop_if_asked

@@ -128,7 +128,7 @@ def _profile(
 ) -> Generator[Event, None, ProfileReport]:
     """:func:`run_profile` with the device and its arithmetic settled."""
     yield Phase("load", None)
-    images = open_images(config)
+    images = open_images(config, lambda: _check(should_stop))
     loaded = load_model(
         config.model,
         checkpoint=config.checkpoint,

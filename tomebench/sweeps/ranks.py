@@ -3,44 +3,26 @@
 Only predictions travel, a few kilobytes for a batch, so no collective and no backend is needed: the ranks talk through
 the key-value store that torchrun gives all of them for their rendezvous, the same for CPUs and GPUs. Rank 0 alone
 plans, times and writes; the others evaluate the batches that are theirs and hand over what they found.
-
-Every rank says once a second that it is there, unless its model has been busy with one pass for far too long
-(``PATIENCE``, ``FIRST``). Whoever is not heard of for ``SILENCE`` seconds ends the run on all of them.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import socket
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
 from tomebench.errors import Interrupted, RankError
+from tomebench.sweeps.presence import AGAIN, BEAT, GRACE, START, Channel, Presence
 
-SILENCE = 15.0
-"""Seconds without a word after which a rank counts as dead. torchrun takes up to 30 more to end one that is frozen."""
-BEAT = 1.0
-"""Seconds between two words."""
-START = 120.0
-"""Seconds that a rank may take to say its first."""
-GRACE = 15.0
-"""Seconds that a rank whose peer is lost has for ending by itself, in which it may be busy with a long pass."""
-PATIENCE = 30.0
-"""Seconds that a pass may always take; a longer one may take ten times as long as the longest before it."""
-FIRST = 600.0
-"""Seconds that the first pass may take, before which nothing is known, and any that may have to be compiled."""
 _POLL = 0.05
 _STOPPED = "stopped"
 """What a process says that ends for no fault of its own."""
-_AGAIN = "what was evaluated is kept; run the same command again"
 
 
 @dataclass(frozen=True)
@@ -71,20 +53,15 @@ class Ranks:
     """
 
     def __init__(self, place: Place, store: Any | None) -> None:
-        self.place, self._store = place, store
-        self._lost: dict[int, str] = {}  # ranks that are gone, and why we think so
-        self._broken: str | None = None  # why the store cannot be reached
-        self._heard = {peer: (time.monotonic() + START - SILENCE, b"") for peer in self.peers}  # when, what
+        self.place = place
         self._received = dict.fromkeys(self.peers, 0)
         self._sent = 0
-        self._pass: tuple[float, float] | None = None  # when the running pass began, how long it may take
-        self._longest = 0.0
+        self._left = False
         self._reason: RankError | None = None  # why this process ends although nothing is wrong with it
-        self._over = threading.Event()
+        self._channel: Channel | None = None
         if store is not None:
-            store.set(f"who/{place.rank}", f"process {os.getpid()} on {socket.gethostname()}")
-            store.set(f"beat/{place.rank}", "0")  # at once: it may be gone before the first second is over
-            threading.Thread(target=self._beat, daemon=True, name="ranks").start()
+            self._channel = Channel(store, place.rank)
+            self._presence = Presence(self._channel, place.rank, self.peers, self._lost)
 
     @classmethod
     def join(cls) -> Ranks:
@@ -119,18 +96,42 @@ class Ranks:
         """The batches that are this rank's: every ``size``-th."""
         return list(indices[self.place.rank :: self.place.size])
 
-    def publish(self, plan: dict[str, Any]) -> None:
+    def meet(self, facts: Mapping[str, str], stop_if_asked: Callable[[], None]) -> None:
+        """This process has loaded all it needs. Rank 0 waits for the others: nothing else may run while it times.
+
+        Args:
+            facts: name and value of what decides the bits of a result, which must be the same everywhere.
+            stop_if_asked: raises when the sweep is to stop or cannot go on.
+
+        Raises:
+            RankError: a rank has others than rank 0, which rank 0 says.
+        """
+        if self._channel is None:
+            return
+        self._channel.set(f"ready/{self.place.rank}", json.dumps(dict(facts)))
+        if not self.leads:
+            return
+        self._wait(lambda: all(map(self._ready, self.peers)), stop_if_asked)
+        for peer in self.peers:
+            theirs = json.loads(self._channel.get(f"ready/{peer}"))
+            if unlike := [
+                f"{key} {theirs.get(key)}, not {value}" for key, value in facts.items() if theirs.get(key) != value
+            ]:
+                raise RankError(
+                    f"{self._presence.name(peer)} has {' and '.join(unlike)} as rank 0 has, which may round another "
+                    "way; give all processes the same"
+                )
+
+    def publish(self, plan: Mapping[str, Any]) -> None:
         """Let the others begin. JSON."""
-        if self._store is not None:
-            self._set("plan", json.dumps(plan, allow_nan=False))
+        if self._channel is not None:
+            self._channel.set("plan", json.dumps(dict(plan), allow_nan=False))
 
     def plan(self, stop_if_asked: Callable[[], None]) -> dict[str, Any]:
         """What rank 0 has published, waiting for it: it may be timing for hours."""
-        while not self._has("plan"):
-            stop_if_asked()
-            self.check()
-            time.sleep(4 * _POLL)
-        return dict(json.loads(self._get("plan")))
+        assert self._channel is not None
+        self._wait(lambda: self._has("plan"), stop_if_asked)
+        return dict(json.loads(self._channel.get("plan")))
 
     def over(self) -> bool:
         """Rank 0 has all it needs."""
@@ -138,47 +139,36 @@ class Ranks:
 
     def send(self, message: str) -> None:
         """Hand something over to rank 0."""
-        self._set(f"chunk/{self.place.rank}/{self._sent}", message)
+        assert self._channel is not None
+        self._channel.set(f"chunk/{self.place.rank}/{self._sent}", message)
         self._sent += 1
 
     def received(self) -> Iterator[str]:
         """What the others have handed over since the last call."""
         for peer in self.peers:
-            while self._has(key := f"chunk/{peer}/{self._received[peer]}"):
+            while self._channel and self._channel.has(key := f"chunk/{peer}/{self._received[peer]}"):
                 self._received[peer] += 1
-                yield self._get(key, last=True).decode()
+                yield self._channel.take(key)
 
-    @contextmanager
-    def one_pass(self, *, compiles: bool = False) -> Iterator[None]:
-        """Around one pass of a model: one that never ends counts as death, of which the others hear nothing more."""
-        began = time.monotonic()
-        self._pass = (began, max(FIRST if compiles or not self._longest else PATIENCE, 10 * self._longest))
-        try:
-            yield
-        finally:
-            self._pass = None
-            self._longest = max(self._longest, time.monotonic() - began)
+    def one_pass(self, *, compiles: bool = False) -> AbstractContextManager[None]:
+        """Around one pass of a model: :meth:`Presence.one_pass`."""
+        return self._presence.one_pass(compiles=compiles) if self._channel else nullcontext()
 
     def check(self, *, stopped_is_fine: bool = False) -> None:
         """Raise RankError if the run cannot go on: somebody is gone, has given up, or was stopped and may not be."""
-        if self._store is None:
+        if self._channel is None:
             return
-        if self._broken:
-            raise self._because(self._broken)
-        if self._lost:
-            reasons = "; ".join(f"{self._name(peer)} {why}" for peer, why in sorted(self._lost.items()))
-            raise self._because(f"{reasons}; {_AGAIN}", quiet=self._quiet())
+        if lost := self._lost():
+            raise lost
         for peer in self.peers:
             end = self._end(peer)
-            if end in ("", "done"):
+            if end in ("", "done") or (end == _STOPPED and stopped_is_fine):
                 continue
             if end == _STOPPED:
-                if stopped_is_fine:
-                    continue
-                raise self._because(f"{self._name(peer)} was stopped; {_AGAIN}", quiet=self._quiet())
+                raise self._because(f"{self._presence.name(peer)} was stopped; {AGAIN}", quiet=self._quiet())
             if peer == 0:
                 raise self._because(end, quiet=True)  # it has said so itself
-            raise self._because(f"{self._name(peer)}: {end}", quiet=self._quiet())
+            raise self._because(f"{self._presence.name(peer)}: {end}", quiet=self._quiet())
 
     def explain(self, seconds: float = 4 * BEAT) -> None:
         """Why this process was told to stop: torchrun tells all of them when one is gone.
@@ -186,36 +176,35 @@ class Ranks:
         Raises:
             RankError: somebody is gone. Otherwise everybody was asked to stop.
         """
-        if self._store is None:
+        if self._channel is None:
             return
-        self._set(f"asked/{self.place.rank}", "to stop")
-        words = {peer: self._word(peer) for peer in self.peers}
+        self._channel.set(f"asked/{self.place.rank}", "to stop")
+        words = {peer: self._presence.word(peer) for peer in self.peers}
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             self.check(stopped_is_fine=True)
-            if all(self._end(peer) or self._has(f"asked/{peer}") for peer in self.peers):
+            if all(map(self._stops, self.peers)):
                 return
             time.sleep(_POLL)
         for peer in self.peers:
-            if not self._end(peer) and not self._has(f"asked/{peer}") and self._word(peer) == words[peer]:
-                self._lost[peer] = "has died or hangs"
+            if not self._stops(peer) and self._presence.word(peer) == words[peer]:
+                self._presence.lose(peer, "has died or hangs")
         self.check(stopped_is_fine=True)
 
     def leave(self, why: str) -> None:
         """Tell the others that this process is done, or why it is not."""
-        if self._store is None or self._over.is_set():
+        if self._channel is None or self._left:
             return
-        self._over.set()
-        try:
-            self._set(f"end/{self.place.rank}", why)
-            # Without torchrun the store lives in rank 0, which must not go before the others have heard of it.
-            deadline = time.monotonic() + 3 * BEAT
-            while self.leads and why == "done" and time.monotonic() < deadline:
-                if all(self._end(peer) for peer in self.peers):
-                    break
-                time.sleep(_POLL)
-        except RankError:
-            pass  # nobody is there to be told
+        self._left = True
+        with suppress(RankError):  # nobody is there to be told
+            self._channel.set(f"end/{self.place.rank}", why)
+            if self.leads and why == "done":
+                # Without torchrun the store lives in rank 0, which must not go before the others have heard of it.
+                self._linger(lambda: all(map(self._end, self.peers)), 3 * BEAT)
+            elif why not in ("done", _STOPPED):
+                # torchrun ends the others when this one ends, and rank 0 can say why once it is here.
+                self._linger(lambda: self._has("who/0"), GRACE)
+        self._presence.end()  # last: until then it ends this process if the store never answers
 
     def __enter__(self) -> Ranks:
         return self
@@ -230,38 +219,23 @@ class Ranks:
         else:
             self.leave(" ".join(str(error).split())[:500] or type(error).__name__)
 
-    def _beat(self) -> None:
-        """Say that this process is there and listen to the others, in a thread."""
-        beats, alarm = 0, None
-        while not self._over.wait(BEAT):
-            try:
-                if self._pass is None or time.monotonic() < sum(self._pass):
-                    self._set(f"beat/{self.place.rank}", str(beats := beats + 1))
-                self._listen()
-            except RankError as error:
-                self._broken = str(error)
-            if self._lost or self._broken:
-                alarm = alarm or time.monotonic()
-                if time.monotonic() > alarm + GRACE:
-                    self._end_at_once()
+    def _wait(self, done: Callable[[], bool], stop_if_asked: Callable[[], None]) -> None:
+        while not done():
+            stop_if_asked()
+            time.sleep(4 * _POLL)
 
-    def _listen(self) -> None:
-        now = time.monotonic()
-        for peer in self.peers:
-            word = self._word(peer)
-            if word != self._heard[peer][1]:
-                self._heard[peer] = (now, word)
-            elif now > self._heard[peer][0] + SILENCE and not self._end(peer):
-                self._lost[peer] = f"has died or hangs: it was not heard of for {SILENCE:.0f} s"
+    def _linger(self, done: Callable[[], bool], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not done() and time.monotonic() < deadline:
+            time.sleep(_POLL)
 
-    def _end_at_once(self) -> None:
-        """End a process that is stuck in a pass while the run is lost. Only what is in progress is lost with it."""
-        try:
-            self.check()
-        except RankError as error:
-            if not error.quiet:
-                print(f"tomebench: error: {error}", file=sys.stderr, flush=True)  # noqa: T201
-            os._exit(error.exit_code)
+    def _lost(self) -> RankError | None:
+        """Why the run cannot go on, if somebody is gone. Asks nobody."""
+        if self._presence.broken:
+            return self._because(self._presence.broken)
+        if lost := sorted(self._presence.lost.items()):
+            return self._because("; ".join([*(text for _, text in lost), AGAIN]), quiet=self._quiet())
+        return None
 
     def _because(self, message: str, *, quiet: bool = False) -> RankError:
         """The error of a process that ends for what another one did, which the others need not hear of from it."""
@@ -270,44 +244,17 @@ class Ranks:
 
     def _quiet(self) -> bool:
         """Somebody of a lower rank is there to say it."""
-        return any(peer < self.place.rank and peer not in self._lost for peer in self.peers)
-
-    def _name(self, peer: int) -> str:
-        who = self._get(f"who/{peer}").decode() if self._has(f"who/{peer}") else "never seen"
-        return f"rank {peer} ({who})"
-
-    def _end(self, peer: int) -> str:
-        return self._get(f"end/{peer}").decode() if self._has(f"end/{peer}") else ""
-
-    def _word(self, peer: int) -> bytes:
-        """The last that was heard of a rank; another one every second."""
-        return self._get(f"beat/{peer}") if self._has(f"beat/{peer}") else b""
+        return any(peer < self.place.rank and peer not in self._presence.lost for peer in self.peers)
 
     def _has(self, key: str) -> bool:
-        if self._store is None:
-            return False
-        with self._reached():
-            return bool(self._store.check([key]))
+        return self._channel is not None and self._channel.has(key)
 
-    def _get(self, key: str, *, last: bool = False) -> bytes:
-        """A value that is there; for the ``last`` time, since nobody needs it any more."""
-        assert self._store is not None
-        with self._reached():
-            value = bytes(self._store.get(key))
-            if last:
-                self._store.delete_key(key)
-            return value
+    def _ready(self, peer: int) -> bool:
+        return self._has(f"ready/{peer}")
 
-    def _set(self, key: str, value: str) -> None:
-        assert self._store is not None
-        with self._reached():
-            self._store.set(key, value)
+    def _end(self, peer: int) -> str:
+        return self._channel.text(f"end/{peer}") if self._channel else ""
 
-    @contextmanager
-    def _reached(self) -> Iterator[None]:
-        """The store is asked; RankError if it is gone, with the process that holds it."""
-        try:
-            yield
-        except RuntimeError as error:  # of which torch's errors about connections are kinds
-            reason = " ".join(str(error).split())[:120]
-            raise self._because(f"rank {self.place.rank} has lost the others ({reason}); {_AGAIN}") from error
+    def _stops(self, peer: int) -> bool:
+        """It has ended, or was asked to stop."""
+        return bool(self._end(peer)) or self._has(f"asked/{peer}")

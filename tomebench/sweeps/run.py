@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import PIL
 import torch
 
 from tomebench.datasets.images import ImageSet
@@ -32,7 +33,7 @@ from tomebench.sweeps.forward import (
     open_images,
     weights_dtype,
 )
-from tomebench.sweeps.job import Job
+from tomebench.sweeps.job import Job, stops
 from tomebench.sweeps.pipeline import measure_end_to_end
 from tomebench.sweeps.plan import plan_cells, plan_sweep
 from tomebench.sweeps.ranks import Place, Ranks
@@ -67,17 +68,27 @@ def run_sweep(config: SweepConfig, directory: Path, should_stop: Callable[[], bo
                 raise DeviceError(f"--cuda-graphs needs a CUDA GPU, not {device}; leave it out")
             plan_sweep(config)  # refuses what cannot be combined before anything slow happens
             keep_memory()
+
+            def asked() -> bool:
+                if should_stop():
+                    return True
+                ranks.check()
+                return False
+
             run = _lead if ranks.leads else _follow
             with arithmetic(config.dtype, config.threads), no_room_is_an_input_error():
-                yield from run(config, directory, should_stop, device, ranks)
+                yield from run(config, directory, asked, device, ranks)
         except Interrupted:
             ranks.explain()
             raise
 
 
-def _load(config: SweepConfig, device: torch.device) -> tuple[ImageSet | None, LoadedModel]:
+def _load(
+    config: SweepConfig, device: torch.device, stop_if_asked: Callable[[], None]
+) -> tuple[ImageSet | None, LoadedModel]:
     """Images and model of a configuration."""
-    image_set = open_images(config)
+    image_set = open_images(config, stop_if_asked)
+    stop_if_asked()
     loaded = load_model(
         config.model,
         checkpoint=config.checkpoint,
@@ -94,8 +105,10 @@ def _lead(
     config: SweepConfig, directory: Path, should_stop: Callable[[], bool], device: torch.device, ranks: Ranks
 ) -> Iterator[Event]:
     """All of a sweep: what rank 0 does, and a process that is alone."""
+    stop_if_asked = stops(should_stop)
     yield Phase("load", None)
-    image_set, loaded = _load(config, device)
+    image_set, loaded = _load(config, device, stop_if_asked)
+    ranks.meet(_facts(device), stop_if_asked)
     with Store.open(directory, config.stored()) as store:
         if image_set is not None:
             store.put_images(image_set.info)
@@ -105,7 +118,7 @@ def _lead(
         planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=batch_size, device=str(device))
         store.put_cells([(cell.cell, cell.resolved) for cell in planned])
         _forget_failures(store)
-        job = Job(config, store, device, loaded, planned, batch_size, image_set, should_stop, ranks.check)
+        job = Job(config, store, device, loaded, planned, batch_size, image_set, should_stop)
         yield Planned(len(planned), loaded.timm_id, len(store.rounds()), len(store.done_chunks()))
         yield from _check_baseline(job)
         loaded.model.train(config.mode == "train")
@@ -125,13 +138,10 @@ def _follow(
     config: SweepConfig, directory: Path, should_stop: Callable[[], bool], device: torch.device, ranks: Ranks
 ) -> Iterator[Event]:
     """What the other ranks do: load the same, wait until rank 0 has timed, evaluate their share."""
-
-    def stop_if_asked() -> None:
-        if should_stop():
-            raise Interrupted("stopped")
-
+    stop_if_asked = stops(should_stop)
     yield Phase("load", None)
-    image_set, loaded = _load(config, device)
+    image_set, loaded = _load(config, device, stop_if_asked)
+    ranks.meet(_facts(device), stop_if_asked)
     if image_set is not None:
         plan = ranks.plan(stop_if_asked)
         torch.set_num_threads(plan["threads"])  # with other threads a sum may be rounded another way
@@ -143,6 +153,14 @@ def _follow(
         except CellFailed as failure:
             raise ending(failure, "r = 0", config) from failure
     yield Finished((), directory)
+
+
+def _facts(device: torch.device) -> dict[str, str]:
+    """What decides the bits of a result besides what the configuration says."""
+    testbed = describe(device, torch.get_num_threads())
+    kind = "GPU" if device.type == "cuda" else "CPU"
+    libraries = {name: str(testbed[name]) for name in ("torch", "torchvision", "timm")}
+    return {kind: str(testbed["device_name"]), **libraries, "Pillow": PIL.__version__}
 
 
 def _device(config: SweepConfig, place: Place) -> torch.device:

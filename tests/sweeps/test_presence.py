@@ -1,0 +1,201 @@
+"""What the ranks tell each other and who counts as gone, without processes: a dictionary is the store."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from tomebench.errors import Interrupted, RankError
+from tomebench.sweeps.ranks import Place, Ranks
+
+
+class FakeStore(dict):  # type: ignore[type-arg]
+    """As much of torch's store as the ranks use."""
+
+    def set(self, key: str, value: str | bytes) -> None:
+        self[key] = value.encode() if isinstance(value, str) else value
+
+    def check(self, keys: list[str]) -> bool:
+        return all(key in self for key in keys)
+
+    def get(self, key: str) -> bytes:  # type: ignore[override]
+        return self[key]
+
+    def delete_key(self, key: str) -> bool:
+        return self.pop(key, None) is not None
+
+
+def two(store: FakeStore) -> tuple[Ranks, Ranks]:
+    return Ranks(Place(0, 2), store), Ranks(Place(1, 2), store)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+@pytest.mark.parametrize("n", [0, 1, 7, 12])
+def test_every_batch_belongs_to_one_rank(n: int, size: int) -> None:
+    shares = [Ranks(Place(rank, size), None).share(range(3, 3 + n)) for rank in range(size)]
+    assert sorted(index for share in shares for index in share) == list(range(3, 3 + n))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_place_is_what_torchrun_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    assert Place.here() == Place(0, 1, 0, 1)
+    monkeypatch.setenv("MASTER_ADDR", "x")
+    monkeypatch.setenv("RANK", "3")
+    assert Place.here() == Place(0, 1, 0, 1)  # what is left over from another program
+    monkeypatch.delenv("MASTER_ADDR")
+    monkeypatch.setenv("RANK", "5")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert Place.here() == Place(0, 1, 0, 1)  # some clusters set these two for every job
+    for name, value in {"MASTER_ADDR": "x", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}.items():
+        monkeypatch.setenv(name, value)
+    assert Place.here() == Place(5, 8, 1, 4)
+
+
+def test_messages_arrive_once_and_in_order() -> None:
+    first, second = two(FakeStore())
+    with first, second:
+        for text in "abc":
+            second.send(text)
+        assert list(first.received()) == ["a", "b", "c"]
+        assert list(first.received()) == []
+        second.send("d")
+        assert list(first.received()) == ["d"]
+        first.publish({"remaining": [1]})
+        assert second.plan(lambda: None) == {"remaining": [1]}
+
+
+def test_what_a_rank_fails_with_is_said_by_rank_0() -> None:
+    first, second = two(FakeStore())
+    second.leave("it finds other images")
+    with pytest.raises(RankError, match=r"rank 1 \(process \d+ on .*\): it finds other images") as caught:
+        first.check()
+    assert not caught.value.quiet
+    first.leave("the disk is full")
+    with pytest.raises(RankError) as caught:
+        second.check()
+    assert caught.value.quiet
+
+
+def test_everybody_was_asked_to_stop() -> None:
+    first, second = two(FakeStore())
+    second.__exit__(None, Interrupted("x"), None)
+    first.explain()
+    with pytest.raises(RankError, match=r"rank 1 .* was stopped; what was evaluated is kept"):
+        first.check()  # this process was not asked to stop, and cannot go on without the other
+    first.leave("done")
+
+
+def test_two_that_are_asked_to_stop_do_not_wait_for_each_other() -> None:
+    first, second = two(FakeStore())
+    began = time.monotonic()
+    for thread in (other := [threading.Thread(target=ranks.explain) for ranks in (first, second)]):
+        thread.start()
+    for thread in other:
+        thread.join()
+    assert time.monotonic() - began < 2
+    first.leave("done")
+    second.leave("done")
+
+
+def test_a_pass_that_never_ends_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"BEAT": 0.02, "SILENCE": 0.3, "PATIENCE": 0.2, "FIRST": 1.0, "START": 1.0}.items():
+        monkeypatch.setattr(f"tomebench.sweeps.presence.{name}", value)
+    store = FakeStore()
+    first, second = two(store)
+    with second.one_pass():
+        time.sleep(0.15)
+    first.check()
+    began = time.monotonic()
+    with second.one_pass(), pytest.raises(RankError, match=r"rank 1 .* has died or hangs"):
+        first.plan(first.check)  # which waits for one that nobody publishes
+    assert 1.5 < time.monotonic() - began < 10  # ten times as long as the longest before would have been fine
+    for ranks in (first, second):
+        ranks.leave("done")
+
+
+def test_a_store_that_is_gone_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tomebench.sweeps.presence.BEAT", 0.02)
+    store = FakeStore()
+    first, second = two(store)
+    monkeypatch.setattr(
+        store, "set", lambda *_: (_ for _ in ()).throw(RuntimeError("Connection\nreset")), raising=False
+    )
+    time.sleep(0.3)
+    with pytest.raises(RankError, match=r"rank 0 has lost the others \(Connection reset\)"):
+        first.check()
+    for ranks in (first, second):  # otherwise it ends this process, as it should
+        ranks.leave("done")
+
+
+def test_rank_0_waits_until_all_have_loaded() -> None:
+    first, second = two(FakeStore())
+    turns = iter(range(100))
+
+    def loaded() -> None:
+        if next(turns) == 2:
+            second.meet({"torch": "2"}, lambda: None)
+
+    with first, second:
+        first.meet({"torch": "2"}, loaded)
+        assert next(turns) > 2
+
+
+def test_a_rank_that_would_round_another_way_is_refused_by_name() -> None:
+    first, second = two(FakeStore())
+    with second:
+        second.meet({"GPU": "A", "torch": "2.11", "timm": "1"}, lambda: None)
+        with pytest.raises(
+            RankError, match=r"^rank 1 \(process .*\) has torch 2\.11, not 2\.12 as rank 0 has, which may"
+        ):
+            first.meet({"GPU": "A", "torch": "2.12", "timm": "1"}, lambda: None)
+    first.leave("done")
+
+
+def test_a_rank_that_fails_before_rank_0_is_there_waits_to_be_heard() -> None:
+    store = FakeStore()
+    second = Ranks(Place(1, 2), store)
+    leaving = threading.Thread(target=second.leave, args=["no such folder"])
+    leaving.start()
+    leaving.join(0.3)
+    assert leaving.is_alive()
+    first = Ranks(Place(0, 2), store)
+    with pytest.raises(RankError, match="no such folder"):
+        first.check()
+    leaving.join(2)
+    assert not leaving.is_alive()
+    first.leave("done")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"BEAT": 0.02, "SILENCE": 0.2, "GRACE": 0.2}.items():
+        monkeypatch.setattr(f"tomebench.sweeps.presence.{name}", value)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_store_that_never_answers_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended, codes = threading.Event(), []
+
+    def end(code: int) -> None:
+        codes.append(code)
+        ended.set()
+        ranks._presence.end()  # for a real end there would be nothing more either
+
+    monkeypatch.setattr("os._exit", end)
+    store, thaw = FakeStore(), threading.Event()
+    ranks = Ranks(Place(1, 2), store)
+    time.sleep(0.1)
+    assert not ended.is_set()
+    check = store.check
+    monkeypatch.setattr(store, "check", lambda keys: thaw.wait(20) and check(keys), raising=False)
+    assert ended.wait(5)
+    assert codes == [RankError.exit_code]
+    assert "rank 1 has lost the others: the machine that torchrun makes them meet at has not" in capsys.readouterr().err
+    thaw.set()
+    ranks.leave("done")

@@ -1,0 +1,183 @@
+"""Who of several processes is still there: every one says so once a second, and whoever falls silent ends the run.
+
+Three kinds of silence end it. A process that is not heard of for ``SILENCE`` seconds is dead or frozen. One whose model
+is busy with a single pass for far too long (``PATIENCE``, ``FIRST``) says nothing more, and so is taken for dead. And
+when the store itself does not answer, its machine or the network is gone, and nobody can be heard.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tomebench.errors import RankError
+
+SILENCE = 15.0
+"""Seconds without a word after which a rank counts as dead. torchrun takes up to 30 more to end one that is frozen."""
+BEAT = 1.0
+"""Seconds between two words."""
+START = 120.0
+"""Seconds that a rank may take to say its first."""
+GRACE = 15.0
+"""Seconds that a rank whose peer is lost has for ending by itself, in which it may be busy with a long pass."""
+PATIENCE = 30.0
+"""Seconds that a pass may always take; a longer one may take ten times as long as the longest before it."""
+FIRST = 600.0
+"""Seconds that the first pass may take, before which nothing is known, and any that may have to be compiled."""
+AGAIN = "what was evaluated is kept; run the same command again"
+
+
+class Channel:
+    """The key-value store that the processes share.
+
+    Args:
+        store: a ``torch.distributed.Store``.
+        rank: of this process.
+    """
+
+    def __init__(self, store: Any, rank: int) -> None:
+        self._store, self._rank = store, rank
+        self.answers = 0  # how often the store has answered
+
+    def has(self, key: str) -> bool:
+        """Somebody has set this key. RankError if the store is gone, here and below."""
+        with self._asked():
+            return bool(self._store.check([key]))
+
+    def get(self, key: str) -> bytes:
+        """The value of a key that is there."""
+        with self._asked():
+            return bytes(self._store.get(key))
+
+    def text(self, key: str) -> str:
+        """The value of a key; empty if it is not there."""
+        return self.get(key).decode() if self.has(key) else ""
+
+    def take(self, key: str) -> str:
+        """The value of a key that is there and that nobody needs any more."""
+        value = self.get(key).decode()
+        with self._asked():
+            self._store.delete_key(key)
+        return value
+
+    def set(self, key: str, value: str) -> None:
+        """Let everybody see a value."""
+        with self._asked():
+            self._store.set(key, value)
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # of which torch's errors about connections are kinds
+            reason = " ".join(str(error).split())[:120]
+            raise RankError(f"rank {self._rank} has lost the others ({reason}); {AGAIN}") from error
+        self.answers += 1
+
+
+class Presence:
+    """This process among its peers: it says that it is there, and hears who is not. Two threads until :meth:`end`.
+
+    Args:
+        channel: to the others.
+        rank: of this process.
+        peers: all others.
+        complaint: what :meth:`Ranks.check` would raise now, which ends a process that does not end by itself.
+    """
+
+    def __init__(
+        self, channel: Channel, rank: int, peers: list[int], complaint: Callable[[], RankError | None]
+    ) -> None:
+        self.lost: dict[int, str] = {}
+        """Ranks that are gone, and in words that they are."""
+        self.broken: str | None = None
+        """Why the store cannot be reached."""
+        self._channel, self._rank, self._peers, self._complaint = channel, rank, peers, complaint
+        self._heard = dict.fromkeys(peers, (time.monotonic() + START - SILENCE, ""))  # when, and what
+        self._pass: tuple[float, float] | None = None  # when the running pass began, how long it may take
+        self._longest = 0.0
+        self._over = threading.Event()
+        channel.set(f"who/{rank}", f"process {os.getpid()} on {socket.gethostname()}")
+        channel.set(f"beat/{rank}", "0")  # at once: it may be gone before the first second is over
+        for run in (self._talk, self._watch):
+            threading.Thread(target=run, daemon=True, name="ranks").start()
+
+    def end(self) -> None:
+        """Say and hear no more."""
+        self._over.set()
+
+    def name(self, peer: int) -> str:
+        """A rank as messages call it."""
+        return f"rank {peer} ({self._channel.text(f'who/{peer}') or 'never seen'})"
+
+    def word(self, peer: int) -> str:
+        """The last that was heard of a rank; another one every second."""
+        return self._channel.text(f"beat/{peer}")
+
+    def lose(self, peer: int, why: str) -> None:
+        """A rank is gone."""
+        self.lost[peer] = f"{self.name(peer)} {why}"
+
+    @contextmanager
+    def one_pass(self, *, compiles: bool = False) -> Iterator[None]:
+        """Around one pass of a model: one that never ends counts as death, of which the others hear nothing more."""
+        began = time.monotonic()
+        self._pass = (began, max(FIRST if compiles or not self._longest else PATIENCE, 10 * self._longest))
+        try:
+            yield
+        finally:
+            self._pass = None
+            self._longest = max(self._longest, time.monotonic() - began)
+
+    def _talk(self) -> None:
+        """The thread that speaks and listens. It waits as long as the store takes to answer, which may be for ever."""
+        beats = 0
+        while not self._over.wait(BEAT):
+            running = self._pass
+            try:
+                if running is None or time.monotonic() < sum(running):
+                    self._channel.set(f"beat/{self._rank}", str(beats := beats + 1))
+                self._listen()
+            except RankError as error:
+                self.broken = str(error)
+
+    def _listen(self) -> None:
+        now = time.monotonic()
+        for peer in self._peers:
+            word = self.word(peer)
+            if word != self._heard[peer][1]:
+                self._heard[peer] = (now, word)
+            elif now > self._heard[peer][0] + SILENCE and not self._channel.has(f"end/{peer}"):
+                self.lose(peer, f"has died or hangs: it was not heard of for {SILENCE:.0f} s")
+
+    def _watch(self) -> None:
+        """The thread that never asks the store, and ends this process if it does not end by itself when it must.
+
+        It counts its own turns, not the time: a process that was frozen and goes on has missed nothing.
+        """
+        answers, silent, alarm = 0, 0, 0
+        while not self._over.wait(BEAT):
+            silent = 0 if self._channel.answers != answers else silent + 1
+            answers = self._channel.answers
+            if silent * BEAT > SILENCE and not self.broken:
+                self.broken = (
+                    f"rank {self._rank} has lost the others: the machine that torchrun makes them meet at has not "
+                    f"answered for {SILENCE:.0f} s; {AGAIN}"
+                )
+            alarm += bool(self.lost or self.broken)
+            if alarm * BEAT > GRACE:
+                self._end_at_once()
+
+    def _end_at_once(self) -> None:
+        """End a process that is stuck in a pass while the run is lost. Only what is in progress is lost with it."""
+        error = self._complaint()
+        if error is not None:
+            if not error.quiet:
+                print(f"tomebench: error: {error}", file=sys.stderr, flush=True)  # noqa: T201
+            os._exit(error.exit_code)
