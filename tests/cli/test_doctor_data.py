@@ -115,3 +115,18 @@ def test_flags_that_need_images(program):
     result = program("doctor", "--decode")
     assert result.code == 2
     assert "are about images; add --data" in " ".join(result.out.split())
+
+
+def test_real_labels(look, root, tmp_path):
+    for number, path in enumerate(sorted(root.glob("*/*")), start=1):
+        path.rename(path.with_name(f"ILSVRC2012_val_{number:08d}.JPEG"))
+    labels = tmp_path / "real.json"
+    labels.write_text(json.dumps([[0, 5], [], *[[1]] * 49_998]))
+    found, code = look("--real", str(labels))
+    assert code == 0
+    assert found["real"] == ("ok", "labels for 2 of 3 images, up to 2 for one")
+    labels.write_text("[]")
+    found, code = look("--real", str(labels))
+    assert code == 2
+    assert found["real"][0] == "fail"
+    assert "is not a list of 50000 lists of class numbers 0 to 999; give the file real.json of ReaL" in found["real"][1]

@@ -21,28 +21,29 @@ from tomebench.errors import DataError, StorageError
 
 KEY = {"images": "d" * 64, "crop_pct": 0.9}
 SHAPE = (3, 4, 5)
+COUNT = 6
 
 
 def picture(seed):
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, SHAPE, dtype=np.uint8))
 
 
-def opened(folder, key=KEY, count=6):
-    cache_module._records.cache_clear()  # as a new process would
+def opened(folder, key=KEY, count=COUNT):
+    cache_module._descriptor.cache_clear()  # as a new process would
     return PixelCache.open(folder, "imagenet/val", key, count, SHAPE)
 
 
 @pytest.fixture
 def full(tmp_path):
     cache = opened(tmp_path)
-    for index in range(6):
+    for index in range(COUNT):
         cache.put(index, b"10 77", picture(index))
     return cache
 
 
 def found(cache, stamp=b"10 77"):
     """Which images are there; each must be what was put in."""
-    there = {index: image for index in range(6) if (image := cache.get(index, stamp)) is not None}
+    there = {index: image for index in range(COUNT) if (image := cache.get(index, stamp)) is not None}
     for index, image in there.items():
         assert torch.equal(image, picture(index)), index
     return set(there)
@@ -63,12 +64,12 @@ def test_what_was_put_in_comes_out_and_nothing_else(tmp_path_factory, stamps):
     for index, stamp in stamps.items():
         cache.put(index, stamp, picture(index))
     for again in (cache, pickle.loads(pickle.dumps(cache)), opened(folder)):
-        assert {i for i in range(6) if again.get(i, stamps.get(i, b"")) is not None} == set(stamps)
+        assert {i for i in range(COUNT) if again.get(i, stamps.get(i, b"")) is not None} == set(stamps)
         assert all(torch.equal(again.get(i, stamp), picture(i)) for i, stamp in stamps.items())
 
 
 def test_an_image_file_that_changed_is_not_there(full):
-    assert found(full) == set(range(6))
+    assert found(full) == set(range(COUNT))
     for stamp in (b"", b"10 78", b"1 077", b"10 77 "):
         assert found(full, stamp) == set()
 
@@ -79,9 +80,9 @@ def test_damage_of_any_byte_is_noticed(full):
     for position in random.integers(0, len(whole), 200):
         with Path(full.path).open("r+b") as file:
             os.pwrite(file.fileno(), bytes([whole[position] ^ int(random.integers(1, 256))]), position)
-            assert found(full) == set(range(6)) - {position // 64}
+            assert found(full) == set(range(COUNT)) - {position // 64}
             os.pwrite(file.fileno(), whole[position : position + 1], position)
-    assert found(full) == set(range(6))
+    assert found(full) == set(range(COUNT))
 
 
 @pytest.mark.parametrize("size", [0, 1, 200, 6 * 64 + 1])
@@ -102,7 +103,7 @@ def test_a_write_that_was_cut_off_is_not_there(full):
 def test_another_key_is_another_file_and_says_what_it_is_of(full, tmp_path):
     other = opened(tmp_path, {**KEY, "crop_pct": 1.0})
     assert found(other) == set()
-    assert found(opened(tmp_path)) == set(range(6))
+    assert found(opened(tmp_path)) == set(range(COUNT))
     texts = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
     assert sorted(text["crop_pct"] for text in texts) == [0.9, 1.0]
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".json", ".pixels", ".pixels"]
@@ -163,3 +164,20 @@ def test_two_that_begin_a_cache_at_once_fill_the_same_file(tmp_path, monkeypatch
     second.put(1, b"10 77", picture(1))
     assert found(first) == found(second) == {0, 1}
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".pixels"]
+
+
+def test_a_file_system_without_hard_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    cache = opened(tmp_path)
+    cache.put(0, b"", picture(0))
+    assert torch.equal(opened(tmp_path).get(0, b""), picture(0))
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".pixels"]
+
+
+def test_a_cache_that_is_cut_off_while_it_is_open_is_empty_there(full):
+    record = Path(full.path).stat().st_size // COUNT
+    os.truncate(full.path, 2 * record + 10)
+    assert found(full) == {0, 1}

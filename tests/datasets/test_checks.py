@@ -225,3 +225,32 @@ def test_manifests_are_those_of_the_tool(tmp_path):
     binary = subprocess.run(["sha256sum", "-b", f"./{TENCH}/a.JPEG"], cwd=tmp_path, capture_output=True).stdout
     (tmp_path / "binary").write_bytes(binary)
     assert set(read_manifest(tmp_path / "binary")) == {f"{TENCH}/a.JPEG"}
+
+
+@pytest.mark.parametrize("options", [{"allow_missing": 1}, {"verify": True}])
+def test_a_long_look_can_be_stopped(root, manifest, options):
+    class Asked(Exception):
+        pass
+
+    turns = []
+
+    def stop():
+        turns.append(0)
+        if len(turns) > 3:
+            raise Asked
+
+    if "verify" in options:
+        options = {"verify": manifest}
+    with pytest.raises(Asked):
+        check_images(open_dataset(str(root)), **options, stop_if_asked=stop)
+    assert len(turns) == 4
+
+
+def test_a_manifest_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    with pytest.raises(StorageError, match="No space left on device; give --manifest elsewhere"):
+        write_manifest(tmp_path / "sums", {"a": "0" * 64})
+    assert list(tmp_path.iterdir()) == []

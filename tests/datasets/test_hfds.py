@@ -122,6 +122,15 @@ def test_shifted_labels_are_noticed_by_titles_and_by_file_names(tmp_path):
     )
 
 
+def test_a_thousand_unknown_names_are_no_order(tmp_path):
+    row = [("x", jpeg(1), 3)]
+    assert "labels thing 0, thing 1, thing 2, ... are neither class ids nor classes of" in refusal(
+        parquet(tmp_path / "a", [f"thing {n}" for n in range(1000)], row)
+    )
+    found = open_dataset(f"hfds/{parquet(tmp_path / 'b', [str(n) for n in range(1000)], row)}")
+    assert found.names == (f"{wnids()[3]}/x",)
+
+
 def test_images_without_a_label_or_that_cannot_be_read(tmp_path):
     assert "1 of 2 images without a label in its split validation" in refusal(
         parquet(tmp_path / "a", list(wnids()), [("x", jpeg(1), -1), ("y", jpeg(1), 0)])

@@ -6,6 +6,7 @@ import pickle
 import signal
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ class Painter:
     buggy: int = -1
     deadly: int = -1  # kills the worker that reads it
     also: int = -1
+    marker: str = ""  # file without which the worker that reads ``also`` is killed, once
     frozen: int = -1  # stops the worker that reads it
     silent: int = -1  # never comes, wherever it is read
 
@@ -36,7 +38,9 @@ class Painter:
         if index == self.broken:
             raise DataError("cannot read image n01440764/a.JPEG: empty file; replace it or take it out")
         if multiprocessing.parent_process() is not None:
-            if index in (self.deadly, self.also):
+            if index == self.deadly or (index == self.also and not Path(self.marker).is_file()):
+                if index == self.also and self.marker:
+                    Path(self.marker).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             if index == self.frozen:
                 os.kill(os.getpid(), signal.SIGSTOP)
@@ -128,6 +132,16 @@ def test_a_worker_that_dies_or_hangs_is_replaced_once(monkeypatch, way, bad):
     assert "was lost" in said[0]
     assert "its images are read in this one" in said[0]
     assert "\n" not in said[0]
+
+
+def test_a_worker_lost_long_after_another_counts_as_the_first(monkeypatch, tmp_path):
+    monkeypatch.setattr(loader, "_RARE", 2)
+    said = []
+    found = read(
+        20, 2, workers=1, painter=Painter(deadly=0, also=16, marker=str(tmp_path / "killed")), trouble=said.append
+    )
+    assert [batch.index for batch in found] == list(range(10))
+    assert len(said) == 2
 
 
 def test_workers_that_die_again_end_the_pass_in_one_line():

@@ -63,6 +63,16 @@ def test_keys_that_only_their_shard_tells_apart(tmp_path):
     assert open_dataset(f"wds/{tmp_path}").names == ("n01514668/a/0.jpg", "n01514668/b/0.jpg")
 
 
+def test_keys_that_only_their_folder_tells_apart(tmp_path):
+    sample = {
+        f"{folder}/0.{kind}": data for folder in "ab" for kind, data in (("jpg", jpeg(ord(folder))), ("cls", b"7"))
+    }
+    assert open_dataset(f"wds/{write_tar(tmp_path / 's.tar', sample)}").names == (
+        "n01514668/s/a/0.jpg",
+        "n01514668/s/b/0.jpg",
+    )
+
+
 def test_labels_that_the_names_contradict(tmp_path):
     tar = write_tar(tmp_path / "a.tar", samples(shift=1, suffix="jpg", named=True))
     key = f"n15075141/{file_name(50_000).removesuffix('.JPEG')}"

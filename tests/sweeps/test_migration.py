@@ -131,3 +131,15 @@ def test_a_reader_in_the_way_is_said(old: Path) -> None:
     assert "is being read by another program; close that and try again" in message(caught)
     assert version(old / "run.sqlite") == 1
     Store.open(old, CONFIG).close()
+
+
+def test_a_file_system_without_hard_links_keeps_a_copy(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (old / "run.sqlite").read_bytes()
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    with Store.open(old, CONFIG):
+        assert version(old / "run.sqlite") == 2
+    assert (old / "run.sqlite.v1").read_bytes() == before

@@ -23,6 +23,8 @@ from tomebench.cli.options import (
     Json,
     Manifest,
     Model,
+    Offline,
+    Real,
     Threads,
     Traceback,
     Verify,
@@ -42,12 +44,14 @@ def doctor(
     model: Model = None,
     checkpoint: Checkpoint = None,
     data: Data = None,
+    real: Real = None,
     verify: Verify = None,
     manifest: Manifest = None,
     decode: Decode = False,
     device: Device = None,
     dtype: Dtype = None,
     threads: Threads = None,
+    offline: Offline = None,
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
@@ -70,9 +74,12 @@ def doctor(
         if model is not None or checkpoint is not None:
             findings += _asked("model", lambda: _model(model, checkpoint))
         if data is not None:
-            findings += data_findings(data, model, verify=verify, manifest=manifest, decode=decode)
-        elif verify or manifest or decode:
-            findings.append(Finding("data", "fail", "--verify, --manifest and --decode are about images; add --data"))
+            findings += data_findings(
+                data, model, real=real, verify=verify, manifest=manifest, decode=decode, offline=bool(offline)
+            )
+        elif real or verify or manifest or decode:
+            text = "--real, --verify, --manifest and --decode are about images; add --data"
+            findings.append(Finding("data", "fail", text))
     screen = open_screen(as_json=json)
     if screen.as_json:
         screen.object({"findings": [dataclasses.asdict(finding) for finding in findings]})

@@ -28,21 +28,30 @@ class Finding:
 
 
 def data_findings(
-    spec: str, model: str | None, *, verify: Path | None, manifest: Path | None, decode: bool
+    spec: str,
+    model: str | None,
+    *,
+    real: Path | None = None,
+    verify: Path | None = None,
+    manifest: Path | None = None,
+    decode: bool = False,
+    offline: bool = False,
 ) -> Iterator[Finding]:
     """Look at the images that ``--data`` names.
 
     Args:
         spec: as for ``--data``.
         model: whose head must fit; None looks at none.
+        real: file of ReaL labels.
         verify: manifest of checksums to compare with.
         manifest: where to write one.
         decode: decode every image.
+        offline: never touch the network.
     """
     from tomebench.datasets.images import open_dataset, open_tolerant
 
     try:
-        images = open_dataset(spec)
+        images = open_dataset(spec, offline=offline)
     except TomebenchError as error:
         yield Finding("data", "fail", str(error))
         try:  # unknown class folders are no reason not to look at the others
@@ -52,6 +61,8 @@ def data_findings(
     else:
         note = f"; {images.info.note}" if images.info.note else ""
         yield Finding("data", "ok", f"{images.info.name}{note}")
+    if real is not None:
+        yield _real(images, real)
     if model is not None:
         yield from _head(model, images)
     yield _classes(images)
@@ -70,6 +81,17 @@ def data_findings(
             yield Finding("manifest", "fail", "not written, since not all images are as they should be")
         else:
             yield _written(images, manifest)
+
+
+def _real(images: ImageSet, path: Path) -> Finding:
+    from tomebench.datasets.real import real_labels
+
+    try:
+        kept, info = real_labels(images.info, images.names, path)
+    except TomebenchError as error:
+        return Finding("real", "fail", str(error))
+    several = int((info.labels >= 0).sum(axis=1).max())
+    return Finding("real", "ok", f"labels for {len(kept)} of {len(images)} images, up to {several} for one")
 
 
 def _head(model: str, images: ImageSet) -> Iterator[Finding]:

@@ -1,9 +1,10 @@
 """Preprocessed images on disk, so that a second pass over them decodes nothing.
 
-One file of fixed-size records, one for each image, read through a memory map. A record is the uint8 image and a
+One file of fixed-size records, one for each image, read from the system's page cache. A record is the uint8 image and a
 checksum over it and over the state of the file it came from. So a record that was never written, was cut off by a kill
 or a power cut, was damaged since, or whose image file has changed is simply not there: the image is decoded again, and
-no wrong pixel is ever used. Many processes may read and fill one cache at the same time.
+no wrong pixel is ever used. Many processes may read and fill one cache at the same time. It is not mapped into memory,
+where it would count as this process's own, and where a file that is cut off under it is a signal and not an error.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class PixelCache:
                 )
             if present is None or present.st_size != cache._bytes:
                 cache._begin(path, key)
-            _records(cache.path, count, cache._record)  # which finds out whether it can be read and written
+            _descriptor(cache.path)  # which finds out whether it can be read and written
         except OSError as error:
             raise DataError(
                 f"--cache {folder}: {error.strerror or error}; give a folder that can be written"
@@ -88,10 +89,16 @@ class PixelCache:
             index: of the image.
             stamp: state of the file it comes from, as :attr:`tomebench.datasets.images.ImageSet.stamp` gives it.
         """
-        record = _records(self.path, self.count, self._record)[1][index]
-        if _checksum(record[:-_CHECKSUM], stamp) != record[-_CHECKSUM:].tobytes():
+        try:
+            record = bytearray(os.pread(_descriptor(self.path), self._record, index * self._record))
+        except OSError:
+            return None  # a damaged disk; what is decoded in its place says so if it cannot be kept
+        if len(record) < self._record:
+            return None  # cut off
+        pixels = np.frombuffer(record, np.uint8, self._record - _CHECKSUM)
+        if _checksum(pixels, stamp) != record[-_CHECKSUM:]:
             return None
-        return torch.from_numpy(record[:-_CHECKSUM].reshape(self.shape).copy())
+        return torch.from_numpy(pixels.reshape(self.shape))
 
     def put(self, index: int, stamp: bytes, image: Tensor) -> None:
         """Keep one image.
@@ -107,8 +114,7 @@ class PixelCache:
         pixels = np.ascontiguousarray(image.numpy()).reshape(-1)
         record = pixels.tobytes() + _checksum(pixels, stamp)
         try:
-            # Not through the map: a full disk is an error here and a signal there.
-            written = os.pwrite(_records(self.path, self.count, self._record)[0], record, index * self._record)
+            written = os.pwrite(_descriptor(self.path), record, index * self._record)
             if written < len(record):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
@@ -134,8 +140,8 @@ class PixelCache:
                 new.replace(path)  # of another size, which nobody can use
             else:
                 with suppress(FileExistsError):  # another process was faster: both must fill the same file
-                    path.hardlink_to(new)
-                new.unlink()
+                    _put(new, path)
+                new.unlink(missing_ok=True)
             new.write_text(
                 json.dumps({**key, "count": self.count, "shape": self.shape}, indent=1, allow_nan=False) + "\n"
             )
@@ -145,10 +151,19 @@ class PixelCache:
 
 
 @functools.cache
-def _records(path: str, count: int, size: int) -> tuple[int, npt.NDArray[np.uint8]]:
-    """Descriptor and memory map [count, size] of a cache, once in every process."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    return descriptor, np.memmap(path, np.uint8, "r", shape=(count, size))
+def _descriptor(path: str) -> int:
+    """Of a cache's file, once in every process."""
+    return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+
+def _put(new: Path, path: Path) -> None:
+    """Give a file its name; FileExistsError if there is one of that name."""
+    try:
+        path.hardlink_to(new)
+    except FileExistsError:
+        raise
+    except OSError:  # not every file system has hard links; there the slower of two processes fills a file of its own
+        new.replace(path)
 
 
 def _checksum(pixels: npt.NDArray[np.uint8], stamp: bytes) -> bytes:

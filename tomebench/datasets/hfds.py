@@ -70,7 +70,7 @@ def read_hfds(name: str, *, offline: bool = False) -> tuple[ImageList, Rows]:
     Args:
         name: of a data set on the hub, ``owner/name``; or a folder. It has columns ``image`` and ``label``; the names
             of the labels are class ids (a subset of them keeps its true labels), 1000 classes in the order of the
-            sorted class ids, or another number of classes of another task.
+            sorted class ids (by their names or numbers), or another number of classes of another task.
         offline: use what is in the local cache only. Code that comes with a data set is never run.
 
     Returns:
@@ -145,7 +145,7 @@ def _numbering(name: str, classes: Sequence[str]) -> tuple[list[int], int]:
     """Class number of each of the data set's own labels, and the number of classes.
 
     Raises:
-        DataError: the names are class ids in part only, or those of ImageNet-1k in another order.
+        DataError: the names are class ids in part only, or those of ImageNet-1k in another order, or of nothing known.
     """
     known = [class_numbers().get(each) for each in classes]
     found = [number for number in known if number is not None]
@@ -160,6 +160,12 @@ def _numbering(name: str, classes: Sequence[str]) -> tuple[list[int], int]:
         info = ImageNetInfo()
         titles = [info.index_to_description(number) for number in range(NUM_CLASSES)]
         places = {title: number for number, title in enumerate(titles) if titles.count(title) == 1}
+        numbered = [str(number) for number in range(NUM_CLASSES)]
+        if list(classes) != numbered and sum(title in places for title in classes) < NUM_CLASSES / 2:
+            raise DataError(
+                f"--data hfds/{printable(name)}: labels {few(classes)} are neither class ids nor classes of "
+                "ImageNet-1k, so their order cannot be checked; name them by class ids"
+            )
         for number, title in enumerate(classes):
             if places.get(title, number) != number:
                 raise DataError(

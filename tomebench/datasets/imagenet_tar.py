@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tomebench.datasets.decode import printable
 from tomebench.datasets.files import PackedImages
 from tomebench.datasets.imagenet import (
     PARTS,
@@ -109,7 +110,10 @@ def _label(path: Path, members: Sequence[str], truth: Mapping[int, int]) -> tupl
     numbers = {member: file_number(member) for member in members}
     unlabelled = [member for member, number in numbers.items() if number not in truth]
     if unlabelled:
-        raise DataError(f"{path}: the file of labels beside it has none for {len(unlabelled)} images, {unlabelled[0]}")
+        raise DataError(
+            f"{printable(path)}: the file of labels beside it has none for {len(unlabelled)} images, "
+            f"{printable(unlabelled[0])}; fetch both again"
+        )
     labels = {member: truth[number] for member, number in numbers.items() if number is not None}
     ordered = sorted(members, key=lambda member: (labels[member], member.encode("utf-8", "surrogateescape")))
     names = [f"{wnids()[labels[member]]}/{member.rpartition('/')[2]}" for member in ordered]

@@ -38,6 +38,8 @@ _WORTH_A_WORKER = 1000
 SECONDS = 60.0
 SECONDS_PER_IMAGE = 0.25
 """A batch that takes longer than both together (times its images) has a disk behind it that does not answer."""
+_RARE = 100
+"""Batches after which a worker that is lost counts as the first again."""
 _POLL = 2
 """Seconds between two looks at the workers while a batch is awaited."""
 
@@ -84,8 +86,8 @@ def batches(
 ) -> Iterator[Batch]:
     """Decode and preprocess a data set, batch by batch in order.
 
-    A worker process that dies or hangs costs nothing but time, once: its batch is read in this process and the others
-    start again.
+    A worker process that dies or hangs costs nothing but time, if that is rare: its batch is read in this process and
+    the others start again.
 
     Args:
         image_set: what to read.
@@ -107,20 +109,21 @@ def batches(
     waiting = list(range(total)) if only is None else sorted(only)
     reader = _Reader(image_set, transform, batch_size, cache)
     limit = SECONDS + batch_size * SECONDS_PER_IMAGE
-    lost = False
+    since = _RARE  # batches since a worker was lost
     while waiting:
         try:
             for batch in _stream(reader, tuple(waiting), workers, limit, pin):
                 yield batch
                 del waiting[0]
+                since += 1
             return
         except _WorkerLost as error:
-            if lost:
+            if since < _RARE:
                 raise DataError(
                     f"processes that read images are lost again and again ({error}); "
                     "they may run out of memory or wait for a disk: use fewer --workers, or 0"
                 ) from error
-            lost = True
+            since = 0
             trouble(f"a process that reads images was lost ({error}); its images are read in this one")
             yield _within(limit, reader, waiting[0])
             del waiting[0]

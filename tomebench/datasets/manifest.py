@@ -35,10 +35,10 @@ def write_manifest(path: Path, checksums: Mapping[str, str]) -> None:
         StorageError: it cannot be written.
     """
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            file.writelines(_line(name, checksum) for name, checksum in checksums.items())
-        Path(file.name).chmod(0o644)  # as other files: a temporary one is for its owner only
-        Path(file.name).replace(path)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+            file = Path(folder) / path.name
+            file.write_bytes(b"".join(_line(name, checksum) for name, checksum in checksums.items()))
+            file.replace(path)
     except OSError as error:
         raise StorageError(
             f"{printable(path)} cannot be written: {error.strerror}; give --manifest elsewhere"

@@ -35,7 +35,7 @@ def read_wds(root: Path) -> tuple[ImageList, PackedImages]:
             class id in the image's name.
     """
     shards = _shards(root)
-    found: list[tuple[int, str, tuple[int, int, int]]] = []
+    found: list[tuple[int, str, str, tuple[int, int, int]]] = []  # class, name, member of its shard, place
     extra: list[str] = []
     for number, shard in enumerate(shards):
         samples, others = _samples(index_tar(str(shard)))
@@ -47,16 +47,17 @@ def read_wds(root: Path) -> tuple[ImageList, PackedImages]:
                 continue
             label = _label(shard, key, fields)
             check_named_class(key, label)
-            found.append((label, f"{key.rpartition('/')[2]}.{image}", (number, *fields[image])))
+            member = f"{key}.{image}"
+            found.append((label, member.rpartition("/")[2], member, (number, *fields[image])))
     if not found:
         raise DataError(f"{printable(root)}: no images in the shards; a sample is KEY.jpg with KEY.cls")
-    if len({(label, name) for label, name, _ in found}) < len(found):  # keys that only their shard tells apart
-        found = [(label, f"{shards[place[0]].stem}/{name}", place) for label, name, place in found]
+    if len({(label, name) for label, name, _, _ in found}) < len(found):  # only their shard or folder tells them apart
+        found = [(label, f"{shards[place[0]].stem}/{member}", member, place) for label, _, member, place in found]
     found.sort(key=lambda item: (item[0], item[1].encode("utf-8", "surrogateescape")))
-    labels = [label for label, _, _ in found]
-    names = [f"{wnids()[label]}/{name}" for label, name, _ in found]
+    labels = [label for label, *_ in found]
+    names = [f"{wnids()[label]}/{name}" for label, name, _, _ in found]
     listed = ClassFolders(str(root), names, labels, [], extra)
-    places = tuple(place for _, _, place in found)
+    places = tuple(place for *_, place in found)
     return listed.image_list(data_name(root)), PackedImages(tuple(map(str, shards)), tuple(names), places, tuple(extra))
 
 

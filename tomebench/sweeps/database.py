@@ -7,6 +7,7 @@ checksum over the others, and a flipped bit ends in an error and never in a wron
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import zlib
 from collections.abc import Iterator
@@ -144,7 +145,10 @@ def _replaced(path: Path, old: sqlite3.Connection, version: int) -> sqlite3.Conn
             raise StorageError(f"{path} is being read by another program; close that and try again")
         kept = path.with_name(f"{FILE}.v{version}")
         kept.unlink(missing_ok=True)
-        kept.hardlink_to(path)  # so that there is a store at its place at every moment
+        try:
+            kept.hardlink_to(path)  # so that there is a store at its place at every moment
+        except OSError:  # not every file system has hard links
+            shutil.copy2(path, kept)
         new.replace(path)
         _sync_folder(path.parent)
     except OSError as error:

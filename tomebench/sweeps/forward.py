@@ -293,20 +293,21 @@ def timing_inputs(
     device: torch.device,
     dtype: torch.dtype,
     seed: int,
+    count: int = INPUT_BATCHES,
 ) -> list[Tensor]:
-    """Batches to time on, each [batch_size, 3, H, W]: real images when there are some, else seeded normal noise.
+    """``count`` batches [batch_size, 3, H, W] to time on: real images when there are some, else seeded normal noise.
 
     Never zeros: they flip fewer bits and run faster, and every token would tie. The images are spread over the whole
     set, and none is in a batch twice; a set with fewer images than a batch is not enough, and noise is used.
     """
-    total = INPUT_BATCHES * batch_size
+    total = count * batch_size
     if images is None or len(images) < batch_size:
         generator = torch.Generator().manual_seed(seed)
         shape = (batch_size, *preprocessing.input_size)
-        return [torch.randn(shape, generator=generator).to(device, dtype) for _ in range(INPUT_BATCHES)]
+        return [torch.randn(shape, generator=generator).to(device, dtype) for _ in range(count)]
     transform, n = preprocessing.transform(), len(images)
     if n >= total:  # strided: a set sorted by class gives every batch a bit of each
-        picks = [[i * n // total for i in range(first, total, INPUT_BATCHES)] for first in range(INPUT_BATCHES)]
+        picks = [[i * n // total for i in range(first, total, count)] for first in range(count)]
     else:
         picks = [[i % n for i in range(first, first + batch_size)] for first in range(0, total, batch_size)]
     pixels = [torch.stack([transform(images.open(i)) for i in pick]) for pick in picks]

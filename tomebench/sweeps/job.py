@@ -14,7 +14,7 @@ from tomebench.models.create import LoadedModel
 from tomebench.models.preprocess import Preprocessing
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Note
-from tomebench.sweeps.forward import CellFailed, Passes, ending, timing_inputs, weights_dtype
+from tomebench.sweeps.forward import INPUT_BATCHES, CellFailed, Passes, ending, timing_inputs, weights_dtype
 from tomebench.sweeps.plan import PlannedCell
 from tomebench.sweeps.store import Store
 
@@ -43,6 +43,8 @@ class Job:
             self.device,
             weights_dtype(self.config),
             self.config.seed,
+            # Without timing only the baseline is looked at, on one.
+            1 if self.config.budget == "none" else INPUT_BATCHES,
         )
 
     @property
