@@ -124,7 +124,7 @@ def test_bug_in_a_worker_stays_a_bug():
 
 @pytest.mark.parametrize(("way", "bad"), [("deadly", 0), ("deadly", 3), ("frozen", 3)])
 def test_a_worker_that_dies_or_hangs_is_replaced_once(monkeypatch, way, bad):
-    monkeypatch.setattr(loader, "SECONDS", 12.0)  # a worker has to start within it, too
+    monkeypatch.setattr(loader, "SECONDS", 8.0)  # a worker has to start within it, too
     said = []
     found = read(8, 2, workers=2, painter=Painter(**{way: bad}), trouble=said.append)
     assert [indices(batch) for batch in found] == [[0, 1], [2, 3], [4, 5], [6, 7]]

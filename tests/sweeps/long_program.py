@@ -1,8 +1,9 @@
-"""A sweep with the rounds and batches of an hour, on made-up images; prints the resident bytes at each step."""
+"""A sweep with as many rounds and twice as many batches, on made-up images; prints the resident bytes at each step."""
 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
@@ -17,7 +18,8 @@ from tomebench.sweeps import run
 from tomebench.sweeps.config import load_config
 from tomebench.sweeps.events import Progress
 
-ROUNDS, BATCHES, BATCH = 1500, 3000, 2
+ROUNDS = int(sys.argv[1])
+BATCHES, BATCH = 2 * ROUNDS, 2
 
 
 def resident() -> int:

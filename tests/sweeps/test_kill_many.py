@@ -32,7 +32,7 @@ class Sweeps:
 
     def start(self, out: Path) -> subprocess.Popen[bytes]:
         flags = f"sweep --model test_vit --img-size 64 --r {R} --device cpu --batch-size {BATCH} --budget none \
-            --threads 1 --workers 1 --quiet --out {out}".split()
+            --threads 1 --workers 0 --quiet --out {out}".split()
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
@@ -49,24 +49,26 @@ class Sweeps:
         assert (err.decode(), process.returncode) == ("", 0)
         return time.monotonic() - began
 
-    def killed(self, out: Path, seconds: float) -> bool:
-        """Kill it after so long; False if it was done by then."""
+    def kill(self, out: Path, batches: int, seconds: float) -> None:
+        """Start it and kill it so long after it has begun so many more batches; it must not be done by then."""
+        goal = self.evaluated(out).total() + batches
         with self.start(out) as process:
+            while self.evaluated(out).total() < goal and process.poll() is None:
+                time.sleep(0.01)
             try:
                 process.communicate(timeout=seconds)
             except subprocess.TimeoutExpired:
                 os.kill(process.pid, signal.SIGKILL)
                 process.communicate()
-                return True
-        assert process.returncode == 0
-        return False
+                return
+        pytest.fail(f"it was done before it was killed often enough: exit {process.returncode}")
 
     def log(self, out: Path) -> Path:
         return out.with_suffix(".log")
 
     def evaluated(self, out: Path) -> Counter[int]:
         """How often each batch was evaluated."""
-        return Counter(map(int, self.log(out).read_text().split()))
+        return Counter(map(int, self.log(out).read_text().split())) if self.log(out).exists() else Counter()
 
 
 def results(out: Path) -> tuple[Any, ...]:
@@ -90,11 +92,13 @@ def test_random_kills(sweeps: Sweeps, kills: int) -> None:
     alone = sweeps.finish(whole)
     with Store.read(whole) as store:
         working = sum(pace.seconds for pace in store.paces())
-    random_, began, done = random.Random(kills), time.monotonic(), 0
-    # Mostly while images are evaluated, so that all of them together leave something to do; some while it still loads.
-    for _ in range(kills):
-        done += sweeps.killed(out, random_.uniform(0.3, alone - working + 1.6 * working / kills))
-    assert done == kills, "it was done before it was killed often enough"
+    random_, began = random.Random(kills), time.monotonic()
+    for left in range(kills, 0, -1):
+        to_do = IMAGES // BATCH - len(sweeps.evaluated(out))
+        if random_.random() < 0.2 or to_do < 2:  # while it still loads, or soon after
+            sweeps.kill(out, 0, random_.uniform(0.3, 0.7 * (alone - working)))
+        else:  # while it evaluates: so that all of them together leave something to do
+            sweeps.kill(out, random_.randint(1, max(1, 2 * to_do // (left + 1))), random_.uniform(0.0, working / 100))
     sweeps.finish(out)
     took = time.monotonic() - began
     assert results(out) == results(whole)
@@ -111,6 +115,15 @@ def test_random_kills(sweeps: Sweeps, kills: int) -> None:
         f"start again ({alone - working:.1f} s); {again.total()} of {IMAGES // BATCH} batches evaluated twice, "
         f"{sessions} sessions"
     )
+
+
+def test_a_run_that_ends_by_itself_was_not_killed(
+    sweeps: Sweeps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = [sys.executable, "-c", "pass"]
+    monkeypatch.setattr(sweeps, "start", lambda out: subprocess.Popen(nothing, stderr=subprocess.PIPE))
+    with pytest.raises(pytest.fail.Exception, match="done before it was killed"):
+        sweeps.kill(tmp_path / "run", 1, 5.0)
 
 
 def test_results_tell_two_runs_apart(sweeps: Sweeps, tmp_path: Path) -> None:

@@ -97,8 +97,8 @@ def test_two_that_are_asked_to_stop_do_not_wait_for_each_other() -> None:
     for thread in other:
         thread.join()
     assert time.monotonic() - began < 2
-    first.leave("done")
     second.leave("done")
+    first.leave("done")
 
 
 def test_a_pass_that_never_ends_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ def test_a_pass_that_never_ends_is_silence(monkeypatch: pytest.MonkeyPatch) -> N
     with second.one_pass(), pytest.raises(RankError, match=r"rank 1 .* has died or hangs"):
         first.plan(first.check)  # which waits for one that nobody publishes
     assert 1.5 < time.monotonic() - began < 10  # ten times as long as the longest before would have been fine
-    for ranks in (first, second):
+    for ranks in (second, first):
         ranks.leave("done")
 
 

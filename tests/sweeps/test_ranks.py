@@ -115,7 +115,8 @@ def alone(runner: Runner) -> Path:
     return out
 
 
-@pytest.mark.parametrize("processes", [pytest.param(2, marks=pytest.mark.slow), 3])
+@pytest.mark.slow  # that any number gives them is shown by the next test, too
+@pytest.mark.parametrize("processes", [2, 3])
 def test_any_number_of_processes_gives_the_same_bits(runner: Runner, alone: Path, processes: int) -> None:
     out = runner.root / str(processes)
     ended = runner.run(processes, out)

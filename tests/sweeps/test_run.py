@@ -167,7 +167,7 @@ def test_the_same_command_again_measures_nothing_again(tmp_path, images, checkpo
     assert again == first
 
 
-@pytest.mark.parametrize("stop_at", [0.0, 0.1, 0.5, 0.95])
+@pytest.mark.parametrize("stop_at", [0.3, 0.5, 0.95])  # while warming up, timing, evaluating
 def test_a_stopped_sweep_goes_on_where_it_was(tmp_path, images, checkpoint, stop_at):
     settings = {"data": str(images), "checkpoint": checkpoint}
     asked = itertools.count()
@@ -184,6 +184,13 @@ def test_a_stopped_sweep_goes_on_where_it_was(tmp_path, images, checkpoint, stop
         assert store.rounds()[: len(rounds)] == rounds
         assert chunks <= store.done_chunks()
     assert [accuracy(row) for row in rows] == [accuracy(row) for row in whole]
+
+
+def test_a_sweep_stopped_while_it_loads_leaves_nothing(tmp_path, images, checkpoint):
+    asked = itertools.count()
+    with pytest.raises(Interrupted):
+        sweep(tmp_path / "run", lambda: next(asked) == IMAGES // 2, data=str(images), checkpoint=checkpoint)
+    assert not (tmp_path / "run").exists()
 
 
 def test_predictions_do_not_depend_on_the_other_values_of_r(tmp_path, images, checkpoint):

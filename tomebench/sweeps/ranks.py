@@ -108,7 +108,7 @@ class Ranks:
         """
         if self._channel is None:
             return
-        self._channel.set(f"ready/{self.place.rank}", json.dumps(dict(facts)))
+        self._channel.set(f"ready/{self.place.rank}", json.dumps(dict(facts), allow_nan=False))
         if not self.leads:
             return
         self._wait(lambda: all(map(self._ready, self.peers)), stop_if_asked)
