@@ -54,3 +54,19 @@ def test_no_module_hides_a_public_function():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'swep'"):
         tomebench.swep  # noqa: B018
+
+
+def test_a_sweep_is_run_to_its_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """What comes after the rows tells other processes that all is well."""
+    from tomebench.sweeps import run
+    from tomebench.sweeps.events import Finished
+
+    ended = []
+
+    def events(*_: object, **__: object):
+        yield Finished((), tmp_path)
+        ended.append(True)
+
+    monkeypatch.setattr(run, "run_sweep", events)
+    assert tomebench.sweep("test_vit", "0,8", out=tmp_path) == []
+    assert ended == [True]

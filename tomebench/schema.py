@@ -178,6 +178,7 @@ class Pace:
     """How fast a session evaluated images, sums over its chunks."""
 
     session: int
+    chunks: int
     images: int
     seconds: float  # of all processes together
     waited: float  # for images

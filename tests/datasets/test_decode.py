@@ -99,6 +99,8 @@ def test_reasons(tmp_path, monkeypatch):
     assert_refused(save(tmp_path / "c.JPEG", b"\xff\xd8\xff"), "not an image")
     (tmp_path / "d.JPEG").symlink_to(tmp_path / "gone")
     assert_refused(str(tmp_path / "d.JPEG"), "no such file")
+    os.mkfifo(tmp_path / "p.JPEG")  # which nobody ever writes to
+    assert_refused(str(tmp_path / "p.JPEG"), "not a regular file")
     bmp = save(tmp_path / "e.bmp", encoded(picture(), "BMP"))  # neither JPEG nor PNG: decoded by both looks
     assert problem(bmp) is None
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)

@@ -90,6 +90,8 @@ def test_stratified(labels, data):
         ("imagenetv2/gone", "there is no gone; give imagenetv2/PATH"),
         ("wds:/data/x", "no reader for this kind"),
         ("s3://bucket/x", "no reader for this kind"),
+        ("~nobody-of-that-name/x", "no such folder; give a folder"),
+        ("wds/~nobody-of-that-name/x", "there is no ~nobody-of-that-name/x"),
         ("a\nb", r"'a\\nb': no such folder"),
     ],
 )

@@ -27,6 +27,12 @@ class FakeStore(dict):  # type: ignore[type-arg]
         return self.pop(key, None) is not None
 
 
+def heard(ranks: Ranks) -> Ranks:
+    """The same, having listened; by itself it does once a second."""
+    ranks._presence.listen()
+    return ranks
+
+
 def two(store: FakeStore) -> tuple[Ranks, Ranks]:
     return Ranks(Place(0, 2), store), Ranks(Place(1, 2), store)
 
@@ -72,11 +78,11 @@ def test_what_a_rank_fails_with_is_said_by_rank_0() -> None:
     first, second = two(FakeStore())
     second.leave("it finds other images")
     with pytest.raises(RankError, match=r"rank 1 \(process \d+ on .*\): it finds other images") as caught:
-        first.check()
+        heard(first).check()
     assert not caught.value.quiet
     first.leave("the disk is full")
     with pytest.raises(RankError) as caught:
-        second.check()
+        heard(second).check()
     assert caught.value.quiet
 
 
@@ -85,7 +91,7 @@ def test_everybody_was_asked_to_stop() -> None:
     second.__exit__(None, Interrupted("x"), None)
     first.explain()
     with pytest.raises(RankError, match=r"rank 1 .* was stopped; what was evaluated is kept"):
-        first.check()  # this process was not asked to stop, and cannot go on without the other
+        heard(first).check()  # this process was not asked to stop, and cannot go on without the other
     first.leave("done")
 
 
@@ -106,11 +112,11 @@ def test_a_pass_that_never_ends_is_silence(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(f"tomebench.sweeps.presence.{name}", value)
     store = FakeStore()
     first, second = two(store)
-    with second.one_pass():
+    with second.one_pass("a"):
         time.sleep(0.15)
     first.check()
     began = time.monotonic()
-    with second.one_pass(), pytest.raises(RankError, match=r"rank 1 .* has died or hangs"):
+    with second.one_pass("a"), pytest.raises(RankError, match=r"rank 1 .* has died or hangs"):
         first.plan(first.check)  # which waits for one that nobody publishes
     assert 1.5 < time.monotonic() - began < 10  # ten times as long as the longest before would have been fine
     for ranks in (second, first):
@@ -164,7 +170,7 @@ def test_a_rank_that_fails_before_rank_0_is_there_waits_to_be_heard() -> None:
     assert leaving.is_alive()
     first = Ranks(Place(0, 2), store)
     with pytest.raises(RankError, match="no such folder"):
-        first.check()
+        heard(first).check()
     leaving.join(2)
     assert not leaving.is_alive()
     first.leave("done")
@@ -199,3 +205,89 @@ def test_a_store_that_never_answers_ends_the_process(
     assert "rank 1 has lost the others: the machine that torchrun makes them meet at has not" in capsys.readouterr().err
     thaw.set()
     ranks.leave("done")
+
+
+@pytest.mark.usefixtures("quick")
+def test_work_that_does_not_go_on_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread is alive, but nobody asks whether to stop: it hangs in reading, say."""
+    for name, value in {"IDLE": 0.3, "GRACE": 60.0}.items():  # with less it would end this very process
+        monkeypatch.setattr(f"tomebench.sweeps.presence.{name}", value)
+    first, second = two(FakeStore())
+    second.meet({}, lambda: None)
+    with second.allow(1.0):
+        time.sleep(0.8)
+    first.check()
+    time.sleep(1.0)
+    with pytest.raises(RankError, match=r"rank 1 .* has died or hangs"):
+        first.check()
+    second.leave("done")
+    first.leave("done")
+
+
+@pytest.mark.usefixtures("quick")
+def test_only_the_first_pass_of_a_variant_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PATIENCE": 0.1, "FIRST": 9.0}.items():
+        monkeypatch.setattr(f"tomebench.sweeps.presence.{name}", value)
+    first, second = two(FakeStore())
+    limits = []
+    for name in ("a", "b", "a", "b", "a"):
+        with second.one_pass(name, compiles=True):
+            limits.append(second._presence._limit)
+    assert limits[:3] == [9.0, 9.0, 9.0]  # of the third: nothing is known yet of a pass that is compiled already
+    assert limits[3:] == [0.1, 0.1]
+    for ranks in (second, first):
+        ranks.leave("done")
+
+
+def test_a_process_that_was_frozen_itself_takes_nobody_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turns are counted and not the time, which goes on while everybody is suspended."""
+    monkeypatch.setattr("tomebench.sweeps.presence.BEAT", 5.0)
+    first, second = two(FakeStore())
+    now = time.monotonic
+    heard(first)  # what it has said so far
+    monkeypatch.setattr(time, "monotonic", lambda: now() + 3600)
+    for _ in range(2):
+        heard(first).check()
+    monkeypatch.setattr(time, "monotonic", now)
+    for _ in range(2):  # at five seconds each, the fourth turn of silence
+        heard(first)
+    with pytest.raises(RankError, match="it was not heard of for 15 s"):
+        first.check()
+    for ranks in (second, first):
+        ranks.leave("done")
+
+
+def test_asking_whether_the_run_goes_on_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = two(FakeStore())
+    monkeypatch.setattr("tomebench.sweeps.presence.Channel.has", lambda *_: pytest.fail("it asked"))
+    for _ in range(100):
+        first.check()
+    monkeypatch.undo()
+    for ranks in (second, first):
+        ranks.leave("done")
+
+
+def test_ranks_listen_to_rank_0_which_listens_to_all() -> None:
+    store = FakeStore()
+    ranks = [Ranks(Place(rank, 3), store) for rank in range(3)]
+    assert [list(each._presence.ends) for each in ranks] == [[1, 2], [0], [0]]
+    for each in reversed(ranks):
+        each.leave("done")
+
+
+@pytest.mark.parametrize(
+    ("place", "quiet", "quiet_without_0"),
+    [
+        (Place(0, 4, 0, 2), False, False),
+        (Place(1, 4, 1, 2), True, False),  # the next one on the machine of rank 0
+        (Place(2, 4, 0, 2), True, False),  # the first on the other machine
+        (Place(3, 4, 1, 2), True, True),
+        (Place(2, 4, 2, 4), True, True),
+    ],
+)
+def test_one_process_of_a_machine_says_it(place: Place, quiet: bool, quiet_without_0: bool) -> None:
+    ranks = Ranks(place, FakeStore())
+    assert ranks._quiet() is quiet
+    ranks._presence.lost[0] = "rank 0 has died"
+    assert ranks._quiet() is quiet_without_0
+    ranks.leave("stopped")

@@ -38,7 +38,8 @@ class Runner:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.data = write_data(root, (i % 10 for i in range(IMAGES)))
+        self.data = [*write_data(root, (i % 10 for i in range(IMAGES + 1))), "--allow-missing", "1"]
+        (root / "images" / wnids()[4] / "00004.JPEG").write_bytes(b"damaged")  # every rank leaves out the same one
 
     def command(self, processes: int, out: Path) -> list[str]:
         flags = f"sweep --model test_vit --img-size 64 --r 0,2,4 --device cpu --batch-size {BATCH} --budget none \
@@ -95,6 +96,9 @@ def results(out: Path) -> tuple[Any, ...]:
     """Everything that must not depend on the number of processes; every image is there once."""
     with Store.read(out) as store:
         assert store.seen().tolist() == list(range(IMAGES))
+        images = store.images()
+        assert images is not None
+        assert "without 1 unreadable file" in (images.note or "")
         predictions = {
             key: (p.top1.tobytes(), p.in_top5.tobytes(), p.ties, p.nonfinite) for key, p in store.predictions().items()
         }

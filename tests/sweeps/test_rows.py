@@ -91,6 +91,19 @@ def test_stopped_evaluation_covers_the_chunks_done(store: Store) -> None:
     assert [row.warnings for row in build_rows(store)] == [()] * 3
 
 
+@pytest.mark.parametrize(("processes", "seconds"), [(1, 6.0), (2, 4.0), (3, 2.0), (4, 2.0), (8, 2.0)])
+def test_the_pace_is_that_of_the_process_with_most_batches(store: Store, processes: int, seconds: float) -> None:
+    """Three batches of two seconds, on as many processes or on fewer or more."""
+    images = make_images(10)
+    store.put_images(images)
+    session = store.begin_session({**TESTBED, "processes": processes})
+    for chunk in make_chunks(images, {key: set() for key in KEYS}):
+        store.add_chunk(dataclasses.replace(chunk, session=session, seconds=2.0, waited=0.5))
+    for row in build_rows(store):
+        assert row.img_per_s_accuracy == pytest.approx(10 / seconds)
+        assert row.input_share == pytest.approx(25.0)
+
+
 def test_nonfinite_logits_give_no_accuracy(store: Store) -> None:
     images = make_images(4)
     store.put_images(images)

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -132,10 +133,11 @@ class PixelCache:
 
     def _begin(self, path: Path, key: Mapping[str, Any]) -> None:
         """Lay out an empty file, which takes no room yet, and beside it in words what it is of."""
-        new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            new = Path(file.name)
         try:
-            with new.open("wb") as file:
-                file.truncate(self._bytes)
+            new.chmod(0o644)  # as other files: a temporary one is for its owner only
+            os.truncate(new, self._bytes)
             if path.exists():
                 new.replace(path)  # of another size, which nobody can use
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,10 +64,27 @@ def check_images(
         raise DataError(_complaint(image_set, unreadable, mismatch, allow_missing, verify))
     if not lost:
         return image_set
-    left = [index for index in suspects if index not in unreadable]
-    if not left:
+    if not len(suspects) - len(unreadable):
         raise DataError(f"none of the {len(image_set)} images in {image_set.info.name} can be used; fetch them again")
-    return _without(image_set, left, lost, unreadable, mismatch)
+    kinds = {"unreadable": len(unreadable), "changed": len(mismatch.changed), "missing": len(mismatch.missing)}
+    what = " and ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
+    left = _spaced(len(suspects) - len(unreadable))
+    note = f"without {what} file{'s' * (lost != 1)}, {left} images"
+    return leave_out(image_set, {*unreadable, *mismatch.changed}, note)
+
+
+def leave_out(image_set: ImageSet, indices: Collection[int], note: str) -> ImageSet:
+    """The other images. Their digest is that of a folder in which these never were.
+
+    Args:
+        image_set: images that have names.
+        indices: of those to leave out.
+        note: says so.
+    """
+    left = [index for index in range(len(image_set)) if index not in indices]
+    labels = image_set.info.labels[left].tolist()
+    digest = list_digest([image_set.names[index] for index in left], labels)
+    return image_set.only(left, sublist(image_set.info, left, digest, note))
 
 
 def find_unreadable(
@@ -163,18 +180,6 @@ def _decoded(image_set: ImageSet, index: int) -> str | None:
     except DataError as error:
         return f"{printable(image_set.paths[index])} ({reason(error.__cause__ or error)})"
     return None
-
-
-def _without(
-    image_set: ImageSet, left: Sequence[int], lost: int, unreadable: Mapping[int, str], mismatch: Mismatch
-) -> ImageSet:
-    """The images that are left, whose digest is that of a folder in which the others never were."""
-    labels = image_set.info.labels[list(left)].tolist()
-    digest = list_digest([image_set.names[index] for index in left], labels)
-    kinds = {"unreadable": len(unreadable), "changed": len(mismatch.changed), "missing": len(mismatch.missing)}
-    what = " and ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
-    note = f"without {what} file{'s' * (lost != 1)}, {_spaced(len(left))} images"
-    return image_set.only(left, sublist(image_set.info, left, digest, note))
 
 
 def _complaint(

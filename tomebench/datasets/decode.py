@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import io
 import os
+import stat
 import struct
 import threading
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
@@ -50,7 +51,7 @@ def decode_rgb(path: str, offset: int = 0, size: int | None = None, name: str | 
         DataError: the file cannot be decoded to its end, or has so many pixels that it may be a decompression bomb.
     """
     with _named(name or path):
-        return _decode(path if size is None else io.BytesIO(read_bytes(path, offset, size)))
+        return _decode_at(path, offset, size)
 
 
 def decode_bytes(data: bytes, name: str) -> Image.Image:
@@ -66,7 +67,7 @@ def problem(path: str, offset: int = 0, size: int | None = None) -> str | None:
     """
     try:
         if not _looks_whole(*_ends(path, offset, size)):
-            _decode(path if size is None else io.BytesIO(read_bytes(path, offset, size)))
+            _decode_at(path, offset, size)
     except _DECODE_ERRORS as exc:
         return reason(exc)
     return None
@@ -88,9 +89,9 @@ def read_bytes(path: str, offset: int = 0, size: int | None = None) -> bytes:
     Raises:
         OSError: there is no such file, it cannot be read, or it ends before ``size`` bytes.
     """
-    file = os.open(path, os.O_RDONLY)
+    file, whole = _open(path)
     try:
-        wanted = os.fstat(file).st_size if size is None else size
+        wanted = whole if size is None else size
         data = os.pread(file, wanted, offset)
         while len(data) < wanted and (more := os.pread(file, wanted - len(data), offset + len(data))):
             data += more  # a network file system may give less than it is asked for
@@ -106,14 +107,20 @@ def printable(name: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
 
 
-def _decode(source: str | io.BytesIO) -> Image.Image:
+def _decode_at(path: str, offset: int, size: int | None) -> Image.Image:
+    if size is not None:
+        return _decode(io.BytesIO(read_bytes(path, offset, size)))
+    with os.fdopen(_open(path)[0], "rb") as file:
+        return _decode(file)
+
+
+def _decode(source: BinaryIO) -> Image.Image:
     with _STRICT:
         try:
             with Image.open(source) as image:
                 return image.convert("RGB")
         except UnidentifiedImageError as exc:
-            empty = not (Path(source).stat().st_size if isinstance(source, str) else source.getbuffer().nbytes)
-            raise ValueError("empty file" if empty else "not an image") from exc
+            raise ValueError("not an image" if source.seek(0, os.SEEK_END) else "empty file") from exc
 
 
 class _StrictWarnings:
@@ -162,14 +169,24 @@ def _named(name: str) -> Iterator[None]:
 def _ends(path: str, offset: int, size: int | None) -> tuple[bytes, bytes]:
     """The first and last bytes of an image."""
     # Of 50 000 files: no Path and no file object, which cost more than the reading.
-    file = os.open(path, os.O_RDONLY)
+    file, whole = _open(path)
     try:
-        size = os.fstat(file).st_size if size is None else size
+        size = whole if size is None else size
         if size < _HEAD_TAIL:
             return b"", b""
         return os.pread(file, _HEAD_TAIL, offset), os.pread(file, _HEAD_TAIL, offset + size - _HEAD_TAIL)
     finally:
         os.close(file)
+
+
+def _open(path: str) -> tuple[int, int]:
+    """Descriptor and size of a regular file; OSError for anything else, such as a pipe that nobody writes to."""
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    found = os.fstat(file)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(file)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return file, found.st_size
 
 
 def _looks_whole(head: bytes, tail: bytes) -> bool:

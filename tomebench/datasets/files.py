@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
@@ -102,6 +103,11 @@ class PackedImages:
         """The bytes of the image."""
         tar, offset, size = self.places[index]
         return read_bytes(self.tars[tar], offset, size)
+
+
+def user_path(text: str) -> Path:
+    """A path as the user wrote it, ``~`` being a home folder; as it stands where nobody has that name."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 (pathlib's raises there)
 
 
 def list_digest(names: Iterable[str], labels: Iterable[Any]) -> str:

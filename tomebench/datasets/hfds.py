@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from tomebench.datasets.decode import decode_bytes, printable, problem_in, read_bytes
-from tomebench.datasets.files import list_digest
+from tomebench.datasets.files import list_digest, user_path
 from tomebench.datasets.imagenet import NUM_CLASSES, check_named_class, class_numbers, coverage, few, wnids
 from tomebench.errors import DataError
 from tomebench.schema import ImageList
@@ -83,7 +83,7 @@ def read_hfds(name: str, *, offline: bool = False) -> tuple[ImageList, Rows]:
         raise DataError(f"--data hfds/{printable(name)} needs the datasets library; pip install 'tomebench[hf]'")
     from timm.data.readers import create_reader
 
-    path = str(Path(name).expanduser()) if name.startswith("~") else name
+    path = str(user_path(name)) if name.startswith("~") else name
     if not Path(path).exists() and (path.startswith(("/", ".")) or path.count("/") > 1):
         raise DataError(
             f"--data hfds/{printable(name)}: no such folder; give hfds/FOLDER, or hfds/OWNER/NAME on the hub"

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from tomebench.datasets.decode import printable
-from tomebench.datasets.files import Files
+from tomebench.datasets.files import Files, user_path
 from tomebench.datasets.hfds import read_hfds
 from tomebench.datasets.imagenet import PARTS, class_numbers, read_class_folders
 from tomebench.datasets.imagenet_tar import ORIGINAL, read_imagenet_tar
@@ -123,11 +123,11 @@ def _read_path(spec: str, *, tolerant: bool = False) -> tuple[ImageList, Files]:
     """The reader of something on disk."""
     for prefix, read in (("wds/", read_wds), ("imagenetv2/", read_imagenetv2)):
         if spec.startswith(prefix):
-            inside = Path(spec.removeprefix(prefix)).expanduser()
+            inside = user_path(spec.removeprefix(prefix))
             if not inside.exists():
                 raise DataError(f"--data {printable(spec)!r}: there is no {printable(inside)}; give {prefix}PATH")
             return read(inside)
-    path = Path(spec).expanduser()
+    path = user_path(spec)
     if not path.exists():
         raise DataError(f"--data {printable(spec)!r}: {_nothing_there(spec)}")
     info: ImageList

@@ -37,7 +37,6 @@ _WORTH_A_WORKER = 1000
 """Images below which starting workers (they import torch) takes longer than decoding."""
 SECONDS = 60.0
 SECONDS_PER_IMAGE = 0.25
-"""A batch that takes longer than both together (times its images) has a disk behind it that does not answer."""
 _RARE = 100
 """Batches after which a worker that is lost counts as the first again."""
 _POLL = 2
@@ -71,6 +70,11 @@ def default_workers(n_images: int, cpus: float) -> int:
         cpus: CPUs that this process may use, quotas included.
     """
     return 0 if n_images < _WORTH_A_WORKER else max(1, min(int(cpus), MAX_WORKERS))
+
+
+def time_limit(batch_size: int) -> float:
+    """Seconds after which a batch counts as lost: a disk that does not answer is behind it."""
+    return SECONDS + batch_size * SECONDS_PER_IMAGE
 
 
 def batches(
@@ -108,7 +112,7 @@ def batches(
     total = batch_count(len(image_set), batch_size)
     waiting = list(range(total)) if only is None else sorted(only)
     reader = _Reader(image_set, transform, batch_size, cache)
-    limit = SECONDS + batch_size * SECONDS_PER_IMAGE
+    limit = time_limit(batch_size)
     since = _RARE  # batches since a worker was lost
     while waiting:
         try:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tomebench.datasets.images import ImageSet
 from tomebench.datasets.loader import batch_count
 from tomebench.errors import Interrupted, RankError
 from tomebench.measure.accuracy import predict
@@ -88,7 +89,7 @@ def evaluate(
 
         def run(images: Tensor) -> Tensor:
             stop_if_asked()  # with many cells a batch can take long
-            with ranks.one_pass(compiles=reading.config.compile):
+            with ranks.one_pass(key, compiles=reading.config.compile):
                 logits = forward(images)
                 if logits.is_cuda:
                     torch.cuda.synchronize(logits.device)  # until then the pass has only been asked for
@@ -96,8 +97,12 @@ def evaluate(
 
         return run
 
-    asked = time.perf_counter()
-    for batch in reading.batches(indices):
+    asked, batches = time.perf_counter(), reading.batches(indices)
+    while True:
+        with ranks.allow(reading.patience):
+            batch = next(batches, None)
+        if batch is None:
+            return
         came, failures = time.perf_counter(), []
         while True:
             try:
@@ -113,7 +118,7 @@ def evaluate(
         asked = time.perf_counter()
 
 
-def count_top1(job: Job, reading: Reading, session: int, ranks: Ranks) -> Iterator[Event]:
+def count_top1(job: Job, listed: ImageSet, reading: Reading, session: int, ranks: Ranks) -> Iterator[Event]:
     """Evaluate what is not in the store yet, together with the other ranks, and commit every batch as it is done."""
     store, total = job.store, len(reading.image_set)
     done = store.done_chunks()
@@ -127,6 +132,7 @@ def count_top1(job: Job, reading: Reading, session: int, ranks: Ranks) -> Iterat
             "threads": torch.get_num_threads(),
             "cells": [cell.cell.key for cell in job.planned],
             "images": reading.image_set.info.digest,
+            "left_out": _left_out(listed, reading.image_set),
             "live": job.live(),
             "remaining": remaining,
         }
@@ -162,6 +168,14 @@ def count_top1(job: Job, reading: Reading, session: int, ranks: Ranks) -> Iterat
         with suppress(RankError):
             yield from commit_received()  # what the others have done is not lost with the one that is gone
         raise
+
+
+def _left_out(listed: ImageSet, image_set: ImageSet) -> list[int]:
+    """Indices of the listed images that are not evaluated."""
+    if image_set is listed:
+        return []
+    kept = set(image_set.names)
+    return [index for index, name in enumerate(listed.names) if name not in kept]
 
 
 def help_out(passes: Passes, reading: Reading, plan: dict[str, Any], ranks: Ranks, stop: Callable[[], None]) -> None:

@@ -7,6 +7,7 @@ the only place where defaults live.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -49,7 +50,7 @@ def _text(value: str) -> str:
 
 def _path(value: object) -> object:
     """Text to a path, ``~`` expanded as a shell would have done it."""
-    return Path(_text(value)).expanduser() if isinstance(value, str) else value
+    return Path(os.path.expanduser(_text(value))) if isinstance(value, str) else value  # noqa: PTH111 (never raises)
 
 
 def _path_text(value: object) -> object:

@@ -23,7 +23,7 @@ from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.vit import SlicedViT
 from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Status
 from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.plan import PlannedCell, list_images, reduced_vit
+from tomebench.sweeps.plan import PlannedCell, reduced_vit
 
 INPUT_BATCHES = 4
 """Batches rotated while timing, so that a step never sees the images of the step before."""
@@ -266,19 +266,17 @@ def choose_batch_size(config: SweepConfig, model: nn.Module, preprocessing: Prep
     return size
 
 
-def open_images(config: SweepConfig, stop_if_asked: Callable[[], None]) -> ImageSet | None:
-    """The images of a configuration, all of which can be used; None where it names none.
+def usable_images(config: SweepConfig, listed: ImageSet, stop_if_asked: Callable[[], None]) -> ImageSet:
+    """The images of a configuration as they were listed, all of which can be used.
 
     Those that ``allow_missing`` leaves out are gone from it, and its note says how many. ``stop_if_asked`` may raise
     while they are looked at.
 
     Raises:
-        DataError: they cannot be listed; or more than that cannot be read, or are not what ``verify`` says.
+        DataError: more than that cannot be read, or are not what ``verify`` says.
     """
-    if config.data is None:
-        return None
     return check_images(
-        list_images(config, config.data),
+        listed,
         allow_missing=config.allow_missing,
         verify=config.verify,
         whole=config.limit is None,

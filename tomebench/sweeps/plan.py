@@ -35,10 +35,14 @@ class PlannedCell:
     r_asked: tuple[int, ...]  # tokens to remove in each block, before the cap
 
 
-def plan_sweep(config: SweepConfig) -> list[PlannedCell]:
+def plan_sweep(config: SweepConfig, images: ImageSet | None = None) -> list[PlannedCell]:
     """The cells of a sweep, from shapes alone.
 
     A batch size of "auto" is shown as 0 and a device of "auto" as it is: both are settled when the sweep runs.
+
+    Args:
+        config: of the sweep.
+        images: those of the configuration, where they are listed already.
 
     Raises:
         InputError: the model, images, r, schedule or method is unknown or cannot be combined.
@@ -47,19 +51,20 @@ def plan_sweep(config: SweepConfig) -> list[PlannedCell]:
         raise ModelError(f"checkpoint {config.checkpoint}: no such file; give a .safetensors or .pth file")
     loaded = build_model(config.model, img_size=config.img_size, meta=True)
     if config.data is not None:
-        images = list_images(config, config.data)
+        images = images or list_images(config)
         require_matching_head(int(getattr(loaded.model, "num_classes", 0)), images.info)
     batch_size = config.batch_size if isinstance(config.batch_size, int) else 0
     return plan_cells(config, loaded, weights="", batch_size=batch_size, device=config.device)
 
 
-def list_images(config: SweepConfig, data: str) -> ImageSet:
-    """The images of a configuration as they are listed, none of them looked at; ``data`` is the configuration's own.
+def list_images(config: SweepConfig) -> ImageSet:
+    """The images of a configuration, which names some, as they are listed: none of them is looked at.
 
     Raises:
         DataError: they cannot be listed.
     """
-    return open_dataset(data, limit=config.limit, seed=config.seed, real=config.real, offline=config.offline)
+    assert config.data is not None
+    return open_dataset(config.data, limit=config.limit, seed=config.seed, real=config.real, offline=config.offline)
 
 
 def plan_cells(
@@ -175,7 +180,7 @@ def estimate_seconds(config: SweepConfig, planned: Sequence[PlannedCell]) -> flo
     """
     device = resolve_device(config.device, config.dtype)
     batch_size = config.batch_size if isinstance(config.batch_size, int) else AUTO_BATCH_CAP[device.type]
-    images = len(list_images(config, config.data)) if config.data else 0
+    images = len(list_images(config)) if config.data else 0
     with arithmetic(config.dtype, config.threads):
         rate = macs_per_second(device, DTYPES[config.dtype])
     gmacs = [cell.resolved.gmacs for cell in planned]

@@ -1,8 +1,10 @@
 """Who of several processes is still there: every one says so once a second, and whoever falls silent ends the run.
 
-Three kinds of silence end it. A process that is not heard of for ``SILENCE`` seconds is dead or frozen. One whose model
-is busy with a single pass for far too long (``PATIENCE``, ``FIRST``) says nothing more, and so is taken for dead. And
+Three kinds of silence end it. A process that is not heard of for ``SILENCE`` seconds is dead or frozen. One whose work
+does not go on for far too long (``IDLE``, ``PATIENCE``, ``FIRST``) says nothing more, and so is taken for dead. And
 when the store itself does not answer, its machine or the network is gone, and nobody can be heard.
+
+Rank 0 listens to all, the others to rank 0, which ends them by ending: the store has to answer N questions, not N².
 """
 
 from __future__ import annotations
@@ -26,10 +28,14 @@ START = 120.0
 """Seconds that a rank may take to say its first."""
 GRACE = 15.0
 """Seconds that a rank whose peer is lost has for ending by itself, in which it may be busy with a long pass."""
+IDLE = 60.0
+"""Seconds from one step of the work to the next, where nothing else is said."""
 PATIENCE = 30.0
 """Seconds that a pass may always take; a longer one may take ten times as long as the longest before it."""
 FIRST = 600.0
-"""Seconds that the first pass may take, before which nothing is known, and any that may have to be compiled."""
+"""Seconds that the first pass may take, before which nothing is known, and one that has to be compiled."""
+LOADING = 1800.0
+"""Seconds that a model may take to load, which may be fetched first."""
 AGAIN = "what was evaluated is kept; run the same command again"
 
 
@@ -87,7 +93,7 @@ class Presence:
     Args:
         channel: to the others.
         rank: of this process.
-        peers: all others.
+        peers: those it listens to.
         complaint: what :meth:`Ranks.check` would raise now, which ends a process that does not end by itself.
     """
 
@@ -98,10 +104,13 @@ class Presence:
         """Ranks that are gone, and in words that they are."""
         self.broken: str | None = None
         """Why the store cannot be reached."""
+        self.ends = dict.fromkeys(peers, "")
+        """Why a rank has ended, as far as it was heard; empty while it has not."""
         self._channel, self._rank, self._peers, self._complaint = channel, rank, peers, complaint
-        self._heard = dict.fromkeys(peers, (time.monotonic() + START - SILENCE, ""))  # when, and what
-        self._pass: tuple[float, float] | None = None  # when the running pass began, how long it may take
-        self._longest = 0.0
+        self._heard = dict.fromkeys(peers, (0, ""))  # for how many turns nothing new, and what was the last
+        self._step, self._limit = time.monotonic(), LOADING  # when the work went on last, how long that may be ago
+        self._longest = 0.0  # seconds of a pass
+        self._passed: set[str] = set()
         self._over = threading.Event()
         channel.set(f"who/{rank}", f"process {os.getpid()} on {socket.gethostname()}")
         channel.set(f"beat/{rank}", "0")  # at once: it may be gone before the first second is over
@@ -124,42 +133,73 @@ class Presence:
         """A rank is gone."""
         self.lost[peer] = f"{self.name(peer)} {why}"
 
+    def goes_on(self) -> None:
+        """The work of this process has made a step."""
+        self._step = time.monotonic()
+
+    def loaded(self) -> None:
+        """From here on a step takes no longer than ``IDLE``."""
+        self._limit = IDLE
+        self.goes_on()
+
     @contextmanager
-    def one_pass(self, *, compiles: bool = False) -> Iterator[None]:
-        """Around one pass of a model: one that never ends counts as death, of which the others hear nothing more."""
-        began = time.monotonic()
-        self._pass = (began, max(FIRST if compiles or not self._longest else PATIENCE, 10 * self._longest))
+    def allow(self, seconds: float) -> Iterator[None]:
+        """Within it the work may take so long from one step to the next; what takes longer counts as death."""
+        before, self._limit = self._limit, seconds
+        self.goes_on()
         try:
             yield
         finally:
-            self._pass = None
+            self._limit = before
+            self.goes_on()
+
+    @contextmanager
+    def one_pass(self, name: str = "", *, compiles: bool = False) -> Iterator[None]:
+        """Around one pass of a model, which tells how long the next may take.
+
+        Args:
+            name: of the variant.
+            compiles: its first pass is compiled.
+        """
+        first = compiles and name not in self._passed
+        self._passed.add(name)
+        began = time.monotonic()
+        with self.allow(FIRST if first or not self._longest else max(PATIENCE, 10 * self._longest)):
+            yield
+        if not first:
             self._longest = max(self._longest, time.monotonic() - began)
 
     def _talk(self) -> None:
         """The thread that speaks and listens. It waits as long as the store takes to answer, which may be for ever."""
         beats = 0
         while not self._over.wait(BEAT):
-            running = self._pass
             try:
-                if running is None or time.monotonic() < sum(running):
+                if time.monotonic() < self._step + self._limit:
                     self._channel.set(f"beat/{self._rank}", str(beats := beats + 1))
-                self._listen()
+                self.listen()
             except RankError as error:
                 self.broken = str(error)
 
-    def _listen(self) -> None:
-        now = time.monotonic()
+    def listen_to_ends(self) -> None:
+        """Hear who has ended."""
         for peer in self._peers:
+            self.ends[peer] = self._channel.text(f"end/{peer}")
+
+    def listen(self) -> None:
+        """Hear the others once. Turns are counted and not the time, which a process that was frozen has not seen."""
+        self.listen_to_ends()
+        for peer in self._peers:
+            turns, last = self._heard[peer]
             word = self.word(peer)
-            if word != self._heard[peer][1]:
-                self._heard[peer] = (now, word)
-            elif now > self._heard[peer][0] + SILENCE and not self._channel.has(f"end/{peer}"):
-                self.lose(peer, f"has died or hangs: it was not heard of for {SILENCE:.0f} s")
+            self._heard[peer] = (0, word) if word != last else (turns + 1, last)
+            limit = SILENCE if last else START
+            if (turns + 1) * BEAT > limit and word == last and not self.ends[peer]:
+                self.lose(peer, f"has died or hangs: it was not heard of for {limit:.0f} s")
 
     def _watch(self) -> None:
         """The thread that never asks the store, and ends this process if it does not end by itself when it must.
 
-        It counts its own turns, not the time: a process that was frozen and goes on has missed nothing.
+        It counts turns, too.
         """
         answers, silent, alarm = 0, 0, 0
         while not self._over.wait(BEAT):

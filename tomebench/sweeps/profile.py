@@ -37,13 +37,13 @@ from tomebench.sweeps.forward import (
     ending,
     guarded,
     no_room_is_an_input_error,
-    open_images,
     rotating,
     timing_inputs,
+    usable_images,
     weights_dtype,
     without_gradients,
 )
-from tomebench.sweeps.plan import PlannedCell, plan_cells, plan_sweep, reduced_vit
+from tomebench.sweeps.plan import PlannedCell, list_images, plan_cells, plan_sweep, reduced_vit
 
 _REDUCED, _CEILING = "reduced", "ceiling"
 _BURST_SECONDS = 0.4
@@ -128,7 +128,9 @@ def _profile(
 ) -> Generator[Event, None, ProfileReport]:
     """:func:`run_profile` with the device and its arithmetic settled."""
     yield Phase("load", None)
-    images = open_images(config, lambda: _check(should_stop))
+    images = None
+    if config.data is not None:
+        images = usable_images(config, list_images(config), lambda: _check(should_stop))
     loaded = load_model(
         config.model,
         checkpoint=config.checkpoint,

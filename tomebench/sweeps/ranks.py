@@ -61,7 +61,8 @@ class Ranks:
         self._channel: Channel | None = None
         if store is not None:
             self._channel = Channel(store, place.rank)
-            self._presence = Presence(self._channel, place.rank, self.peers, self._lost)
+            heard = self.peers if self.leads else [0]
+            self._presence = Presence(self._channel, place.rank, heard, self._lost)
 
     @classmethod
     def join(cls) -> Ranks:
@@ -108,6 +109,7 @@ class Ranks:
         """
         if self._channel is None:
             return
+        self._presence.loaded()
         self._channel.set(f"ready/{self.place.rank}", json.dumps(dict(facts), allow_nan=False))
         if not self.leads:
             return
@@ -150,18 +152,26 @@ class Ranks:
                 self._received[peer] += 1
                 yield self._channel.take(key)
 
-    def one_pass(self, *, compiles: bool = False) -> AbstractContextManager[None]:
+    def one_pass(self, name: str, *, compiles: bool = False) -> AbstractContextManager[None]:
         """Around one pass of a model: :meth:`Presence.one_pass`."""
-        return self._presence.one_pass(compiles=compiles) if self._channel else nullcontext()
+        return self._presence.one_pass(name, compiles=compiles) if self._channel else nullcontext()
+
+    def allow(self, seconds: float) -> AbstractContextManager[None]:
+        """Around what may take so long from one :meth:`check` to the next: :meth:`Presence.allow`."""
+        return self._presence.allow(seconds) if self._channel else nullcontext()
 
     def check(self, *, stopped_is_fine: bool = False) -> None:
-        """Raise RankError if the run cannot go on: somebody is gone, has given up, or was stopped and may not be."""
+        """Say that the work goes on. Costs no question: what is known is a second old.
+
+        Raises:
+            RankError: it cannot: somebody is gone, has given up, or was stopped and may not be.
+        """
         if self._channel is None:
             return
+        self._presence.goes_on()
         if lost := self._lost():
             raise lost
-        for peer in self.peers:
-            end = self._end(peer)
+        for peer, end in self._presence.ends.items():
             if end in ("", "done") or (end == _STOPPED and stopped_is_fine):
                 continue
             if end == _STOPPED:
@@ -179,16 +189,18 @@ class Ranks:
         if self._channel is None:
             return
         self._channel.set(f"asked/{self.place.rank}", "to stop")
-        words = {peer: self._presence.word(peer) for peer in self.peers}
+        heard = list(self._presence.ends)
+        words = {peer: self._presence.word(peer) for peer in heard}
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
+            self._presence.listen_to_ends()
             self.check(stopped_is_fine=True)
-            if all(map(self._stops, self.peers)):
+            if all(map(self._stops, heard)):
                 return
             time.sleep(_POLL)
-        for peer in self.peers:
-            if not self._stops(peer) and self._presence.word(peer) == words[peer]:
-                self._presence.lose(peer, "has died or hangs")
+        for peer in heard:
+            if words[peer] and not self._stops(peer) and self._presence.word(peer) == words[peer]:
+                self._presence.lose(peer, "has died or hangs")  # one that has not begun yet is stopped where it is
         self.check(stopped_is_fine=True)
 
     def leave(self, why: str) -> None:
@@ -243,8 +255,9 @@ class Ranks:
         return self._reason
 
     def _quiet(self) -> bool:
-        """Somebody of a lower rank is there to say it."""
-        return any(peer < self.place.rank and peer not in self._presence.lost for peer in self.peers)
+        """Somebody else is there to say it: rank 0, or where that is lost the first other process of a machine."""
+        beside_rank_0 = self.place.rank == self.place.local_rank
+        return not self.leads and (0 not in self._presence.lost or self.place.local_rank > beside_rank_0)
 
     def _has(self, key: str) -> bool:
         return self._channel is not None and self._channel.has(key)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tomebench.datasets.cache import PixelCache
 from tomebench.datasets.images import ImageSet
-from tomebench.datasets.loader import Batch, batches, default_workers
+from tomebench.datasets.loader import Batch, batches, default_workers, time_limit
 from tomebench.measure.testbed import usable_cpus
 from tomebench.models.preprocess import Preprocessing
 from tomebench.sweeps.config import SweepConfig
@@ -38,6 +38,12 @@ class Reading:
         if self.config.workers is not None:
             return self.config.workers
         return default_workers(len(self.image_set), usable_cpus() / self.processes)
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a batch may take, with one that a worker was lost with and that is read here after all."""
+        limit = time_limit(self.batch_size)
+        return limit if self.workers == 0 else 3 * limit
 
     def batches(self, only: Sequence[int] | range, *, cached: bool = True) -> Iterator[Batch]:
         """The batches ``only`` in order, uint8 on the host; without the cache if so asked."""

@@ -6,6 +6,7 @@ Nothing here measures and nothing is kept: intervals, differences, statuses and 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -265,8 +266,11 @@ def _evaluation(paces: Sequence[Pace], testbeds: Mapping[int, Mapping[str, Any]]
     """How fast the pass over the images was, for all cells together; nothing where no chunk says so."""
     if not paces:
         return {}
-    # Processes work side by side: what all of them took together, each took a part of.
-    wall = sum(pace.seconds / testbeds[pace.session].get(PROCESSES, 1) for pace in paces)
+    # Processes work side by side, each on as many batches as the others or one less.
+    wall = 0.0
+    for pace in paces:
+        turns = math.ceil(pace.chunks / testbeds[pace.session].get(PROCESSES, 1))
+        wall += turns * pace.seconds / pace.chunks
     return {
         "img_per_s_accuracy": sum(pace.images for pace in paces) / wall,
         "input_share": 100 * sum(pace.waited for pace in paces) / sum(pace.seconds for pace in paces),

@@ -12,6 +12,7 @@ from pathlib import Path
 import PIL
 import torch
 
+from tomebench.datasets.checks import leave_out
 from tomebench.datasets.images import ImageSet
 from tomebench.errors import DeviceError, Interrupted, UnsupportedModelError
 from tomebench.measure.allocator import keep_memory
@@ -22,6 +23,7 @@ from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.attention import check_route
 from tomebench.sweeps.accuracy import count_top1, help_out
 from tomebench.sweeps.config import SweepConfig
+from tomebench.sweeps.database import FILE
 from tomebench.sweeps.events import Event, Finished, Note, Phase, Planned
 from tomebench.sweeps.forward import (
     CellFailed,
@@ -30,12 +32,13 @@ from tomebench.sweeps.forward import (
     ending,
     guarded,
     no_room_is_an_input_error,
-    open_images,
+    usable_images,
     weights_dtype,
 )
 from tomebench.sweeps.job import Job, stops
 from tomebench.sweeps.pipeline import measure_end_to_end
-from tomebench.sweeps.plan import plan_cells, plan_sweep
+from tomebench.sweeps.plan import list_images, plan_cells, plan_sweep
+from tomebench.sweeps.presence import FIRST
 from tomebench.sweeps.ranks import Place, Ranks
 from tomebench.sweeps.reading import Reading
 from tomebench.sweeps.rows import PROCESSES, build_rows
@@ -66,7 +69,8 @@ def run_sweep(config: SweepConfig, directory: Path, should_stop: Callable[[], bo
             check_route(config.attention, device, config.dtype, training=config.mode == "train")
             if config.cuda_graphs and device.type != "cuda":
                 raise DeviceError(f"--cuda-graphs needs a CUDA GPU, not {device}; leave it out")
-            plan_sweep(config)  # refuses what cannot be combined before anything slow happens
+            listed = list_images(config) if config.data is not None else None
+            plan_sweep(config, listed)  # refuses what cannot be combined before anything slow happens
             keep_memory()
 
             def asked() -> bool:
@@ -77,18 +81,14 @@ def run_sweep(config: SweepConfig, directory: Path, should_stop: Callable[[], bo
 
             run = _lead if ranks.leads else _follow
             with arithmetic(config.dtype, config.threads), no_room_is_an_input_error():
-                yield from run(config, directory, asked, device, ranks)
+                yield from run(config, listed, directory, asked, device, ranks)
         except Interrupted:
             ranks.explain()
             raise
 
 
-def _load(
-    config: SweepConfig, device: torch.device, stop_if_asked: Callable[[], None]
-) -> tuple[ImageSet | None, LoadedModel]:
-    """Images and model of a configuration."""
-    image_set = open_images(config, stop_if_asked)
-    stop_if_asked()
+def _load(config: SweepConfig, device: torch.device) -> LoadedModel:
+    """The model of a configuration."""
     loaded = load_model(
         config.model,
         checkpoint=config.checkpoint,
@@ -98,52 +98,72 @@ def _load(
         seed=config.seed,
     )
     loaded.model.to(device=device, dtype=weights_dtype(config))
-    return image_set, loaded
+    return loaded
 
 
 def _lead(
-    config: SweepConfig, directory: Path, should_stop: Callable[[], bool], device: torch.device, ranks: Ranks
+    config: SweepConfig,
+    listed: ImageSet | None,
+    directory: Path,
+    should_stop: Callable[[], bool],
+    device: torch.device,
+    ranks: Ranks,
 ) -> Iterator[Event]:
     """All of a sweep: what rank 0 does, and a process that is alone."""
     stop_if_asked = stops(should_stop)
     yield Phase("load", None)
-    image_set, loaded = _load(config, device, stop_if_asked)
+    if (directory / FILE).exists():
+        Store.open(directory, config.stored()).close()  # says at once what only waiting would show otherwise
+    image_set = None if listed is None else usable_images(config, listed, stop_if_asked)
+    stop_if_asked()
+    loaded = _load(config, device)
     ranks.meet(_facts(device), stop_if_asked)
     with Store.open(directory, config.stored()) as store:
         if image_set is not None:
             store.put_images(image_set.info)
         threads = _threads(config, store)
-        batch_size = store.get("batch_size") or _batch_size(config, loaded, device)
+        with ranks.allow(FIRST):
+            batch_size = store.get("batch_size") or _batch_size(config, loaded, device)
         store.put("batch_size", batch_size)
         planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=batch_size, device=str(device))
         store.put_cells([(cell.cell, cell.resolved) for cell in planned])
         _forget_failures(store)
         job = Job(config, store, device, loaded, planned, batch_size, image_set, should_stop)
         yield Planned(len(planned), loaded.timm_id, len(store.rounds()), len(store.done_chunks()))
-        yield from _check_baseline(job)
-        loaded.model.train(config.mode == "train")
-        processes = {PROCESSES: ranks.place.size} if ranks.place.size > 1 else {}
-        session = store.begin_session({**describe(device, threads), **processes})
-        if config.budget != "none":
-            yield from time_cells(job, session)
-            yield from measure_memory(job)
+        reading = None
         if image_set is not None:
             reading = _reading(config, image_set, loaded, batch_size, device, ranks)
-            yield from measure_end_to_end(job, reading)
-            yield from count_top1(job, reading, session, ranks)
+        with ranks.allow(FIRST):  # any of these passes may be compiled first
+            yield from _check_baseline(job)
+            loaded.model.train(config.mode == "train")
+            processes = {PROCESSES: ranks.place.size} if ranks.place.size > 1 else {}
+            session = store.begin_session({**describe(device, threads), **processes})
+            if config.budget != "none":
+                yield from time_cells(job, session)
+                yield from measure_memory(job)
+            if reading is not None:
+                yield from measure_end_to_end(job, reading)
+        if listed is not None and reading is not None:
+            yield from count_top1(job, listed, reading, session, ranks)
         yield Finished(tuple(build_rows(store)), directory)
 
 
 def _follow(
-    config: SweepConfig, directory: Path, should_stop: Callable[[], bool], device: torch.device, ranks: Ranks
+    config: SweepConfig,
+    listed: ImageSet | None,
+    directory: Path,
+    should_stop: Callable[[], bool],
+    device: torch.device,
+    ranks: Ranks,
 ) -> Iterator[Event]:
-    """What the other ranks do: load the same, wait until rank 0 has timed, evaluate their share."""
+    """What the other ranks do: load, wait until rank 0 has looked at all images and timed, evaluate their share."""
     stop_if_asked = stops(should_stop)
     yield Phase("load", None)
-    image_set, loaded = _load(config, device, stop_if_asked)
+    loaded = _load(config, device)
     ranks.meet(_facts(device), stop_if_asked)
-    if image_set is not None:
+    if listed is not None:
         plan = ranks.plan(stop_if_asked)
+        image_set = leave_out(listed, plan["left_out"], "") if plan["left_out"] else listed
         torch.set_num_threads(plan["threads"])  # with other threads a sum may be rounded another way
         size = plan["batch_size"]
         planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=size, device=str(device))

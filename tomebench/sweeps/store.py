@@ -227,7 +227,10 @@ class Store:
         for _, images, session, seconds, waited in self._select("chunks"):
             if session is not None:
                 by_session.setdefault(session, []).append((images, seconds, waited))
-        return [Pace(session, *map(sum, zip(*chunks, strict=True))) for session, chunks in sorted(by_session.items())]
+        return [
+            Pace(session, len(chunks), *map(sum, zip(*chunks, strict=True)))
+            for session, chunks in sorted(by_session.items())
+        ]
 
     def predictions(self) -> dict[str, CellPredictions]:
         """Predictions by cell key for the images of :meth:`seen`, in that order.
