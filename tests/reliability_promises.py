@@ -149,7 +149,16 @@ STORAGE = (
         ONE_LINE,
         (WORKER_LOST, WORKER_LOST_AGAIN, WORKER_SILENT),
     ),
-    Case("A dead or hanging rank: all stop within a minute, naming it", "one line", (RANK_LOST,)),
+    Case(
+        "A dead or hanging rank: all stop within a minute, naming it",
+        "one line",
+        (
+            RANK_LOST,
+            "sweeps/test_presence.py::test_work_that_does_not_go_on_is_silence",
+            "sweeps/test_presence.py::test_a_pass_that_never_ends_is_silence",
+            "sweeps/test_presence.py::test_a_store_that_never_answers_ends_the_process",
+        ),
+    ),
     Case(
         "JSON is written with `allow_nan=False`",
         "an error, never a NaN",
@@ -236,8 +245,11 @@ SECURITY = (
     ),
     Case(
         "Archives are read member by member, never extracted to paths they name",
-        "no archive is opened at all",
-        (f"{SOURCE}test_the_source_has_none_of_it",),
+        "tars are read in place; extracting is not in the source",
+        (
+            f"{SOURCE}test_the_source_has_none_of_it",
+            "datasets/test_readers.py::test_links_devices_and_hidden_files_in_a_tar_are_left_alone",
+        ),
     ),
     Case(
         "The network is used only to fetch weights the user named",
@@ -288,7 +300,7 @@ SECURITY = (
 FIGURES = (
     Case(
         "50 000 small images x 9 r under 200 random kills: identical predictions and table",
-        "identical",
+        "identical with 10 000 images and 5 kills, or 50 that are slow",
         ("sweeps/test_kill_many.py::test_random_kills",),
     ),
     Case(

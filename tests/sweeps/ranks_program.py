@@ -1,7 +1,8 @@
 """The real program, one of whose ranks dies or freezes on the way if the environment says so.
 
-``FAULT=1:SIGKILL:3`` lets rank 1 send itself that signal when it is to evaluate its fourth batch; ``PIDS`` names a
-folder in which every process leaves its number; ``SLOW`` is how many seconds a batch takes longer.
+``FAULT=1:SIGKILL:3`` lets rank 1 send itself that signal when it is to evaluate its fourth batch, ``1:hang:3`` lets it
+never go on; ``PIDS`` names a folder in which every process leaves its number; ``SLOW`` is how many seconds a batch
+takes longer.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ if __name__ == "__main__":
 
     def faulty(*arguments: Any) -> Any:
         if rank == who and next(turns) == int(when):
+            while what == "hang":
+                time.sleep(1)
             os.kill(os.getpid(), getattr(signal, what))
         time.sleep(float(os.environ.get("SLOW", "0")))
         return predict(*arguments)

@@ -152,6 +152,8 @@ def test_one_then_three_then_two_processes_resume_to_the_same_table(runner: Runn
         pytest.param(3, "0:SIGKILL:2", 0, marks=pytest.mark.slow),
         pytest.param(2, "1:SIGSTOP:2", 1, marks=pytest.mark.slow),  # a minute each, half of it torchrun's patience
         pytest.param(3, "0:SIGSTOP:2", 0, marks=pytest.mark.slow),
+        pytest.param(2, "1:hang:2", 1, marks=pytest.mark.slow),
+        pytest.param(3, "0:hang:2", 0, marks=pytest.mark.slow),
     ],
 )
 def test_a_rank_that_dies_or_freezes_is_named_within_a_minute(
@@ -162,7 +164,9 @@ def test_a_rank_that_dies_or_freezes_is_named_within_a_minute(
     assert ended.code not in (0, 130)
     assert ended.seconds < LIMIT  # starting included
     (line,) = [line for line in said(ended) if "rank" in line]
-    assert re.match(rf"tomebench: error: rank {named} \(process \d+ on \S+\) has died or hangs", line)
+    hangs = r"(\(process \d+ on \S+\): )?hangs: its work has not gone on for 20 s"  # which rank 0 says of itself
+    what = hangs if "hang" in fault else r"\(process \d+ on \S+\) has died or hangs"
+    assert re.match(rf"tomebench: error: rank {named} {what}", line)
     assert "what was evaluated is kept; run the same command again" in line
     if "SIGSTOP" in fault:  # that a killed run goes on is shown above
         again = runner.run(2, tmp_path / "run")

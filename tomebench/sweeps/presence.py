@@ -1,8 +1,8 @@
 """Who of several processes is still there: every one says so once a second, and whoever falls silent ends the run.
 
 Three kinds of silence end it. A process that is not heard of for ``SILENCE`` seconds is dead or frozen. One whose work
-does not go on for far too long (``IDLE``, ``PATIENCE``, ``FIRST``) says nothing more, and so is taken for dead. And
-when the store itself does not answer, its machine or the network is gone, and nobody can be heard.
+does not go on for far too long (``IDLE``, ``PATIENCE``, ``FIRST``) hangs, and says so itself. And when the store does
+not answer, its machine or the network is gone, and nobody can be heard.
 
 Rank 0 listens to all, the others to rank 0, which ends them by ending: the store has to answer N questions, not N².
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 from tomebench.errors import RankError
 
-SILENCE = 15.0
+SILENCE = 12.0
 """Seconds without a word after which a rank counts as dead. torchrun takes up to 30 more to end one that is frozen."""
 BEAT = 1.0
 """Seconds between two words."""
@@ -28,7 +28,7 @@ START = 120.0
 """Seconds that a rank may take to say its first."""
 GRACE = 15.0
 """Seconds that a rank whose peer is lost has for ending by itself, in which it may be busy with a long pass."""
-IDLE = 60.0
+IDLE = 20.0
 """Seconds from one step of the work to the next, where nothing else is said."""
 PATIENCE = 30.0
 """Seconds that a pass may always take; a longer one may take ten times as long as the longest before it."""
@@ -104,11 +104,13 @@ class Presence:
         """Ranks that are gone, and in words that they are."""
         self.broken: str | None = None
         """Why the store cannot be reached."""
+        self.hangs: str | None = None
+        """That this process does not go on, in words."""
         self.ends = dict.fromkeys(peers, "")
         """Why a rank has ended, as far as it was heard; empty while it has not."""
         self._channel, self._rank, self._peers, self._complaint = channel, rank, peers, complaint
         self._heard = dict.fromkeys(peers, (0, ""))  # for how many turns nothing new, and what was the last
-        self._step, self._limit = time.monotonic(), LOADING  # when the work went on last, how long that may be ago
+        self._idle, self._limit = 0, LOADING  # turns since the work went on last, seconds that it may take
         self._longest = 0.0  # seconds of a pass
         self._passed: set[str] = set()
         self._over = threading.Event()
@@ -135,7 +137,7 @@ class Presence:
 
     def goes_on(self) -> None:
         """The work of this process has made a step."""
-        self._step = time.monotonic()
+        self._idle = 0
 
     def loaded(self) -> None:
         """From here on a step takes no longer than ``IDLE``."""
@@ -144,7 +146,7 @@ class Presence:
 
     @contextmanager
     def allow(self, seconds: float) -> Iterator[None]:
-        """Within it the work may take so long from one step to the next; what takes longer counts as death."""
+        """Within it the work may take so long from one step to the next; what takes longer hangs."""
         before, self._limit = self._limit, seconds
         self.goes_on()
         try:
@@ -173,9 +175,12 @@ class Presence:
         """The thread that speaks and listens. It waits as long as the store takes to answer, which may be for ever."""
         beats = 0
         while not self._over.wait(BEAT):
+            self._idle += 1
             try:
-                if time.monotonic() < self._step + self._limit:
-                    self._channel.set(f"beat/{self._rank}", str(beats := beats + 1))
+                if self._idle * BEAT > self._limit and not self.hangs:
+                    self.hangs = f"hangs: its work has not gone on for {self._limit:.0f} s"
+                    self._channel.set(f"end/{self._rank}", self.hangs)
+                self._channel.set(f"beat/{self._rank}", str(beats := beats + 1))
                 self.listen()
             except RankError as error:
                 self.broken = str(error)
@@ -186,7 +191,7 @@ class Presence:
             self.ends[peer] = self._channel.text(f"end/{peer}")
 
     def listen(self) -> None:
-        """Hear the others once. Turns are counted and not the time, which a process that was frozen has not seen."""
+        """Hear the others once. Turns are counted and not the time, which goes on while a process is frozen."""
         self.listen_to_ends()
         for peer in self._peers:
             turns, last = self._heard[peer]
@@ -197,10 +202,7 @@ class Presence:
                 self.lose(peer, f"has died or hangs: it was not heard of for {limit:.0f} s")
 
     def _watch(self) -> None:
-        """The thread that never asks the store, and ends this process if it does not end by itself when it must.
-
-        It counts turns, too.
-        """
+        """The thread that never asks the store, and ends this process if it does not end by itself when it must."""
         answers, silent, alarm = 0, 0, 0
         while not self._over.wait(BEAT):
             silent = 0 if self._channel.answers != answers else silent + 1
@@ -210,7 +212,7 @@ class Presence:
                     f"rank {self._rank} has lost the others: the machine that torchrun makes them meet at has not "
                     f"answered for {SILENCE:.0f} s; {AGAIN}"
                 )
-            alarm += bool(self.lost or self.broken)
+            alarm += bool(self.lost or self.broken or self.hangs)
             if alarm * BEAT > GRACE:
                 self._end_at_once()
 

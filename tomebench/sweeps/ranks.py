@@ -245,6 +245,8 @@ class Ranks:
         """Why the run cannot go on, if somebody is gone. Asks nobody."""
         if self._presence.broken:
             return self._because(self._presence.broken)
+        if self._presence.hangs:  # or did, and goes on too late
+            return self._because(f"rank {self.place.rank} {self._presence.hangs}; {AGAIN}", quiet=not self.leads)
         if lost := sorted(self._presence.lost.items()):
             return self._because("; ".join([*(text for _, text in lost), AGAIN]), quiet=self._quiet())
         return None
