@@ -179,7 +179,7 @@ class Presence:
             try:
                 if self._idle * BEAT > self._limit and not self.hangs:
                     self.hangs = f"hangs: its work has not gone on for {self._limit:.0f} s"
-                    self._channel.set(f"end/{self._rank}", self.hangs)
+                    self._channel.set(f"end/{self._rank}", f"{self.hangs}; {AGAIN}")
                 self._channel.set(f"beat/{self._rank}", str(beats := beats + 1))
                 self.listen()
             except RankError as error:
