@@ -257,3 +257,9 @@ def read_only(undisturbed: Path, program: Callable[..., object], monkeypatch: py
 )
 def test_a_read_only_folder_is_one_line(program, read_only, command, says):
     assert says in refused(program, *command, code=5)
+
+
+def test_other_settings_are_refused_before_every_image_is_looked_at(program, tmp_path, monkeypatch):
+    assert program(*DIGITS, "--allow-missing", "1").code == 0
+    monkeypatch.setattr("tomebench.sweeps.run.usable_images", lambda *_: pytest.fail("it looked"))
+    assert "seed: 0 -> 1" in refused(program, *DIGITS, "--allow-missing", "1", "--seed", "1")

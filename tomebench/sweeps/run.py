@@ -112,8 +112,10 @@ def _lead(
     """All of a sweep: what rank 0 does, and a process that is alone."""
     stop_if_asked = stops(should_stop)
     yield Phase("load", None)
-    if (directory / FILE).exists():
-        Store.open(directory, config.stored()).close()  # says at once what only waiting would show otherwise
+    if (config.verify or config.allow_missing) and (directory / FILE).exists():
+        Store.open(
+            directory, config.stored()
+        ).close()  # looking at every image takes minutes: what refuses it is said now
     image_set = None if listed is None else usable_images(config, listed, stop_if_asked)
     stop_if_asked()
     loaded = _load(config, device)
