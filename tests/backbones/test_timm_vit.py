@@ -15,8 +15,9 @@ from torch import nn
 from tomebench.backbones.apply import apply
 from tomebench.backbones.timm_vit import TimmViT
 from tomebench.errors import SpecError
+from tomebench.reduction.metric import head_mean
 from tomebench.reduction.registry import get_method
-from tomebench.reduction.vit import ReducedViT, SlicedViT, head_mean
+from tomebench.reduction.vit import ReducedViT, SlicedViT
 
 
 def small(**arguments: Any) -> VisionTransformer:

@@ -10,10 +10,11 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from reduction import tome_reference as reference
+from reduction.contexts import make_context
 from torch import Tensor
 
+from tomebench.reduction.options import Options
 from tomebench.reduction.plan import MergePlan
-from tomebench.reduction.registry import Context
 from tomebench.reduction.tome import bipartite_soft_matching, split_by_rank, split_by_sort, tome
 
 
@@ -210,9 +211,9 @@ def test_a_metric_that_is_not_finite_still_gives_a_partition(bad: float) -> None
 
 
 def test_the_method_reads_keys_prefix_and_r_from_its_context() -> None:
-    metric = torch.randn(2, 12, 4, generator=torch.Generator().manual_seed(7))
-    context = Context(x=torch.zeros(2, 12, 8), metric=metric, size=None, r=3, prefix=1, layer=0, depth=1)
-    assert torch.equal(tome(context).dest, bipartite_soft_matching(metric, 3, 1).dest)
+    context = make_context(12, 1, 3, seed=7)
+    metric = context.heads.k.mean(dim=1)
+    assert torch.equal(tome(Options()).choose(context).dest, bipartite_soft_matching(metric, 3, 1).dest)
 
 
 def test_no_gradient_flows_into_the_choice() -> None:

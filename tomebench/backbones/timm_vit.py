@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tomebench.backbones.macs import BlockMacs, MacTerms
 from tomebench.errors import UnsupportedModelError
 from tomebench.reduction.attention import attend, kernel_name, log_size_bias
+from tomebench.reduction.registry import Heads
 from tomebench.schema import Route
 
 _MODEL_PARTS = {
@@ -92,14 +93,14 @@ class TimmViT:
         model = self._model
         return model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images))))
 
-    def attention(self, layer: int, x: Tensor, size: Tensor | None, route: Route = "auto") -> tuple[Tensor, Tensor]:
-        """[B, N, C] -> (x plus its attention branch [B, N, C], keys [B, heads, N, d]).
+    def attention(self, layer: int, x: Tensor, size: Tensor | None, route: Route = "auto") -> tuple[Tensor, Heads]:
+        """[B, N, C] -> (x plus its attention branch [B, N, C], what its heads computed on).
 
         Keys count as often as ``size`` [B, N] says, None being once.
         """
         block = self._blocks[layer]
-        out, keys = _self_attention(block.attn, block.norm1(x), size, route)
-        return x + block.drop_path1(block.ls1(out)), keys
+        out, heads = _self_attention(block.attn, block.norm1(x), size, route)
+        return x + block.drop_path1(block.ls1(out)), heads
 
     def mlp(self, layer: int, x: Tensor) -> Tensor:
         """[B, N, C] -> x plus its MLP branch."""
@@ -146,8 +147,8 @@ class TimmViT:
         )
 
 
-def _self_attention(attn: Any, x: Tensor, size: Tensor | None, route: Route) -> tuple[Tensor, Tensor]:
-    """Run timm's ``Attention.forward`` with keys that count by size, handing out the keys as well."""
+def _self_attention(attn: Any, x: Tensor, size: Tensor | None, route: Route) -> tuple[Tensor, Heads]:
+    """Run timm's ``Attention.forward`` with keys that count by size, handing out what the heads compute on as well."""
     batch, n, _ = x.shape
     gate = getattr(attn, "gate", None)
     gate = gate(x).sigmoid() if gate is not None else None
@@ -159,7 +160,7 @@ def _self_attention(attn: Any, x: Tensor, size: Tensor | None, route: Route) -> 
     out = attn.norm(out.transpose(1, 2).reshape(batch, n, attn.num_heads * attn.head_dim))
     if gate is not None:
         out = out * gate
-    return attn.proj_drop(attn.proj(out)), k
+    return attn.proj_drop(attn.proj(out)), Heads(q, k, v)
 
 
 def _refuse_unknown_parts(model: Any) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tomebench.measure.clock import Stopwatch
 from tomebench.reduction.plan import MergePlan
+from tomebench.reduction.registry import Context, Heads
 from tomebench.reduction.vit import ReducedViT
 
 Part = Literal["attention", "matching", "merging", "mlp", "rest"]
@@ -46,15 +47,15 @@ def marked(kind: type[ReducedViT], mark: Callable[[Part], None]) -> type[Reduced
             mark("rest")
             return logits
 
-        def attend(self, layer: int, x: Tensor, size: Tensor | None) -> tuple[Tensor, Tensor]:
+        def attend(self, layer: int, x: Tensor, size: Tensor | None) -> tuple[Tensor, Heads]:
             if layer == 0:
                 mark("rest")
-            out: tuple[Tensor, Tensor] = super().attend(layer, x, size)
+            out: tuple[Tensor, Heads] = super().attend(layer, x, size)
             mark("attention")
             return out
 
-        def plan(self, layer: int, r: int, x: Tensor, keys: Tensor, size: Tensor | None) -> MergePlan:
-            plan: MergePlan = super().plan(layer, r, x, keys, size)
+        def plan(self, ctx: Context) -> MergePlan:
+            plan: MergePlan = super().plan(ctx)
             mark("matching")
             return plan
 

@@ -15,6 +15,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from tomebench.reduction.options import Combine
+
 
 @dataclass(frozen=True)
 class MergePlan:
@@ -45,26 +47,35 @@ def identity_plan(batch: int, n: int, device: torch.device) -> MergePlan:
     return MergePlan(kept, kept[:, :0], kept[:, :0], n)
 
 
-def merge(plan: MergePlan, x: Tensor, size: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Replace every group of tokens by its size-weighted mean.
+def merge(plan: MergePlan, x: Tensor, size: Tensor | None, combine: Combine = "weighted") -> tuple[Tensor, Tensor]:
+    """Replace every group of tokens by one.
 
     Args:
         plan: where tokens go.
         x: tokens [B, N, C], any floating dtype.
         size: original patches each token stands for, float32 [B, N]; None means all ones.
+        combine: the mean of a group by size, its plain mean, its maximum in every channel, or the token that it keeps.
 
     Returns:
-        Tokens [B, n_out, C] in x's dtype and sizes float32 [B, n_out]. sum(size) and sum(size * x) are those of the
-        tokens that were not dropped. A token that nothing was merged into is returned bit for bit; a mean is computed
-        in fp32 (fp64 for fp64) and rounded once. The gradient of x flows through the means; plan and sizes have none.
+        Tokens [B, n_out, C] in x's dtype and sizes float32 [B, n_out]. sum(size), and with ``weighted`` sum(size * x),
+        are those of the tokens that were not dropped. A token that nothing was merged into is returned bit for bit; a
+        mean is computed in fp32 (fp64 for fp64) and rounded once. The gradient of x flows through the tokens; plan and
+        sizes have none.
     """
     if size is None:
         size = torch.ones(x.shape[:2], dtype=torch.float32, device=x.device)
     moved_size = size.gather(1, plan.moved)
     out_size = size.gather(1, plan.kept).scatter_add(1, plan.into, moved_size)
-    if plan.moved.shape[1] == 0:
+    if plan.moved.shape[1] == 0 or combine == "keep":
         return take(x, plan.kept), out_size
-    return cast(Tensor, _Merge.apply(x, plan.kept, plan.moved, plan.into, size, out_size)), out_size
+    if combine == "max":
+        index = plan.into.unsqueeze(-1).expand(-1, -1, x.shape[2])
+        return take(x, plan.kept).scatter_reduce(1, index, take(x, plan.moved), "amax"), out_size
+    weight, total = size, out_size
+    if combine == "mean":
+        weight = torch.ones_like(size)
+        total = torch.ones_like(out_size).scatter_add(1, plan.into, torch.ones_like(moved_size))
+    return cast(Tensor, _Merge.apply(x, plan.kept, plan.moved, plan.into, weight, total)), out_size
 
 
 class _Merge(torch.autograd.Function):

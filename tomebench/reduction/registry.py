@@ -6,12 +6,21 @@ import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import cast
+from typing import NamedTuple, cast
 
 from torch import Tensor
 
 from tomebench.errors import SpecError
+from tomebench.reduction.options import Combine, Options
 from tomebench.reduction.plan import MergePlan
+
+
+class Heads(NamedTuple):
+    """What the heads of a block computed on, each [B, heads, N, d]; after q/k norm where a model has it."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
 
 
 @dataclass(frozen=True)
@@ -19,16 +28,26 @@ class Context:
     """What a method may look at when it decides about one layer."""
 
     x: Tensor  # tokens after the attention residual [B, N, C]
-    metric: Tensor  # keys averaged over heads [B, N, d]
+    x_pre: Tensor  # tokens before the block [B, N, C]
+    heads: Heads
     size: Tensor | None  # original patches per token, float32 [B, N]; None is all ones
+    counted: Tensor | None  # the same as attention counted it; None where it counted every token once
     r: int  # tokens to remove, in [0, (N - prefix) // 2]
     prefix: int
     layer: int
     depth: int
 
 
-Method = Callable[[Context], MergePlan]
-"""Decides which tokens go where in one layer: returns a plan that leaves N - ctx.r tokens."""
+@dataclass(frozen=True)
+class Method:
+    """One way to reduce tokens."""
+
+    choose: Callable[[Context], MergePlan]
+    """Decides which tokens go where in one layer: returns a plan that leaves N - ctx.r tokens."""
+    combine: Combine = "weighted"
+    """What becomes of a group."""
+    merges: bool = True
+    """Tokens are merged, and so differ in size; False if they are only dropped."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +55,7 @@ class MethodInfo:
     """A line of ``tomebench list methods``."""
 
     name: str
-    target: str  # "module:function"
+    target: str  # "module:function", from Options to Method
     doc: str
 
 
@@ -52,8 +71,12 @@ METHODS: Mapping[str, MethodInfo] = {
 }
 
 
-def get_method(name: str) -> Method:
+def get_method(name: str, options: Options | None = None) -> Method:
     """The method of that name.
+
+    Args:
+        name: see ``METHODS``.
+        options: None is the paper's defaults.
 
     Raises:
         SpecError: no such method; the message names the nearest one.
@@ -63,4 +86,4 @@ def get_method(name: str) -> Method:
         hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(METHODS)}"
         raise SpecError(f"unknown method {name!r}; {hint}")
     module, _, function = METHODS[name].target.partition(":")
-    return cast(Method, getattr(import_module(module), function))
+    return cast(Method, getattr(import_module(module), function)(options or Options()))

@@ -6,27 +6,42 @@ Source: Bolya et al., Token Merging: Your ViT But Faster, arXiv 2210.09461, sect
 from __future__ import annotations
 
 import math
+import random
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from tomebench.reduction.plan import MergePlan, identity_plan, without_autocast
-from tomebench.reduction.registry import Context
+from tomebench.reduction.metric import comparable, metric_of, similarity
+from tomebench.reduction.options import Distance, Options, Partition
+from tomebench.reduction.plan import MergePlan, identity_plan
+from tomebench.reduction.registry import Context, Method
 
 
 @torch.no_grad()
-def bipartite_soft_matching(metric: Tensor, r: int, prefix: int) -> MergePlan:
-    """Match every second token to its most similar neighbour in the other half and merge the r closest pairs.
+def bipartite_soft_matching(
+    metric: Tensor,
+    r: int,
+    prefix: int,
+    *,
+    distance: Distance = "cosine",
+    partition: Partition = "alternating",
+    layer: int = 0,
+) -> MergePlan:
+    """Match every token of one half to its most similar one in the other half and merge the r closest pairs.
 
     Tokens 0, 2, 4, ... form set A and tokens 1, 3, 5, ... set B, counted with the prefix. Every A token proposes its
-    most cosine-similar B token; the r best proposals are merged. Ties go to the lower index. The output keeps the
-    prefix first and in order, then the rest of A, then B. Costs N²/4 · d multiply-accumulates per image.
+    most similar B token; the r best proposals are merged. Ties go to the lower index. The output keeps the prefix first
+    and in order, then the rest of A, then B. Costs N²/4 · d multiply-accumulates per image.
 
     Args:
         metric: what similarity is measured on, [B, N, d]: the keys averaged over heads.
         r: tokens to remove, in [0, (N - prefix) // 2].
         prefix: leading tokens (class, distillation, registers) that never move and are never merged into.
+        distance: see :func:`tomebench.reduction.metric.similarity`.
+        partition: which tokens are A; ``sequential`` and ``random`` halve the patches, A being the smaller half.
+        layer: makes another random partition.
 
     Raises:
         ValueError: r out of range.
@@ -36,23 +51,41 @@ def bipartite_soft_matching(metric: Tensor, r: int, prefix: int) -> MergePlan:
         raise ValueError(f"r={r} is outside [0, {max(n - prefix, 0) // 2}] for {n} tokens of which {prefix} are prefix")
     if r == 0:
         return identity_plan(batch, n, metric.device)
-    # The prefix takes no part, and the halves keep the parity they have when it is counted.
-    even, odd = prefix + prefix % 2, prefix + 1 - prefix % 2
-
-    # In fp32 or better, under autocast too: half-precision scores pick another partner for one token in seven.
-    kind = metric.device.type
-    with without_autocast(kind):
-        unit = F.normalize(metric.to(torch.promote_types(metric.dtype, torch.float32)), dim=-1)
-        scores = unit[:, even::2] @ unit[:, odd::2].transpose(1, 2)
-    split = split_by_sort if kind == "cpu" else split_by_rank
+    metric = comparable(metric, distance)
+    if partition == "alternating":
+        # The prefix takes no part, and the halves keep the parity they have when it is counted.
+        even, odd = prefix + prefix % 2, prefix + 1 - prefix % 2
+        of_a, of_b = metric[:, even::2], metric[:, odd::2]
+    else:
+        in_a, in_b = halves(n, prefix, partition, layer, metric.device)
+        of_a, of_b = metric[:, in_a], metric[:, in_b]
+    scores = similarity(of_a, of_b, distance)
+    split = split_by_sort if metric.device.type == "cpu" else split_by_rank
     moved, rest = split(scores.amax(dim=-1), r)
     # Only those that move need to know whom they like best: r rows instead of N / 2.
     partner = scores.gather(1, moved.unsqueeze(-1).expand(-1, -1, scores.shape[2])).argmax(dim=-1)
 
     lead = torch.arange(prefix, device=metric.device).expand(batch, prefix)
-    others = torch.arange(odd, n, 2, device=metric.device).expand(batch, -1)
-    kept = torch.cat([lead, rest * 2 + even, others], dim=1)
-    return MergePlan(kept, moved * 2 + even, partner + (prefix + rest.shape[1]), n)
+    if partition == "alternating":
+        others = torch.arange(odd, n, 2, device=metric.device).expand(batch, -1)
+        moved, rest = moved * 2 + even, rest * 2 + even
+    else:
+        others = in_b.expand(batch, -1)
+        moved, rest = in_a[moved], in_a[rest]
+    return MergePlan(torch.cat([lead, rest, others], dim=1), moved, partner + (prefix + rest.shape[1]), n)
+
+
+def halves(n: int, prefix: int, partition: Partition, layer: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The tokens of A and of B in ascending order, int64 [T // 2] and [T - T // 2] of the T = n - prefix patches."""
+    tokens = range(prefix, n)
+    chosen = tokens[: len(tokens) // 2] if partition == "sequential" else draw(n, prefix, len(tokens) // 2, layer)
+    rest = sorted({*tokens} - {*chosen})
+    return torch.tensor(sorted(chosen), device=device), torch.tensor(rest, device=device)
+
+
+def draw(n: int, prefix: int, count: int, layer: int) -> list[int]:
+    """Patches at random, the same for every image, so that a result does not hang on the batch it is in."""
+    return random.Random(f"{n} {prefix} {layer}").sample(range(prefix, n), count)
 
 
 def split_by_sort(best: Tensor, r: int) -> tuple[Tensor, Tensor]:
@@ -81,6 +114,23 @@ def split_by_rank(best: Tensor, r: int) -> tuple[Tensor, Tensor]:
     return order[:, :r], order[:, r:]
 
 
-def tome(ctx: Context) -> MergePlan:
-    """Plan one layer by bipartite soft matching with the paper's default options."""
-    return bipartite_soft_matching(ctx.metric, ctx.r, ctx.prefix)
+def tome(options: Options) -> Method:
+    """Merging as the paper does it, or with one of the choices that it ablates."""
+    from tomebench.reduction import ablations
+
+    ways: dict[str, Callable[[Options, Context], MergePlan]] = {
+        "bipartite": _bipartite,
+        "greedy": ablations.greedy,
+        "kmeans-2": ablations.kmeans,
+        "kmeans-5": ablations.kmeans,
+        "random-prune": ablations.random_prune,
+        "attention-prune": ablations.attention_prune,
+    }
+    return Method(partial(ways[options.matching], options), options.combine, merges=not options.prunes)
+
+
+def _bipartite(options: Options, ctx: Context) -> MergePlan:
+    metric = metric_of(ctx, options)
+    return bipartite_soft_matching(
+        metric, ctx.r, ctx.prefix, distance=options.distance, partition=options.partition, layer=ctx.layer
+    )

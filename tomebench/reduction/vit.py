@@ -11,11 +11,10 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tomebench.errors import SpecError
 from tomebench.reduction.plan import MergePlan, compose_sources, merge
-from tomebench.reduction.registry import Context, Method
+from tomebench.reduction.registry import Context, Heads, Method
 from tomebench.reduction.schedule import TokenTrace, token_trace
 from tomebench.schema import Route
 
@@ -46,8 +45,8 @@ class Backbone(Protocol):
     def head_reads_prefix_only(self) -> bool:
         """The classifier looks at class and distillation tokens and at nothing else."""
 
-    def attention(self, layer: int, x: Tensor, size: Tensor | None, route: Route) -> tuple[Tensor, Tensor]:
-        """[B, N, C] -> (x plus its attention branch [B, N, C], its keys [B, heads, N, d]).
+    def attention(self, layer: int, x: Tensor, size: Tensor | None, route: Route) -> tuple[Tensor, Heads]:
+        """[B, N, C] -> (x plus its attention branch [B, N, C], what its heads computed on).
 
         Keys count as often as ``size`` [B, N] says, None being once.
         """
@@ -155,18 +154,18 @@ class ReducedViT(nn.Module):
         """[B, 3, H, W] -> tokens [B, N, C]."""
         return self.backbone.embed(images)
 
-    def attend(self, layer: int, x: Tensor, size: Tensor | None) -> tuple[Tensor, Tensor]:
-        """[B, N, C] -> (tokens after the attention residual [B, N, C], keys [B, heads, N, d])."""
+    def attend(self, layer: int, x: Tensor, size: Tensor | None) -> tuple[Tensor, Heads]:
+        """[B, N, C] -> (tokens after the attention residual [B, N, C], what the heads computed on)."""
         return self.backbone.attention(layer, x, size if self.prop_attn else None, self.attention)
 
     @torch.no_grad()
-    def plan(self, layer: int, r: int, x: Tensor, keys: Tensor, size: Tensor | None) -> MergePlan:
-        """Decide which ``r`` tokens go where. Choices have no gradient."""
-        return self.method(Context(x, head_mean(keys), size, r, self.backbone.prefix, layer, self.backbone.depth))
+    def plan(self, ctx: Context) -> MergePlan:
+        """Decide which ``ctx.r`` tokens go where. Choices have no gradient."""
+        return self.method.choose(ctx)
 
     def merge(self, plan: MergePlan, x: Tensor, size: Tensor | None) -> tuple[Tensor, Tensor]:
         """Carry a plan out: tokens [B, n_out, C] and sizes [B, n_out]."""
-        return merge(plan, x, size)
+        return merge(plan, x, size, self.method.combine)
 
     def mlp(self, layer: int, x: Tensor) -> Tensor:
         """[B, N, C] -> tokens after the MLP residual."""
@@ -181,45 +180,27 @@ class ReducedViT(nn.Module):
 
     def _counts_sizes(self, r: int) -> bool:
         """Whether removing r tokens leaves some of size other than one."""
-        return r > 0
+        return r > 0 and self.method.merges
 
     def _block(
         self, layer: int, r: int, x: Tensor, size: Tensor | None
     ) -> tuple[Tensor, Tensor | None, MergePlan | None]:
         """Run one block on [B, N, C]; the size of the tokens is None for as long as all are one."""
-        x, keys = self.attend(layer, x, size)
+        before = x
+        x, heads = self.attend(layer, x, size)
         plan = None
         if self.prefix_only and layer == self.backbone.depth - 1:
             x, size = x[:, : self.backbone.prefix], None
         elif r > 0:
-            x, size, plan = self._reduce(layer, r, x, keys, size)
+            prefix, depth = self.backbone.prefix, self.backbone.depth
+            counted = size if self.prop_attn else None
+            x, size, plan = self._reduce(Context(x, before, heads, size, counted, r, prefix, layer, depth))
         return self.mlp(layer, x), size, plan
 
-    def _reduce(
-        self, layer: int, r: int, x: Tensor, keys: Tensor, size: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, MergePlan | None]:
-        plan = self.plan(layer, r, x, keys, size)
-        return *self.merge(plan, x, size), plan
-
-
-def head_mean(keys: Tensor) -> Tensor:
-    """Mean over heads: [B, heads, N, d] -> [B, N, d], summed in fp32 or wider.
-
-    In the dtype of the keys on a CPU, in fp32 or wider elsewhere.
-    """
-    if keys.device.type != "cpu":
-        return keys.mean(dim=1, dtype=torch.promote_types(keys.dtype, torch.float32))
-    # The CPU's reduction over a few short rows is two to three times slower than either of these.
-    batch, heads, n, d = keys.shape
-    if keys.dtype.itemsize == 2:
-        # Every token is a picture, heads high, with d channels that come last in memory: pooling is vectorised there.
-        pictures = keys.transpose(1, 2).reshape(batch * n, heads, 1, d).permute(0, 3, 1, 2)
-        return F.avg_pool2d(pictures, (heads, 1)).reshape(batch, n, d)
-    first, *others = keys.unbind(dim=1)
-    total = first.clone()
-    for head in others:
-        total += head
-    return total.div_(heads)
+    def _reduce(self, ctx: Context) -> tuple[Tensor, Tensor | None, MergePlan | None]:
+        plan = self.plan(ctx)
+        x, size = self.merge(plan, ctx.x, ctx.size)
+        return x, size if self.method.merges else None, plan
 
 
 class SlicedViT(ReducedViT):
@@ -233,7 +214,5 @@ class SlicedViT(ReducedViT):
     def _counts_sizes(self, r: int) -> bool:
         return False
 
-    def _reduce(
-        self, layer: int, r: int, x: Tensor, keys: Tensor, size: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, MergePlan | None]:
-        return x[:, : x.shape[1] - r], None, None
+    def _reduce(self, ctx: Context) -> tuple[Tensor, Tensor | None, MergePlan | None]:
+        return ctx.x[:, : ctx.x.shape[1] - ctx.r], None, None

@@ -1,0 +1,248 @@
+"""The choices that the paper ablates: each equal to a reference of Python loops, and to an example worked by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from reduction import options_reference as reference
+from reduction.contexts import make_context
+from torch import Tensor
+
+from tomebench.errors import SpecError
+from tomebench.reduction.options import Options, choices
+from tomebench.reduction.plan import merge
+from tomebench.reduction.registry import Context, Heads, get_method
+from tomebench.reduction.tome import draw
+
+MATCHINGS = choices("matching")
+
+
+@st.composite
+def options(draw_: st.DrawFn) -> Options:
+    """Any that mean something together."""
+    matching = draw_(st.sampled_from(MATCHINGS))
+    found: dict[str, str] = {"matching": matching}
+    if "prune" not in matching:
+        found |= {
+            "metric": draw_(st.sampled_from(choices("metric"))),
+            "combine": draw_(st.sampled_from(choices("combine"))),
+        }
+        if not found["metric"].startswith("x"):
+            found["heads"] = draw_(st.sampled_from(choices("heads")))
+    if matching in ("bipartite", "greedy"):
+        found["distance"] = draw_(st.sampled_from(choices("distance")))
+    if matching == "bipartite":
+        found["partition"] = draw_(st.sampled_from(choices("partition")))
+    return Options(**found)  # type: ignore[arg-type]
+
+
+@st.composite
+def contexts(draw_: st.DrawFn) -> Context:
+    n = draw_(st.integers(2, 14))
+    prefix = draw_(st.integers(0, min(n - 2, 3)))
+    r = draw_(st.integers(1, (n - prefix) // 2))
+    return make_context(
+        n, prefix, r, seed=draw_(st.integers(0, 2**32)), sized=draw_(st.booleans()), layer=draw_(st.integers(0, 3))
+    )
+
+
+def expected_groups(ctx: Context, o: Options, image: int) -> list[list[int]]:
+    n = ctx.x.shape[1]
+    q, k = ctx.heads.q[image].tolist(), ctx.heads.k[image].tolist()
+    size = [1.0] * n if ctx.counted is None else ctx.counted[image].tolist()
+    if o.matching == "random-prune":
+        dropped = draw(n, ctx.prefix, ctx.r, ctx.layer)
+        return [[t] for t in range(n) if t not in dropped]
+    if o.matching == "attention-prune":
+        return reference.prune(reference.attention(q, k, size, [0] if ctx.prefix else range(n)), ctx.r, ctx.prefix)
+    if o.metric.startswith("x"):
+        rows = (ctx.x if o.metric == "x" else ctx.x_pre)[image].tolist()
+    else:
+        rows = reference.metric(getattr(ctx.heads, o.metric)[image].tolist(), o.heads)
+    if o.matching.startswith("kmeans"):
+        weight = reference.attention(q, k, size, range(n))
+        return reference.kmeans(rows, weight, ctx.r, ctx.prefix, int(o.matching[-1]))
+    if o.matching == "greedy":
+        return reference.greedy(rows, ctx.r, ctx.prefix, o.distance)
+    patches = range(ctx.prefix, n)
+    in_a = {
+        "alternating": [t for t in patches if t % 2 == 0],
+        "sequential": list(patches[: len(patches) // 2]),
+        "random": sorted(draw(n, ctx.prefix, len(patches) // 2, ctx.layer)),
+    }[o.partition]
+    return reference.bipartite(rows, ctx.r, ctx.prefix, o.distance, in_a)
+
+
+def carried_out(ctx: Context, o: Options) -> tuple[Tensor, Tensor]:
+    method = get_method("tome", o)
+    return merge(method.choose(ctx), ctx.x, ctx.size, method.combine)
+
+
+@given(contexts(), options())
+def test_every_choice_equals_its_reference(ctx: Context, o: Options) -> None:
+    x, size = carried_out(ctx, o)
+    n = ctx.x.shape[1]
+    assert x.shape[1] == n - ctx.r
+    for image in range(len(x)):
+        groups = expected_groups(ctx, o, image)
+        sizes = [1.0] * n if ctx.size is None else ctx.size[image].tolist()
+        rows, expected = reference.combine(groups, ctx.x[image].tolist(), sizes, o.combine)
+        assert size[image].tolist() == expected
+        torch.testing.assert_close(x[image], torch.tensor(rows, dtype=torch.float64), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("matching", MATCHINGS)
+def test_the_reference_notices_another_choice(matching: str) -> None:
+    """Of each kind of matching the reference groups other tokens than every other kind does."""
+    ctx = make_context(14, 1, 4, seed=3)
+    other = {o: expected_groups(ctx, Options(matching=o), 0) for o in MATCHINGS}  # type: ignore[arg-type]
+    alike = [o for o in MATCHINGS if other[o] == other[matching]]
+    assert alike == [matching] or set(alike) == {"kmeans-2", "kmeans-5"}
+
+
+@given(contexts(), options())
+def test_the_invariants_hold(ctx: Context, o: Options) -> None:
+    method = get_method("tome", o)
+    plan = method.choose(ctx)
+    x, size = merge(plan, ctx.x, ctx.size, method.combine)
+    assert torch.equal(x[:, : ctx.prefix], ctx.x[:, : ctx.prefix])
+    assert plan.kept[:, : ctx.prefix].tolist() == [list(range(ctx.prefix))] * 2
+    for image in range(2):
+        used = plan.kept[image].tolist() + plan.moved[image].tolist()
+        assert len(set(used)) == len(used)
+        if not o.prunes:
+            assert sorted(used) == list(range(plan.n_in))
+    if not o.prunes:
+        whole = torch.ones(ctx.x.shape[:2]) if ctx.size is None else ctx.size
+        assert torch.equal(size.sum(dim=1), whole.sum(dim=1))
+        if o.combine == "weighted":
+            torch.testing.assert_close((size.unsqueeze(-1) * x).sum(dim=1), (whole.unsqueeze(-1) * ctx.x).sum(dim=1))
+    swapped = dataclasses.replace(
+        ctx,
+        x=ctx.x.flip(0),
+        x_pre=ctx.x_pre.flip(0),
+        heads=Heads(*(each.flip(0) for each in ctx.heads)),
+        size=None if ctx.size is None else ctx.size.flip(0),
+        counted=None if ctx.counted is None else ctx.counted.flip(0),
+    )
+    assert torch.equal(method.choose(swapped).dest.flip(0), plan.dest)
+
+
+# --- worked by hand: a class token and six patches with keys in the plane
+
+KEYS = [[0.0, 0.0], [1.0, 0.0], [10.0, 1.0], [0.0, 1.0], [1.0, 1.0], [2.0, 0.5], [0.0, 3.0]]
+
+
+def plane(r: int, keys: list[list[float]] = KEYS, queries: list[list[float]] | None = None) -> Context:
+    k = torch.tensor(keys, dtype=torch.float64)[None, None]
+    q = torch.tensor(queries, dtype=torch.float64)[None, None] if queries else torch.zeros_like(k)
+    x = torch.arange(len(keys), dtype=torch.float64)[None, :, None]
+    return Context(x, x, Heads(q, k, k), None, None, r, 1, 0, 1)
+
+
+def pairs(ctx: Context, **named: str) -> set[tuple[int, int]]:
+    """(token that moves, token it goes to)."""
+    plan = get_method("tome", Options(**named)).choose(ctx)  # type: ignore[arg-type]
+    onto = plan.kept.gather(1, plan.into)
+    return set(zip(plan.moved[0].tolist(), onto[0].tolist(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("named", "first", "second"),
+    [
+        ({}, (6, 3), (2, 1)),  # 6 points where 3 does: 1.000; 2 nearly where 1 does: 0.995; 4 to 5: 0.857
+        ({"distance": "dot"}, (2, 5), (6, 3)),  # 20.5, then 3 against 2.5 of 4 and 5
+        ({"distance": "euclidean"}, (4, 1), (6, 3)),  # 1, the lower of two at that distance; 2; the next 8.02
+        ({"distance": "softmax"}, (2, 5), (6, 3)),  # 0.999; 0.682 against 0.591 of 4 and 5
+        ({"partition": "sequential"}, (3, 6), (2, 5)),  # 1 to 3 against 4 to 6: 1.000; 0.990; 1 to 5: 0.970
+        ({"matching": "greedy"}, (6, 3), (2, 1)),  # all pairs: 1.000, 0.995, and not 2 to 5 (0.990), since 2 is taken
+        ({"matching": "greedy", "distance": "euclidean"}, (4, 1), (6, 3)),  # 1; 2, 3 being as far from 5: 2.06
+    ],
+)
+def test_pairs_worked_by_hand(named: dict[str, str], first: tuple[int, int], second: tuple[int, int]) -> None:
+    assert pairs(plane(1), **named) == {first}
+    assert pairs(plane(2), **named) == {first, second}
+
+
+def test_heads_worked_by_hand() -> None:
+    """On average token 2 points more where 1 does; head by head more where 3 does."""
+    k = torch.tensor([[[0, 0], [4, 0], [-2, 0], [1, 0]], [[0, 0], [0, 4], [4, 4], [1, 1]]], dtype=torch.float64)[None]
+    x = torch.zeros(1, 4, 2, dtype=torch.float64)
+    ctx = Context(x, x, Heads(k, k, k), None, None, 1, 1, 0, 1)
+    assert pairs(ctx) == {(2, 1)}  # means (2, 2), (1, 2), (1, .5): cosine .949 with 1, .800 with 3
+    assert pairs(ctx, heads="concat") == {(2, 3)}  # products 8 and 6 over lengths 5.66 and 1.73
+
+
+@pytest.mark.parametrize(
+    ("combine", "row"), [("weighted", [6.0, 1.0]), ("mean", [4.0, 2.0]), ("max", [8.0, 4.0]), ("keep", [0.0, 4.0])]
+)
+def test_what_becomes_of_a_pair_worked_by_hand(combine: str, row: list[float]) -> None:
+    ctx = plane(1)
+    x = torch.zeros(1, 7, 2, dtype=torch.float64)
+    x[0, 6], x[0, 3] = torch.tensor([8.0, 0.0]), torch.tensor([0.0, 4.0])
+    size = torch.tensor([[1.0, 1, 1, 1, 1, 1, 3]])
+    out, sizes = carried_out(dataclasses.replace(ctx, x=x, size=size), Options(combine=combine))  # type: ignore[arg-type]
+    assert out[0, 4].tolist() == row  # class token, 2 and 4 of A, then 1 and 3 of B
+    assert sizes[0].tolist() == [1, 1, 1, 1, 4, 1]
+
+
+def test_pruning_by_attention_worked_by_hand() -> None:
+    """The class token looks along the first axis: products 0, 1, 10, 0, 1, 2, 0; of equals the lower index stays."""
+    method = get_method("tome", Options(matching="attention-prune"))
+    queries = [[1.0, 0.0], *([0.0, 100.0] for _ in range(6))]
+    assert method.choose(plane(1, queries=queries)).kept.tolist() == [[0, 1, 2, 3, 4, 5]]
+    assert method.choose(plane(3, queries=queries)).kept.tolist() == [[0, 1, 2, 5]]
+    assert not method.merges
+
+
+@pytest.mark.parametrize("iterations", [2, 5])
+def test_kmeans_worked_by_hand(iterations: int) -> None:
+    """Five patches on a line, all attended to alike, so that the first two are the seeds of two clusters."""
+    named = {"matching": f"kmeans-{iterations}"}
+    on_a_line = [[0.0], [0.0], [9.0], [0.1], [5.0], [5.2]]
+    # From 0 and 9: {0, .1} and {9, 5, 5.2}, whose centres .05 and 6.4 keep them.
+    assert pairs(plane(3, on_a_line), **named) == {(3, 1), (4, 2), (5, 2)}
+    # From 0 and .1 all others join .1, whose centre 4.825 is then nearer to none: but a cluster keeps its seed.
+    assert pairs(plane(3, [[0.0], [0.0], [0.1], [5.0], [5.2], [9.0]]), **named) == {(3, 2), (4, 2), (5, 2)}
+
+
+def test_random_choices_are_uniform_and_the_same_for_every_image() -> None:
+    found = Counter(itertools.chain.from_iterable(draw(21, 1, 10, layer) for layer in range(400)))
+    assert set(found) == set(range(1, 21))
+    assert 150 < min(found.values()) < 200 < max(found.values()) < 250
+    plan = get_method("tome", Options(matching="random-prune")).choose(make_context(9, 1, 3))
+    assert plan.kept[0].tolist() == plan.kept[1].tolist()
+
+
+def test_metrics_are_what_their_names_say() -> None:
+    from tomebench.reduction.metric import metric_of
+
+    ctx = make_context(6, 1, 2)
+    for name in ("q", "k", "v"):
+        heads = getattr(ctx.heads, name)
+        torch.testing.assert_close(metric_of(ctx, Options(metric=name)), heads.mean(dim=1))  # type: ignore[arg-type]
+        side_by_side = metric_of(ctx, Options(metric=name, heads="concat"))  # type: ignore[arg-type]
+        assert torch.equal(side_by_side, torch.cat(heads.unbind(1), dim=-1))
+    assert metric_of(ctx, Options(metric="x")) is ctx.x
+    assert metric_of(ctx, Options(metric="x_pre")) is ctx.x_pre
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        ({"metric": "y"}, "metric is 'y'; use k, q, v, x, x_pre"),
+        ({"matching": "kmeans"}, "use bipartite, greedy, kmeans-2, kmeans-5, random-prune, attention-prune"),
+        ({"matching": "greedy", "partition": "random"}, "matching greedy has no partition; leave partition out"),
+        ({"matching": "random-prune", "metric": "q"}, "matching random-prune has no metric; leave metric out"),
+        ({"metric": "x", "heads": "concat"}, "metric x has no heads"),
+    ],
+)
+def test_what_means_nothing_is_refused(named: dict[str, str], says: str) -> None:
+    with pytest.raises(SpecError, match=says):
+        Options(**named)  # type: ignore[arg-type]

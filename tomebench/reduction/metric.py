@@ -1,0 +1,83 @@
+"""What tokens are compared by, and how alike two of them are."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tomebench.reduction.options import Distance, Options
+from tomebench.reduction.plan import without_autocast
+from tomebench.reduction.registry import Context
+
+
+def metric_of(ctx: Context, options: Options) -> Tensor:
+    """What similarity is measured on, [B, N, d], by ``metric`` and ``heads``."""
+    if options.metric in ("x", "x_pre"):
+        return ctx.x if options.metric == "x" else ctx.x_pre
+    heads: Tensor = getattr(ctx.heads, options.metric)
+    return head_mean(heads) if options.heads == "mean" else heads.transpose(1, 2).flatten(2)
+
+
+def comparable(metric: Tensor, distance: Distance) -> Tensor:
+    """Rows [B, N, d] as :func:`similarity` takes them: of length one where only the direction counts.
+
+    In fp32 or better: half-precision scores pick another partner for one token in seven.
+    """
+    wide = metric.to(torch.promote_types(metric.dtype, torch.float32))
+    return F.normalize(wide, dim=-1) if distance == "cosine" else wide
+
+
+def similarity(a: Tensor, b: Tensor, distance: Distance) -> Tensor:
+    """How alike tokens are, more being more alike: comparable rows [B, K, d] and [B, M, d] -> [B, K, M]."""
+    with without_autocast(a.device.type):
+        product = a @ b.transpose(1, 2)
+        if distance == "softmax":
+            return (product / math.sqrt(a.shape[-1])).softmax(dim=-1)
+        if distance == "euclidean":  # its square, which orders pairs alike: |a|² + |b|² - 2ab
+            return 2 * product - (a * a).sum(dim=-1).unsqueeze(2) - (b * b).sum(dim=-1).unsqueeze(1)
+        return product
+
+
+def head_mean(heads: Tensor) -> Tensor:
+    """Mean over heads: [B, heads, N, d] -> [B, N, d], summed in fp32 or wider.
+
+    In the dtype of the keys on a CPU, in fp32 or wider elsewhere.
+    """
+    if heads.device.type != "cpu":
+        return heads.mean(dim=1, dtype=torch.promote_types(heads.dtype, torch.float32))
+    # The CPU's reduction over a few short rows is two to three times slower than either of these.
+    batch, count, n, d = heads.shape
+    if heads.dtype.itemsize == 2:
+        # Every token is a picture, heads high, with d channels that come last in memory: pooling is vectorised there.
+        pictures = heads.transpose(1, 2).reshape(batch * n, count, 1, d).permute(0, 3, 1, 2)
+        return F.avg_pool2d(pictures, (count, 1)).reshape(batch, n, d)
+    first, *others = heads.unbind(dim=1)
+    total = first.clone()
+    for head in others:
+        total += head
+    return total.div_(count)
+
+
+def class_attention(ctx: Context) -> Tensor:
+    """How much the class token attends to each token, averaged over heads: float32 or wider [B, N].
+
+    Models without one: :func:`received_attention`. Costs N · C.
+    """
+    return _attention(ctx, ctx.heads.q[:, :, :1] if ctx.prefix else ctx.heads.q)
+
+
+def received_attention(ctx: Context) -> Tensor:
+    """How much each token is attended to by all tokens on average: float32 or wider [B, N]. Costs N² · C."""
+    return _attention(ctx, ctx.heads.q)
+
+
+def _attention(ctx: Context, queries: Tensor) -> Tensor:
+    wide = torch.promote_types(queries.dtype, torch.float32)
+    with without_autocast(queries.device.type):
+        scores = queries.to(wide) @ ctx.heads.k.to(wide).transpose(-2, -1) / math.sqrt(queries.shape[-1])
+    if ctx.counted is not None:
+        scores = scores + ctx.counted.to(wide).log()[:, None, None, :]
+    return scores.softmax(dim=-1).mean(dim=(1, 2))
