@@ -88,7 +88,7 @@ def test_agrees_with_a_counter_of_every_matmul(name: str, arguments: dict[str, A
 
 def test_terms_add_up() -> None:
     """Two blocks of 10 -> 6 -> 6 tokens, counted by hand."""
-    block = BlockMacs(attention_per_token=1000, attention_per_pair=10, mlp_per_token=500, metric_dim=4)
+    block = BlockMacs(attention_per_token=1000, attention_per_pair=10, mlp_per_token=500, metric_dim=4, width=8)
     terms = MacTerms(embed=7_000, blocks=(block, block), pool_per_token=30, head=20)
     expected = 7_000 + 20 + 30 * 6 + (10_000 + 1_000 + 3_000) + (6_000 + 360 + 3_000)
     assert terms.gmacs(10, [6, 6]) == pytest.approx(expected / 1e9, rel=1e-12)

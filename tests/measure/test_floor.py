@@ -16,7 +16,7 @@ from tomebench.measure.stages import PARTS, PassTimes
 from tomebench.models.create import build_model
 
 CPU = torch.device("cpu")
-BLOCK = BlockMacs(attention_per_token=1000, attention_per_pair=20, mlp_per_token=3000, metric_dim=5)
+BLOCK = BlockMacs(attention_per_token=1000, attention_per_pair=20, mlp_per_token=3000, metric_dim=5, width=20)
 TERMS = MacTerms(embed=700, blocks=(BLOCK, BLOCK), pool_per_token=2, head=40)
 SHAPE = PassShape(
     batch=2, image=50, tokens_in=12, tokens=(8, 8), merged=(4, 0), pooled=1, width=10, itemsize=4, params=9000

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import operator
-from collections.abc import Iterable, Sequence
-from typing import get_args
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args
 
 from torch import nn
 
 from tomebench.backbones.timm_vit import TimmViT
 from tomebench.errors import SpecError
+from tomebench.reduction.options import Options
 from tomebench.reduction.registry import get_method
 from tomebench.reduction.schedule import Schedule, parse_schedule
 from tomebench.reduction.vit import ReducedViT
@@ -26,6 +28,7 @@ def apply(
     method: str = "tome",
     attention: Route = "auto",
     prefix_only: bool = False,
+    **options: str,
 ) -> ReducedViT:
     """Reduce tokens in every block of a Vision Transformer, without training.
 
@@ -41,6 +44,8 @@ def apply(
         attention: how attention is computed: auto, sdpa, padded, matmul, augmented; on CUDA also efficient, cudnn or
             triton; see :mod:`tomebench.reduction.attention`.
         prefix_only: compute in the last block only what a head that reads prefix tokens needs; the logits are the same.
+        options: metric, heads, distance, combine, partition or matching, which the paper ablates; see
+            :class:`tomebench.reduction.options.Options`.
 
     Returns:
         A module that maps images to logits; its ``token_counts`` are the tokens left after each block.
@@ -70,12 +75,21 @@ def apply(
         raise SpecError(f"attention is {attention!r}; use {', '.join(get_args(Route))}")
     return ReducedViT(
         backbone,
-        get_method(method),
+        get_method(method, _read_options(options)),
         shape.r_layers(mean, backbone.depth),
         prop_attn=prop_attn,
         attention=attention,
         prefix_only=prefix_only,
     )
+
+
+def _read_options(options: Mapping[str, Any]) -> Options:
+    try:
+        return Options(**options)
+    except TypeError:
+        known = [field.name for field in dataclasses.fields(Options)]
+        unknown = next(name for name in options if name not in known)
+        raise SpecError(f"there is no option {unknown!r}; use {', '.join(known)}") from None
 
 
 def _read_r(r: int | Sequence[int]) -> tuple[int, tuple[int, ...] | None]:

@@ -258,6 +258,7 @@ def _block_macs(block: Any) -> BlockMacs:
         attention_per_pair=2 * attn.num_heads * attn.head_dim,
         mlp_per_token=_linear(block.mlp),
         metric_dim=attn.head_dim,
+        width=attn.qkv.in_features,
     )
 
 

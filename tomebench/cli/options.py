@@ -58,6 +58,28 @@ PrefixOnly = Annotated[
     bool | None,
     _option("--prefix-only/--no-prefix-only", "Keep only what the head reads after the last attention.", None, "off"),
 ]
+Metric = Annotated[
+    str | None, _option("--metric", "What tokens are compared by: k, q, v, x, x_pre; k,q makes cells.", "NAMES", "k")
+]
+Heads = Annotated[str | None, _option("--heads", "Heads of the metric: mean, concat.", "NAMES", "mean")]
+Distance = Annotated[
+    str | None, _option("--distance", "Similarity: cosine, euclidean, dot, softmax.", "NAMES", "cosine")
+]
+Combine = Annotated[
+    str | None, _option("--combine", "What a group becomes: weighted, mean, max, keep.", "NAMES", "weighted")
+]
+Partition = Annotated[
+    str | None, _option("--partition", "The halves: alternating, sequential, random.", "NAMES", "alternating")
+]
+Matching = Annotated[
+    str | None,
+    _option(
+        "--matching",
+        "bipartite, greedy, kmeans-2, kmeans-5, random-prune, attention-prune.",
+        "NAMES",
+        "bipartite",
+    ),
+]
 Mode = Annotated[str | None, _option("--mode", "What to time: infer, or train (a whole step).", "NAME", "infer")]
 Compile = Annotated[bool | None, _option("--compile/--no-compile", "Compile the model, once per r.", None, "off")]
 CudaGraphs = Annotated[
@@ -118,6 +140,12 @@ class SweepFlags:
     schedule: Schedule = None
     method: Method = None
     prop_attn: PropAttn = None
+    metric: Metric = None
+    heads: Heads = None
+    distance: Distance = None
+    combine: Combine = None
+    partition: Partition = None
+    matching: Matching = None
     attention: Attention = None
     prefix_only: PrefixOnly = None
     data: Data = None

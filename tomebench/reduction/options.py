@@ -78,3 +78,7 @@ class Options:
 def choices(name: str) -> tuple[Any, ...]:
     """All values of an option, the default first."""
     return get_args(get_type_hints(Options)[name])
+
+
+PAPER = Options()
+"""The paper's own method."""

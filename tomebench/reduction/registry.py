@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 from torch import Tensor
 
 from tomebench.errors import SpecError
-from tomebench.reduction.options import Combine, Options
+from tomebench.reduction.options import PAPER, Combine, Options
 from tomebench.reduction.plan import MergePlan
 
 
@@ -71,12 +71,12 @@ METHODS: Mapping[str, MethodInfo] = {
 }
 
 
-def get_method(name: str, options: Options | None = None) -> Method:
+def get_method(name: str, options: Options = PAPER) -> Method:
     """The method of that name.
 
     Args:
         name: see ``METHODS``.
-        options: None is the paper's defaults.
+        options: how it chooses and combines.
 
     Raises:
         SpecError: no such method; the message names the nearest one.
@@ -86,4 +86,4 @@ def get_method(name: str, options: Options | None = None) -> Method:
         hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(METHODS)}"
         raise SpecError(f"unknown method {name!r}; {hint}")
     module, _, function = METHODS[name].target.partition(":")
-    return cast(Method, getattr(import_module(module), function)(options or Options()))
+    return cast(Method, getattr(import_module(module), function)(options))

@@ -7,6 +7,8 @@ the only place where defaults live.
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import os
 import re
 import shlex
@@ -17,6 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tomebench.errors import ConfigError
+from tomebench.reduction.options import PAPER, Options, choices
 from tomebench.reduction.schedule import parse_schedule
 from tomebench.rspec import format_r, parse_r
 from tomebench.schema import Route
@@ -35,6 +38,12 @@ _YOUNGER = (
     "cells",
     "real",
     "allow_missing",
+    "metric",
+    "heads",
+    "distance",
+    "combine",
+    "partition",
+    "matching",
 )
 """Fields that the first stores did not have: at their defaults they are left out, so that those runs go on."""
 
@@ -102,6 +111,19 @@ def _checked_cells(value: str) -> str:
     return f"{int(found[1])}/{int(found[2])}"
 
 
+def _choice(name: str) -> Any:
+    """One value of an option or several, with commas between them, each a cell of its own."""
+
+    def checked(value: str) -> str:
+        given = [each.strip() for each in value.split(",")]
+        for each in given:
+            if each not in choices(name):
+                raise ValueError(f"use {', '.join(choices(name))}, or several of them with commas")
+        return ",".join(dict.fromkeys(given))
+
+    return Annotated[str, AfterValidator(checked)]
+
+
 Text = Annotated[str, AfterValidator(_text)]
 FilePath = Annotated[Path, BeforeValidator(_path)]
 
@@ -118,6 +140,12 @@ class SweepConfig(BaseModel):
     schedule: Annotated[str, AfterValidator(_checked_schedule)] = "constant"
     method: Text = "tome"
     prop_attn: bool = True
+    metric: _choice("metric") = PAPER.metric  # type: ignore[valid-type]
+    heads: _choice("heads") = PAPER.heads  # type: ignore[valid-type]
+    distance: _choice("distance") = PAPER.distance  # type: ignore[valid-type]
+    combine: _choice("combine") = PAPER.combine  # type: ignore[valid-type]
+    partition: _choice("partition") = PAPER.partition  # type: ignore[valid-type]
+    matching: _choice("matching") = PAPER.matching  # type: ignore[valid-type]
     attention: Route = "auto"
     prefix_only: bool = False
     data: Annotated[Text, BeforeValidator(_path_text)] | None = None
@@ -183,6 +211,11 @@ class SweepConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _options_fit(self) -> SweepConfig:
+        self.variants  # noqa: B018 (raises where two of them do not)
+        return self
+
+    @model_validator(mode="after")
     def _cells_of_a_range(self) -> SweepConfig:
         if self.cells is not None and self.schedule.startswith("list:"):
             raise ConfigError("cells deals out the values of r, and schedule list:... has one; drop --cells")
@@ -192,6 +225,17 @@ class SweepConfig(BaseModel):
     def r_values(self) -> tuple[int, ...]:
         """Every r asked for, in the order given."""
         return parse_r(self.r)
+
+    @property
+    def variants(self) -> tuple[Options, ...]:
+        """Every combination of the options asked for, in the order given.
+
+        Raises:
+            SpecError: one in which an option means nothing.
+        """
+        names = [field.name for field in dataclasses.fields(Options)]
+        values = itertools.product(*(str(getattr(self, name)).split(",") for name in names))
+        return tuple(Options(**dict(zip(names, each, strict=True))) for each in values)  # type: ignore[arg-type]
 
     def stored(self) -> dict[str, Any]:
         """The settings that identify a run, as JSON: a run folder is resumed if and only if these are equal.

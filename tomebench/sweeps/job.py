@@ -71,8 +71,8 @@ class Job:
         if failure.key == self.baseline:
             raise ending(failure, "r = 0", self.config) from failure
         self.store.set_status(failure.key, failure.status, str(failure))
-        r = next(cell.cell.r for cell in self.planned if cell.cell.key == failure.key)
-        return Note(f"r={r}: {failure}; the other cells go on")
+        cell = next(cell for cell in self.planned if cell.cell.key == failure.key)
+        return Note(f"{cell.name}: {failure}; the other cells go on")
 
 
 def stops(should_stop: Callable[[], bool]) -> Callable[[], None]:

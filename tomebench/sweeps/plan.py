@@ -18,6 +18,7 @@ from tomebench.measure.estimate import macs_per_second, sweep_seconds
 from tomebench.measure.probe import AUTO_BATCH_CAP
 from tomebench.models.create import LoadedModel, build_model
 from tomebench.models.preprocess import Preprocessing
+from tomebench.reduction.options import PAPER, Options
 from tomebench.reduction.registry import get_method
 from tomebench.reduction.schedule import parse_schedule
 from tomebench.reduction.vit import ReducedViT
@@ -33,6 +34,12 @@ class PlannedCell:
     cell: Cell
     resolved: Resolved
     r_asked: tuple[int, ...]  # tokens to remove in each block, before the cap
+    options: Options = PAPER
+
+    @property
+    def name(self) -> str:
+        """What it is called within its sweep: ``r=8``, and the options that are not the paper's own."""
+        return " ".join([f"r={self.cell.r}", *(f"{name}={value}" for name, value in self.options.changed())])
 
 
 def plan_sweep(config: SweepConfig, images: ImageSet | None = None) -> list[PlannedCell]:
@@ -85,14 +92,14 @@ def plan_cells(
         raise SpecError(f"prefix-only: the head of {loaded.timm_id} pools over all tokens; leave --prefix-only out")
     preprocessing = Preprocessing.from_model(loaded.model, config.img_size)
     at = resolve_device("auto") if device == "auto" else torch.device(device)
-    options: dict[str, Scalar] = {"prop_attn": config.prop_attn}
+    stated: dict[str, Scalar] = {"prop_attn": config.prop_attn}
     if config.prefix_only:
-        options = {"prefix_only": True, **options}
+        stated["prefix_only"] = True
     unwrapped = terms.gmacs(backbone.tokens, [backbone.tokens] * backbone.depth)
     planned = []
-    for schedule, r in _axis(config):
+    for schedule, r, options in _axis(config):
         asked = parse_schedule(schedule).r_layers(r, backbone.depth)
-        reduced = reduced_vit(backbone, config, asked)
+        reduced = reduced_vit(backbone, config, asked, options)
         trace = reduced.trace
         kernels = reduced.attention_kernels(max(batch_size, 1), DTYPES[config.dtype], at)
         # What prefix_only drops in the last block is not matched.
@@ -102,7 +109,7 @@ def plan_cells(
             weights=weights,
             img_size=preprocessing.input_size[-1],
             method=config.method,
-            options=tuple(options.items()),
+            options=tuple(sorted({**stated, **dict(options.changed())}.items())),
             schedule=schedule,
             r=r,
             batch_size=batch_size,
@@ -121,7 +128,7 @@ def plan_cells(
             clamped=trace.clamped,
             gmacs=terms.gmacs(backbone.tokens, trace.tokens),
             gmacs_unwrapped=unwrapped,
-            gmacs_matching=terms.gmacs_matching(backbone.tokens, matched),
+            gmacs_matching=terms.gmacs_matching(backbone.tokens, matched, options),
             params_m=_parameters(loaded.model) / 1e6,
             attn_kernel=" then ".join(dict.fromkeys(kernels)),
             crop_pct=preprocessing.crop_pct,
@@ -129,24 +136,29 @@ def plan_cells(
             mean=preprocessing.mean,
             std=preprocessing.std,
         )
-        planned.append(PlannedCell(cell, resolved, asked))
+        planned.append(PlannedCell(cell, resolved, asked, options))
     return planned
 
 
 def reduced_vit(
-    backbone: TimmViT, config: SweepConfig, r_asked: Sequence[int], kind: type[ReducedViT] = ReducedViT
+    backbone: TimmViT,
+    config: SweepConfig,
+    r_asked: Sequence[int],
+    options: Options,
+    kind: type[ReducedViT] = ReducedViT,
 ) -> ReducedViT:
     """The model of one cell, or with another ``kind`` something that removes as many tokens in the same way.
 
     Args:
         backbone: of the model.
-        config: method and options.
+        config: method, and how it runs.
         r_asked: tokens to remove in each block, before the cap.
+        options: of the cell.
         kind: what to build.
     """
     return kind(
         backbone,
-        get_method(config.method),
+        get_method(config.method, options),
         r_asked,
         prop_attn=config.prop_attn,
         attention=config.attention,
@@ -154,18 +166,19 @@ def reduced_vit(
     )
 
 
-def _axis(config: SweepConfig) -> Sequence[tuple[str, int]]:
-    """(schedule, r) of every cell in the order of the table; r = 0 comes first."""
+def _axis(config: SweepConfig) -> Sequence[tuple[str, int, Options]]:
+    """(schedule, r, options) of every cell in the order of the table; r = 0, where nothing is chosen, comes first."""
     shape = parse_schedule(config.schedule)
     if shape.layers is not None:
         mean = max(1, round(sum(shape.layers) / len(shape.layers)))  # 0 is the baseline's
-        return [("constant", 0), (config.schedule, mean)]
+        return [("constant", 0, PAPER), *((config.schedule, mean, each) for each in config.variants)]
     others = sorted({*parse_r(config.r)} - {0}, reverse=True)
     if config.cells is not None:
         # Dealt like cards, so that every part has fast and slow ones; each measures r = 0, with which it is compared.
         part, parts = map(int, config.cells.split("/"))
         others = others[part - 1 :: parts]
-    return [(config.schedule, r) for r in sorted({0, *others})]
+    reduced = [(config.schedule, r, each) for r in sorted(others) for each in config.variants]
+    return [(config.schedule, 0, PAPER), *reduced]
 
 
 def _parameters(model: nn.Module) -> int:

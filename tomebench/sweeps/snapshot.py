@@ -31,7 +31,6 @@ def run_snapshot(store: Store) -> Snapshot:
     rows = build_rows(store)
     if not rows:
         raise RunError(f"the run of {store.config.get('model')} holds nothing yet; let the sweep run")
-    by_r = {row.r: row for row in rows}
     rounds = store.rounds()
     sessions = {round_.session for round_ in rounds}
     testbeds = {testbed.fingerprint(found) for session, found in store.sessions() if session in sessions}
@@ -45,8 +44,8 @@ def run_snapshot(store: Store) -> Snapshot:
         testbed=cut(" ".join(sorted(testbeds))),
     )
     cells = []
-    for cell, _ in sorted(store.cells(), key=lambda pair: pair[0].r):
-        row, (status, error) = by_r[cell.r], stored.statuses.get(cell.key, ("ok", None))
+    for (cell, _), row in zip(sorted(store.cells(), key=lambda pair: pair[0].r), rows, strict=True):
+        status, error = stored.statuses.get(cell.key, ("ok", None))
         cells.append(
             CellRecord(
                 asked=asked(cell, store.config),
