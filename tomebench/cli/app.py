@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import tomebench
-from tomebench.cli import check, demo, doctor, listing, plan, profile, report, sweep
+from tomebench.cli import ablate, check, demo, doctor, listing, plan, profile, report, sweep
 from tomebench.cli.interrupt import leave_on_signal
 from tomebench.errors import InputError, Interrupted, RankError, StorageError, TomebenchError
 from tomebench.report.escape import clean
@@ -38,12 +38,13 @@ Exit codes:
 Results go to stdout, progress to stderr. Bad input gets one line; --traceback after a command shows where it came from.
 """
 
-_RESUMABLE = ("sweep", "demo")
+_RESUMABLE = ("sweep", "demo", "ablate")
 """Commands that keep what they have done when they are interrupted."""
 
 app = typer.Typer(help=_HELP, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command("demo")(demo.demo)
 app.command("sweep")(sweep.sweep)
+app.command("ablate")(ablate.ablate)
 app.command("plan")(plan.plan)
 app.command("profile")(profile.profile)
 app.command("check")(check.check)

@@ -80,6 +80,9 @@ Matching = Annotated[
         "bipartite",
     ),
 ]
+Ablate = Annotated[
+    bool | None, _option("--ablate/--no-ablate", "Each option of the method changed alone, as cells.", None, "off")
+]
 Mode = Annotated[str | None, _option("--mode", "What to time: infer, or train (a whole step).", "NAME", "infer")]
 Compile = Annotated[bool | None, _option("--compile/--no-compile", "Compile the model, once per r.", None, "off")]
 CudaGraphs = Annotated[
@@ -146,6 +149,7 @@ class SweepFlags:
     combine: Combine = None
     partition: Partition = None
     matching: Matching = None
+    ablate: Ablate = None
     attention: Attention = None
     prefix_only: PrefixOnly = None
     data: Data = None

@@ -12,7 +12,9 @@ from tomebench.errors import EXIT_FAILED_CELLS
 from tomebench.sweeps.ranks import Place
 
 if TYPE_CHECKING:
+    from tomebench.report.text import ReportContext
     from tomebench.sweeps.config import SweepConfig
+    from tomebench.sweeps.events import Finished
 
 
 @takes_sweep_flags
@@ -37,8 +39,20 @@ def run(config: SweepConfig, flags: SweepFlags) -> None:
     Raises:
         Exit: 5 if a cell could not be measured.
     """
+    from tomebench.cli.console import open_screen
+    from tomebench.cli.results import show
+
+    measured = measure(config, flags)
+    if measured is not None:
+        finished, context = measured
+        show(open_screen(as_json=flags.json, quiet=flags.quiet), finished.rows, context)
+        finish(finished)
+
+
+def measure(config: SweepConfig, flags: SweepFlags) -> tuple[Finished, ReportContext] | None:
+    """Run a sweep, drawing its progress, and write its reports; None in a process of rank 1 and up."""
     from tomebench.cli.console import follow, open_screen
-    from tomebench.cli.results import show, write_run
+    from tomebench.cli.results import write_run
     from tomebench.sweeps.config import run_directory
     from tomebench.sweeps.run import run_sweep
 
@@ -46,9 +60,10 @@ def run(config: SweepConfig, flags: SweepFlags) -> None:
     screen = open_screen(as_json=flags.json, quiet=flags.quiet or not leads)
     with stop_on_signal(quiet=not leads) as should_stop:
         finished = follow(run_sweep(config, run_directory(config), should_stop), screen)
-        if not leads:
-            return
-        context = write_run(finished.directory, finished.rows, config.stored())
-    show(screen, finished.rows, context)
+        return (finished, write_run(finished.directory, finished.rows, config.stored())) if leads else None
+
+
+def finish(finished: Finished) -> None:
+    """Exit with 5 if a cell could not be measured."""
     if any(row.status in ("failed", "nonfinite", "oom") for row in finished.rows):
         raise typer.Exit(EXIT_FAILED_CELLS)

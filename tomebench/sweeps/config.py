@@ -44,6 +44,7 @@ _YOUNGER = (
     "combine",
     "partition",
     "matching",
+    "ablate",
 )
 """Fields that the first stores did not have: at their defaults they are left out, so that those runs go on."""
 
@@ -146,6 +147,7 @@ class SweepConfig(BaseModel):
     combine: _choice("combine") = PAPER.combine  # type: ignore[valid-type]
     partition: _choice("partition") = PAPER.partition  # type: ignore[valid-type]
     matching: _choice("matching") = PAPER.matching  # type: ignore[valid-type]
+    ablate: bool = False
     attention: Route = "auto"
     prefix_only: bool = False
     data: Annotated[Text, BeforeValidator(_path_text)] | None = None
@@ -212,7 +214,8 @@ class SweepConfig(BaseModel):
 
     @model_validator(mode="after")
     def _options_fit(self) -> SweepConfig:
-        self.variants  # noqa: B018 (raises where two of them do not)
+        if self.ablate and self.variants != (PAPER,):
+            raise ConfigError("ablate changes each option in turn, from the paper's default; leave the options out")
         return self
 
     @model_validator(mode="after")
@@ -225,6 +228,15 @@ class SweepConfig(BaseModel):
     def r_values(self) -> tuple[int, ...]:
         """Every r asked for, in the order given."""
         return parse_r(self.r)
+
+    @property
+    def cell_choices(self) -> tuple[tuple[Options, bool], ...]:
+        """Options and proportional attention of the cells of each r, the one that others are compared with first."""
+        if not self.ablate:
+            return tuple((each, self.prop_attn) for each in self.variants)
+        names = [field.name for field in dataclasses.fields(Options)]
+        others = [Options(**{name: value}) for name in names for value in choices(name)[1:]]
+        return ((PAPER, self.prop_attn), *((each, self.prop_attn) for each in others), (PAPER, not self.prop_attn))
 
     @property
     def variants(self) -> tuple[Options, ...]:

@@ -54,12 +54,14 @@ class Passes:
         self.baseline = next(cell.cell.key for cell in planned if cell.cell.is_baseline)
         backbone = TimmViT(model)
         self.models: dict[str, nn.Module] = {
-            cell.cell.key: reduced_vit(backbone, config, cell.r_asked, cell.options) for cell in planned
+            cell.cell.key: reduced_vit(backbone, config, cell.r_asked, cell.options, cell.prop_attn) for cell in planned
         }
         self._ceilings: dict[str, nn.Module] = {}
         if config.ceiling:
             self._ceilings = {
-                CEILING + cell.cell.key: reduced_vit(backbone, config, cell.r_asked, cell.options, SlicedViT)
+                CEILING + cell.cell.key: reduced_vit(
+                    backbone, config, cell.r_asked, cell.options, cell.prop_attn, SlicedViT
+                )
                 for cell in planned
                 if any(cell.r_asked)
             }

@@ -35,6 +35,7 @@ class PlannedCell:
     resolved: Resolved
     r_asked: tuple[int, ...]  # tokens to remove in each block, before the cap
     options: Options = PAPER
+    prop_attn: bool = True
 
     @property
     def name(self) -> str:
@@ -92,14 +93,12 @@ def plan_cells(
         raise SpecError(f"prefix-only: the head of {loaded.timm_id} pools over all tokens; leave --prefix-only out")
     preprocessing = Preprocessing.from_model(loaded.model, config.img_size)
     at = resolve_device("auto") if device == "auto" else torch.device(device)
-    stated: dict[str, Scalar] = {"prop_attn": config.prop_attn}
-    if config.prefix_only:
-        stated["prefix_only"] = True
+    stated: dict[str, Scalar] = {"prefix_only": True} if config.prefix_only else {}
     unwrapped = terms.gmacs(backbone.tokens, [backbone.tokens] * backbone.depth)
     planned = []
-    for schedule, r, options in _axis(config):
+    for schedule, r, options, prop_attn in _axis(config):
         asked = parse_schedule(schedule).r_layers(r, backbone.depth)
-        reduced = reduced_vit(backbone, config, asked, options)
+        reduced = reduced_vit(backbone, config, asked, options, prop_attn)
         trace = reduced.trace
         kernels = reduced.attention_kernels(max(batch_size, 1), DTYPES[config.dtype], at)
         # What prefix_only drops in the last block is not matched.
@@ -109,7 +108,7 @@ def plan_cells(
             weights=weights,
             img_size=preprocessing.input_size[-1],
             method=config.method,
-            options=tuple(sorted({**stated, **dict(options.changed())}.items())),
+            options=tuple(sorted({**stated, "prop_attn": prop_attn, **dict(options.changed())}.items())),
             schedule=schedule,
             r=r,
             batch_size=batch_size,
@@ -136,7 +135,7 @@ def plan_cells(
             mean=preprocessing.mean,
             std=preprocessing.std,
         )
-        planned.append(PlannedCell(cell, resolved, asked, options))
+        planned.append(PlannedCell(cell, resolved, asked, options, prop_attn))
     return planned
 
 
@@ -145,6 +144,7 @@ def reduced_vit(
     config: SweepConfig,
     r_asked: Sequence[int],
     options: Options,
+    prop_attn: bool,
     kind: type[ReducedViT] = ReducedViT,
 ) -> ReducedViT:
     """The model of one cell, or with another ``kind`` something that removes as many tokens in the same way.
@@ -154,31 +154,38 @@ def reduced_vit(
         config: method, and how it runs.
         r_asked: tokens to remove in each block, before the cap.
         options: of the cell.
+        prop_attn: of the cell.
         kind: what to build.
     """
     return kind(
         backbone,
         get_method(config.method, options),
         r_asked,
-        prop_attn=config.prop_attn,
+        prop_attn=prop_attn,
         attention=config.attention,
         prefix_only=config.prefix_only,
     )
 
 
-def _axis(config: SweepConfig) -> Sequence[tuple[str, int, Options]]:
-    """(schedule, r, options) of every cell in the order of the table; r = 0, where nothing is chosen, comes first."""
+def _axis(config: SweepConfig) -> Sequence[tuple[str, int, Options, bool]]:
+    """Schedule, r, options and proportional attention of every cell in the order of the table.
+
+    The first is r = 0, where nothing is chosen.
+    """
     shape = parse_schedule(config.schedule)
     if shape.layers is not None:
         mean = max(1, round(sum(shape.layers) / len(shape.layers)))  # 0 is the baseline's
-        return [("constant", 0, PAPER), *((config.schedule, mean, each) for each in config.variants)]
+        return [
+            ("constant", 0, PAPER, config.prop_attn),
+            *((config.schedule, mean, *each) for each in config.cell_choices),
+        ]
     others = sorted({*parse_r(config.r)} - {0}, reverse=True)
     if config.cells is not None:
         # Dealt like cards, so that every part has fast and slow ones; each measures r = 0, with which it is compared.
         part, parts = map(int, config.cells.split("/"))
         others = others[part - 1 :: parts]
-    reduced = [(config.schedule, r, each) for r in sorted(others) for each in config.variants]
-    return [(config.schedule, 0, PAPER), *reduced]
+    reduced = [(config.schedule, r, *each) for r in sorted(others) for each in config.cell_choices]
+    return [(config.schedule, 0, PAPER, config.prop_attn), *reduced]
 
 
 def _parameters(model: nn.Module) -> int:

@@ -115,7 +115,7 @@ def run_profile(config: SweepConfig, should_stop: Callable[[], bool]) -> Generat
         raise ConfigError(f"profile times a forward pass; drop --mode {config.mode}")
     if config.budget == "none":
         raise ConfigError("profile times passes, and budget none times nothing; give another --budget")
-    if len(config.variants) > 1:
+    if len(config.cell_choices) > 1:
         raise ConfigError("profile takes one value of each option; drop the others")
     device = resolve_device(config.device, config.dtype)
     check_route(config.attention, device, config.dtype, training=False)
@@ -213,7 +213,9 @@ def _prepare(
     for name, kind in ((_REDUCED, ReducedViT), (_CEILING, SlicedViT)):
         if name == _REDUCED or any(planned.r_asked):
             kinds = (kind, marked(kind, marker(stopwatch, name)))
-            both = (reduced_vit(backbone, config, planned.r_asked, planned.options, k) for k in kinds)
+            both = (
+                reduced_vit(backbone, config, planned.r_asked, planned.options, planned.prop_attn, k) for k in kinds
+            )
             models.append(
                 TimedModel(name, *(rotating(guarded(key, without_gradients(model)), inputs) for model in both))
             )

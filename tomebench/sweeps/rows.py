@@ -80,6 +80,7 @@ _STATED_EXACTLY = frozenset(
         "combine",
         "partition",
         "matching",
+        "ablate",
         "real",
         "allow_missing",
     }

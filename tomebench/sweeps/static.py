@@ -72,7 +72,9 @@ def _cells(
         what, resolved = asked(cell.cell, config.stored()), cell.resolved
         try:
             with torch.inference_mode():
-                logits = reduced_vit(backbone, on_cpu, cell.r_asked, cell.options)(torch.from_numpy(images)).numpy()
+                logits = reduced_vit(backbone, on_cpu, cell.r_asked, cell.options, cell.prop_attn)(
+                    torch.from_numpy(images)
+                ).numpy()
         except Exception as error:
             if is_oom(error):  # of this machine, not of the model
                 raise DeviceError(f"r = {cell.cell.r} does not fit in memory in double precision here") from error

@@ -1,0 +1,70 @@
+"""``tomebench ablate``: the ablation of the ToMe paper on any model and images."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+from tomebench.cli.options import SweepFlags, takes_sweep_flags
+from tomebench.cli.sweep import finish, measure
+
+
+@partial(takes_sweep_flags, defaults=False)
+def ablate(flags: SweepFlags) -> None:
+    """What each choice of the method is worth: the sub-tables of the paper's Table 1.
+
+    Example: tomebench ablate --model digits_vit --data digits --r 16
+
+    Example: tomebench ablate --model vit_l_16 --data imagenet/val --budget none
+
+    Every option is changed alone, from the paper's default, and compared with it on the same images. It is "tomebench
+    sweep --config ablate", so every flag of sweep changes it; what no flag says is in the packaged configuration.
+    """
+    from tomebench.cli.console import open_screen
+    from tomebench.report.ablation import sub_table
+    from tomebench.sweeps.ablation import sub_tables
+    from tomebench.sweeps.config import packaged_config
+    from tomebench.sweeps.store import Store
+
+    measured = measure(flags.load(packaged_config("ablate")), flags)
+    if measured is None:
+        return
+    finished, context = measured
+    with Store.read(finished.directory) as store:
+        tables = sub_tables(store)
+    screen = open_screen(as_json=flags.json, quiet=flags.quiet)
+    if screen.as_json:
+        found = [
+            {
+                "title": table.title,
+                "option": table.option,
+                "r": table.r,
+                "values": [
+                    {
+                        "value": entry.value,
+                        "default": entry.default,
+                        "top1": entry.row.top1,
+                        "img_per_s": entry.row.img_per_s,
+                        "delta": entry.delta and dataclasses.asdict(entry.delta),
+                    }
+                    for entry in table.entries
+                ],
+            }
+            for table in tables
+        ]
+        screen.object({**dataclasses.asdict(context), "tables": found})
+    else:
+        for table in tables:
+            screen.line()
+            screen.line(f"{table.title}, r = {table.r}", style="bold")
+            screen.table(
+                *sub_table(table.option, [(e.value, e.default, e.row, e.delta) for e in table.entries]), left=[0]
+            )
+        screen.line()
+        screen.line("* the default, with which the others are compared on the same images")
+        for warning in context.warnings:
+            screen.line(f"! {warning}", style="yellow")
+        for condition in context.conditions:
+            screen.line(condition)
+        screen.line(f"written to {finished.directory}")
+    finish(finished)

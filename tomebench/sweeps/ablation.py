@@ -1,0 +1,106 @@
+"""The sub-tables of the paper's ablation, from a run that took one choice at a time: what each is worth.
+
+Source: Bolya et al., arXiv 2210.09461, Table 1 and the table of matching algorithms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tomebench import stats
+from tomebench.measure.accuracy import discordant
+from tomebench.reduction.options import PAPER, choices
+from tomebench.schema import Cell, Row
+from tomebench.stats import PairedDelta
+from tomebench.sweeps.rows import build_rows
+from tomebench.sweeps.store import Store
+
+PROP_ATTN = "prop_attn"
+SUB_TABLES = (
+    ("feature", "metric", ("x_pre", "x", "k", "q", "v")),
+    ("distance", "distance", ("euclidean", "cosine", "dot", "softmax")),
+    ("heads", "heads", ("mean", "concat")),
+    ("combining", "combine", ("keep", "max", "mean", "weighted")),
+    ("partition", "partition", ("sequential", "alternating", "random")),
+    ("proportional attention", PROP_ATTN, ("off", "on")),
+    (
+        "matching",
+        "matching",
+        ("random-prune", "attention-prune", "kmeans-2", "kmeans-5", "greedy", "bipartite"),
+    ),
+)
+"""Title, option and values of each, in the paper's order."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a sub-table."""
+
+    value: str
+    default: bool  # this is what the others are compared with
+    row: Row
+    delta: PairedDelta | None  # of top-1, against the default on the same images, as a fraction; None: not measured
+
+
+@dataclass(frozen=True)
+class SubTable:
+    """One option."""
+
+    title: str
+    option: str
+    r: int
+    entries: tuple[Entry, ...]
+
+
+def sub_tables(store: Store) -> list[SubTable]:
+    """The sub-tables of a run of ``--ablate``, for each r in turn.
+
+    Raises:
+        StorageError: the store is damaged.
+    """
+    cells = sorted((cell for cell, _ in store.cells()), key=lambda cell: cell.r)
+    rows = dict(zip((cell.key for cell in cells), build_rows(store), strict=True))
+    return [
+        table
+        for r in dict.fromkeys(cell.r for cell in cells if not cell.is_baseline)
+        for table in _tables(store, r, [cell for cell in cells if cell.r == r], rows)
+    ]
+
+
+def _tables(store: Store, r: int, cells: Sequence[Cell], rows: dict[str, Row]) -> Iterator[SubTable]:
+    by_choice = {_choice(cell): cell for cell in cells}
+    default = cells[0]  # the first is the one with nothing changed
+    images, predictions = store.images(), store.predictions()
+
+    def entry(option: str, value: str) -> Iterator[Entry]:
+        same = value == _value(default, option)
+        cell = default if same else by_choice.get((option, value))
+        if cell is None:
+            return
+        delta = None
+        if images is not None and not same and cell.key in predictions and default.key in predictions:
+            labels = images.labels[store.seen()]
+            both = predictions[default.key], predictions[cell.key]
+            if not any(each.nonfinite for each in both):
+                delta = stats.paired_delta(*discordant(*both, labels), len(labels))
+        yield Entry(value, same, rows[cell.key], delta)
+
+    for title, option, values in SUB_TABLES:
+        yield SubTable(title, option, r, tuple(found for value in values for found in entry(option, value)))
+
+
+def _choice(cell: Cell) -> tuple[str, str]:
+    """The one option that a cell has changed, and its value; what proportional attention is, where it is none."""
+    changed = [(name, str(value)) for name, value in cell.options if name not in (PROP_ATTN, "prefix_only")]
+    return changed[0] if changed else (PROP_ATTN, _value(cell, PROP_ATTN))
+
+
+def _value(cell: Cell, option: str) -> str:
+    found = dict(cell.options).get(option)
+    if option == PROP_ATTN:
+        return "on" if found else "off"
+    return str(found or getattr(PAPER, option))
+
+
+assert all(set(values) == set(choices(option)) for _, option, values in SUB_TABLES if option != PROP_ATTN)
