@@ -131,6 +131,16 @@ def test_list(program):
     assert program("list", "methods", "x").code == 2
 
 
+def test_list_papers(program):
+    tables = program("list", "papers").out
+    assert "readme_augreg_off_the_shelf" in tables
+    assert "third_party_toast" in tables
+    rows = json.loads(program("list", "papers", "augreg", "--json").out)["papers"]
+    assert len(rows) == 8
+    (base,) = [row for row in rows if row["model"] == "ViT-B/16" and row["r"] == "13"]
+    assert (base["acc"], base["im/s"], base["read"], base["kind"]) == ("82.6", "511", "exact", "reported")
+
+
 def test_doctor_reports_and_exits_0_when_nothing_is_missing(program):
     result = program("doctor", "--device", "cpu")
     assert (result.code, result.err) == (0, "")

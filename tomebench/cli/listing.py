@@ -12,30 +12,34 @@ from tomebench.errors import SpecError
 
 _TIMM_MODULES = ("vision_transformer", "deit")
 """Where timm's ViTs of standard blocks are; a few of their models are refused all the same, naming the reason."""
-_KINDS = ("models", "methods", "datasets")
+_KINDS = ("models", "methods", "datasets", "papers")
 
 
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="models|methods|datasets", help="What to list.")],
+    kind: Annotated[str, typer.Argument(metavar="models|methods|datasets|papers", help="What to list.")],
     pattern: Annotated[
-        str | None, typer.Argument(metavar="[PATTERN]", help="Models of timm with this in their name.")
+        str | None,
+        typer.Argument(metavar="[PATTERN]", help="Models of timm, or reported tables, with this in their name."),
     ] = None,
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """What exists: models, methods or datasets.
+    """What exists: models, methods, datasets, reported numbers.
 
     Example: tomebench list models
 
     Example: tomebench list models deit
+
+    Example: tomebench list papers augreg
     """
     from tomebench.cli.console import open_screen
 
     if kind not in _KINDS:
         raise SpecError(f"nothing to list called {kind!r}; use {', '.join(_KINDS)}")
-    if pattern is not None and kind != "models":
-        raise SpecError(f"only models take a pattern; drop {pattern!r}")
-    headers, rows, footer = {"models": _models, "methods": _methods, "datasets": _datasets}[kind](pattern)
+    if pattern is not None and kind not in ("models", "papers"):
+        raise SpecError(f"only models and papers take a pattern; drop {pattern!r}")
+    kinds = {"models": _models, "methods": _methods, "datasets": _datasets, "papers": _papers}
+    headers, rows, footer = kinds[kind](pattern)
     screen = open_screen(as_json=json)
     if screen.as_json:
         screen.object({kind: [dict(zip(headers, row, strict=True)) for row in rows]})
@@ -82,3 +86,48 @@ def _datasets(_: str | None) -> _Listing:
         ("imagenetv2/DIR", "ImageNetV2: folders 0 to 999 that are class numbers"),
     ]
     return ("--data", "what it is"), rows, ["tomebench doctor --data DATA tells what is found there"]
+
+
+def _papers(pattern: str | None) -> _Listing:
+    from tomebench.paper.reported import reported_tables
+
+    tables = reported_tables()
+    if pattern is None:
+        rows = [
+            (
+                name,
+                str(len(found)),
+                ", ".join(dict.fromkeys(row.model for row in found)),
+                found[0].kind,
+                found[0].source,
+            )
+            for name, found in tables.items()
+        ]
+        more = "what the ToMe paper (arXiv 2210.09461) and others report; see: tomebench list papers augreg"
+        return ("table", "rows", "models", "kind", "source"), rows, [more]
+    chosen = [row for name, found in tables.items() if pattern in name for row in found]
+    if not chosen:
+        raise SpecError(f"no reported table with {pattern!r} in its name; see: tomebench list papers")
+    lines = [
+        (
+            row.table,
+            row.model,
+            row.image_size,
+            row.training,
+            row.method,
+            *(_number(value) for value in (row.r, row.acc, row.im_s, row.gflops)),
+            row.schedule,
+            row.confidence,
+            row.kind,
+        )
+        for row in chosen
+    ]
+    headers = ("table", "model", "size", "training", "method", "r", "acc", "im/s", "GFLOPs", "schedule", "read", "kind")
+    notes = list(
+        dict.fromkeys(f"acc and im/s are {row.metric}; {row.hardware or 'hardware not stated'}" for row in chosen)
+    )
+    return headers, lines, notes
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:g}"

@@ -1,0 +1,1 @@
+"""What the ToMe paper reports, as data, and what counts as reproduced."""
