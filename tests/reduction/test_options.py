@@ -7,6 +7,7 @@ import itertools
 from collections import Counter
 
 import pytest
+import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from reduction import options_reference as reference
 from reduction.contexts import make_context
 from torch import Tensor
 
+from tomebench.backbones.apply import apply
 from tomebench.errors import SpecError
 from tomebench.reduction.options import Options, choices
 from tomebench.reduction.plan import merge
@@ -233,6 +235,37 @@ def test_metrics_are_what_their_names_say() -> None:
     assert metric_of(ctx, Options(metric="x_pre")) is ctx.x_pre
 
 
+@pytest.mark.parametrize("combine", choices("combine"))
+def test_gradients_flow_through_what_a_group_becomes(combine: str) -> None:
+    ctx = make_context(7, 1, 2, sized=True)
+    plan = get_method("tome").choose(ctx)
+    x = ctx.x.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: merge(plan, x, ctx.size, combine)[0], x)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        {"partition": "random", "distance": "euclidean", "combine": "max"},
+        {"matching": "greedy", "heads": "concat", "combine": "mean"},
+        {"matching": "kmeans-2", "metric": "x_pre"},
+        {"matching": "attention-prune"},
+    ],
+)
+def test_compiled_and_eager_passes_give_the_same_bits(named: dict[str, str]) -> None:
+    """Whole graphs of fixed shape: nothing is read back to the host. Then in training mode, with the same constants."""
+    model = timm.create_model("test_vit", img_size=64).eval()
+    merged = apply(model, 3, **named)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        eager = merged(images)
+        torch._dynamo.reset()
+        compiled = torch.compile(merged, fullgraph=True, dynamic=False, backend="aot_eager")(images)
+    assert torch.equal(eager, compiled)
+    merged(images).sum().backward()
+    assert all(p.grad is not None for p in model.blocks.parameters())
+
+
 @pytest.mark.parametrize(
     ("named", "says"),
     [
@@ -246,3 +279,10 @@ def test_metrics_are_what_their_names_say() -> None:
 def test_what_means_nothing_is_refused(named: dict[str, str], says: str) -> None:
     with pytest.raises(SpecError, match=says):
         Options(**named)  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match=says):
+        apply(timm.create_model("test_vit"), 2, **named)
+
+
+def test_a_word_that_is_no_option_is_refused() -> None:
+    with pytest.raises(SpecError, match="there is no option 'metrics'; use metric, heads"):
+        apply(timm.create_model("test_vit"), 2, metrics="q")

@@ -188,3 +188,12 @@ def test_latency_energy_and_the_whole_pipeline_have_columns_when_measured():
     assert [line[5:8] for line in lines] == [["-", "-", "-"], ["3.142", "12.00", "99.96"]]
     headers, lines = detail_table([make_row(), make_row(8, **measured)])
     assert [line[headers.index("J/img")] for line in lines] == ["-", "0.0500"]
+
+
+def test_many_rows_of_one_r_are_not_named_one_by_one() -> None:
+    rows = [make_row(0), *(make_row(8, options=f"metric={name}", clamped=True) for name in "abcdef")]
+    (line,) = [line for line in warning_lines(rows) if line.startswith("R_CLAMPED")]
+    assert line.startswith("R_CLAMPED (r = 8): ")
+    rows.append(make_row(8, options="metric=g"))
+    (line,) = [line for line in warning_lines(rows) if line.startswith("R_CLAMPED")]
+    assert line.startswith("R_CLAMPED (6 rows with r = 8): ")

@@ -174,7 +174,8 @@ def test_python_values_for_callers_of_the_library():
 def test_a_run_is_identified_by_everything_that_can_change_a_result():
     config = load_config([], {"model": "m", "r": "2,1", "out": Path("a"), "workers": 3})
     younger = {"attention", "prefix_only", "compile", "cuda_graphs", "mode", "ceiling", "end_to_end", "cells"}
-    younger |= {"real", "allow_missing"}
+    younger |= {"real", "allow_missing", "ablate"}
+    younger |= {"metric", "heads", "distance", "combine", "partition", "matching"}
     assert set(config.stored()) == set(SweepConfig.model_fields) - NOT_IDENTITY - younger
     changed = {"attention": "matmul", "prefix_only": True, "compile": True, "cuda_graphs": True, "ceiling": True}
     changed |= {"end_to_end": True, "data": "digits", "cells": "1/2"}
@@ -263,3 +264,38 @@ def test_a_packaged_configuration_can_be_given_by_its_name(tmp_path, monkeypatch
     write(tmp_path, "model: mine", "demo")
     assert load_config([Path("demo")], {}).model == "mine", "a file of that name goes first"
     assert "demo" in refusal(lambda: packaged_config("dmeo"))
+
+
+def test_options_with_commas_are_cells_of_their_own():
+    config = load_config([], {"model": "m", "metric": "k, q", "combine": "weighted,keep,weighted"})
+    assert (config.metric, config.combine) == ("k,q", "weighted,keep")
+    assert [each.changed() for each in config.variants] == [
+        (),
+        (("combine", "keep"),),
+        (("metric", "q"),),
+        (("combine", "keep"), ("metric", "q")),
+    ]
+    assert config.cell_choices == tuple((each, True) for each in config.variants)
+
+
+def test_an_ablation_changes_one_option_at_a_time():
+    config = load_config([], {"model": "m", "ablate": True, "prop_attn": False})
+    (first, *others, last) = config.cell_choices
+    assert (first[0].changed(), first[1]) == ((), False)
+    assert (last[0].changed(), last[1]) == ((), True)
+    assert all(len(options.changed()) == 1 and not prop_attn for options, prop_attn in others)
+    assert len({options for options, _ in others}) == len(others) == 4 + 1 + 3 + 3 + 2 + 5
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"metric": "k,z"}, "--metric 'k,z': use k, q, v, x, x_pre, or several of them with commas"),
+        ({"matching": ""}, "--matching '': use bipartite, greedy, kmeans-2, kmeans-5, random-prune, attention-prune"),
+        ({"matching": "bipartite,greedy", "partition": "random"}, "matching greedy has no partition; leave partition"),
+        ({"metric": "x", "heads": "concat"}, "metric x has no heads; leave heads out"),
+        ({"ablate": True, "metric": "q"}, "ablate changes each option in turn, from the paper's default; leave the"),
+    ],
+)
+def test_options_that_mean_nothing(flags, message):
+    assert message in refusal(lambda: load_config([], {"model": "m", **flags}))

@@ -11,14 +11,15 @@ from tomebench.cli.sweep import finish, measure
 
 @partial(takes_sweep_flags, defaults=False)
 def ablate(flags: SweepFlags) -> None:
-    """What each choice of the method is worth: the sub-tables of the paper's Table 1.
+    """What each option of the method is worth: the paper's Table 1.
 
-    Example: tomebench ablate --model digits_vit --data digits --r 16
+    Example: tomebench ablate
 
-    Example: tomebench ablate --model vit_l_16 --data imagenet/val --budget none
+    Example: tomebench ablate --model vit_l_16 --data imagenet/val --r 8 --budget none
 
     Every option is changed alone, from the paper's default, and compared with it on the same images. It is "tomebench
-    sweep --config ablate", so every flag of sweep changes it; what no flag says is in the packaged configuration.
+    sweep --ablate" with a table for each option. Without --model it is the embedded model on the embedded images (the
+    packaged configuration ablate.yaml); with one, r is 8 unless --r or --config says otherwise.
     """
     from tomebench.cli.console import open_screen
     from tomebench.report.ablation import sub_table
@@ -26,7 +27,10 @@ def ablate(flags: SweepFlags) -> None:
     from tomebench.sweeps.config import packaged_config
     from tomebench.sweeps.store import Store
 
-    measured = measure(flags.load(packaged_config("ablate")), flags)
+    own = () if flags.model or flags.config else (packaged_config("ablate"),)
+    r = flags.r or ("8" if flags.model and not flags.config else None)
+    flags = dataclasses.replace(flags, ablate=True, r=r)
+    measured = measure(flags.load(*own), flags)
     if measured is None:
         return
     finished, context = measured

@@ -14,7 +14,7 @@ from tomebench.reduction.metric import class_attention, comparable, metric_of, r
 from tomebench.reduction.options import Options
 from tomebench.reduction.plan import MergePlan, without_autocast
 from tomebench.reduction.registry import Context
-from tomebench.reduction.tome import draw
+from tomebench.reduction.tome import constant, draw
 
 
 @torch.no_grad()
@@ -67,7 +67,7 @@ def kmeans(options: Options, ctx: Context) -> MergePlan:
 def random_prune(options: Options, ctx: Context) -> MergePlan:
     """Drop r patches at random, the same ones in every image."""
     dropped = {*draw(ctx.x.shape[1], ctx.prefix, ctx.r, ctx.layer)}
-    kept = torch.tensor([i for i in range(ctx.x.shape[1]) if i not in dropped], device=ctx.x.device)
+    kept = constant((i for i in range(ctx.x.shape[1]) if i not in dropped), ctx.x.device)
     return _keeping(ctx, kept.expand(len(ctx.x), -1))
 
 

@@ -5,9 +5,10 @@ Source: Bolya et al., Token Merging: Your ViT But Faster, arXiv 2210.09461, sect
 
 from __future__ import annotations
 
+import functools
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -79,13 +80,25 @@ def halves(n: int, prefix: int, partition: Partition, layer: int, device: torch.
     """The tokens of A and of B in ascending order, int64 [T // 2] and [T - T // 2] of the T = n - prefix patches."""
     tokens = range(prefix, n)
     chosen = tokens[: len(tokens) // 2] if partition == "sequential" else draw(n, prefix, len(tokens) // 2, layer)
-    rest = sorted({*tokens} - {*chosen})
-    return torch.tensor(sorted(chosen), device=device), torch.tensor(rest, device=device)
+    return constant(sorted(chosen), device), constant(sorted({*tokens} - {*chosen}), device)
 
 
 def draw(n: int, prefix: int, count: int, layer: int) -> list[int]:
     """Patches at random, the same for every image, so that a result does not hang on the batch it is in."""
     return random.Random(f"{n} {prefix} {layer}").sample(range(prefix, n), count)
+
+
+def constant(indices: Iterable[int], device: torch.device) -> Tensor:
+    """Indices that are the same in every pass, int64; copied to the device once, since a CUDA graph cannot."""
+    if torch.compiler.is_compiling():
+        return torch.tensor([*indices], device=device)
+    return _constant(tuple(indices), device)
+
+
+@functools.lru_cache(maxsize=1024)
+def _constant(indices: tuple[int, ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # or training could not use it
+        return torch.tensor(indices, dtype=torch.int64, device=device)
 
 
 def split_by_sort(best: Tensor, r: int) -> tuple[Tensor, Tensor]:

@@ -63,6 +63,8 @@ EXPLANATIONS: Mapping[str, str] = {
 }
 """What each status and warning code means and what to do next, in the order of the report."""
 
+_MANY = 4
+"""Groups of rows that a line names one by one."""
 _SAME_AS = re.compile(r"SAME_AS_R(\d+)")
 _NOTES: Mapping[str, str] = {
     "failed": "failed",
@@ -245,11 +247,15 @@ def _codes(row: Row) -> list[str]:
 def _which(rows: Sequence[Row], some: Sequence[Row]) -> str:
     if len(some) == len(rows) > 1:
         return "every row"
-    parts = []
-    for label, members in group(some, varying(rows)).items():
-        values = format_r(sorted({row.r for row in members})).replace(",", ", ")
-        parts.append(f"{label} " * bool(label) + f"r = {values}")
-    return "; ".join(parts)
+    groups = group(some, varying(rows))
+    if len(groups) > _MANY:  # the table has their names
+        whole = all(row in some for row in rows if row.r in {row.r for row in some})
+        return ("" if whole else f"{len(some)} rows with ") + _values_of_r(some)
+    return "; ".join(f"{label} " * bool(label) + _values_of_r(members) for label, members in groups.items())
+
+
+def _values_of_r(rows: Sequence[Row]) -> str:
+    return "r = " + format_r(sorted({row.r for row in rows})).replace(",", ", ")
 
 
 def _same(rows: Sequence[Row], field: str, template: str = "{}") -> str:

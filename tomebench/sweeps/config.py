@@ -214,7 +214,8 @@ class SweepConfig(BaseModel):
 
     @model_validator(mode="after")
     def _options_fit(self) -> SweepConfig:
-        if self.ablate and self.variants != (PAPER,):
+        changed = self.variants != (PAPER,)  # raises where two options mean nothing together
+        if self.ablate and changed:
             raise ConfigError("ablate changes each option in turn, from the paper's default; leave the options out")
         return self
 
