@@ -26,8 +26,9 @@ def tiny() -> VisionTransformer:
     return prepare(VisionTransformer(**sizes).double(), seed=3)
 
 
-def dense_merge(plan: MergePlan, x: Tensor, size: Tensor | None) -> tuple[Tensor, Tensor]:
+def dense_merge(plan: MergePlan, x: Tensor, size: Tensor | None, combine: str = "weighted") -> tuple[Tensor, Tensor]:
     """The plain form: one weight matrix, differentiated by autograd alone."""
+    assert combine == "weighted"
     size = torch.ones(x.shape[:2]) if size is None else size
     weight = F.one_hot(plan.dest, plan.n_out).transpose(1, 2).to(x.dtype) * size.to(x.dtype).unsqueeze(1)
     total = weight.sum(dim=2, keepdim=True)
