@@ -35,6 +35,31 @@ ALIASES: Mapping[str, Alias] = {
     "deit_b_16": Alias("deit_base_patch16_224.fb_in1k", _DEIT),
 }
 
+
+@dataclass(frozen=True)
+class TorchvisionViT:
+    """A ViT of torchvision: an architecture of timm, and the name of torchvision's weights."""
+
+    architecture: str
+    weights: str
+    note: str
+
+
+_SWAG = "SWAG, fine-tuned end to end: weights of the ToMe paper, published by torchvision"
+_TORCHVISION = "torchvision's own training on ImageNet-1k"
+_E2E = "Weights.IMAGENET1K_SWAG_E2E_V1"
+
+TORCHVISION: Mapping[str, TorchvisionViT] = {
+    "swag_vit_b_16": TorchvisionViT("vit_base_patch16_224", f"ViT_B_16_{_E2E}", _SWAG),
+    "swag_vit_l_16": TorchvisionViT("vit_large_patch16_224", f"ViT_L_16_{_E2E}", _SWAG),
+    "swag_vit_h_14": TorchvisionViT("vit_huge_patch14_224", f"ViT_H_14_{_E2E}", _SWAG),
+    "tv_vit_b_16": TorchvisionViT("vit_base_patch16_224", "ViT_B_16_Weights.IMAGENET1K_V1", _TORCHVISION),
+    "tv_vit_l_16": TorchvisionViT("vit_large_patch16_224", "ViT_L_16_Weights.IMAGENET1K_V1", _TORCHVISION),
+}
+"""Presets whose weights come from a file; size and preprocessing are those of torchvision's weights."""
+
 PRESETS: Mapping[str, str] = {
     "digits_vit": "a small ViT trained on the embedded digits; its weights are part of the package",
+    **{name: preset.note for name, preset in TORCHVISION.items()},
 }
+"""Models that are no timm id: name to what it is."""

@@ -15,6 +15,7 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor, nn
 
 from tomebench.errors import ModelError
+from tomebench.models.torchvision_vit import is_torchvision, to_timm
 
 _PICKLED = (".pth", ".pt", ".bin")
 _WRAPPERS = ("model", "state_dict", "model_state", "state_dict_ema")
@@ -23,7 +24,7 @@ _WRAPPERS = ("model", "state_dict", "model_state", "state_dict_ema")
 def load_checkpoint(model: nn.Module, path: Path) -> str:
     """Load a checkpoint into a timm VisionTransformer, strictly.
 
-    Key names of other ViT codebases are translated and position embeddings resized to the model's image size, both by
+    Key names of torchvision's ViTs are translated, those of other ViT codebases and the size of position embeddings by
     timm's own conversion.
 
     Args:
@@ -38,6 +39,8 @@ def load_checkpoint(model: nn.Module, path: Path) -> str:
         ModelError: no such file, damaged, not only weights, or its tensors do not fit the model.
     """
     state = _read(path)
+    if is_torchvision(state):
+        state = to_timm(state)
     try:
         state = checkpoint_filter_fn(state, cast(VisionTransformer, model))
     except (AttributeError, KeyError, RuntimeError, AssertionError) as error:

@@ -17,7 +17,8 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from tomebench.errors import ModelError
-from tomebench.models.aliases import ALIASES, PRESETS
+from tomebench.models import torchvision_vit
+from tomebench.models.aliases import ALIASES, PRESETS, TORCHVISION
 from tomebench.models.checkpoint import load_checkpoint
 
 
@@ -73,7 +74,9 @@ def build_model(name: str, *, img_size: int | None = None, meta: bool = False, s
         torch.manual_seed(seed)
         model: nn.Module
         try:
-            if timm_id in PRESETS:
+            if timm_id in TORCHVISION:
+                model = torchvision_vit.create_model(TORCHVISION[timm_id], **kwargs)
+            elif timm_id in PRESETS:
                 from tomebench.models.digits_vit import create_model
 
                 model = create_model(**kwargs)
@@ -101,7 +104,8 @@ def load_model(
     Args:
         name: alias, preset or timm id.
         checkpoint: file with the weights; goes before everything else.
-        pretrained: fetch the weights that the id names through timm. A preset always has its own.
+        pretrained: fetch the weights that the id names through timm. The demo's preset always has its own; those of
+            torchvision come from a file.
         img_size: input height and width in pixels; None is the model's own.
         offline: refuse to touch the network, as HF_HUB_OFFLINE does; weights must be in the local cache.
         seed: of random weights, which are used when nothing else is asked for.
@@ -112,7 +116,13 @@ def load_model(
     loaded = build_model(name, img_size=img_size, seed=seed)
     if checkpoint is not None:
         return LoadedModel(loaded.model, loaded.timm_id, load_checkpoint(loaded.model, checkpoint))
-    if loaded.timm_id in PRESETS:
+    if pretrained and loaded.timm_id in TORCHVISION:
+        preset = TORCHVISION[loaded.timm_id]
+        raise ModelError(
+            f"{loaded.timm_id} takes its weights from a file: {torchvision_vit.file_name(preset)}, which torchvision "
+            f"publishes as {preset.weights}; pass it with --checkpoint"
+        )
+    if loaded.timm_id in PRESETS and loaded.timm_id not in TORCHVISION:
         from tomebench.models.digits_vit import WEIGHTS
 
         return LoadedModel(loaded.model, loaded.timm_id, load_checkpoint(loaded.model, WEIGHTS))

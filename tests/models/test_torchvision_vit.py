@@ -1,0 +1,101 @@
+"""torchvision's ViTs, random weights: loaded into timm's model they give torchvision's own logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torchvision
+
+from tomebench.backbones.apply import apply
+from tomebench.errors import ModelError
+from tomebench.models.aliases import TORCHVISION
+from tomebench.models.checkpoint import load_checkpoint
+from tomebench.models.create import build_model, load_model
+from tomebench.models.preprocess import Preprocessing
+
+MODELS = [
+    ("vit_b_16", "tv_vit_b_16", 224),
+    pytest.param("vit_b_16", "swag_vit_b_16", 384, marks=pytest.mark.slow),
+    pytest.param("vit_l_16", "tv_vit_l_16", 224, marks=pytest.mark.slow),
+    pytest.param("vit_l_16", "swag_vit_l_16", 512, marks=pytest.mark.slow),
+    pytest.param("vit_h_14", "swag_vit_h_14", 224, marks=pytest.mark.slow),
+    pytest.param("vit_h_14", "swag_vit_h_14", 518, marks=pytest.mark.slow),
+]
+
+
+def random_vit(name: str, size: int) -> torch.nn.Module:
+    """A torchvision ViT whose head and position embeddings are not zeros, as they are when it is made."""
+    torch.manual_seed(0)
+    model = torchvision.models.get_model(name, image_size=size).eval()
+    for parameter in model.heads.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    return model
+
+
+@pytest.mark.parametrize(("name", "preset", "size"), MODELS)
+@torch.inference_mode()
+def test_logits_are_those_of_torchvision(tmp_path: Path, name: str, preset: str, size: int) -> None:
+    theirs = random_vit(name, size)
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
+    expected = theirs(images)
+    del theirs
+    loaded = load_model(preset, checkpoint=tmp_path / "w.pth", img_size=size)
+    ours = loaded.model
+    assert loaded.weights.startswith("sha256:")
+    assert expected.abs().max() > 0.1
+    torch.testing.assert_close(ours(images), expected, rtol=0, atol=1e-5)
+    assert torch.equal(apply(ours, 0)(images), ours(images))
+    merged = apply(ours, 8)(images)
+    assert merged.shape == expected.shape
+    assert not torch.equal(merged, expected)
+
+
+def test_the_comparison_notices_a_tensor_in_the_wrong_place(tmp_path: Path) -> None:
+    theirs = random_vit("vit_b_16", 224)
+    state = theirs.state_dict()
+    first, second = (f"encoder.layers.encoder_layer_{i}.mlp.0.weight" for i in (3, 4))
+    state[first], state[second] = state[second], state[first]
+    torch.save(state, tmp_path / "w.pth")
+    ours = timm.create_model("vit_base_patch16_224").eval()
+    load_checkpoint(ours, tmp_path / "w.pth")
+    images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode(), pytest.raises(AssertionError):
+        torch.testing.assert_close(ours(images), theirs(images), rtol=0, atol=1e-5)
+
+
+def test_another_size_is_resized_and_another_model_refused(tmp_path: Path) -> None:
+    torch.save(random_vit("vit_b_16", 224).state_dict(), tmp_path / "w.pth")
+    larger = timm.create_model("vit_base_patch16_384")
+    load_checkpoint(larger, tmp_path / "w.pth")
+    with pytest.raises(ModelError) as caught:
+        load_checkpoint(timm.create_model("vit_small_patch16_224"), tmp_path / "w.pth")
+    assert "does not fit the model: cls_token is [1, 1, 768] instead of [1, 1, 384]" in str(caught.value)
+    assert str(caught.value).count(" instead of ") == 3
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_presets_prepare_images_as_torchvision_does(name: str) -> None:
+    model = build_model(name, meta=True).model
+    ours = Preprocessing.from_model(model)
+    theirs = torchvision.models.get_weight(TORCHVISION[name].weights).transforms()
+    size = theirs.crop_size[0]
+    assert ours.input_size == (3, size, size)
+    assert round(size / ours.crop_pct) == theirs.resize_size[0]
+    assert (ours.interpolation, ours.crop_mode) == (theirs.interpolation.value, "center")
+    assert (list(ours.mean), list(ours.std)) == (list(theirs.mean), list(theirs.std))
+    assert model.patch_embed.img_size == (size, size)
+
+
+def test_weights_that_are_not_given_are_named_with_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError) as caught:
+        load_model("swag_vit_b_16", pretrained=True)
+    assert str(caught.value) == (
+        "swag_vit_b_16 takes its weights from a file: vit_b_16_swag-9ac1b537.pth, which torchvision publishes as "
+        "ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1; pass it with --checkpoint"
+    )
+    assert load_model("swag_vit_b_16", img_size=32).weights == "random:0"
