@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from store_samples import CONFIG, TESTBED, make_cell, make_chunks, make_images, make_resolved
 
+from tomebench.reduction.options import choices
 from tomebench.report.ablation import sub_table
-from tomebench.sweeps.ablation import SUB_TABLES, sub_tables
+from tomebench.sweeps.ablation import PROP_ATTN, SUB_TABLES, sub_tables
 from tomebench.sweeps.config import load_config
 from tomebench.sweeps.plan import plan_sweep
 from tomebench.sweeps.store import Store
@@ -54,6 +55,7 @@ def test_an_ablation_has_every_line_of_every_sub_table() -> None:
     names = {cell.name for cell in planned}
     lines = sum(len(values) - 1 for _, _, values in SUB_TABLES)
     assert len(planned) == 2 + lines  # r = 0 and the default
+    assert all({*values} == {*choices(option)} for _, option, values in SUB_TABLES if option != PROP_ATTN)
     assert {"r=0", "r=4", "r=4 metric=q", "r=4 matching=kmeans-5"} <= names
     assert len({cell.cell.key for cell in planned}) == len(planned)
 

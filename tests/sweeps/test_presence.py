@@ -143,21 +143,21 @@ def test_rank_0_waits_until_all_have_loaded() -> None:
 
     def loaded() -> None:
         if next(turns) == 2:
-            second.meet({"torch": "2"}, lambda: None)
+            second.meet(lambda: {"torch": "2"}, lambda: None)
 
     with first, second:
-        first.meet({"torch": "2"}, loaded)
+        first.meet(lambda: {"torch": "2"}, loaded)
         assert next(turns) > 2
 
 
 def test_a_rank_that_would_round_another_way_is_refused_by_name() -> None:
     first, second = two(FakeStore())
     with second:
-        second.meet({"GPU": "A", "torch": "2.11", "timm": "1"}, lambda: None)
+        second.meet(lambda: {"GPU": "A", "torch": "2.11", "timm": "1"}, lambda: None)
         with pytest.raises(
             RankError, match=r"^rank 1 \(process .*\) has torch 2\.11, not 2\.12 as rank 0 has, which may"
         ):
-            first.meet({"GPU": "A", "torch": "2.12", "timm": "1"}, lambda: None)
+            first.meet(lambda: {"GPU": "A", "torch": "2.12", "timm": "1"}, lambda: None)
     first.leave("done")
 
 
@@ -213,7 +213,7 @@ def test_work_that_does_not_go_on_is_silence(monkeypatch: pytest.MonkeyPatch) ->
     for name, value in {"IDLE": 0.3, "GRACE": 60.0}.items():  # with less it would end this very process
         monkeypatch.setattr(f"tomebench.sweeps.presence.{name}", value)
     first, second = two(FakeStore())
-    second.meet({}, lambda: None)
+    second.meet(lambda: {}, lambda: None)
     with second.allow(1.0):
         time.sleep(0.8)
     first.check()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
@@ -11,7 +10,7 @@ from torch import nn
 
 from tomebench.backbones.timm_vit import TimmViT
 from tomebench.errors import SpecError
-from tomebench.reduction.options import Options
+from tomebench.reduction.options import OPTIONS, Options
 from tomebench.reduction.registry import get_method
 from tomebench.reduction.schedule import Schedule, parse_schedule
 from tomebench.reduction.vit import ReducedViT
@@ -87,9 +86,8 @@ def _read_options(options: Mapping[str, Any]) -> Options:
     try:
         return Options(**options)
     except TypeError:
-        known = [field.name for field in dataclasses.fields(Options)]
-        unknown = next(name for name in options if name not in known)
-        raise SpecError(f"there is no option {unknown!r}; use {', '.join(known)}") from None
+        unknown = next(name for name in options if name not in OPTIONS)
+        raise SpecError(f"there is no option {unknown!r}; use {', '.join(OPTIONS)}") from None
 
 
 def _read_r(r: int | Sequence[int]) -> tuple[int, tuple[int, ...] | None]:

@@ -75,6 +75,10 @@ class Options:
         return tuple((name, value) for name, value in mine if value != defaults[name])
 
 
+OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
+"""Names of the options."""
+
+
 def choices(name: str) -> tuple[Any, ...]:
     """All values of an option, the default first."""
     return get_args(get_type_hints(Options)[name])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tomebench import stats
 from tomebench.measure.accuracy import discordant
-from tomebench.reduction.options import PAPER, choices
+from tomebench.reduction.options import PAPER
 from tomebench.schema import Cell, Row
 from tomebench.stats import PairedDelta
 from tomebench.sweeps.rows import build_rows
@@ -101,6 +101,3 @@ def _value(cell: Cell, option: str) -> str:
     if option == PROP_ATTN:
         return "on" if found else "off"
     return str(found or getattr(PAPER, option))
-
-
-assert all(set(values) == set(choices(option)) for _, option, values in SUB_TABLES if option != PROP_ATTN)

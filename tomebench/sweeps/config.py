@@ -7,7 +7,6 @@ the only place where defaults live.
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 import re
@@ -19,7 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tomebench.errors import ConfigError
-from tomebench.reduction.options import PAPER, Options, choices
+from tomebench.reduction.options import OPTIONS, PAPER, Options, choices
 from tomebench.reduction.schedule import parse_schedule
 from tomebench.rspec import format_r, parse_r
 from tomebench.schema import Route
@@ -38,13 +37,8 @@ _YOUNGER = (
     "cells",
     "real",
     "allow_missing",
-    "metric",
-    "heads",
-    "distance",
-    "combine",
-    "partition",
-    "matching",
     "ablate",
+    *OPTIONS,
 )
 """Fields that the first stores did not have: at their defaults they are left out, so that those runs go on."""
 
@@ -235,8 +229,7 @@ class SweepConfig(BaseModel):
         """Options and proportional attention of the cells of each r, the one that others are compared with first."""
         if not self.ablate:
             return tuple((each, self.prop_attn) for each in self.variants)
-        names = [field.name for field in dataclasses.fields(Options)]
-        others = [Options(**{name: value}) for name in names for value in choices(name)[1:]]
+        others = [Options(**{name: value}) for name in OPTIONS for value in choices(name)[1:]]
         return ((PAPER, self.prop_attn), *((each, self.prop_attn) for each in others), (PAPER, not self.prop_attn))
 
     @property
@@ -246,9 +239,8 @@ class SweepConfig(BaseModel):
         Raises:
             SpecError: one in which an option means nothing.
         """
-        names = [field.name for field in dataclasses.fields(Options)]
-        values = itertools.product(*(str(getattr(self, name)).split(",") for name in names))
-        return tuple(Options(**dict(zip(names, each, strict=True))) for each in values)  # type: ignore[arg-type]
+        values = itertools.product(*(str(getattr(self, name)).split(",") for name in OPTIONS))
+        return tuple(Options(**dict(zip(OPTIONS, each, strict=True))) for each in values)  # type: ignore[arg-type]
 
     def stored(self) -> dict[str, Any]:
         """The settings that identify a run, as JSON: a run folder is resumed if and only if these are equal.

@@ -59,7 +59,7 @@ def plan_sweep(config: SweepConfig, images: ImageSet | None = None) -> list[Plan
         raise ModelError(f"checkpoint {config.checkpoint}: no such file; give a .safetensors or .pth file")
     loaded = build_model(config.model, img_size=config.img_size, meta=True)
     if config.data is not None:
-        images = images or list_images(config)
+        images = list_images(config) if images is None else images
         require_matching_head(int(getattr(loaded.model, "num_classes", 0)), images.info)
     batch_size = config.batch_size if isinstance(config.batch_size, int) else 0
     return plan_cells(config, loaded, weights="", batch_size=batch_size, device=config.device)

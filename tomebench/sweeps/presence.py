@@ -156,7 +156,7 @@ class Presence:
             self.goes_on()
 
     @contextmanager
-    def one_pass(self, name: str = "", *, compiles: bool = False) -> Iterator[None]:
+    def one_pass(self, name: str, *, compiles: bool = False) -> Iterator[None]:
         """Around one pass of a model, which tells how long the next may take.
 
         Args:

@@ -97,11 +97,11 @@ class Ranks:
         """The batches that are this rank's: every ``size``-th."""
         return list(indices[self.place.rank :: self.place.size])
 
-    def meet(self, facts: Mapping[str, str], stop_if_asked: Callable[[], None]) -> None:
+    def meet(self, facts: Callable[[], Mapping[str, str]], stop_if_asked: Callable[[], None]) -> None:
         """This process has loaded all it needs. Rank 0 waits for the others: nothing else may run while it times.
 
         Args:
-            facts: name and value of what decides the bits of a result, which must be the same everywhere.
+            facts: gives name and value of what decides the bits of a result, which must be the same everywhere.
             stop_if_asked: raises when the sweep is to stop or cannot go on.
 
         Raises:
@@ -110,14 +110,15 @@ class Ranks:
         if self._channel is None:
             return
         self._presence.loaded()
-        self._channel.set(f"ready/{self.place.rank}", json.dumps(dict(facts), allow_nan=False))
+        mine = dict(facts())
+        self._channel.set(f"ready/{self.place.rank}", json.dumps(mine, allow_nan=False))
         if not self.leads:
             return
         self._wait(lambda: all(map(self._ready, self.peers)), stop_if_asked)
         for peer in self.peers:
             theirs = json.loads(self._channel.get(f"ready/{peer}"))
             if unlike := [
-                f"{key} {theirs.get(key)}, not {value}" for key, value in facts.items() if theirs.get(key) != value
+                f"{key} {theirs.get(key)}, not {value}" for key, value in mine.items() if theirs.get(key) != value
             ]:
                 raise RankError(
                     f"{self._presence.name(peer)} has {' and '.join(unlike)} as rank 0 has, which may round another "

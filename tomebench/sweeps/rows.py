@@ -28,6 +28,7 @@ from tomebench.measure.validity import (
     row_codes,
     run_codes,
 )
+from tomebench.reduction.options import OPTIONS
 from tomebench.schema import (
     CEILING,
     SENTINEL,
@@ -66,26 +67,10 @@ TESTBED_CHANGED = "TESTBED_CHANGED"
 """Measured on different machines or library versions; only the ratios within a round hold."""
 
 _STATED_EXACTLY = frozenset(
-    {
-        "model",
-        "checkpoint",
-        "img_size",
-        "r",
-        "schedule",
-        "method",
-        "prop_attn",
-        "metric",
-        "heads",
-        "distance",
-        "combine",
-        "partition",
-        "matching",
-        "ablate",
-        "real",
-        "allow_missing",
-    }
+    {"model", "checkpoint", "img_size", "r", "schedule", "method", "prop_attn", "ablate", "real", "allow_missing"}
     | {"data", "limit", "device", "dtype", "batch_size", "attention", "prefix_only", "compile", "cuda_graphs", "mode"}
     | {"ceiling", "end_to_end", "cells"}  # more or less to do, which changes nothing about the rest
+    | {*OPTIONS}
 )
 """Settings whose outcome is in the cell or the image list: a path, or "auto", says less than what it came to."""
 _RUN = ("timm_id", "r_layers", "tokens_in", "crop_pct", "interpolation", "mean", "std")

@@ -113,13 +113,12 @@ def _lead(
     stop_if_asked = stops(should_stop)
     yield Phase("load", None)
     if (config.verify or config.allow_missing) and (directory / FILE).exists():
-        Store.open(
-            directory, config.stored()
-        ).close()  # looking at every image takes minutes: what refuses it is said now
+        # Looking at every image takes minutes: what the folder refuses is said before.
+        Store.open(directory, config.stored()).close()
     image_set = None if listed is None else usable_images(config, listed, stop_if_asked)
     stop_if_asked()
     loaded = _load(config, device)
-    ranks.meet(_facts(device), stop_if_asked)
+    ranks.meet(lambda: _facts(device), stop_if_asked)
     with Store.open(directory, config.stored()) as store:
         if image_set is not None:
             store.put_images(image_set.info)
@@ -162,7 +161,7 @@ def _follow(
     stop_if_asked = stops(should_stop)
     yield Phase("load", None)
     loaded = _load(config, device)
-    ranks.meet(_facts(device), stop_if_asked)
+    ranks.meet(lambda: _facts(device), stop_if_asked)
     if listed is not None:
         plan = ranks.plan(stop_if_asked)
         image_set = leave_out(listed, plan["left_out"], "") if plan["left_out"] else listed
