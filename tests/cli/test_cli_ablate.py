@@ -43,6 +43,14 @@ def test_every_sub_table_is_there(ablated, program, tmp_path):
         assert all((value["delta"] is None) == value["default"] for value in table["values"])
 
 
+@pytest.mark.usefixtures("ablated")
+def test_the_gate_refuses_it_in_one_line(program, tmp_path):
+    flags = ["--accuracy", "--baseline", str(tmp_path / "baseline.json"), "--update-baseline"]
+    result = program("check", str(tmp_path / "run"), *flags)
+    assert (result.code, result.out) == (2, "")
+    assert "the run is an ablation, whose cells the gate cannot tell apart" in result.error
+
+
 def test_options_of_its_own_are_refused(program):
     result = program("ablate", *FLAGS, "--metric", "q")
     assert (result.code, result.out) == (2, "")

@@ -26,8 +26,10 @@ def run_snapshot(store: Store) -> Snapshot:
 
     Raises:
         StorageError: the store is damaged.
-        RunError: the run holds nothing yet.
+        RunError: the run holds nothing yet, or is an ablation.
     """
+    if store.config.get("ablate"):  # two of its cells differ in proportional attention only, which no name says
+        raise RunError("the run is an ablation, whose cells the gate cannot tell apart; check that of a plain sweep")
     rows = build_rows(store)
     if not rows:
         raise RunError(f"the run of {store.config.get('model')} holds nothing yet; let the sweep run")
