@@ -59,6 +59,15 @@ def test_overrides():
     assert settings == Preprocessing((3, 224, 224), 0.5, "bilinear", *HALF)
 
 
+@pytest.mark.parametrize(("size", "resized"), [(224, 256), (384, 438)])
+def test_the_papers_protocol(size, resized):
+    """256/224 of the input size, at 384 too, where timm's own settings do not crop at all."""
+    model = Published(crop_pct=1.0, crop_mode="squash", mean=HALF[0], std=HALF[1])
+    settings = Preprocessing.from_model(model, size, protocol="tome")
+    assert settings == Preprocessing((3, size, size), 224 / 256, "bicubic", *HALF)
+    assert settings.transform().transforms[0].size == resized
+
+
 @pytest.mark.parametrize("override", [{"crop_pct": 0.0}, {"crop_pct": 1.1}, {"interpolation": "cubic"}])
 def test_bad_overrides(override):
     with pytest.raises(ConfigError):

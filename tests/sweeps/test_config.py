@@ -174,15 +174,25 @@ def test_python_values_for_callers_of_the_library():
 def test_a_run_is_identified_by_everything_that_can_change_a_result():
     config = load_config([], {"model": "m", "r": "2,1", "out": Path("a"), "workers": 3})
     younger = {"attention", "prefix_only", "compile", "cuda_graphs", "mode", "ceiling", "end_to_end", "cells"}
-    younger |= {"real", "allow_missing", "ablate"}
+    younger |= {"real", "allow_missing", "ablate", "preprocessing"}
     younger |= {"metric", "heads", "distance", "combine", "partition", "matching"}
     assert set(config.stored()) == set(SweepConfig.model_fields) - NOT_IDENTITY - younger
     changed = {"attention": "matmul", "prefix_only": True, "compile": True, "cuda_graphs": True, "ceiling": True}
-    changed |= {"end_to_end": True, "data": "digits", "cells": "1/2"}
+    changed |= {"end_to_end": True, "data": "digits", "cells": "1/2", "preprocessing": "tome"}
     assert set(load_config([], {"model": "m", **changed}).stored()) >= set(changed)
     assert load_config([], {"model": "m", "mode": "train"}).stored()["mode"] == "train"
     assert config.stored() == load_config([], {"model": "m", "r": "0..2", "name": "b", "offline": True}).stored()
     assert config.stored() != load_config([], {"model": "m", "r": "0..3"}).stored()
+
+
+@pytest.mark.parametrize("flags", [{}, {"prop_attn": True}, {"prop_attn": False}])
+@pytest.mark.parametrize(("model", "usual"), [("mae_vit_b_16", False), ("vit_b_16", True)])
+def test_presets_carry_proportional_attention_and_commands_say_what_is_unusual(model, usual, flags):
+    config = load_config([], {"model": model, **flags})
+    assert config.prop_attn == flags.get("prop_attn", usual)
+    words = command_line(config.stored()).split()
+    said = {word.removeprefix("--"): not word.startswith("--no-") for word in words if word.endswith("prop-attn")}
+    assert said == ({} if config.prop_attn == usual else {("prop-attn" if not usual else "no-prop-attn"): not usual})
 
 
 @pytest.mark.parametrize(
@@ -242,13 +252,13 @@ def test_a_run_folder_is_always_one_folder_under_results(model):
 
 def test_every_packaged_configuration_loads_and_says_what_it_is():
     configs = packaged_configs()
-    assert {"demo", "vit_b_16_cpu", "vit_b_16_cuda"} <= set(configs)
+    assert {"demo", "vit_b_16_cpu", "vit_b_16_cuda", "paper/augreg/s_224", "paper/digits/vit"} <= set(configs)
     for name, path in configs.items():
-        assert load_config([path], {}).name == name
+        assert load_config([path], {}).name == name.replace("/", "-")
         comments = [line for line in path.read_text().splitlines() if line.startswith("#")]
         for word in ("Purpose:", "Command:", "Cost:", "Expect:"):
             assert any(word in line for line in comments), f"{name} does not open with its {word}"
-        assert any(name in line for line in comments if "Command:" in line)
+        assert any(name.removeprefix("paper/") in line for line in comments if "Command:" in line)
 
 
 def test_the_demo_configuration():

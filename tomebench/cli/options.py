@@ -43,7 +43,12 @@ Schedule = Annotated[
 Method = Annotated[str | None, _option("--method", "Reduction method (see: tomebench list methods).", "NAME", "tome")]
 PropAttn = Annotated[
     bool | None,
-    _option("--prop-attn/--no-prop-attn", "Weigh attention by the size of merged tokens.", None, "prop-attn"),
+    _option(
+        "--prop-attn/--no-prop-attn",
+        "Weigh attention by the size of merged tokens; off by default for the presets of MAE.",
+        None,
+        "prop-attn",
+    ),
 ]
 Attention = Annotated[
     str | None,
@@ -106,6 +111,15 @@ AllowMissing = Annotated[
 Verify = Annotated[Path | None, _option("--verify", "Manifest of sha256 checksums that the images must have.", "FILE")]
 Manifest = Annotated[Path | None, _option("--manifest", "Write a manifest of sha256 checksums.", "FILE")]
 Decode = Annotated[bool, _option("--decode", "Decode every image, which takes minutes.")]
+PreprocessingName = Annotated[
+    str | None,
+    _option(
+        "--preprocessing",
+        "Resize and crop: timm, as the weights say; or tome, to 256/224 of the input size.",
+        "NAME",
+        "timm",
+    ),
+]
 Device = Annotated[str | None, _option("--device", "auto, cpu, cuda or cuda:N.", "NAME", "auto")]
 Dtype = Annotated[str | None, _option("--dtype", "fp32, tf32, bf16 or fp16.", "NAME", "fp32")]
 BatchSize = Annotated[str | None, _option("--batch-size", "Images per forward pass: auto or a number.", "N", "auto")]
@@ -158,6 +172,7 @@ class SweepFlags:
     allow_missing: AllowMissing = None
     verify: Verify = None
     img_size: ImgSize = None
+    preprocessing: PreprocessingName = None
     device: Device = None
     dtype: Dtype = None
     batch_size: BatchSize = None

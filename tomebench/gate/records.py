@@ -131,7 +131,11 @@ class CellRecord(_Record):
     @property
     def name(self) -> str:
         """What a cell is called within its run: r, and the options that vary from cell to cell."""
-        options = [each for each in self.asked.options.split() if not each.startswith(("prop_attn=", "prefix_only="))]
+        options = [
+            each
+            for each in self.asked.options.split()
+            if not each.startswith(("prop_attn=", "prefix_only=", "preprocessing="))
+        ]
         return " ".join([f"r={self.asked.r}", *options])
 
 

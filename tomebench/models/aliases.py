@@ -1,4 +1,4 @@
-"""Short names for models: torchvision-style aliases of timm models, and the presets this package ships.
+"""Short names for models: torchvision-style aliases of timm models, and presets that are no timm id.
 
 An alias always stands for a full timm id with its tag, because the tag decides the weights: timm's own default tag of
 ``vit_base_patch16_224`` is a different training from the one the ToMe paper uses.
@@ -58,8 +58,38 @@ TORCHVISION: Mapping[str, TorchvisionViT] = {
 }
 """Presets whose weights come from a file; size and preprocessing are those of torchvision's weights."""
 
+
+@dataclass(frozen=True)
+class MaeViT:
+    """A ViT fine-tuned after MAE pre-training: an architecture of timm, and the file that its authors publish."""
+
+    architecture: str
+    file: str
+    note: str
+
+    @property
+    def url(self) -> str:
+        """Where the file is published."""
+        return f"https://dl.fbaipublicfiles.com/mae/finetune/{self.file}"
+
+
+_MAE = "MAE, fine-tuned on ImageNet-1k: averages all patches; proportional attention is off unless asked for"
+
+MAE: Mapping[str, MaeViT] = {
+    "mae_vit_b_16": MaeViT("vit_base_patch16_224", "mae_finetuned_vit_base.pth", _MAE),
+    "mae_vit_l_16": MaeViT("vit_large_patch16_224", "mae_finetuned_vit_large.pth", _MAE),
+    "mae_vit_h_14": MaeViT("vit_huge_patch14_224", "mae_finetuned_vit_huge.pth", _MAE),
+}
+"""Presets for official MAE files and for those that were fine-tuned with ToMe, which turn proportional attention on."""
+
 PRESETS: Mapping[str, str] = {
     "digits_vit": "a small ViT trained on the embedded digits; its weights are part of the package",
     **{name: preset.note for name, preset in TORCHVISION.items()},
+    **{name: preset.note for name, preset in MAE.items()},
 }
 """Models that are no timm id: name to what it is."""
+
+
+def default_prop_attn(name: str) -> bool:
+    """Whether a model is merged with proportional attention where nobody says so: all but MAE's off the shelf are."""
+    return name not in MAE

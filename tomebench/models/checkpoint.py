@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import pickle
 import warnings
@@ -44,6 +45,7 @@ def load_checkpoint(model: nn.Module, path: Path) -> str:
     try:
         state = checkpoint_filter_fn(state, cast(VisionTransformer, model))
     except (AttributeError, KeyError, RuntimeError, AssertionError) as error:
+        _check_fit(model, state, path)  # which tensors are not the model's says more
         raise ModelError(f"checkpoint {path}: not the weights of a Vision Transformer ({_short(error)})") from error
     _check_fit(model, state, path)
     model.load_state_dict(state)
@@ -62,7 +64,9 @@ def _read(path: Path) -> dict[str, Tensor]:
         elif path.suffix in _PICKLED:
             with warnings.catch_warnings():  # torch names odd pickles in lines of its own; the error below says it once
                 warnings.simplefilter("ignore")
-                state = torch.load(path, map_location="cpu", weights_only=True)
+                # What training scripts save beside the weights; a Namespace is a bag of values and runs nothing.
+                with torch.serialization.safe_globals([argparse.Namespace]):
+                    state = torch.load(path, map_location="cpu", weights_only=True)
         else:
             raise ModelError(f"checkpoint {path}: unknown file type; use .safetensors or .pth")
     except SafetensorError as error:

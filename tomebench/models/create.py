@@ -17,8 +17,8 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from tomebench.errors import ModelError
-from tomebench.models import torchvision_vit
-from tomebench.models.aliases import ALIASES, PRESETS, TORCHVISION
+from tomebench.models import mae_vit, torchvision_vit
+from tomebench.models.aliases import ALIASES, MAE, PRESETS, TORCHVISION
 from tomebench.models.checkpoint import load_checkpoint
 
 
@@ -56,6 +56,27 @@ def resolve_model_name(name: str) -> str:
     return f"{base}.{config.tag}" if config is not None and config.tag else base
 
 
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file of weights, as its authors publish it."""
+
+    name: str
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.name}, published {self.where}"
+
+
+def weights_file(name: str) -> WeightsFile | None:
+    """The file of a preset's weights; None for the demo's, which are shipped, and for what timm fetches."""
+    if name in TORCHVISION:
+        preset = TORCHVISION[name]
+        return WeightsFile(torchvision_vit.file_name(preset), f"by torchvision as {preset.weights}")
+    if name in MAE:
+        return WeightsFile(MAE[name].file, f"at {MAE[name].url}")
+    return None
+
+
 def build_model(name: str, *, img_size: int | None = None, meta: bool = False, seed: int = 0) -> LoadedModel:
     """Build a model with random weights; needs no network.
 
@@ -76,6 +97,8 @@ def build_model(name: str, *, img_size: int | None = None, meta: bool = False, s
         try:
             if timm_id in TORCHVISION:
                 model = torchvision_vit.create_model(TORCHVISION[timm_id], **kwargs)
+            elif timm_id in MAE:
+                model = mae_vit.create_model(MAE[timm_id], **kwargs)
             elif timm_id in PRESETS:
                 from tomebench.models.digits_vit import create_model
 
@@ -104,8 +127,8 @@ def load_model(
     Args:
         name: alias, preset or timm id.
         checkpoint: file with the weights; goes before everything else.
-        pretrained: fetch the weights that the id names through timm. The demo's preset always has its own; those of
-            torchvision come from a file.
+        pretrained: fetch the weights that the id names through timm. The demo's preset always has its own; the other
+            presets take them from a file.
         img_size: input height and width in pixels; None is the model's own.
         offline: refuse to touch the network, as HF_HUB_OFFLINE does; weights must be in the local cache.
         seed: of random weights, which are used when nothing else is asked for.
@@ -116,13 +139,10 @@ def load_model(
     loaded = build_model(name, img_size=img_size, seed=seed)
     if checkpoint is not None:
         return LoadedModel(loaded.model, loaded.timm_id, load_checkpoint(loaded.model, checkpoint))
-    if pretrained and loaded.timm_id in TORCHVISION:
-        preset = TORCHVISION[loaded.timm_id]
-        raise ModelError(
-            f"{loaded.timm_id} takes its weights from a file: {torchvision_vit.file_name(preset)}, which torchvision "
-            f"publishes as {preset.weights}; pass it with --checkpoint"
-        )
-    if loaded.timm_id in PRESETS and loaded.timm_id not in TORCHVISION:
+    file = weights_file(loaded.timm_id)
+    if pretrained and file is not None:
+        raise ModelError(f"{loaded.timm_id} takes its weights from a file: {file}; pass it with --checkpoint")
+    if loaded.timm_id in PRESETS and file is None:
         from tomebench.models.digits_vit import WEIGHTS
 
         return LoadedModel(loaded.model, loaded.timm_id, load_checkpoint(loaded.model, WEIGHTS))

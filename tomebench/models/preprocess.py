@@ -1,14 +1,14 @@
 """From a decoded image to a model's input: the resize, crop and normalisation that the weights were published with.
 
 The settings come from timm's rule and the pixels from timm's transform, so that accuracy compares with timm's tables.
-An override replaces a setting in the same structure, so a row always shows what was really used. The protocol of the
-ToMe paper (resize to 256/224 of the input size) is such an override: ``crop_pct = 224 / 256``.
+An override replaces a setting in the same structure, so a row always shows what was really used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import timm.data
 import torch
@@ -17,6 +17,10 @@ from torch import Tensor, nn
 
 from tomebench.errors import ConfigError, ModelError
 
+Protocol = Literal["timm", "tome"]
+"""Whose settings: those that the weights carry by timm's rule, or those of the ToMe paper."""
+TOME_CROP_PCT = 224 / 256
+"""The paper resizes every image to 256/224 of the input size, whatever that is, and takes the centre."""
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 
 
@@ -37,6 +41,7 @@ class Preprocessing:
         model: nn.Module,
         img_size: int | None = None,
         *,
+        protocol: Protocol = "timm",
         crop_pct: float | None = None,
         interpolation: str | None = None,
     ) -> Preprocessing:
@@ -46,7 +51,8 @@ class Preprocessing:
             model: a timm model; one without ``pretrained_cfg`` gets timm's defaults.
             img_size: height and width the model was made for; None: the size its weights were trained at. Where timm
                 has a test size of its own for the weights and this is it, its crop for that size is used, too.
-            crop_pct: overrides timm's, in (0, 1].
+            protocol: whose resize and crop.
+            crop_pct: overrides that of the protocol, in (0, 1].
             interpolation: overrides timm's, one of INTERPOLATIONS.
 
         Raises:
@@ -62,9 +68,14 @@ class Preprocessing:
         if size[0] != 3:
             raise ModelError(f"the model takes images of {size[0]} channels; only RGB models can be evaluated")
         test_size = published.get("test_input_size")
+        own: dict[str, Any] = {}
+        if protocol == "tome":
+            own = {"crop_pct": TOME_CROP_PCT, "crop_mode": "center"}
+        overrides = {"crop_pct": crop_pct, "interpolation": interpolation}
+        own |= {name: value for name, value in overrides.items() if value is not None}
         config = timm.data.resolve_model_data_config(
             model,
-            args={"input_size": size, "crop_pct": crop_pct, "interpolation": interpolation},
+            args={"input_size": size, **own},
             use_test_size=test_size is not None and tuple(test_size) == size,
         )
         return cls(

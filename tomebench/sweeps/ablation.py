@@ -13,6 +13,7 @@ from tomebench.measure.accuracy import discordant
 from tomebench.reduction.options import PAPER
 from tomebench.schema import Cell, Row
 from tomebench.stats import PairedDelta
+from tomebench.sweeps.plan import STATED
 from tomebench.sweeps.rows import build_rows
 from tomebench.sweeps.store import Store
 
@@ -92,7 +93,7 @@ def _tables(store: Store, r: int, cells: Sequence[Cell], rows: dict[str, Row]) -
 
 def _choice(cell: Cell) -> tuple[str, str]:
     """The one option that a cell has changed, and its value; what proportional attention is, where it is none."""
-    changed = [(name, str(value)) for name, value in cell.options if name not in (PROP_ATTN, "prefix_only")]
+    changed = [(name, str(value)) for name, value in cell.options if name not in (PROP_ATTN, *STATED)]
     return changed[0] if changed else (PROP_ATTN, _value(cell, PROP_ATTN))
 
 

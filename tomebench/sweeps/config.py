@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from tomebench.errors import ConfigError
+from tomebench.models.aliases import default_prop_attn
 from tomebench.reduction.options import OPTIONS, PAPER, Options, choices
 from tomebench.reduction.schedule import parse_schedule
 from tomebench.rspec import format_r, parse_r
@@ -38,6 +39,7 @@ _YOUNGER = (
     "real",
     "allow_missing",
     "ablate",
+    "preprocessing",
     *OPTIONS,
 )
 """Fields that the first stores did not have: at their defaults they are left out, so that those runs go on."""
@@ -131,6 +133,7 @@ class SweepConfig(BaseModel):
     model: Text
     checkpoint: FilePath | None = None
     img_size: Annotated[int, Field(ge=1, le=8192)] | None = None
+    preprocessing: Literal["timm", "tome"] = "timm"
     r: Annotated[str, BeforeValidator(_r_text), AfterValidator(_checked_r)] = "0..24"
     schedule: Annotated[str, AfterValidator(_checked_schedule)] = "constant"
     method: Text = "tome"
@@ -276,6 +279,8 @@ def load_config(files: Sequence[Path], flags: Mapping[str, object]) -> SweepConf
     for key, value in flags.items():
         if value is not None:
             values[key], sources[key] = value, f"--{key.replace('_', '-')}"
+    if "prop_attn" not in values and isinstance(values.get("model"), str):
+        values["prop_attn"] = default_prop_attn(str(values["model"]))
     if "r" in values and str(values.get("schedule", "")).startswith("list:"):
         raise ConfigError("schedule list:... says every layer's r itself; leave r out")
     try:
@@ -297,12 +302,14 @@ def packaged_config(name: str) -> Path:
 
 
 def packaged_configs() -> dict[str, Path]:
-    """All configurations that come with tomebench: name to file, sorted by name."""
+    """All configurations that come with tomebench: name, such as ``paper/swag/b_384``, to file; sorted by name."""
     package = Path(__file__).parents[1]
     # A wheel carries them inside the package, a checkout beside it.
     folders = (package / "configs", package.parent / "configs")
     folder = next((f for f in folders if (f / "demo.yaml").is_file()), None)
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder else {}
+    if folder is None:
+        return {}
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
 
 
 def run_directory(config: SweepConfig) -> Path:
@@ -316,7 +323,8 @@ def command_line(stored: Mapping[str, Any]) -> str:
     words = ["tomebench", "sweep"]
     for name, field in SweepConfig.model_fields.items():
         value = stored.get(name, field.default)
-        if value is None or value == field.default:
+        default = default_prop_attn(str(stored.get("model"))) if name == "prop_attn" else field.default
+        if value is None or value == default:
             continue
         flag = name.replace("_", "-")
         words += [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
@@ -324,9 +332,9 @@ def command_line(stored: Mapping[str, Any]) -> str:
 
 
 def _find(file: Path) -> Path:
-    """A file as given; a bare name that is no file here may be a packaged configuration."""
-    if not file.exists() and file.name == str(file):
-        return packaged_configs().get(file.name.removesuffix(".yaml"), file)
+    """A file as given; a relative path that is no file here may be the name of a packaged configuration."""
+    if not file.exists() and not file.is_absolute():
+        return packaged_configs().get(file.as_posix().removesuffix(".yaml"), file)
     return file
 
 

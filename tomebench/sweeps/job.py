@@ -11,11 +11,10 @@ from torch import Tensor
 from tomebench.datasets.images import ImageSet
 from tomebench.errors import Interrupted
 from tomebench.models.create import LoadedModel
-from tomebench.models.preprocess import Preprocessing
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Note
 from tomebench.sweeps.forward import INPUT_BATCHES, CellFailed, Passes, ending, timing_inputs, weights_dtype
-from tomebench.sweeps.plan import PlannedCell
+from tomebench.sweeps.plan import PlannedCell, preprocessing_of
 from tomebench.sweeps.store import Store
 
 
@@ -38,7 +37,7 @@ class Job:
         self.passes = Passes(self.config, self.loaded.model, self.planned, self.device)
         self.inputs = timing_inputs(
             self.image_set,
-            Preprocessing.from_model(self.loaded.model, self.config.img_size),
+            preprocessing_of(self.config, self.loaded.model),
             self.batch_size,
             self.device,
             weights_dtype(self.config),

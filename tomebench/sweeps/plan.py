@@ -26,6 +26,9 @@ from tomebench.rspec import parse_r
 from tomebench.schema import Cell, Resolved, Scalar
 from tomebench.sweeps.config import SweepConfig
 
+STATED = ("prefix_only", "preprocessing")
+"""Settings of a run, no options of the method, that its cells state where they are not the default."""
+
 
 @dataclass(frozen=True)
 class PlannedCell:
@@ -75,6 +78,15 @@ def list_images(config: SweepConfig) -> ImageSet:
     return open_dataset(config.data, limit=config.limit, seed=config.seed, real=config.real, offline=config.offline)
 
 
+def preprocessing_of(config: SweepConfig, model: nn.Module) -> Preprocessing:
+    """What happens to the images of a configuration before its model sees them.
+
+    Raises:
+        ModelError: the model does not take images of three channels.
+    """
+    return Preprocessing.from_model(model, config.img_size, protocol=config.preprocessing)
+
+
 def plan_cells(
     config: SweepConfig, loaded: LoadedModel, *, weights: str, batch_size: int, device: str
 ) -> list[PlannedCell]:
@@ -91,9 +103,12 @@ def plan_cells(
         raise ModelError(f"{loaded.timm_id} cannot take {config.img_size} pixels: {str(error).rstrip('.')}") from error
     if config.prefix_only and not backbone.head_reads_prefix_only:
         raise SpecError(f"prefix-only: the head of {loaded.timm_id} pools over all tokens; leave --prefix-only out")
-    preprocessing = Preprocessing.from_model(loaded.model, config.img_size)
+    preprocessing = preprocessing_of(config, loaded.model)
     at = resolve_device("auto") if device == "auto" else torch.device(device)
-    stated: dict[str, Scalar] = {"prefix_only": True} if config.prefix_only else {}
+    unusual = {name: getattr(config, name) for name in STATED}
+    stated: dict[str, Scalar] = {
+        name: value for name, value in unusual.items() if value != SweepConfig.model_fields[name].default
+    }
     unwrapped = terms.gmacs(backbone.tokens, [backbone.tokens] * backbone.depth)
     planned = []
     for schedule, r, options, prop_attn in _axis(config):

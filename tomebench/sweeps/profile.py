@@ -26,7 +26,6 @@ from tomebench.measure.speed import MAX_STEPS
 from tomebench.measure.stages import Part, PassTimes, TimedModel, marked, marker, time_burst, turn_time, typical_ms
 from tomebench.measure.testbed import describe
 from tomebench.models.create import load_model
-from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.attention import check_route
 from tomebench.reduction.vit import ReducedViT, SlicedViT
 from tomebench.sweeps.config import SweepConfig
@@ -43,7 +42,7 @@ from tomebench.sweeps.forward import (
     weights_dtype,
     without_gradients,
 )
-from tomebench.sweeps.plan import PlannedCell, list_images, plan_cells, plan_sweep, reduced_vit
+from tomebench.sweeps.plan import PlannedCell, list_images, plan_cells, plan_sweep, preprocessing_of, reduced_vit
 
 _REDUCED, _CEILING = "reduced", "ceiling"
 _BURST_SECONDS = 0.4
@@ -142,7 +141,7 @@ def _profile(
         seed=config.seed,
     )
     loaded.model.to(device=device, dtype=weights_dtype(config))
-    backbone, preprocessing = TimmViT(loaded.model), Preprocessing.from_model(loaded.model, config.img_size)
+    backbone, preprocessing = TimmViT(loaded.model), preprocessing_of(config, loaded.model)
     batch_size = config.batch_size
     if not isinstance(batch_size, int):
         batch_size = choose_batch_size(config, loaded.model, preprocessing, device)

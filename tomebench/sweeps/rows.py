@@ -67,7 +67,19 @@ TESTBED_CHANGED = "TESTBED_CHANGED"
 """Measured on different machines or library versions; only the ratios within a round hold."""
 
 _STATED_EXACTLY = frozenset(
-    {"model", "checkpoint", "img_size", "r", "schedule", "method", "prop_attn", "ablate", "real", "allow_missing"}
+    {
+        "model",
+        "checkpoint",
+        "img_size",
+        "preprocessing",
+        "r",
+        "schedule",
+        "method",
+        "prop_attn",
+        "ablate",
+        "real",
+        "allow_missing",
+    }
     | {"data", "limit", "device", "dtype", "batch_size", "attention", "prefix_only", "compile", "cuda_graphs", "mode"}
     | {"ceiling", "end_to_end", "cells"}  # more or less to do, which changes nothing about the rest
     | {*OPTIONS}

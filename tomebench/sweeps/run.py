@@ -19,7 +19,6 @@ from tomebench.measure.allocator import keep_memory
 from tomebench.measure.device import DTYPES, arithmetic, resolve_device
 from tomebench.measure.testbed import describe
 from tomebench.models.create import LoadedModel, load_model
-from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.attention import check_route
 from tomebench.sweeps.accuracy import count_top1, help_out
 from tomebench.sweeps.config import SweepConfig
@@ -37,7 +36,7 @@ from tomebench.sweeps.forward import (
 )
 from tomebench.sweeps.job import Job, stops
 from tomebench.sweeps.pipeline import measure_end_to_end
-from tomebench.sweeps.plan import list_images, plan_cells, plan_sweep
+from tomebench.sweeps.plan import list_images, plan_cells, plan_sweep, preprocessing_of
 from tomebench.sweeps.presence import FIRST
 from tomebench.sweeps.ranks import Place, Ranks
 from tomebench.sweeps.reading import Reading
@@ -207,7 +206,7 @@ def _threads(config: SweepConfig, store: Store) -> int:
 def _reading(
     config: SweepConfig, image_set: ImageSet, loaded: LoadedModel, batch_size: int, device: torch.device, ranks: Ranks
 ) -> Reading:
-    preprocessing = Preprocessing.from_model(loaded.model, config.img_size)
+    preprocessing = preprocessing_of(config, loaded.model)
     return Reading(config, image_set, preprocessing, batch_size, device, ranks.place.local_size)
 
 
@@ -247,5 +246,5 @@ def _forget_failures(store: Store) -> None:
 def _batch_size(config: SweepConfig, loaded: LoadedModel, device: torch.device) -> int:
     if isinstance(config.batch_size, int):
         return config.batch_size
-    preprocessing = Preprocessing.from_model(loaded.model, config.img_size)
+    preprocessing = preprocessing_of(config, loaded.model)
     return choose_batch_size(config, loaded.model, preprocessing, device)

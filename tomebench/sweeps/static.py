@@ -18,11 +18,10 @@ from tomebench.errors import DeviceError, InputError
 from tomebench.gate.records import CellRecord, Snapshot, Static, cut, packed_logits
 from tomebench.measure.probe import is_oom
 from tomebench.models.create import LoadedModel, load_model
-from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.attention import check_route
 from tomebench.schema import Resolved, Route
 from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.plan import PlannedCell, plan_cells, reduced_vit
+from tomebench.sweeps.plan import PlannedCell, plan_cells, preprocessing_of, reduced_vit
 from tomebench.sweeps.snapshot import asked
 
 IMAGES = 2
@@ -64,7 +63,7 @@ def _cells(
 ) -> Iterator[CellRecord]:
     weights = _digest(loaded.model)
     backbone = TimmViT(loaded.model.double())
-    size = Preprocessing.from_model(loaded.model, config.img_size).input_size
+    size = preprocessing_of(config, loaded.model).input_size
     # RandomState's stream is frozen: the same numbers on every platform and with every version.
     images = np.random.RandomState(0).standard_normal((IMAGES, *size))
     digest = hashlib.sha256(images.astype("<f8").tobytes()).hexdigest()[:16]

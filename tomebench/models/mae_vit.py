@@ -1,0 +1,34 @@
+"""Vision Transformers fine-tuned after MAE pre-training: timm's ViT that averages its patches, without the class token.
+
+Their files name tensors as timm does; what stands between the last block and the classifier is ``fc_norm``.
+"""
+
+from __future__ import annotations
+
+import timm
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from torch import nn
+
+from tomebench.models.aliases import MaeViT
+
+NUM_CLASSES = 1000
+_PREPROCESSING = {
+    "input_size": (3, 224, 224),
+    "crop_pct": 224 / 256,
+    "crop_mode": "center",
+    "interpolation": "bicubic",
+    "mean": IMAGENET_DEFAULT_MEAN,
+    "std": IMAGENET_DEFAULT_STD,
+    "test_input_size": None,
+}
+
+
+def create_model(preset: MaeViT, img_size: int | None = None) -> nn.Module:
+    """A timm model for a fine-tuned MAE file, itself random, with the preprocessing of its authors' evaluation."""
+    return timm.create_model(
+        preset.architecture,
+        img_size=img_size or 224,
+        num_classes=NUM_CLASSES,
+        global_pool="avg",
+        pretrained_cfg_overlay=_PREPROCESSING,
+    )
