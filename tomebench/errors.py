@@ -23,6 +23,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+EXIT_DIFFERS = 3
+"""Exit code of a comparison that found something worse, or not as reported."""
+EXIT_OPEN = 4
+"""Exit code of a comparison that cannot be told."""
 EXIT_FAILED_CELLS = 5
 """Exit code of a sweep that finished although some cells failed."""
 

@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 import tomebench
-from tomebench.cli import ablate, check, demo, doctor, listing, plan, profile, report, sweep
+from tomebench.cli import ablate, check, demo, doctor, listing, plan, profile, report, reproduce, sweep
 from tomebench.cli.interrupt import leave_on_signal
 from tomebench.errors import InputError, Interrupted, RankError, StorageError, TomebenchError
 from tomebench.report.escape import clean
@@ -30,21 +30,22 @@ Exit codes:
     0  done
     1  a bug in tomebench
     2  bad usage or input
-    3  regression found
-    4  nothing can be said (not comparable, no baseline, inconclusive)
+    3  regression found, or something is not as reported
+    4  nothing can be said (not comparable, no baseline, inconclusive, not measured)
     5  finished with failed cells, or storage or one of several processes failed
   130  interrupted; the same sweep goes on where it stopped
 
 Results go to stdout, progress to stderr. Bad input gets one line; --traceback after a command shows where it came from.
 """
 
-_RESUMABLE = ("sweep", "demo", "ablate")
+_RESUMABLE = ("sweep", "demo", "ablate", "reproduce")
 """Commands that keep what they have done when they are interrupted."""
 
 app = typer.Typer(help=_HELP, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command("demo")(demo.demo)
 app.command("sweep")(sweep.sweep)
 app.command("ablate")(ablate.ablate)
+app.command("reproduce")(reproduce.reproduce)
 app.command("plan")(plan.plan)
 app.command("profile")(profile.profile)
 app.command("check")(check.check)

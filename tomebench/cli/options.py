@@ -207,24 +207,27 @@ class SweepFlags:
         return load_config([*first, *(self.config or [])], given)
 
 
-def takes_sweep_flags(command: Callable[[SweepFlags], None], *, defaults: bool = True) -> Callable[..., None]:
+def takes_sweep_flags(
+    command: Callable[[Any], None], *, defaults: bool = True, flags: type[SweepFlags] = SweepFlags
+) -> Callable[..., None]:
     """Let a command take one :class:`SweepFlags`; typer sees a parameter for every field.
 
     Args:
         command: what to call.
         defaults: show the defaults of sweep in its help.
+        flags: those of sweep, or a class that adds the command's own.
     """
-    hints = get_type_hints(SweepFlags, include_extras=True)
+    hints = get_type_hints(flags, include_extras=True)
     if not defaults:
         hints = {name: _without_default(hint) for name, hint in hints.items()}
     parameters = [
         inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
-        for f in dataclasses.fields(SweepFlags)
+        for f in dataclasses.fields(flags)
     ]
 
     @functools.wraps(command)
-    def wrapper(**flags: Any) -> None:
-        command(SweepFlags(**flags))
+    def wrapper(**given: Any) -> None:
+        command(flags(**given))
 
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}

@@ -151,18 +151,29 @@ def load_model(
     return LoadedModel(_fetch(loaded.timm_id, img_size, offline), loaded.timm_id, "pretrained")
 
 
+def is_cached(timm_id: str) -> bool:
+    """Whether the pretrained weights of a timm model have been fetched before."""
+    repository = _repository(timm_id)
+    return bool(repository) and isinstance(try_to_load_from_cache(repository, "model.safetensors"), str)
+
+
+def _repository(timm_id: str) -> str:
+    """Where the weights of a timm model are on the hub; empty where they are not."""
+    config = get_pretrained_cfg(timm_id, allow_unregistered=True)
+    hub_id = "" if config is None else config.hf_hub_id or ""
+    return f"{hub_id}{timm_id}" if hub_id.endswith("/") else hub_id
+
+
 def _fetch(timm_id: str, img_size: int | None, offline: bool) -> nn.Module:
     """A timm model with the pretrained weights of its tag."""
     config = get_pretrained_cfg(timm_id, allow_unregistered=True)
     if config is None or not config.has_weights:
         raise ModelError(f"timm has no pretrained weights for {timm_id}; pass a file with --checkpoint")
-    hub_id = config.hf_hub_id
-    repository = f"{hub_id}{timm_id}" if hub_id and hub_id.endswith("/") else hub_id
     asked = "--offline" if offline else "HF_HUB_OFFLINE"
     offline = offline or constants.HF_HUB_OFFLINE
-    if offline and not (repository and isinstance(try_to_load_from_cache(repository, "model.safetensors"), str)):
+    if offline and not is_cached(timm_id):
         raise ModelError(
-            f"{asked}: model.safetensors of {repository or timm_id} is not in the local cache; "
+            f"{asked}: model.safetensors of {_repository(timm_id) or timm_id} is not in the local cache; "
             "download it beforehand or pass a file with --checkpoint"
         )
     kwargs: dict[str, Any] = {} if img_size is None else {"img_size": img_size}

@@ -1,4 +1,4 @@
-"""The numbers that were reported for ToMe, one per row of ``reported.csv`` beside this file.
+"""The numbers that were reported for ToMe, one per row of ``reported.csv``; in ``digits.csv`` those of the miniature.
 
 ``reported`` rows are the authors' own; ``remeasured`` ones are other people's, for context and never a target. A row is
 ``exact`` where it was read in the authors' own repository, and ``secondhand`` where somebody quotes it.
@@ -8,11 +8,21 @@ from __future__ import annotations
 
 import csv
 import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Literal
 
-FILE = "reported.csv"
+FILES = ("reported.csv", "digits.csv")
+
+_ARCHITECTURES = {
+    "DeiT-Ti": "ViT-Ti/16",
+    "DeiT-T": "ViT-Ti/16",
+    "DeiT-S": "ViT-S/16",
+    "DeiT-B": "ViT-B/16",
+    "ViT-L": "ViT-L/16",
+}
+"""Models that have the shapes of another one, by what their name begins with."""
 
 
 @dataclass(frozen=True)
@@ -34,31 +44,59 @@ class Reported:
     source: str
     confidence: Literal["exact", "secondhand"]
     kind: Literal["reported", "remeasured"]
+    acc_step: float = 1.0  # one unit of the last digit that its table prints
+    gflops_step: float = 1.0
 
     @property
     def is_baseline(self) -> bool:
         """The model without token reduction."""
         return self.r == 0
 
+    @property
+    def architecture(self) -> str:
+        """What its costs depend on: a DeiT is a ViT of the same size."""
+        name = self.model.partition(" (")[0]
+        return _ARCHITECTURES.get(name.partition("/")[0], name)
+
 
 @functools.cache
 def reported_rows() -> tuple[Reported, ...]:
-    """All rows, in the order of the file."""
-    text = resources.files(__package__).joinpath(FILE).read_text(encoding="utf-8")
-    return tuple(_row(fields) for fields in csv.DictReader(text.splitlines()))
+    """All rows, in the order of the files."""
+    fields: list[dict[str, str]] = []
+    for file in FILES:
+        text = resources.files(__package__).joinpath(file).read_text(encoding="utf-8")
+        fields += csv.DictReader(text.splitlines())
+    steps = {
+        (column, table): _step([row[column] for row in fields if row["table"] == table])
+        for column in ("acc", "gflops")
+        for table in {row["table"] for row in fields}
+    }
+    return tuple(_row(row, steps) for row in fields)
 
 
 def reported_tables() -> dict[str, tuple[Reported, ...]]:
-    """Rows by table, in the order of the file."""
+    """Rows by table, in the order of the files."""
     found: dict[str, list[Reported]] = {}
     for row in reported_rows():
         found.setdefault(row.table, []).append(row)
     return {table: tuple(rows) for table, rows in found.items()}
 
 
-def _row(fields: dict[str, str]) -> Reported:
-    numbers = {name: float(fields[name]) if fields[name] else None for name in ("r", "acc", "im_s", "gflops")}
-    r = numbers.pop("r")
+def _step(texts: Sequence[str]) -> float:
+    """One unit of the last digit that a column prints: the files leave zeros at the end of a number out."""
+    return float(10.0 ** -max((len(text.partition(".")[2]) for text in texts), default=0))
+
+
+def _row(fields: dict[str, str], steps: Mapping[tuple[str, str], float]) -> Reported:
+    numbers = {name: float(fields[name]) if fields[name] else None for name in ("acc", "im_s", "gflops")}
     texts = {name: fields[name] for name in ("table", "model", "image_size", "training", "method", "schedule")}
     texts |= {name: fields[name] for name in ("hardware", "source", "confidence", "kind")}
-    return Reported(**texts, r=None if r is None else int(r), metric=fields["metric_name"], **numbers)  # type: ignore[arg-type]
+    exact: dict[str, float] = {name: steps[name, fields["table"]] for name in ("acc", "gflops")}
+    return Reported(
+        **texts,  # type: ignore[arg-type]
+        **numbers,  # type: ignore[arg-type]
+        r=int(float(fields["r"])) if fields["r"] else None,
+        metric=fields["metric_name"],
+        acc_step=exact["acc"],
+        gflops_step=exact["gflops"],
+    )

@@ -1,0 +1,255 @@
+"""``tomebench reproduce``: what a paper reports beside what is measured here, with a verdict for each row."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tomebench.cli.options import SweepFlags, takes_sweep_flags
+from tomebench.errors import EXIT_DIFFERS, EXIT_FAILED_CELLS, EXIT_OPEN, ConfigError, InputError, ModelError, SpecError
+from tomebench.sweeps.ranks import Place
+
+if TYPE_CHECKING:
+    from tomebench.cli.console import Screen
+    from tomebench.paper.comparison import Found, Line
+    from tomebench.paper.tables import PaperTable
+    from tomebench.report.reproduction import Layout
+    from tomebench.report.text import Table
+    from tomebench.sweeps.reproduction import TableRun
+
+_SUFFIXES = {"markdown": ".md", "latex": ".tex"}
+_FORMATS = ("console", *_SUFFIXES)
+
+
+@dataclass(frozen=True)
+class ReproduceFlags(SweepFlags):
+    """Flags of sweep, and those of this command."""
+
+    table: Annotated[
+        str | None, typer.Argument(metavar="[TABLE]", help="A table, or TABLE/RUN for a part of it; see --list.")
+    ] = None
+    list_: Annotated[bool, typer.Option("--list", help="What tables there are, and their runs.")] = False
+    static: Annotated[bool, typer.Option("--static", help="Only GMACs and tokens: no images, no weights.")] = False
+    speed: Annotated[bool, typer.Option("--speed", help="Only time: random weights, no images.")] = False
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", help="Folder with files of weights, named as they are published.", metavar="DIR"),
+    ] = None
+    format: Annotated[
+        str, typer.Option("--format", help="What to print: console, markdown or latex.", metavar="NAME")
+    ] = "console"
+
+
+@partial(takes_sweep_flags, defaults=False, flags=ReproduceFlags)
+def reproduce(flags: ReproduceFlags) -> None:
+    """A table of the ToMe paper: reported beside measured, with a verdict for each row.
+
+    Example: tomebench reproduce --list
+
+    Example: tomebench reproduce augreg --static
+
+    Example: tomebench reproduce augreg/b_224 --data imagenet/val --device cuda
+
+    Example: tomebench reproduce swag --data imagenet/val --weights checkpoints/ --format latex
+
+    Example: tomebench reproduce digits
+
+    A run whose images or weights are not there is named with what it lacks, and its GMACs and tokens are checked all
+    the same. Top-1 is reproduced within 25 images of 50 000 (75 in half precision), GMACs within one unit of the last
+    digit printed. A speed-up stands beside the reported one and the ratio of MACs; other hardware is no failure.
+
+    The flags of sweep go on top of every run. Everything is kept in results/paper-TABLE, and the same command goes on
+    there. Exits with 3 if something differs, with 4 if something cannot be told yet.
+    """
+    from tomebench.cli.console import open_screen
+    from tomebench.paper.comparison import compare
+    from tomebench.paper.tables import find_table
+    from tomebench.report.reproduction import context_table, latex_text, layout, markdown_text
+    from tomebench.sweeps.config import SweepConfig
+    from tomebench.sweeps.reproduction import found, found_audio, table_runs
+
+    screen = open_screen(as_json=flags.json, quiet=flags.quiet)
+    if flags.list_:
+        _list(screen)
+        return
+    _check(flags)
+    table, only = find_table(flags.table or "")
+    given = {name: value for name, value in vars(flags).items() if name in SweepConfig.model_fields}
+    given |= {"out": None, "name": None}
+    runs = table_runs(table, only, given, flags.weights, speed_only=flags.speed, extra=flags.config or [])
+    if flags.checkpoint is not None and len(runs) > 1:
+        names = ", ".join(f"{table.name}/{run.name}" for run in runs)
+        raise InputError(f"--checkpoint is one file for {len(runs)} runs; name one ({names}), or pass --weights DIR")
+    pairs = sorted(((found(run), run) for run in runs), key=lambda pair: pair[0].shape.order)
+    facts, runs = [each for each, _ in pairs], [run for _, run in pairs]
+    if table.name == "audio":
+        facts = [found_audio("b")]
+    directory = flags.out or Path("results") / f"paper-{table.name}"
+    conditions: list[str] = []
+    missing: dict[str, tuple[str, ...]] = {}
+    if not flags.static:
+        missing = {run.full_name: run.missing for run in runs if run.missing}
+        facts, conditions = _measure(runs, facts, directory, screen, flags, missing)
+    lines = compare(table, facts, static=flags.static, only=only)
+    shown, context = layout(table.title, lines, table.acc_name, missing), context_table(table.remeasured())
+    texts = {"markdown": markdown_text(shown, context, conditions), "latex": latex_text(shown, conditions)}
+    worth = flags.out is not None or any(line.row is not None for line in lines)
+    written = _write(directory, f"table-{only}" if only else "table", texts) if worth else []
+    code = _exit_code(lines, flags)
+    if screen.as_json:
+        screen.object(_json(table, lines, missing, conditions, written, code))
+    elif flags.format == "console":
+        _show(screen, shown, context, conditions, lines, written)
+    else:
+        print(texts[flags.format], end="", file=screen.out.file)  # as it is, to be pasted
+    if code:
+        raise typer.Exit(code)
+
+
+def _check(flags: ReproduceFlags) -> None:
+    """Raise InputError for what does not go together."""
+    if flags.table is None:
+        raise SpecError("which table? name one; see: tomebench reproduce --list")
+    if flags.format not in _FORMATS:
+        raise SpecError(f"--format {flags.format!r}: use {', '.join(_FORMATS)}")
+    if flags.static and flags.speed:
+        raise ConfigError("--static measures nothing and --speed only times; drop one of them")
+    if flags.name is not None:
+        raise ConfigError("--name is that of the table; use --out for another folder")
+    if flags.weights is not None and not flags.weights.is_dir():
+        raise InputError(f"--weights {flags.weights}: no such folder")
+    if Place.here().size > 1:
+        raise InputError(
+            "several processes share one run: use torchrun ... -m -- tomebench sweep --config paper/TABLE/RUN --out "
+            "results/paper-TABLE/RUN with the same flags, then tomebench reproduce TABLE, which goes on there"
+        )
+
+
+def _measure(
+    runs: Sequence[TableRun],
+    facts: Sequence[Found],
+    directory: Path,
+    screen: Screen,
+    flags: ReproduceFlags,
+    missing: dict[str, tuple[str, ...]],
+) -> tuple[list[Found], list[str]]:
+    """Measure what lacks nothing, one run after another; whose weights cannot be had joins ``missing``."""
+    from tomebench.cli.sweep import measure
+    from tomebench.sweeps.reproduction import with_measured
+
+    done, conditions = list(facts), []
+    if len(missing) < len(runs):
+        for name, what in missing.items():
+            screen.note(f"{name} will not be measured: {'; '.join(what)}")
+    for place, run in enumerate(runs):
+        if run.missing:
+            continue
+        screen.note(f"{run.full_name} ({place + 1} of {len(runs)})")
+        folder = directory / run.name
+        try:
+            measured = measure(run.config.model_copy(update={"out": folder}), flags)
+        except ModelError as error:
+            if flags.checkpoint is not None or flags.model is not None:
+                raise
+            missing[run.full_name] = (str(error),)
+            screen.note(f"{run.full_name} is not measured: {error}")
+            continue
+        done[place] = with_measured(done[place], run, folder)
+        if measured is not None:
+            _, context = measured
+            conditions += [f"{run.name}: {line}" for line in (*context.conditions, *context.warnings)]
+    return done, conditions
+
+
+def _exit_code(lines: Sequence[Line], flags: ReproduceFlags) -> int:
+    """3 if something differs, 5 if a cell failed, 4 if something reported cannot be told; else 0."""
+    if any(line.differs for line in lines):
+        return EXIT_DIFFERS
+    if any(line.row is not None and line.row.status in ("failed", "oom", "nonfinite") for line in lines):
+        return EXIT_FAILED_CELLS
+    return EXIT_OPEN if not flags.static and not flags.speed and any(line.open for line in lines) else 0
+
+
+def _write(directory: Path, name: str, texts: Mapping[str, str]) -> list[str]:
+    directory.mkdir(parents=True, exist_ok=True)
+    written = []
+    for kind, suffix in _SUFFIXES.items():
+        path = directory / f"{name}{suffix}"
+        path.write_text(texts[kind], encoding="utf-8")
+        written.append(str(path))
+    return written
+
+
+def _show(
+    screen: Screen,
+    shown: Layout,
+    context: Table,
+    conditions: Sequence[str],
+    lines: Sequence[Line],
+    written: Sequence[str],
+) -> None:
+    from tomebench.report.reproduction import summary
+
+    left = [place for place, head in enumerate(shown.heads) if head.left]
+    screen.line(shown.title, style="bold")
+    for place, (title, _) in enumerate(shown.parts):
+        screen.line()
+        screen.line(title, style="bold")
+        screen.table(*shown.table(place), left=left)
+    screen.line()
+    for note in shown.notes:
+        screen.line(note)
+    if context[1]:
+        screen.line()
+        screen.line("Measured by others, for context")
+        screen.table(*context, left=range(len(context[0])))
+    for line in conditions:
+        screen.line(line)
+    screen.line(summary(lines), style="bold")
+    if written:
+        screen.line(f"written: {', '.join(written)}")
+
+
+def _json(
+    table: PaperTable,
+    lines: Sequence[Line],
+    missing: Mapping[str, Sequence[str]],
+    conditions: Sequence[str],
+    written: Sequence[str],
+    code: int,
+) -> dict[str, object]:
+    from tomebench.report.reproduction import line_object, summary
+
+    return {
+        "table": table.name,
+        "title": table.title,
+        "exit_code": code,
+        "outcome": summary(lines),
+        "missing": {name: list(what) for name, what in missing.items()},
+        "lines": [line_object(line) for line in lines],
+        "context": [dataclasses.asdict(row) for row in table.remeasured()],
+        "conditions": list(conditions),
+        "written": list(written),
+    }
+
+
+def _list(screen: Screen) -> None:
+    from tomebench.paper.tables import TABLES
+    from tomebench.sweeps.reproduction import run_files
+
+    found = []
+    for table in TABLES.values():
+        runs, reported = list(run_files(table.name)), list(table.targets())
+        found.append((table.name, table.title, str(len(reported)), ", ".join(runs) or "-"))
+    headers = ("table", "what it is", "reported", "runs")
+    if screen.as_json:
+        screen.object({"tables": [dict(zip(headers, row, strict=True)) for row in found]})
+        return
+    screen.table(headers, found, left=(0, 1, 3))
+    screen.line("tomebench reproduce TABLE --static checks GMACs and tokens; with --data DIR everything is measured")

@@ -1,0 +1,125 @@
+"""What counts as reproduced: pure functions over numbers.
+
+Top-1 is compared in images on the same images as reported, costs as they are printed. Speed depends on the hardware, so
+a speed-up stands beside the reported one and the ratio of MACs, and no verdict of it is ever a failure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+TOLERANCE = {"fp32": 25, "half": 75}
+"""Images of 50 000 by which an honest reproduction may differ; tf32 rounds as half precision does."""
+EVALUATIONS = {"top1_imagenet1k_val": 50_000, "top1_digits": 599}
+"""What reported top-1 was counted on, by ``Reported.metric``: so many images."""
+
+Verdict = Literal["reproduced", "differs", "partial data", "not measured"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of one reported quantity."""
+
+    quantity: Literal["top-1", "GMACs", "tokens"]
+    verdict: Verdict
+    detail: str
+    images: int | None = None  # classified right here, less those that the reported number stands for
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A number as it was printed."""
+
+    value: float
+    step: float  # one unit of its last digit
+
+    def __str__(self) -> str:
+        return f"{self.value:.{self.decimals}f}"
+
+    @property
+    def decimals(self) -> int:
+        """Digits after the point."""
+        return max(0, round(-math.log10(self.step)))
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Images that were classified right."""
+
+    correct: int
+    seen: int
+    whole: bool  # all images of the set were meant to be seen: none is missing, no other labels are used
+
+
+def tolerance(dtype: str, images: int) -> int:
+    """Images by which an honest reproduction may differ, of so many: those of 50 000, in proportion, at least one."""
+    return math.ceil(TOLERANCE["fp32" if dtype == "fp32" else "half"] * images / 50_000)
+
+
+def judge_top1(reported: Printed, images: int, measured: Counted | None, dtype: str) -> Finding:
+    """Compare top-1 in images.
+
+    Args:
+        reported: in %, as printed. What its rounding leaves open is not held against the measured number.
+        images: how many it was counted on.
+        measured: None if it was not.
+        dtype: of the measured one.
+    """
+    if measured is None:
+        return Finding("top-1", "not measured", "top-1 was not measured")
+    if measured.seen != images or not measured.whole:
+        other = "" if measured.seen != images else "another list, or with other labels: "
+        share = f"{other}{measured.seen} images, reported on {images}"
+        return Finding("top-1", "partial data", f"{share}: {100 * measured.correct / measured.seen:.2f} % right here")
+    low, high = ((reported.value + half * reported.step / 2) * images / 100 for half in (-1, 1))
+    off = measured.correct - reported.value * images / 100
+    beyond = max(low - measured.correct, measured.correct - high, 0.0)
+    limit = tolerance(dtype, images)
+    detail = f"{measured.correct} of {images} right, {off:+.0f} images ({100 * off / images:+.2f} points)"
+    if beyond <= limit + 1e-9:
+        return Finding("top-1", "reproduced", f"{detail}; {limit} may differ", round(off))
+    return Finding("top-1", "differs", f"{detail}, more than the {limit} that may differ", round(off))
+
+
+def judge_gmacs(reported: Printed, gmacs: float) -> Finding:
+    """Compare costs as they are printed: one unit of the last digit may differ."""
+    printed = round(gmacs, reported.decimals)
+    same = abs(printed - reported.value) <= 1.001 * reported.step
+    detail = f"{gmacs:.{reported.decimals + 1}f} GMACs, reported {reported}"
+    return Finding("GMACs", "reproduced" if same else "differs", detail)
+
+
+def judge_tokens(paper: Sequence[int], planned: Sequence[int], seen: Sequence[int]) -> Finding:
+    """Compare tokens after every block.
+
+    Args:
+        paper: by the paper's rule.
+        planned: what the cell says.
+        seen: what a pass through the merged model leaves.
+    """
+    for name, found in (("the plan", planned), ("a pass", seen)):
+        for block, (expected, here) in enumerate(zip(paper, found, strict=True), start=1):
+            if expected != here:
+                return Finding("tokens", "differs", f"{here} after block {block} in {name}, {expected} by the paper")
+    return Finding("tokens", "reproduced", f"{seen[-1]} tokens after the last block")
+
+
+def paper_tokens(tokens: int, prefix: int, r: int, schedule: str, depth: int) -> list[int]:
+    """Tokens after each block by the paper's rule: at most half of the patches can go in a block.
+
+    Args:
+        tokens: before the first block, prefix included.
+        prefix: tokens that stay.
+        r: tokens per layer; with the decreasing schedule 2r in the first and 0 in the last, in equal steps.
+        schedule: constant or decreasing.
+        depth: blocks.
+    """
+    left = []
+    for block in range(depth):
+        wanted = r if schedule == "constant" or depth == 1 else 2 * r * (depth - 1 - block) // (depth - 1)
+        tokens -= min(wanted, (tokens - prefix) // 2)
+        left.append(tokens)
+    return left

@@ -1,0 +1,226 @@
+"""Reported beside measured, in the paper's layout: for a terminal, as markdown and as LaTeX."""
+
+from __future__ import annotations
+
+import dataclasses
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tomebench.paper.comparison import Line
+from tomebench.paper.reported import Reported
+from tomebench.report.escape import markdown
+from tomebench.report.latex import Head, latex_table
+from tomebench.report.series import interval
+from tomebench.report.tables import markdown_table
+from tomebench.report.text import Table
+from tomebench.schema import COLUMNS
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A table as text: one set of columns, and rows by part."""
+
+    title: str
+    heads: tuple[Head, ...]
+    parts: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
+    notes: tuple[str, ...]  # what stands below: marks, differences, sources
+
+    def table(self, part: int) -> Table:
+        """Headers and cells of one part."""
+        return [head.alone or head.name for head in self.heads], [list(row) for row in self.parts[part][1]]
+
+
+def layout(title: str, lines: Sequence[Line], acc_name: str, missing: Mapping[str, Sequence[str]]) -> Layout:
+    """Lay a table out; columns that nothing is known about are left out.
+
+    Args:
+        title: of the table.
+        lines: in their order; those of a part follow each other.
+        acc_name: what the reported share is: top-1, or another.
+        missing: what runs lack, by their name.
+    """
+    marks = {note: f"({_letters(n)})" for n, note in enumerate(dict.fromkeys(x.note for x in lines if x.note))}
+    columns = [
+        (Head("choice", left=True), [line.label for line in lines]),
+        (Head("r"), ["" if line.r is None else str(line.r) for line in lines]),
+        (Head("reported", acc_name, alone=f"{acc_name} reported"), [_acc(line) for line in lines]),
+        (Head("here", acc_name, alone=acc_name), [_measured(line) for line in lines]),
+        (Head("images", acc_name), [_images(line) for line in lines]),
+        (
+            Head("reported", "speed-up", alone="speed-up reported"),
+            [_times(line.target.speedup if line.target else None) for line in lines],
+        ),
+        (Head("here [95%]", "speed-up", alone="speed-up [95%]"), [_speedup(line) for line in lines]),
+        (
+            Head("of MACs", "speed-up", alone="MAC ratio"),
+            [_times(line.cost.mac_ratio if line.cost else None) for line in lines],
+        ),
+        (Head("reported", "GMACs", alone="GMACs reported"), [_printed_gmacs(line) for line in lines]),
+        (Head("here", "GMACs", alone="GMACs"), [_gmacs(line) for line in lines]),
+        (Head("tokens"), ["" if line.cost is None else str(line.cost.seen[-1]) for line in lines]),
+        (Head("verdict", left=True), [_verdict(line, marks) for line in lines]),
+        (Head("read", left=True), [line.reported.confidence if line.reported else "" for line in lines]),
+    ]
+    shown = [(head, cells) for head, cells in columns if any(cells)]
+    rows = list(zip(*(cells for _, cells in shown), strict=True))
+    parts: dict[str, list[tuple[str, ...]]] = {}
+    for line, row in zip(lines, rows, strict=True):
+        parts.setdefault(line.part, []).append(tuple(cell or "-" for cell in row))
+    heads = tuple(head for head, _ in shown)
+    notes = [f"{mark} {note}" for note, mark in marks.items()]
+    notes += [
+        _difference(line, finding.detail) for line in lines for finding in line.findings if finding.verdict == "differs"
+    ]
+    notes += [f"{name} was not measured: {'; '.join(what)}" for name, what in missing.items()]
+    sources: dict[str, list[str]] = {}
+    for line in lines:
+        if line.reported is not None:
+            sources.setdefault(f"{line.reported.source} ({line.reported.confidence})", []).append(
+                line.reported.hardware
+            )
+    notes += [
+        f"reported: {source}; {', '.join(dict.fromkeys(filter(None, on)))}".rstrip("; ")
+        for source, on in sources.items()
+    ]
+    return Layout(title, heads, tuple((part, tuple(rows)) for part, rows in parts.items()), tuple(notes))
+
+
+def context_table(rows: Sequence[Reported]) -> Table:
+    """Headers and cells of what others measured: for context, never a target."""
+    headers = ["model", "training", "size", "method", "r", "acc", "im/s", "GFLOPs", "hardware", "source"]
+    cells = [
+        [
+            row.model,
+            row.training,
+            row.image_size,
+            row.method,
+            *("-" if value is None else f"{value:g}" for value in (row.r, row.acc, row.im_s, row.gflops)),
+            row.hardware or "not stated",
+            row.source,
+        ]
+        for row in rows
+    ]
+    return headers, cells
+
+
+def markdown_text(found: Layout, context: Table, conditions: Sequence[str]) -> str:
+    """The table as markdown, a section for each part."""
+    texts = [f"## {markdown(found.title)}"]
+    for place, (title, _) in enumerate(found.parts):
+        texts += [f"### {markdown(title)}", markdown_table(*found.table(place)).rstrip()]
+    if found.notes:
+        texts.append("\n".join(f"- {markdown(note)}" for note in found.notes))
+    if context[1]:
+        texts += ["### Measured by others, for context", markdown_table(*context).rstrip()]
+    if conditions:
+        texts.append("\n".join(f"- {markdown(line)}" for line in conditions))
+    return "\n\n".join(texts) + "\n"
+
+
+def latex_text(found: Layout, conditions: Sequence[str]) -> str:
+    """The table for a LaTeX document with booktabs."""
+    return latex_table(found.heads, found.parts, caption=found.title, notes=(*found.notes, *conditions))
+
+
+def summary(lines: Sequence[Line]) -> str:
+    """How many lines came out how, e.g. ``2 reproduced, 1 differs, 5 not measured``."""
+    counts: dict[str, int] = {}
+    for line in lines:
+        counts[_outcome(line)] = counts.get(_outcome(line), 0) + 1
+    return ", ".join(f"{counts[each]} {each}" for each in _OUTCOMES if each in counts)
+
+
+def line_object(line: Line) -> dict[str, Any]:
+    """A line as a JSON object."""
+    cost, row, target = line.cost, line.row, line.target
+    return {
+        "part": line.part,
+        "choice": line.label,
+        "r": line.r,
+        "verdict": _outcome(line),
+        "note": line.note or None,
+        "findings": [dataclasses.asdict(finding) for finding in line.findings],
+        "reported": None if target is None else dataclasses.asdict(target.reported),
+        "reported_speedup": None if target is None else target.speedup,
+        "gmacs_reported": None if line.gflops is None else line.gflops.value,
+        "gmacs": None if cost is None else cost.gmacs,
+        "mac_ratio": None if cost is None else cost.mac_ratio,
+        "tokens": None if cost is None else list(cost.seen),
+        "row": None if row is None else {column.name: getattr(row, column.name) for column in COLUMNS},
+    }
+
+
+def _letters(n: int) -> str:
+    return string.ascii_lowercase[n % 26] * (n // 26 + 1)
+
+
+def _acc(line: Line) -> str:
+    return "" if line.target is None or line.target.acc is None else str(line.target.acc)
+
+
+def _measured(line: Line) -> str:
+    return "" if line.row is None or line.row.top1 is None else f"{line.row.top1:.2f}"
+
+
+def _images(line: Line) -> str:
+    """Images right here, less those that were reported right."""
+    found = [each.images for each in line.findings if each.images is not None]
+    return f"{found[0]:+d}" if found else ""
+
+
+def _times(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}x"
+
+
+def _speedup(line: Line) -> str:
+    row = line.row
+    if row is None or row.speedup_vs_r0 is None:
+        return ""
+    limits = interval(row.speedup_vs_r0_lo, row.speedup_vs_r0_hi, ".2f") if row.r else ""
+    return f"{row.speedup_vs_r0:.2f}x{limits}"
+
+
+def _printed_gmacs(line: Line) -> str:
+    return "" if line.gflops is None else str(line.gflops)
+
+
+def _gmacs(line: Line) -> str:
+    if line.cost is None:
+        return ""
+    digits = 2 if line.gflops is None else line.gflops.decimals + 1
+    return f"{line.cost.gmacs:.{max(digits, 2)}f}"
+
+
+_OUTCOMES = ("reproduced", "differs", "partial data", "not measured", "agree in GMACs and tokens", "without a verdict")
+
+
+def _outcome(line: Line) -> str:
+    if line.differs:
+        return "differs"
+    for finding in line.findings:
+        if finding.quantity == "top-1":
+            return finding.verdict
+    return "agree in GMACs and tokens" if line.findings else "without a verdict"
+
+
+def _verdict(line: Line, marks: dict[str, str]) -> str:
+    mark = f" {marks[line.note]}" if line.note else ""
+    if wrong := [finding.quantity for finding in line.findings if finding.verdict == "differs"]:
+        return f"{', '.join(wrong)} differ{'s' if wrong == ['top-1'] else ''}{mark}"
+    for finding in line.findings:
+        if finding.quantity == "top-1":
+            return finding.verdict + mark
+    if line.cost is None or (line.reported is not None and line.note):
+        return f"no verdict{mark}"
+    return ("costs agree" if line.gflops is not None else "tokens agree") + mark
+
+
+def _difference(line: Line, detail: str) -> str:
+    row = line.row
+    text = f"{line.part}, r = {line.r}{f', {line.label}' * bool(line.label)}: {detail}"
+    if row is not None and not row.r:
+        mean, std = (" ".join(f"{value:.4g}" for value in values) for values in (row.mean, row.std))
+        text += f"; look at the weights and at crop {row.crop_pct:.3g}, {row.interpolation}, mean {mean}, std {std}"
+    return text

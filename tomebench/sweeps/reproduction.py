@@ -1,0 +1,250 @@
+"""Runs of the paper's tables: which configurations, what they lack, what they come to and what they measured."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import constants
+from torch import Tensor, nn
+
+from tomebench.backbones.timm_vit import TimmViT
+from tomebench.errors import SpecError
+from tomebench.models.aliases import PRESETS
+from tomebench.models.create import WeightsFile, build_model, is_cached, resolve_model_name, weights_file
+from tomebench.paper.comparison import Cost, Found, Shape
+from tomebench.paper.tables import PROP_ATTN, WEIGHTS, PaperTable
+from tomebench.paper.verdicts import EVALUATIONS, Counted
+from tomebench.reduction.registry import get_method
+from tomebench.reduction.schedule import parse_schedule
+from tomebench.reduction.vit import ReducedViT
+from tomebench.schema import Cell
+from tomebench.sweeps.config import SweepConfig, load_config, packaged_configs
+from tomebench.sweeps.plan import STATED, plan_cells, reduced_vit
+from tomebench.sweeps.rows import build_rows
+from tomebench.sweeps.store import Store
+
+AUDIO: Mapping[str, Any] = {"img_size": (1024, 128), "in_chans": 1, "num_classes": 527}
+"""The spectrogram model of the paper, for its costs: 512 patches and 527 classes."""
+
+ABOUT_IMAGES = ("data", "limit", "cache", "real", "allow_missing", "verify", "end_to_end")
+"""Settings that mean nothing to a run that is only timed."""
+
+
+@dataclass(frozen=True)
+class TableRun:
+    """One run of a table, as it is to be measured."""
+
+    table: str
+    name: str
+    config: SweepConfig
+    missing: tuple[str, ...]  # what keeps it from being measured as reported; empty: nothing
+
+    @property
+    def full_name(self) -> str:
+        """Table and run."""
+        return f"{self.table}/{self.name}"
+
+
+def run_files(table: str, only: str | None = None) -> dict[str, Path]:
+    """Configurations of a table: name of the run to file.
+
+    Raises:
+        SpecError: the table has no run ``only``.
+    """
+    prefix = f"paper/{table}/"
+    found = {name.removeprefix(prefix): path for name, path in packaged_configs().items() if name.startswith(prefix)}
+    if only is None:
+        return found
+    if only not in found:
+        there = f"it has {', '.join(found)}" if found else "nothing in it is measured here"
+        raise SpecError(f"table {table} has no run {only[:40]!r}; {there}")
+    return {only: found[only]}
+
+
+def table_runs(
+    table: PaperTable,
+    only: str | None,
+    flags: Mapping[str, object],
+    weights: Path | None,
+    *,
+    speed_only: bool,
+    extra: Sequence[Path] = (),
+) -> list[TableRun]:
+    """The runs of a table with what was asked for on top.
+
+    Args:
+        table: which.
+        only: one of its runs; None is all.
+        flags: fields of :class:`SweepConfig`, None for "not given". Settings about images go to the runs that use any.
+        weights: folder with files of weights under the names they are published by.
+        speed_only: time everything with random weights and evaluate nothing.
+        extra: YAML files on top of a run's own.
+
+    Raises:
+        InputError: no such run, or settings that cannot be used.
+    """
+    targets = list(table.targets())
+    evaluated = {each.run for each in targets if each.acc is not None and each.reported.metric in EVALUATIONS}
+    timed_only = {each.run for each in targets} - evaluated
+    runs = []
+    for name, path in run_files(table.name, only).items():
+        needs_images = name not in timed_only and not speed_only
+        own, missing = {key: value for key, value in flags.items() if value is not None}, []
+        if name in timed_only and own.get("budget") == "none":
+            del own["budget"]
+            missing.append("speed: --budget none times nothing")
+        if not needs_images:
+            own = {key: value for key, value in own.items() if key not in ABOUT_IMAGES}
+        config = load_config([path, *extra], own)
+        if not needs_images:
+            config = config.model_copy(update={key: SweepConfig.model_fields[key].default for key in ABOUT_IMAGES})
+        if needs_images and config.data is None:
+            missing.append("images: pass the validation set of ImageNet with --data")
+        if needs_images and config.checkpoint is None:
+            file, lacking = _weights(f"{table.name}/{name}", config, weights)
+            config = config.model_copy(update={"checkpoint": file})
+            missing += [lacking] if lacking else []
+        runs.append(TableRun(table.name, name, config, tuple(missing)))
+    return runs
+
+
+def _weights(run: str, config: SweepConfig, folder: Path | None) -> tuple[Path | None, str]:
+    """The file of a run's weights in a folder, if it is there; and what is lacking, if anything is."""
+    timm_id = resolve_model_name(config.model)
+    published = weights_file(timm_id)
+    if run in WEIGHTS:
+        published = WeightsFile(WEIGHTS[run].rpartition("/")[2], f"at {WEIGHTS[run]}")
+    name = f"{timm_id}.safetensors" if published is None else published.name
+    if folder is not None and (folder / name).is_file():
+        return folder / name, ""
+    if published is not None:
+        return None, f"weights: {published}; put it into a folder and pass that with --weights"
+    if timm_id in PRESETS or is_cached(timm_id) or not (config.offline or constants.HF_HUB_OFFLINE):
+        return None, ""
+    return None, (
+        f"weights: model.safetensors of timm/{timm_id} on the Hugging Face hub is not in the local cache; fetch it "
+        f"without --offline, or put it as {name} into a folder and pass that with --weights"
+    )
+
+
+def found(run: TableRun) -> Found:
+    """What a run comes to, from shapes alone; nothing is measured and no weights are read.
+
+    Raises:
+        InputError: the model and the settings cannot be combined.
+    """
+    config = run.config.model_copy(update={"attention": "auto"})
+    loaded = build_model(config.model, img_size=config.img_size, meta=True)
+    backbone = TimmViT(loaded.model)
+    planned = plan_cells(config, loaded, weights="", batch_size=1, device="cpu")
+    costs = [
+        Cost(
+            r=cell.cell.r,
+            schedule=cell.cell.schedule,
+            changed=_changed(cell.cell),
+            gmacs=cell.resolved.gmacs,
+            mac_ratio=cell.resolved.gmacs_unwrapped / cell.resolved.gmacs,
+            tokens=cell.resolved.tokens,
+            seen=_seen(
+                reduced_vit(backbone, config, cell.r_asked, cell.options, cell.prop_attn, _Traced), loaded.model
+            ),
+        )
+        for cell in planned
+    ]
+    size = planned[0].cell.img_size
+    return Found(
+        name=run.name,
+        title=f"{run.name}: {loaded.timm_id}, {size} px",
+        shape=_shape(backbone, loaded.model, str(size)),
+        prop_attn="on" if config.prop_attn else "off",
+        costs=costs,
+        dtype=config.dtype,
+    )
+
+
+def found_audio(name: str) -> Found:
+    """The costs of the paper's audio model, which no configuration here measures."""
+    with torch.device("meta"):
+        model = timm.create_model("vit_base_patch16_224", **AUDIO).eval()
+    backbone = TimmViT(model)
+    terms = backbone.macs()
+    whole = terms.gmacs(backbone.tokens, [backbone.tokens] * backbone.depth)
+    costs = []
+    for r in (0, 20, 40):
+        merged = _Traced(backbone, get_method("tome"), parse_schedule("constant").r_layers(r, backbone.depth))
+        gmacs, planned = terms.gmacs(backbone.tokens, merged.token_counts), tuple(merged.token_counts)
+        costs.append(Cost(r, "constant", {PROP_ATTN: "on"}, gmacs, whole / gmacs, planned, _seen(merged, model)))
+    title = f"{name}: ViT-B/16 for spectrograms of 1024 x 128, 527 classes"
+    return Found(name, title, _shape(backbone, model, "spectrogram"), "on", costs)
+
+
+def with_measured(facts: Found, run: TableRun, directory: Path) -> Found:
+    """The same with what the run in a folder has measured.
+
+    Raises:
+        StorageError: the store is damaged.
+    """
+    with Store.read(directory) as store:
+        cells = sorted((cell for cell, _ in store.cells()), key=lambda cell: cell.r)
+        measured = dict(
+            zip(((cell.r, tuple(_changed(cell).items())) for cell in cells), build_rows(store), strict=True)
+        )
+        images = store.images()
+        whole = images is not None and images.note is None and images.labels.ndim == 1
+    rows, counted = {}, {}
+    for place, cost in enumerate(facts.costs):
+        row = measured.get((cost.r, tuple(cost.changed.items())))
+        if row is None:
+            continue
+        rows[place] = row
+        if row.top1_correct is not None and row.n_seen is not None:
+            counted[place] = Counted(row.top1_correct, row.n_seen, whole)
+    return dataclasses.replace(facts, rows=rows, counted=counted, dtype=run.config.dtype)
+
+
+def _changed(cell: Cell) -> dict[str, str]:
+    """Options of a cell that are not the paper's own, and proportional attention as on or off."""
+    return {
+        name: ("on" if value else "off") if name == PROP_ATTN else str(value)
+        for name, value in cell.options
+        if name not in STATED
+    }
+
+
+class _Traced(ReducedViT):
+    """Notes how many tokens every block leaves."""
+
+    left: list[int]
+
+    def mlp(self, layer: int, x: Tensor) -> Tensor:
+        """[B, N, C] -> the same: its MLP does not change how many there are."""
+        self.left.append(x.shape[1])
+        return x
+
+
+@torch.inference_mode()
+def _seen(merged: ReducedViT, model: nn.Module) -> tuple[int, ...]:
+    """Tokens after every block of a pass over one empty image, on meta: shapes are real, nothing is computed."""
+    assert isinstance(merged, _Traced)
+    merged.left = []
+    of: Any = model
+    merged(torch.zeros(1, of.in_chans, *of.patch_embed.img_size, device="meta"))
+    return tuple(merged.left)
+
+
+def _shape(backbone: TimmViT, model: nn.Module, image_size: str) -> Shape:
+    of: Any = model
+    return Shape(
+        int(of.embed_dim),
+        backbone.depth,
+        int(of.patch_embed.patch_size[0]),
+        backbone.tokens,
+        backbone.prefix,
+        image_size,
+    )
