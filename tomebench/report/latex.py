@@ -14,7 +14,7 @@ _SPECIAL = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': r"{\ttfamily\char34}",
     "[": "{[}",  # at the start of a line it would be an argument of the line break before it
     "]": "{]}",
     "±": r"$\pm$",

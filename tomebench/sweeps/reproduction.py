@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from torch import Tensor, nn
 
 from tomebench.backbones.timm_vit import TimmViT
-from tomebench.errors import SpecError
+from tomebench.errors import ConfigError, SpecError
 from tomebench.models.aliases import PRESETS
 from tomebench.models.create import WeightsFile, build_model, is_cached, resolve_model_name, weights_file
 from tomebench.paper.comparison import Cost, Found, Shape
@@ -104,6 +104,8 @@ def table_runs(
         config = load_config([path, *extra], own)
         if not needs_images:
             config = config.model_copy(update={key: SweepConfig.model_fields[key].default for key in ABOUT_IMAGES})
+            if config.budget == "none":
+                raise ConfigError("budget none times nothing, and only speed is asked for; give another --budget")
         if needs_images and config.data is None:
             missing.append("images: pass the validation set of ImageNet with --data")
         if needs_images and config.checkpoint is None:

@@ -1,0 +1,197 @@
+"""``tomebench reproduce`` from the command line: the whole path on the miniature, and what goes wrong with it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from fault_runs import fast
+from latex_document import compiles, document
+from safetensors.torch import load_file, save_file
+
+from tomebench.models.digits_vit import WEIGHTS
+from tomebench.paper.tables import TABLES
+
+QUICK = ("--threads", "2", "--workers", "0", "--quiet")
+TOP1_ONLY = ("reproduce", "digits", *QUICK, "--budget", "none", "--json")
+
+
+def verdicts(result) -> dict[int, str]:
+    """By r, of the lines of the run."""
+    return {line["r"]: line["verdict"] for line in json.loads(result.out)["lines"] if line["gmacs"] is not None}
+
+
+def off(result) -> list[int]:
+    """Images by which top-1 is off, line by line."""
+    return [
+        f["images"] for line in json.loads(result.out)["lines"] for f in line["findings"] if f["images"] is not None
+    ]
+
+
+def test_the_whole_path_on_the_miniature(program, monkeypatch, tmp_path):
+    """Weights, preprocessing, top-1, speed and verdict; printed, as JSON, and written as markdown and LaTeX."""
+    fast(monkeypatch, rounds=6)
+    quick = (*QUICK, "--batch-size", "16")
+    result = program("reproduce", "digits", *quick)
+    assert (result.code, result.err) == (0, "")
+    lines = result.out.splitlines()
+    assert lines[0] == "The miniature: the embedded model and images"
+    rows = [line.split() for line in lines if "reproduced" in line and line.lstrip()[0].isdigit()]
+    assert [row[0] for row in rows[:7]] == ["0", "8", "12", "16", "20", "22", "24"]
+    assert [row[1] for row in rows[:7]] == ["96.49", "95.83", "95.66", "94.82", "93.82", "93.16", "88.65"]
+    assert lines[-2] == "7 reproduced"
+    assert "1.37x" in result.out, "the reported speed-up, not that of the fake clock"
+    folder = tmp_path / "results" / "paper-digits"
+    assert (folder / "vit" / "run.sqlite").exists()
+    markdown = (folder / "table.md").read_text()
+    assert markdown.count("| reproduced |") == 7
+    assert "reported: tomebench sweep --config paper/digits/vit (exact); AMD EPYC" in markdown
+
+    for kind, written in (("markdown", markdown), ("latex", (folder / "table.tex").read_text())):
+        again = program("reproduce", "digits", *quick, "--format", kind)
+        assert (again.code, again.out) == (0, written), "a finished run is shown again, ready to be pasted"
+    if shutil.which("pdflatex"):
+        assert compiles(document(written), tmp_path)
+
+    found = json.loads(program("reproduce", "digits", *quick, "--json").out)
+    assert (found["exit_code"], found["outcome"], found["missing"]) == (0, "7 reproduced", {})
+    line = found["lines"][2]
+    assert (line["r"], line["reported"]["acc"], line["reported"]["confidence"]) == (12, 95.66, "exact")
+    assert line["reported_speedup"] == pytest.approx(565.6 / 412.8)
+    assert line["mac_ratio"] == pytest.approx(1.62, abs=0.01)
+    assert line["row"]["speedup_vs_r0_lo"] <= line["row"]["speedup_vs_r0"] <= line["row"]["speedup_vs_r0_hi"]
+    assert [finding["quantity"] for finding in line["findings"]] == ["GMACs", "tokens", "top-1"]
+    assert len(line["tokens"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("wrong", "r", "where"),
+    [
+        (("--preprocessing", "tome"), "0,12", {0, 12}),
+        (("--no-prop-attn",), "0,12,20", {12, 20}),
+        (("--schedule", "constant"), "0,12", {12}),
+    ],
+)
+def test_a_wrong_setting_is_detected(program, wrong, r, where):
+    """Another crop, no proportional attention, another schedule: what is not as reported differs, and no other row."""
+    result = program(*TOP1_ONLY, "--r", r, *wrong)
+    assert result.code == 3
+    found = verdicts(result)
+    assert {each for each, verdict in found.items() if verdict == "differs"} == where
+    assert {found[each] for each in found.keys() - where} <= {"reproduced"}
+
+
+def test_the_wrong_weights_are_detected_and_the_settings_to_look_at_are_named(program, tmp_path):
+    """Weights of another training, such as those of another tag, under the same name."""
+    state = load_file(WEIGHTS)
+    noise = torch.randn(state["head.weight"].shape, generator=torch.Generator().manual_seed(0))
+    state["head.weight"] += state["head.weight"].std() * noise
+    save_file(state, tmp_path / "other.safetensors")
+    flags = ("reproduce", "digits", *QUICK, "--budget", "none", "--r", "0", "--checkpoint", "other.safetensors")
+    result = program(*flags)
+    assert result.code == 3
+    (line,) = [line for line in result.out.splitlines() if "more than the 1 that may differ" in line]
+    assert "look at the weights and at crop 1, bicubic, mean 0.5 0.5 0.5, std 0.5 0.5 0.5" in line
+    assert " top-1 differs " in result.out
+
+
+def test_some_of_the_images_are_partial_data(program):
+    result = program(*TOP1_ONLY, "--r", "0", "--limit", "300")
+    assert result.code == 4
+    assert verdicts(result) == {0: "partial data"}
+    assert off(result) == []
+
+
+def test_costs_without_images_or_weights(program):
+    result = program("reproduce", "audio", "--static", "--offline")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.count("48.52") == 2
+    assert "6 agree in GMACs and tokens" in result.out
+
+
+def test_what_is_missing_is_named_and_the_costs_are_checked_all_the_same(program, tmp_path):
+    result = program("reproduce", "swag/b_384", "--offline")
+    assert (result.code, result.err) == (4, "")
+    assert (
+        "swag/b_384 was not measured: images: pass the validation set of ImageNet with --data; weights: "
+        "vit_b_16_swag-9ac1b537.pth, published by torchvision as ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1; put it into "
+        "a folder and pass that with --weights"
+    ) in result.out
+    assert "2 not measured, 8 agree in GMACs and tokens" in result.out
+    assert "Expedit-SWAG" in result.out, "what others measured stands below, for context"
+    assert not (tmp_path / "results").exists()
+
+    deit = program("reproduce", "deit_trained/ti", "--offline", "--data", "digits").out
+    assert (
+        "f367470145_deit_T_r13.pth, published at https://dl.fbaipublicfiles.com/tome/f367470145_deit_T_r13.pth" in deit
+    )
+    timm = program("reproduce", "augreg/ti_224", "--offline", "--data", "digits").out
+    assert "put it as vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors into a folder" in timm
+
+
+def test_a_file_in_the_folder_of_weights_is_used(program, tmp_path):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "vit_b_16_swag-9ac1b537.pth").write_bytes(b"not weights")
+    result = program("reproduce", "swag/b_384", "--data", "digits", "--weights", "files", "--quiet", "--device", "cpu")
+    assert result.code == 2, "the digits are no images of ImageNet"
+    assert "10" in result.error
+
+
+def test_what_needs_no_images_is_timed_without_any(program, quick_sweeps):
+    """A training step of a small model in place of DeiT-S; images that are given go to the runs that use some."""
+    flags = ("--model", "digits_vit", "--batch-size", "2", "--r", "0,13", "--budget", "quick", "--device", "cpu")
+    result = program("reproduce", "training", *QUICK, *flags, "--data", "digits", "--json")
+    assert result.code == 3, "another model has other costs"
+    line = next(line for line in json.loads(result.out)["lines"] if line["r"] == 13 and line["row"])
+    assert (line["row"]["mode"], line["row"]["top1"], line["reported_speedup"]) == ("train", None, 1.5)
+    assert line["row"]["speedup_vs_r0"] is not None
+    assert "hours of training a video model" in program("reproduce", "training", "--static").out
+
+
+def test_the_list_names_every_table_and_its_runs(program):
+    result = program("reproduce", "--list")
+    assert (result.code, result.err) == (0, "")
+    for name in TABLES:
+        assert any(line.startswith(f"{name} ") for line in result.out.splitlines())
+    found = json.loads(program("reproduce", "--list", "--json").out)["tables"]
+    assert {row["table"]: row["runs"] for row in found}["swag"] == "b_384, h_518, l_512"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "which table? name one; see: tomebench reproduce --list"),
+        (("augreq",), "no table 'augreq'; did you mean augreg?"),
+        (("augreg/x",), "table augreg has no run 'x'; it has "),
+        (("digits", "--format", "html"), "--format 'html': use console, markdown, latex"),
+        (("digits", "--static", "--speed"), "--static measures nothing and --speed only times"),
+        (("digits", "--name", "mine"), "--name is that of the table; use --out"),
+        (("swag", "--checkpoint", "w.pth"), "--checkpoint is one file for 3 runs; name one (swag/b_384, "),
+        (("digits", "--weights", "nowhere"), "--weights nowhere: no such folder"),
+        (("digits", "--speed", "--budget", "none"), "budget none times nothing"),
+    ],
+)
+def test_bad_input_is_one_line(program, arguments, message):
+    result = program("reproduce", *arguments)
+    assert (result.code, result.out) == (2, "")
+    assert message in result.error
+
+
+def test_several_processes_are_told_what_to_do(program, monkeypatch):
+    for name, value in (("MASTER_ADDR", "localhost"), ("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "0")
+    result = program("reproduce", "digits")
+    assert result.code == 2
+    assert "torchrun ... -m -- tomebench sweep --config paper/TABLE/RUN --out results/paper-TABLE/RUN" in result.error
+
+
+def test_the_folder_of_another_configuration_is_refused(program, quick_sweeps):
+    assert program(*TOP1_ONLY, "--r", "0", "--limit", "5").code == 4
+    result = program(*TOP1_ONLY, "--r", "0", "--limit", "6")
+    assert result.code == 2
+    assert str(Path("results/paper-digits/vit")) in result.error
