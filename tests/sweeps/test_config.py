@@ -19,6 +19,7 @@ from tomebench.sweeps.config import (
     packaged_configs,
     run_directory,
 )
+from tomebench.sweeps.plan import plan_sweep
 
 
 def write(folder: Path, text: str | bytes, name: str = "c.yaml") -> Path:
@@ -259,6 +260,12 @@ def test_every_packaged_configuration_loads_and_says_what_it_is():
         for word in ("Purpose:", "Command:", "Cost:", "Expect:"):
             assert any(word in line for line in comments), f"{name} does not open with its {word}"
         assert any(name.removeprefix("paper/") in line for line in comments if "Command:" in line)
+
+
+def test_every_packaged_configuration_can_be_planned():
+    for name, path in packaged_configs().items():
+        planned = plan_sweep(load_config([path], {}))
+        assert planned[0].cell.is_baseline, name
 
 
 def test_the_demo_configuration():

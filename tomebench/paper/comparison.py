@@ -10,6 +10,7 @@ from tomebench.paper.reported import Reported
 from tomebench.paper.tables import PARTS, PROP_ATTN, PaperTable, Target, published_gflops
 from tomebench.paper.verdicts import (
     EVALUATIONS,
+    SCHEDULES,
     Counted,
     Finding,
     Printed,
@@ -61,7 +62,7 @@ class Cost:
     """What one cell comes to, from shapes alone."""
 
     r: int
-    schedule: str  # constant or decreasing
+    schedule: str
     changed: Mapping[str, str]  # options that are not the paper's own, and proportional attention
     gmacs: float
     mac_ratio: float
@@ -199,8 +200,9 @@ def _findings(run: Found, place: int, target: Target | None, gflops: Printed | N
     cost = run.costs[place]
     if gflops is not None:
         yield judge_gmacs(gflops, cost.gmacs)
-    expected = paper_tokens(run.shape.tokens, run.shape.prefix, cost.r, cost.schedule, run.shape.depth)
-    yield judge_tokens(expected, cost.tokens, cost.seen)
+    if cost.schedule in SCHEDULES:
+        expected = paper_tokens(run.shape.tokens, run.shape.prefix, cost.r, cost.schedule, run.shape.depth)
+        yield judge_tokens(expected, cost.tokens, cost.seen)
     if target is None or target.acc is None or target.why_not or static:
         return
     images = EVALUATIONS.get(target.reported.metric)

@@ -107,6 +107,10 @@ def judge_tokens(paper: Sequence[int], planned: Sequence[int], seen: Sequence[in
     return Finding("tokens", "reproduced", f"{seen[-1]} tokens after the last block")
 
 
+SCHEDULES = ("constant", "decreasing")
+"""Ways of spreading r over the layers that the paper has."""
+
+
 def paper_tokens(tokens: int, prefix: int, r: int, schedule: str, depth: int) -> list[int]:
     """Tokens after each block by the paper's rule: at most half of the patches can go in a block.
 
@@ -114,7 +118,7 @@ def paper_tokens(tokens: int, prefix: int, r: int, schedule: str, depth: int) ->
         tokens: before the first block, prefix included.
         prefix: tokens that stay.
         r: tokens per layer; with the decreasing schedule 2r in the first and 0 in the last, in equal steps.
-        schedule: constant or decreasing.
+        schedule: one of SCHEDULES.
         depth: blocks.
     """
     left = []

@@ -48,6 +48,7 @@ def layout(title: str, lines: Sequence[Line], acc_name: str, missing: Mapping[st
         (Head("reported", acc_name, alone=f"{acc_name} reported"), [_acc(line) for line in lines]),
         (Head("here", acc_name, alone=acc_name), [_measured(line) for line in lines]),
         (Head("images", acc_name), [_images(line) for line in lines]),
+        (Head("img/s"), [_rate(line) for line in lines]),
         (
             Head("reported", "speed-up", alone="speed-up reported"),
             [_times(line.target.speedup if line.target else None) for line in lines],
@@ -172,6 +173,10 @@ def _images(line: Line) -> str:
 
 def _times(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}x"
+
+
+def _rate(line: Line) -> str:
+    return "" if line.row is None or line.row.img_per_s is None else f"{line.row.img_per_s:.1f}"
 
 
 def _speedup(line: Line) -> str:
