@@ -19,7 +19,7 @@ from tomebench.cli.options import SweepFlags
 from tomebench.errors import InputError, Interrupted, StorageError
 from tomebench.sweeps.config import SweepConfig
 
-COMMANDS = ("demo", "sweep", "plan", "profile", "report", "list", "doctor")
+COMMANDS = ("demo", "sweep", "ablate", "reproduce", "plan", "profile", "check", "report", "list", "doctor")
 HEAVY = ("torch", "timm", "pandas", "numpy", "pydantic", "matplotlib", "torchvision")
 
 

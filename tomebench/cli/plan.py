@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @takes_sweep_flags
 def plan(flags: SweepFlags) -> None:
-    """What a sweep would run: tokens per layer, GMACs, MAC ratio, time.
+    """What a sweep would run: tokens per layer, GMACs, time.
 
     Example: tomebench plan --model vit_b_16 --r 0..24:4
 

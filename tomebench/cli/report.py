@@ -17,7 +17,7 @@ def report(
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:
-    """Rebuild the tables and the figure of stored runs, and show them.
+    """Rebuild tables and figure of stored runs, and show them.
 
     Example: tomebench report results/demo
 

@@ -48,7 +48,7 @@ class ReproduceFlags(SweepFlags):
 
 @partial(takes_sweep_flags, defaults=False, flags=ReproduceFlags)
 def reproduce(flags: ReproduceFlags) -> None:
-    """A table of the ToMe paper: reported beside measured, with a verdict for each row.
+    """The paper's tables: reported beside measured, with verdicts.
 
     Example: tomebench reproduce --list
 

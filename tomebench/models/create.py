@@ -136,12 +136,12 @@ def load_model(
     Raises:
         ModelError: unknown name, or weights that cannot be had or do not fit.
     """
+    file = weights_file(name)
+    if pretrained and checkpoint is None and file is not None:
+        raise ModelError(f"{name} takes its weights from a file: {file}; pass it with --checkpoint")
     loaded = build_model(name, img_size=img_size, seed=seed)
     if checkpoint is not None:
         return LoadedModel(loaded.model, loaded.timm_id, load_checkpoint(loaded.model, checkpoint))
-    file = weights_file(loaded.timm_id)
-    if pretrained and file is not None:
-        raise ModelError(f"{loaded.timm_id} takes its weights from a file: {file}; pass it with --checkpoint")
     if loaded.timm_id in PRESETS and file is None:
         from tomebench.models.digits_vit import WEIGHTS
 
