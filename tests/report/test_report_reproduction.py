@@ -40,7 +40,7 @@ def test_verdicts_and_columns_of_a_measured_run() -> None:
     shown = layout("AugReg", found[:2], "top-1", {})
     assert [head.alone or head.name for head in shown.heads] == [
         "r", "top-1 reported", "top-1", "images", "img/s", "speed-up reported", "speed-up [95%]", "MAC ratio",
-        "GMACs reported", "GMACs", "tokens", "verdict", "read",
+        "GMACs reported", "GMACs", "tokens", "verdict", "source",
     ]  # fmt: skip
     ((part, (first, second)),) = shown.parts
     assert part == "s_224: vit"

@@ -97,13 +97,13 @@ def reproduce(flags: ReproduceFlags) -> None:
         missing = {run.full_name: run.missing for run in runs if run.missing}
         facts, conditions = _measure(runs, facts, directory, screen, flags, missing)
     lines = compare(table, facts, static=flags.static, only=only)
-    shown, context = layout(table.title, lines, table.acc_name, missing), context_table(table.remeasured())
+    shown, context = layout(table.title, lines, table.acc_name, missing), context_table(table.remeasured(only))
     texts = {"markdown": markdown_text(shown, context, conditions), "latex": latex_text(shown, conditions)}
     worth = flags.out is not None or any(line.row is not None for line in lines)
     written = _write(directory, f"table-{only}" if only else "table", texts) if worth else []
     code = _exit_code(lines, flags)
     if screen.as_json:
-        screen.object(_json(table, lines, missing, conditions, written, code))
+        screen.object(_json(table, only, lines, missing, conditions, written, code))
     elif flags.format == "console":
         _show(screen, shown, context, conditions, lines, written)
     else:
@@ -218,6 +218,7 @@ def _show(
 
 def _json(
     table: PaperTable,
+    only: str | None,
     lines: Sequence[Line],
     missing: Mapping[str, Sequence[str]],
     conditions: Sequence[str],
@@ -233,7 +234,7 @@ def _json(
         "outcome": summary(lines),
         "missing": {name: list(what) for name, what in missing.items()},
         "lines": [line_object(line) for line in lines],
-        "context": [dataclasses.asdict(row) for row in table.remeasured()],
+        "context": [dataclasses.asdict(row) for row in table.remeasured(only)],
         "conditions": list(conditions),
         "written": list(written),
     }

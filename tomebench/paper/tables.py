@@ -125,13 +125,14 @@ class PaperTable:
             if rows is not None:
                 yield _target(rows, row, own)
 
-    def remeasured(self) -> list[Reported]:
-        """What others measured, for context."""
+    def remeasured(self, run: str | None = None) -> list[Reported]:
+        """What others measured, for context; with ``run`` of the architectures that this one measures."""
+        alike = {target.reported.architecture for target in self.targets() if target.run == run}
         return [
             row
             for table, training in self.context
             for row in reported_tables()[table]
-            if training in row.training and row.kind == "remeasured"
+            if training in row.training and row.kind == "remeasured" and (run is None or row.architecture in alike)
         ]
 
 

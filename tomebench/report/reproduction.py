@@ -62,7 +62,7 @@ def layout(title: str, lines: Sequence[Line], acc_name: str, missing: Mapping[st
         (Head("here", "GMACs", alone="GMACs"), [_gmacs(line) for line in lines]),
         (Head("tokens"), ["" if line.cost is None else str(line.cost.seen[-1]) for line in lines]),
         (Head("verdict", left=True), [_verdict(line, marks) for line in lines]),
-        (Head("read", left=True), [line.reported.confidence if line.reported else "" for line in lines]),
+        (Head("source", left=True), [line.reported.confidence if line.reported else "" for line in lines]),
     ]
     shown = [(head, cells) for head, cells in columns if any(cells)]
     rows = list(zip(*(cells for _, cells in shown), strict=True))
