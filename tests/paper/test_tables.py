@@ -7,7 +7,8 @@ import pytest
 from tomebench.errors import SpecError
 from tomebench.paper.comparison import compare
 from tomebench.paper.reported import reported_rows
-from tomebench.paper.tables import CHOICES, PROP_ATTN, TABLES, WEIGHTS, find_table, published_gflops
+from tomebench.paper.tables import TABLES, WEIGHTS, find_table
+from tomebench.paper.targets import CHOICES, PROP_ATTN, published_gflops
 from tomebench.reduction.options import OPTIONS, choices
 from tomebench.sweeps.config import load_config
 from tomebench.sweeps.reproduction import found, found_audio, run_files, table_runs

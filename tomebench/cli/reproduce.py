@@ -18,7 +18,7 @@ from tomebench.sweeps.ranks import Place
 if TYPE_CHECKING:
     from tomebench.cli.console import Screen
     from tomebench.paper.comparison import Found, Line
-    from tomebench.paper.tables import PaperTable
+    from tomebench.paper.targets import PaperTable
     from tomebench.report.reproduction import Layout
     from tomebench.report.text import Table
     from tomebench.sweeps.reproduction import TableRun

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tomebench.paper.reported import Reported
-from tomebench.paper.tables import PARTS, PROP_ATTN, PaperTable, Target, published_gflops
+from tomebench.paper.tables import PARTS
+from tomebench.paper.targets import PROP_ATTN, PaperTable, Target, published_gflops
 from tomebench.paper.verdicts import (
     EVALUATIONS,
     SCHEDULES,

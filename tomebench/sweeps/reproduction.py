@@ -18,7 +18,8 @@ from tomebench.errors import ConfigError, SpecError
 from tomebench.models.aliases import PRESETS
 from tomebench.models.create import WeightsFile, build_model, is_cached, resolve_model_name, weights_file
 from tomebench.paper.comparison import Cost, Found, Shape
-from tomebench.paper.tables import PROP_ATTN, WEIGHTS, PaperTable
+from tomebench.paper.tables import WEIGHTS
+from tomebench.paper.targets import PROP_ATTN, PaperTable
 from tomebench.paper.verdicts import EVALUATIONS, Counted
 from tomebench.reduction.registry import get_method
 from tomebench.reduction.schedule import parse_schedule
