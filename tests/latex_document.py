@@ -12,7 +12,10 @@ def document(table: str) -> str:
 
 
 def compiles(text: str, folder: Path) -> bool:
-    """Whether pdflatex makes a document of it without an error."""
+    """Whether pdflatex makes a document of it without an error, and nothing runs off a page or over a line."""
     (folder / "paper.tex").write_text(text, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
-    return subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode == 0
+    if subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode:
+        return False
+    log = (folder / "paper.log").read_text(errors="replace")
+    return "Overfull" not in log and "too large" not in log

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fault_runs import fast
 from latex_document import compiles, document
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tomebench.datasets.imagenet import wnids
+from tomebench.models.create import build_model
 from tomebench.models.digits_vit import WEIGHTS
 from tomebench.paper.tables import TABLES
 
@@ -94,7 +99,7 @@ def test_the_wrong_weights_are_detected_and_the_settings_to_look_at_are_named(pr
     assert result.code == 3
     (line,) = [line for line in result.out.splitlines() if "more than the 1 that may differ" in line]
     assert "look at the weights and at crop 1, bicubic, mean 0.5 0.5 0.5, std 0.5 0.5 0.5" in line
-    assert " top-1 differs " in result.out
+    assert result.out.count("top-1 differs\n") == 1
 
 
 def test_some_of_the_images_are_partial_data(program):
@@ -115,28 +120,94 @@ def test_what_is_missing_is_named_and_the_costs_are_checked_all_the_same(program
     result = program("reproduce", "swag/b_384", "--offline")
     assert (result.code, result.err) == (4, "")
     assert (
-        "swag/b_384 was not measured: images: pass the validation set of ImageNet with --data; weights: "
-        "vit_b_16_swag-9ac1b537.pth, published by torchvision as ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1; put it into "
-        "a folder and pass that with --weights"
+        "not measured: swag/b_384: images: pass the validation set of ImageNet with --data\n"
+        "not measured: swag/b_384: weights: vit_b_16_swag-9ac1b537.pth, published by torchvision as "
+        "ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1; put it into a folder and pass that with --weights"
     ) in result.out
     assert "2 not measured, 8 agree in GMACs and tokens" in result.out
-    assert "Expedit-SWAG" in result.out, "what others measured stands below, for context"
+    assert "for context" not in result.out, "what others measured of SWAG is of other models"
     assert not (tmp_path / "results").exists()
 
+    mae = program("reproduce", "mae/l", "--static", "--r", "0").out
+    assert "ToaST project README (re-measurement, not the paper)" in mae.partition("Measured by others, for context")[2]
     deit = program("reproduce", "deit_trained/ti", "--offline", "--data", "digits").out
     assert (
         "f367470145_deit_T_r13.pth, published at https://dl.fbaipublicfiles.com/tome/f367470145_deit_T_r13.pth" in deit
     )
     timm = program("reproduce", "augreg/ti_224", "--offline", "--data", "digits").out
-    assert "put it as vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors into a folder" in timm
+    assert (
+        "weights: vit_tiny_patch16_224.augreg_in21k_ft_in1k.safetensors, published as model.safetensors of timm/"
+        in timm
+    )
 
 
-def test_a_file_in_the_folder_of_weights_is_used(program, tmp_path):
+@pytest.fixture
+def two_images(tmp_path):
+    """Two images of two classes of ImageNet."""
+    for number in range(2):
+        folder = tmp_path / "val" / wnids()[number]
+        folder.mkdir(parents=True)
+        noise = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((256, 256)).save(folder / f"{number}.JPEG")
+    return tmp_path / "val"
+
+
+def test_a_file_in_the_folder_of_weights_is_used_and_its_results_stay_when_it_is_gone(program, two_images, tmp_path):
+    file = tmp_path / "files" / "f367470145_deit_T_r13.pth"
+    file.parent.mkdir()
+    torch.save({"model": build_model("deit_ti_16", seed=7).model.state_dict()}, file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    flags = ("deit_trained/ti", "--data", "val", "--r", "13", "--budget", "none", "--device", "cpu", *QUICK)
+    result = program("reproduce", *flags, "--weights", "files")
+    assert (result.code, result.err) == (4, "")
+    assert f"weights sha256:{digest}" in result.out
+    assert "1 partial data" in result.out
+    measured = (tmp_path / "results/paper-deit_trained/table-ti.md").read_text()
+    assert "| partial data |" in measured
+    file.unlink()
+    again = program("reproduce", *flags, "--weights", "files")
+    assert (again.code, again.out) == (4, result.out)
+    other = program("reproduce", *flags, "--weights", "files", "--no-prop-attn")
+    assert "not measured: deit_trained/ti: weights: f367470145_deit_T_r13.pth" in other.out, "asked for other settings"
+    assert (tmp_path / "results/paper-deit_trained/table-ti.md").read_text() == measured
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"", "it is empty; fetch it again"), (b"junk", "damaged, or holds more")]
+)
+def test_a_damaged_file_in_the_folder_of_weights_is_named_with_what_it_should_be(
+    program, two_images, tmp_path, content, reason
+):
     (tmp_path / "files").mkdir()
-    (tmp_path / "files" / "vit_b_16_swag-9ac1b537.pth").write_bytes(b"not weights")
-    result = program("reproduce", "swag/b_384", "--data", "digits", "--weights", "files", "--quiet", "--device", "cpu")
-    assert result.code == 2, "the digits are no images of ImageNet"
-    assert "10" in result.error
+    (tmp_path / "files" / "f367470145_deit_T_r13.pth").write_bytes(content)
+    flags = ("--data", "val", "--weights", "files", "--budget", "none", "--device", "cpu")
+    result = program("reproduce", "deit_trained/ti", *flags, *QUICK)
+    assert (result.code, result.err) == (4, "")
+    (line,) = [line for line in result.out.splitlines() if line.startswith("not measured: deit_trained/ti: ")]
+    assert reason in line
+    assert "--weights DIR takes f367470145_deit_T_r13.pth, published at https://" in line
+
+
+def test_costs_and_speed_leave_the_table_alone(program, quick_sweeps, tmp_path):
+    assert program(*TOP1_ONLY, "--r", "0", "--limit", "5").code == 4
+    table = tmp_path / "results" / "paper-digits" / "table.md"
+    before = table.read_text()
+    folder = ("--out", "results/paper-digits")
+    assert program("reproduce", "digits", "--static", *folder).code == 0
+    speed = program("reproduce", "digits", "--speed", *folder, *QUICK, "--r", "0,8", "--batch-size", "2")
+    assert (speed.code, speed.err) == (0, "")
+    assert table.read_text() == before
+    assert {path.name for path in table.parent.iterdir()} == {
+        "vit", "vit-speed", *(f"{name}.{kind}" for name in ("table", "costs", "speed") for kind in ("md", "tex"))
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "arguments", [("video",), ("audio",), ("training", "--budget", "none"), ("digits", "--r", "0", "--limit", "599")]
+)
+def test_what_was_not_compared_is_no_success(program, arguments):
+    none = () if arguments[0] in ("video", "audio") else ("--budget", "none", "--workers", "0")
+    assert program("reproduce", *arguments, "--quiet", *none).code == 4
 
 
 def test_what_needs_no_images_is_timed_without_any(program, quick_sweeps):
@@ -162,18 +233,26 @@ def test_the_list_names_every_table_and_its_runs(program):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "which table? name one; see: tomebench reproduce --list"),
+        ((), "which table? name one; see: --list"),
+        (("digits", "--list"), "--list lists all tables; leave the table out"),
+        (("digits", "--json", "--format", "latex"), "--json and --format print two different things"),
+        (("audio", "--model", "vit_b_16"), "table audio measures nothing; leave --model out"),
+        (("video", "--weights", "."), "table video measures nothing; leave --weights out"),
+        (("digits", "--static", "--checkpoint", "w.pth"), "checkpoint w.pth: no such file"),
+        (("pruning", "--config", "one.yaml"), "checkpoint is one file for 3 runs"),
+        (("digits", "--static", "--out", "one.yaml"), "--out one.yaml: File exists; give a folder"),
         (("augreq",), "no table 'augreq'; did you mean augreg?"),
         (("augreg/x",), "table augreg has no run 'x'; it has "),
         (("digits", "--format", "html"), "--format 'html': use console, markdown, latex"),
         (("digits", "--static", "--speed"), "--static measures nothing and --speed only times"),
         (("digits", "--name", "mine"), "--name is that of the table; use --out"),
-        (("swag", "--checkpoint", "w.pth"), "--checkpoint is one file for 3 runs; name one (swag/b_384, "),
+        (("swag", "--checkpoint", "w.pth"), "checkpoint is one file for 3 runs; name one (swag/b_384, "),
         (("digits", "--weights", "nowhere"), "--weights nowhere: no such folder"),
         (("digits", "--speed", "--budget", "none"), "budget none times nothing"),
     ],
 )
-def test_bad_input_is_one_line(program, arguments, message):
+def test_bad_input_is_one_line(program, tmp_path, arguments, message):
+    (tmp_path / "one.yaml").write_text("checkpoint: w.pth\n")
     result = program("reproduce", *arguments)
     assert (result.code, result.out) == (2, "")
     assert message in result.error

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import pickle
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from tomebench.errors import ModelError
@@ -97,9 +100,10 @@ def test_another_number_of_classes_is_said_so(tmp_path, state):
 @pytest.mark.parametrize(
     ("name", "content", "text"),
     [
-        ("w.safetensors", b"", "not a readable safetensors file"),
+        ("w.safetensors", b"", "cannot be read, it is empty"),
         ("w.safetensors", b"\xff" * 64, "not a readable safetensors file"),
-        ("w.pth", b"", "cannot be read"),
+        ("w.pth", b"", "cannot be read, it is empty"),
+        ("w.pth", b"junk", "damaged, or holds more than weights"),
         ("w.pth", b"<html>", "refused|cannot be read"),
         ("w.onnx", b"x", "unknown file type"),
     ],
@@ -109,6 +113,16 @@ def test_damaged_files_are_one_line(tmp_path, name, content, text):
     with pytest.raises(ModelError, match=text) as error:
         load(tmp_path / name)
     assert "\n" not in str(error.value)
+
+
+@settings(max_examples=150)
+@given(st.binary(min_size=1, max_size=60))
+def test_no_bytes_are_a_bug(content):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "w.pth"
+        path.write_bytes(content)
+        with pytest.raises(ModelError):
+            load_checkpoint(torch.nn.Identity(), path)
 
 
 def test_files_that_hold_no_weights_are_refused(tmp_path):

@@ -131,6 +131,52 @@ def test_every_row_has_a_cell_whose_costs_are_as_printed(name: str) -> None:
         assert chosen["Matching algorithm", "greedy matching"] == {"matching": "greedy", PROP_ATTN: "off"}
 
 
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        ({"schedule": "decreasing"}, "ViT-S/16, 224 px, decreasing; reported for ViT-S/16, 224 px, constant"),
+        ({"schedule": "inflect:-0.05"}, "ViT-S/16, 224 px, inflect:-0.05; reported for ViT-S/16, 224 px, constant"),
+        ({"img_size": 384}, "ViT-S/16, 384 px, constant; reported for ViT-S/16, 224 px, constant"),
+        ({"model": "vit_b_16"}, "ViT-B/16, 224 px, constant; reported for ViT-S/16, 224 px, constant"),
+        ({"model": "digits_vit"}, "digits_vit, 56 px, constant; reported for ViT-S/16, 224 px, constant"),
+    ],
+)
+def test_another_model_size_or_schedule_is_never_as_reported(flags: dict, what: str) -> None:
+    table = TABLES["augreg"]
+    runs = table_runs(table, "s_224", {**flags, "r": "13"}, None, speed_only=False)
+    (line,) = [line for line in compare(table, [found(runs[0])], static=True, only="s_224") if line.r == 13]
+    assert line.differs
+    assert [each.detail for each in line.findings if each.quantity == "model"] == [what]
+
+
+def test_a_row_belongs_to_the_first_run_that_takes_it() -> None:
+    """The paper's Table 1f has rows of two models, of which one needs a run of its own for each value."""
+    runs = {
+        (target.reported.training.partition(",")[0], target.reported.method.partition(" (")[0]): target.run
+        for target in TABLES["table1"].targets()
+        if target.reported.table == "table1f_prop_attn"
+    }
+    assert runs == {
+        ("official MAE fine-tuned checkpoint", "prop_attn=off"): "mae_l",
+        ("official MAE fine-tuned checkpoint", "prop_attn=on"): "mae_l",
+        ("AugReg", "prop_attn=off"): "augreg_l_off",
+        ("AugReg", "prop_attn=on"): "augreg_l_on",
+    }
+
+
+def test_digits_of_printed_numbers() -> None:
+    """As the authors print them: 79.8 beside 79.36 in one table, 85.30 in another."""
+    printed = {
+        (table, target.reported.model, target.reported.r): str(target.acc)
+        for table in ("deit_trained", "swag", "pruning")
+        for target in TABLES[table].targets()
+        if target.reported.table != "deit_trained_sweep"
+    }
+    assert printed["deit_trained", "DeiT-S/16", 0] == printed["pruning", "DeiT-S", 0] == "79.8"
+    assert printed["deit_trained", "DeiT-S/16", 13] == "79.36"
+    assert printed["swag", "ViT-B/16", 0] == "85.30"
+
+
 def test_unknown_tables_and_runs_name_the_nearest() -> None:
     assert find_table("augreg/b_224") == (TABLES["augreg"], "b_224")
     with pytest.raises(SpecError, match="no table 'augreq'; did you mean augreg"):

@@ -39,6 +39,7 @@ def test_a_table_compiles_with_booktabs_alone(tmp_path: Path) -> None:
     table = latex_table(HEADS, PARTS, caption=f"Reported & measured {NASTY}", notes=[NASTY, "reported: x_y (exact)"])
     assert compiles(document(table), tmp_path)
     assert not compiles(document(table.replace(r"\_", "_")), tmp_path), "the check notices what is not escaped"
+    assert not compiles(document(table.replace(r"\makebox[\linewidth][c]{%", "{" + "x" * 90)), tmp_path), "or too wide"
     assert not compiles(document(table).replace(r"\usepackage{booktabs}", ""), tmp_path)
 
 

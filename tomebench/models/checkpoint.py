@@ -57,16 +57,14 @@ def _read(path: Path) -> dict[str, Tensor]:
     state: Any
     if not path.is_file():
         raise ModelError(f"checkpoint {path}: no such file; give the path of a .safetensors or .pth file")
+    if path.stat().st_size == 0:
+        raise ModelError(f"checkpoint {path}: cannot be read, it is empty; fetch it again")
     try:
         if path.suffix == ".safetensors":
             # load_file maps the file into memory, and takes no name that is not valid UTF-8.
             state = load_file(path) if _is_utf8(path) else load(path.read_bytes())
         elif path.suffix in _PICKLED:
-            with warnings.catch_warnings():  # torch names odd pickles in lines of its own; the error below says it once
-                warnings.simplefilter("ignore")
-                # What training scripts save beside the weights; a Namespace is a bag of values and runs nothing.
-                with torch.serialization.safe_globals([argparse.Namespace]):
-                    state = torch.load(path, map_location="cpu", weights_only=True)
+            state = _unpickled(path)
         else:
             raise ModelError(f"checkpoint {path}: unknown file type; use .safetensors or .pth")
     except SafetensorError as error:
@@ -76,7 +74,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"checkpoint {path}: damaged, or holds more than weights, and running code from a file is refused; "
             "save its state_dict as .safetensors"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(f"checkpoint {path}: cannot be read ({_short(error)})") from error
     for wrapper in _WRAPPERS:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
@@ -85,6 +83,25 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelError(f"checkpoint {path}: holds no state_dict of tensors; save one as .safetensors")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _unpickled(path: Path) -> Any:
+    """What a pickled file holds, nothing in it being run.
+
+    Raises:
+        pickle.UnpicklingError: it is damaged, or would need to run code.
+        OSError, RuntimeError: it cannot be read.
+    """
+    # What training scripts save beside the weights; a Namespace is a bag of values and runs nothing.
+    safe = torch.serialization.safe_globals([argparse.Namespace])
+    with warnings.catch_warnings(), safe:  # torch names odd pickles in lines of its own; the caller says it once
+        warnings.simplefilter("ignore")
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, MemoryError):
+            raise
+        except Exception as error:
+            raise pickle.UnpicklingError(str(error)) from error
 
 
 def _is_utf8(path: Path) -> bool:

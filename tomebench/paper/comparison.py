@@ -29,8 +29,9 @@ _ARCHITECTURES = {
     (768, 12, 16): "ViT-B/16",
     (1024, 24, 16): "ViT-L/16",
     (1280, 32, 14): "ViT-H/14",
+    (64, 8, 4): "digits_vit",
 }
-"""What the paper calls a ViT of some width, depth and patch size."""
+"""What reported rows call a ViT of some width, depth and patch size."""
 _DEFAULTS = {name: str(value) for name, value in dataclasses.asdict(PAPER).items()}
 REPORTED_ONLY = "only reported"
 NOT_REPORTED = "not among the reported numbers"
@@ -49,8 +50,18 @@ class Shape:
 
     @property
     def architecture(self) -> str:
-        """The paper's name for it; empty for others."""
-        return _ARCHITECTURES.get((self.width, self.depth, self.patch), "")
+        """The name that reported rows have for it."""
+        other = f"a ViT of width {self.width} and {self.depth} blocks"
+        return _ARCHITECTURES.get((self.width, self.depth, self.patch), other)
+
+    def norms(self, tokens: Sequence[int]) -> float:
+        """1e9 operations of all LayerNorms, five for each channel: two in every block and one at the end.
+
+        Args:
+            tokens: after each block.
+        """
+        normed = self.tokens + sum(tokens[:-1]) + sum(tokens) + tokens[-1]
+        return 5 * self.width * normed / 1e9
 
     @property
     def order(self) -> tuple[int, int]:
@@ -119,8 +130,14 @@ class Line:
 
     @property
     def open(self) -> bool:
-        """Something that was reported cannot be told yet."""
-        return any(finding.verdict in ("partial data", "not measured") for finding in self.findings)
+        """Something that was reported could be told and is not: top-1, or where there is none the speed-up."""
+        if self.target is None or self.target.why_not:
+            return False
+        if self.target.acc is not None:
+            return not any(
+                each.quantity == "top-1" and each.verdict in ("reproduced", "differs") for each in self.findings
+            )
+        return self.row is None or (self.target.speedup is not None and self.row.speedup_vs_r0 is None)
 
 
 def compare(table: PaperTable, runs: Sequence[Found], *, static: bool, only: str | None = None) -> list[Line]:
@@ -134,73 +151,67 @@ def compare(table: PaperTable, runs: Sequence[Found], *, static: bool, only: str
     """
     by_name = {run.name: run for run in runs}
     targets = [target for target in table.targets() if only is None or target.run == only]
-    lines: list[Line] = []
-    used: dict[str, set[int]] = {run.name: set() for run in runs}
-    trainings = {
-        name: len({each.reported.training for each in targets if each.reported.table == name})
-        for name in {target.reported.table for target in targets}
-    }
+    lines, alone, used = [], [], set()
     for target in targets:
         run = by_name.get(target.run)
         place = None if run is None or target.reported.r is None else run.cell(target.reported.r, target.choice)
         if run is None or place is None:
-            note = target.why_not or "no run measures it"
-            lines.append(Line(REPORTED_ONLY, _label(target), target.reported.r, target, None, None, (), None, note))
-            continue
-        used[run.name].add(place)
-        part = PARTS.get(target.reported.table, target.reported.table) if table.by_choice else run.title
-        several = target.reported.training.partition(",")[0] if trainings[target.reported.table] > 1 else None
-        lines.append(_line(part, run, place, target, static, several if table.by_choice else None))
-    rest = [
-        _line(NOT_REPORTED if table.by_choice else run.title, run, place, None, static)
-        for run in runs
-        for place in range(len(run.costs))
-        if place not in used[run.name]
-    ]
+            note = target.why_not or "no cell of this run measures it"
+            alone.append(Line(REPORTED_ONLY, _label(target), target.reported.r, target, None, None, (), None, note))
+        else:
+            lines.append(_line(run, place, target, static))
+            used.add((run.name, place))
+    places = [(run, place) for run in runs for place in range(len(run.costs)) if (run.name, place) not in used]
+    rest = [_line(run, place, None, static) for run, place in places]
     if table.by_choice:
-        return [*lines, *rest]
-    own = [line for line in lines if line.part != REPORTED_ONLY] + rest
-    ordered = [
-        line
-        for run in runs
-        for line in sorted((each for each in own if each.part == run.title), key=lambda each: each.r or 0)
-    ]
-    return [*ordered, *(line for line in lines if line.part == REPORTED_ONLY)]
+        return [*_by_choice(lines), *(_apart(line) for line in rest), *alone]
+    both = sorted([*lines, *rest], key=lambda line: line.r or 0)
+    return [*(line for run in runs for line in both if line.part == run.title), *alone]
 
 
-def _line(part: str, run: Found, place: int, target: Target | None, static: bool, several: str | None = None) -> Line:
-    cost, row = run.costs[place], run.rows.get(place)
-    gflops = (target and target.gflops) or published_gflops(
-        run.shape.architecture, run.shape.image_size, cost.r, cost.schedule
-    )
-    label = _label(target) if several is None else f"{_label(target)}, {several}"
-    if target is None:
-        own = [run.name] if part == NOT_REPORTED else []
-        label = " ".join([*own, *(f"{name}={value}" for name, value in _shown(run, cost))])
+def _by_choice(lines: Sequence[Line]) -> Iterator[Line]:
+    """The same lines, each in the part of its reported table; those of several trainings say whose they are."""
+    trainings: dict[str, set[str]] = {}
+    for line in lines:
+        if line.reported is not None:
+            trainings.setdefault(line.reported.table, set()).add(line.reported.training)
+    for line in lines:
+        if line.reported is not None:
+            table, training = line.reported.table, line.reported.training.partition(",")[0]
+            label = f"{line.label}, {training}" if len(trainings[table]) > 1 else line.label
+            yield dataclasses.replace(line, part=PARTS.get(table, table), label=label)
+
+
+def _apart(line: Line) -> Line:
+    """A cell that no reported row is about: named after its run."""
+    run = line.part.partition(":")[0]
+    return dataclasses.replace(line, part=NOT_REPORTED, label=f"{run} {line.label or f'r = {line.r}'}")
+
+
+def _line(run: Found, place: int, target: Target | None, static: bool) -> Line:
+    cost = run.costs[place]
+    gflops = None if target is None else target.gflops
+    if gflops is None:
+        gflops = published_gflops(run.shape.architecture, run.shape.image_size, cost.r, cost.schedule)
+    changed = sorted(cost.changed.items() - {(PROP_ATTN, run.prop_attn)})
+    label = " ".join(f"{name}={value}" for name, value in changed) if target is None else _label(target)
+    found = tuple(_findings(run, place, target, gflops, static))
     note = "" if target is None else target.why_not
-    return Line(
-        part, label, cost.r, target, cost, row, tuple(_findings(run, place, target, gflops, static)), gflops, note
-    )
+    return Line(run.title, label, cost.r, target, cost, run.rows.get(place), found, gflops, note)
 
 
-def _shown(run: Found, cost: Cost) -> list[tuple[str, str]]:
-    return [
-        (name, value) for name, value in sorted(cost.changed.items()) if (name, value) != (PROP_ATTN, run.prop_attn)
-    ]
-
-
-def _label(target: Target | None) -> str:
+def _label(target: Target) -> str:
     """What a reported row is about, where that is more than r; an option's name is that of its part."""
-    if target is None:
-        return ""
     method = target.reported.method
     return "" if method.startswith("ToMe") or target.reported.is_baseline else method.rpartition("=")[2]
 
 
 def _findings(run: Found, place: int, target: Target | None, gflops: Printed | None, static: bool) -> Iterator[Finding]:
     cost = run.costs[place]
+    if target is not None:
+        yield from _another_model(run, cost, target.reported)
     if gflops is not None:
-        yield judge_gmacs(gflops, cost.gmacs)
+        yield judge_gmacs(gflops, cost.gmacs, run.shape.norms(cost.tokens))
     if cost.schedule in SCHEDULES:
         expected = paper_tokens(run.shape.tokens, run.shape.prefix, cost.r, cost.schedule, run.shape.depth)
         yield judge_tokens(expected, cost.tokens, cost.seen)
@@ -209,3 +220,13 @@ def _findings(run: Found, place: int, target: Target | None, gflops: Printed | N
     images = EVALUATIONS.get(target.reported.metric)
     if images is not None:
         yield judge_top1(target.acc, images, run.counted.get(place), run.dtype)
+
+
+def _another_model(run: Found, cost: Cost, row: Reported) -> Iterator[Finding]:
+    """That architecture, image size or schedule are not those of the row, if they are not."""
+    here, there = [run.shape.architecture, f"{run.shape.image_size} px"], [row.architecture, f"{row.image_size} px"]
+    if cost.r:
+        here.append(cost.schedule)
+        there.append(row.schedule.partition(" ")[0])
+    if here != there:
+        yield Finding("model", "differs", f"{', '.join(here)}; reported for {', '.join(there)}")

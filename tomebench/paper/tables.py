@@ -25,6 +25,7 @@ WEIGHTS: Mapping[str, str] = {
 
 
 _UNPUBLISHED = "the authors' own fine-tuning without ToMe, which they do not publish"
+_OWN_DEIT = "DeiT trained by the authors of ToMe themselves, which they do not publish; here are DeiT's own weights"
 _WHICH_FILE = "it is not known whether the published file, trained at a constant r, gave this"
 _ANOTHER_R = "trained with ToMe at this r; the authors publish the file of another one"
 _AUGREG, _SWAG, _MAE = "readme_augreg_off_the_shelf", "readme_swag_off_the_shelf", "readme_mae_sanity_check"
@@ -91,9 +92,9 @@ TABLES: Mapping[str, PaperTable] = {
             "deit_trained",
             "DeiT models trained with ToMe",
             (
-                Rows("readme_deit_trained", "s_without", "DeiT-S/16", r=0),
+                Rows("readme_deit_trained", "s_without", "DeiT-S/16", r=0, why_not=_OWN_DEIT),
                 Rows("readme_deit_trained", "s", "DeiT-S/16"),
-                Rows("readme_deit_trained", "ti_without", "DeiT-Ti/16", r=0),
+                Rows("readme_deit_trained", "ti_without", "DeiT-Ti/16", r=0, why_not=_OWN_DEIT),
                 Rows("readme_deit_trained", "ti", "DeiT-Ti/16"),
                 Rows("deit_trained_sweep", "s", "DeiT-S", r=13),
                 Rows("deit_trained_sweep", "s", "DeiT-S", why_not=_ANOTHER_R),

@@ -59,6 +59,7 @@ def latex_table(
         r"\begin{table*}",
         r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
         rf"\caption{{{latex(caption)}}}",
+        r"\makebox[\linewidth][c]{%",  # a wide table reaches into both margins
         rf"\begin{{tabular}}{{@{{}}{''.join('l' if head.left else 'r' for head in heads)}@{{}}}}",
         r"\toprule",
     ]
@@ -70,7 +71,7 @@ def latex_table(
         if title:
             lines.append(rf"\multicolumn{{{len(heads)}}}{{@{{}}l}}{{\emph{{{latex(title)}}}}} \\")
         lines += [_row([latex(cell) for cell in row]) for row in rows]
-    lines += [r"\bottomrule", r"\end{tabular}"]
+    lines += [r"\bottomrule", r"\end{tabular}}"]
     if notes:
         lines += ["", r"\smallskip", r"\raggedright", *(rf"{latex(note)}\par" for note in notes)]
     return "\n".join([*lines, r"\end{table*}"]) + "\n"

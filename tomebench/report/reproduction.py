@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,14 @@ class Layout:
         return [head.alone or head.name for head in self.heads], [list(row) for row in self.parts[part][1]]
 
 
-def layout(title: str, lines: Sequence[Line], acc_name: str, missing: Mapping[str, Sequence[str]]) -> Layout:
+def layout(
+    title: str,
+    lines: Sequence[Line],
+    acc_name: str,
+    missing: Mapping[str, Sequence[str]],
+    *,
+    by_choice: bool = False,
+) -> Layout:
     """Lay a table out; columns that nothing is known about are left out.
 
     Args:
@@ -40,52 +47,81 @@ def layout(title: str, lines: Sequence[Line], acc_name: str, missing: Mapping[st
         lines: in their order; those of a part follow each other.
         acc_name: what the reported share is: top-1, or another.
         missing: what runs lack, by their name.
+        by_choice: the lines differ in what they choose, as in an ablation: what all of them cost is said once, below.
     """
     marks = {note: f"({_letters(n)})" for n, note in enumerate(dict.fromkeys(x.note for x in lines if x.note))}
-    columns = [
-        (Head("choice", left=True), [line.label for line in lines]),
-        (Head("r"), ["" if line.r is None else str(line.r) for line in lines]),
-        (Head("reported", acc_name, alone=f"{acc_name} reported"), [_acc(line) for line in lines]),
-        (Head("here", acc_name, alone=acc_name), [_measured(line) for line in lines]),
-        (Head("images", acc_name), [_images(line) for line in lines]),
-        (Head("img/s"), [_rate(line) for line in lines]),
-        (
-            Head("reported", "speed-up", alone="speed-up reported"),
-            [_times(line.target.speedup if line.target else None) for line in lines],
-        ),
-        (Head("here [95%]", "speed-up", alone="speed-up [95%]"), [_speedup(line) for line in lines]),
-        (
-            Head("of MACs", "speed-up", alone="MAC ratio"),
-            [_times(line.cost.mac_ratio if line.cost else None) for line in lines],
-        ),
-        (Head("reported", "GMACs", alone="GMACs reported"), [_printed_gmacs(line) for line in lines]),
-        (Head("here", "GMACs", alone="GMACs"), [_gmacs(line) for line in lines]),
-        (Head("tokens"), ["" if line.cost is None else str(line.cost.seen[-1]) for line in lines]),
-        (Head("verdict", left=True), [_verdict(line, marks) for line in lines]),
-        (Head("source", left=True), [line.reported.confidence if line.reported else "" for line in lines]),
-    ]
-    shown = [(head, cells) for head, cells in columns if any(cells)]
-    rows = list(zip(*(cells for _, cells in shown), strict=True))
+    columns = [(head, cells) for head, cells in _columns(lines, acc_name, marks) if any(cells)]
+    if by_choice:
+        columns = [(head, cells) for head, cells in columns if head not in _COSTS]
+    confidences = {line.reported.confidence for line in lines if line.reported}
+    if len(confidences) == 1:  # the notes say it
+        columns = [(head, cells) for head, cells in columns if head != _SOURCE]
+    rows = list(zip(*(cells for _, cells in columns), strict=True))
     parts: dict[str, list[tuple[str, ...]]] = {}
     for line, row in zip(lines, rows, strict=True):
         parts.setdefault(line.part, []).append(tuple(cell or "-" for cell in row))
-    heads = tuple(head for head, _ in shown)
-    notes = [f"{mark} {note}" for note, mark in marks.items()]
-    notes += [
-        _difference(line, finding.detail) for line in lines for finding in line.findings if finding.verdict == "differs"
+    notes = [
+        *(f"{mark} {note}" for note, mark in marks.items()),
+        *(_difference(line, found.detail) for line in lines for found in line.findings if found.verdict == "differs"),
+        *(dict.fromkeys(_cost(line) for line in lines if line.cost is not None) if by_choice else ()),
+        *_missing(missing),
+        *_sources(lines),
     ]
-    notes += [f"{name} was not measured: {'; '.join(what)}" for name, what in missing.items()]
-    sources: dict[str, list[str]] = {}
+    heads = tuple(head for head, _ in columns)
+    return Layout(title, heads, tuple((part, tuple(rows)) for part, rows in parts.items()), tuple(notes))
+
+
+_R = Head("r")
+_MAC_RATIO = Head("of MACs", "speed-up", alone="MAC ratio")
+_GMACS_REPORTED = Head("reported", "GMACs", alone="GMACs reported")
+_GMACS = Head("here", "GMACs", alone="GMACs")
+_TOKENS = Head("tokens")
+_SOURCE = Head("source", left=True)
+_COSTS = (_R, _MAC_RATIO, _GMACS_REPORTED, _GMACS, _TOKENS)
+
+
+def _columns(lines: Sequence[Line], acc_name: str, marks: Mapping[str, str]) -> Iterator[tuple[Head, list[str]]]:
+    yield Head("choice", left=True), [line.label for line in lines]
+    yield _R, ["" if line.r is None else str(line.r) for line in lines]
+    yield Head("reported", acc_name, alone=f"{acc_name} reported"), [_acc(line) for line in lines]
+    yield Head("here", acc_name, alone=acc_name), [_measured(line) for line in lines]
+    yield Head("images", acc_name), [_images(line) for line in lines]
+    yield Head("img/s"), [_rate(line) for line in lines]
+    yield Head("reported", "speed-up", alone="speed-up reported"), [_reported_speedup(line) for line in lines]
+    yield Head("here [95%]", "speed-up", alone="speed-up [95%]"), [_speedup(line) for line in lines]
+    yield _MAC_RATIO, [_times(line.cost.mac_ratio if line.cost else None) for line in lines]
+    yield _GMACS_REPORTED, [_printed_gmacs(line) for line in lines]
+    yield _GMACS, [_gmacs(line) for line in lines]
+    yield _TOKENS, ["" if line.cost is None else str(line.cost.seen[-1]) for line in lines]
+    yield Head("verdict", left=True), [_verdict(line, marks) for line in lines]
+    yield _SOURCE, [line.reported.confidence if line.reported else "" for line in lines]
+
+
+def _cost(line: Line) -> str:
+    assert line.cost is not None
+    reported = "" if line.gflops is None else f", reported {line.gflops}"
+    ratio = f"MAC ratio {_times(line.cost.mac_ratio)}"
+    return f"r = {line.r}: {_gmacs(line)} GMACs{reported}; {ratio}; {line.cost.seen[-1]} tokens after the last block"
+
+
+def _missing(missing: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """What is missing, and for which runs."""
+    runs: dict[str, list[str]] = {}
+    for name, what in missing.items():
+        for each in what:
+            runs.setdefault(each, []).append(name)
+    for each, names in runs.items():
+        yield f"not measured: {', '.join(names)}: {each}"
+
+
+def _sources(lines: Sequence[Line]) -> Iterator[str]:
+    hardware: dict[str, dict[str, None]] = {}
     for line in lines:
         if line.reported is not None:
-            sources.setdefault(f"{line.reported.source} ({line.reported.confidence})", []).append(
-                line.reported.hardware
-            )
-    notes += [
-        f"reported: {source}; {', '.join(dict.fromkeys(filter(None, on)))}".rstrip("; ")
-        for source, on in sources.items()
-    ]
-    return Layout(title, heads, tuple((part, tuple(rows)) for part, rows in parts.items()), tuple(notes))
+            source = f"{line.reported.source} ({line.reported.confidence})"
+            hardware.setdefault(source, {})[line.reported.hardware] = None
+    for source, on in hardware.items():
+        yield f"reported: {source}; {', '.join(filter(None, on))}".rstrip("; ")
 
 
 def context_table(rows: Sequence[Reported]) -> Table:
@@ -108,21 +144,33 @@ def context_table(rows: Sequence[Reported]) -> Table:
 
 def markdown_text(found: Layout, context: Table, conditions: Sequence[str]) -> str:
     """The table as markdown, a section for each part."""
+    words = {head.name for head in found.heads if head.left}
     texts = [f"## {markdown(found.title)}"]
     for place, (title, _) in enumerate(found.parts):
-        texts += [f"### {markdown(title)}", markdown_table(*found.table(place)).rstrip()]
+        texts += [f"### {markdown(title)}", markdown_table(*found.table(place), words).rstrip()]
     if found.notes:
         texts.append("\n".join(f"- {markdown(note)}" for note in found.notes))
     if context[1]:
-        texts += ["### Measured by others, for context", markdown_table(*context).rstrip()]
+        texts += ["### Measured by others, for context", markdown_table(*context, context[0]).rstrip()]
     if conditions:
         texts.append("\n".join(f"- {markdown(line)}" for line in conditions))
     return "\n\n".join(texts) + "\n"
 
 
+_PAGE = 45
+"""Rows that a page holds: a longer table becomes one for each part."""
+
+
 def latex_text(found: Layout, conditions: Sequence[str]) -> str:
     """The table for a LaTeX document with booktabs."""
-    return latex_table(found.heads, found.parts, caption=found.title, notes=(*found.notes, *conditions))
+    notes = (*found.notes, *conditions)
+    if sum(len(rows) + 1 for _, rows in found.parts) <= _PAGE:
+        return latex_table(found.heads, found.parts, caption=found.title, notes=notes)
+    last = len(found.parts) - 1
+    return "\n".join(
+        latex_table(found.heads, [("", rows)], caption=f"{found.title}. {part}", notes=notes if place == last else ())
+        for place, (part, rows) in enumerate(found.parts)
+    )
 
 
 def summary(lines: Sequence[Line]) -> str:
@@ -179,6 +227,10 @@ def _rate(line: Line) -> str:
     return "" if line.row is None or line.row.img_per_s is None else f"{line.row.img_per_s:.1f}"
 
 
+def _reported_speedup(line: Line) -> str:
+    return _times(None if line.target is None else line.target.speedup)
+
+
 def _speedup(line: Line) -> str:
     row = line.row
     if row is None or row.speedup_vs_r0 is None:
@@ -210,10 +262,10 @@ def _outcome(line: Line) -> str:
     return "agree in GMACs and tokens" if line.findings else "without a verdict"
 
 
-def _verdict(line: Line, marks: dict[str, str]) -> str:
+def _verdict(line: Line, marks: Mapping[str, str]) -> str:
     mark = f" {marks[line.note]}" if line.note else ""
     if wrong := [finding.quantity for finding in line.findings if finding.verdict == "differs"]:
-        return f"{', '.join(wrong)} differ{'s' if wrong == ['top-1'] else ''}{mark}"
+        return f"{', '.join(wrong)} differ{'s' if wrong in (['top-1'], ['model']) else ''}{mark}"
     for finding in line.findings:
         if finding.quantity == "top-1":
             return finding.verdict + mark

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pandas as pd
 
@@ -41,11 +41,11 @@ def jsonl_text(rows: Sequence[Row]) -> str:
     return "".join(line.replace("##[", "##\\u005b") for line in lines)  # same value; no build log sees a command
 
 
-def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A padded markdown table; every column but ``notes`` is right-aligned. Cells are escaped here, not before."""
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]], words: Collection[str] = ("notes",)) -> str:
+    """A padded markdown table; every column but those of ``words`` is right-aligned. Cells are escaped here."""
     lines = [[markdown(cell) for cell in line] for line in (headers, *rows)]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
-    left = [name == "notes" for name in headers]
+    left = [name in words for name in headers]
     rule = ["-" * width if is_left else "-" * (width - 1) + ":" for width, is_left in zip(widths, left, strict=True)]
 
     def join(cells: Sequence[str]) -> str:

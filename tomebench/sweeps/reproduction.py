@@ -14,7 +14,7 @@ from huggingface_hub import constants
 from torch import Tensor, nn
 
 from tomebench.backbones.timm_vit import TimmViT
-from tomebench.errors import ConfigError, SpecError
+from tomebench.errors import ConfigError, ModelError, RunError, SpecError
 from tomebench.models.aliases import PRESETS
 from tomebench.models.create import WeightsFile, build_model, is_cached, resolve_model_name, weights_file
 from tomebench.paper.comparison import Cost, Found, Shape
@@ -26,6 +26,7 @@ from tomebench.reduction.schedule import parse_schedule
 from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import Cell
 from tomebench.sweeps.config import SweepConfig, load_config, packaged_configs
+from tomebench.sweeps.database import FILE
 from tomebench.sweeps.plan import STATED, plan_cells, reduced_vit
 from tomebench.sweeps.rows import build_rows
 from tomebench.sweeps.store import Store
@@ -45,6 +46,7 @@ class TableRun:
     name: str
     config: SweepConfig
     missing: tuple[str, ...]  # what keeps it from being measured as reported; empty: nothing
+    weights: str  # the file that --weights is to hold for it, and where that is published
 
     @property
     def full_name(self) -> str:
@@ -90,11 +92,12 @@ def table_runs(
     Raises:
         InputError: no such run, or settings that cannot be used.
     """
+    files = run_files(table.name, only)
     targets = list(table.targets())
     evaluated = {each.run for each in targets if each.acc is not None and each.reported.metric in EVALUATIONS}
     timed_only = {each.run for each in targets} - evaluated
     runs = []
-    for name, path in run_files(table.name, only).items():
+    for name, path in files.items():
         needs_images = name not in timed_only and not speed_only
         own, missing = {key: value for key, value in flags.items() if value is not None}, []
         if name in timed_only and own.get("budget") == "none":
@@ -107,33 +110,41 @@ def table_runs(
             config = config.model_copy(update={key: SweepConfig.model_fields[key].default for key in ABOUT_IMAGES})
             if config.budget == "none":
                 raise ConfigError("budget none times nothing, and only speed is asked for; give another --budget")
+        if config.checkpoint is not None and len(files) > 1:
+            some = ", ".join(f"{table.name}/{each}" for each in files)
+            raise ConfigError(
+                f"--checkpoint is one file for {len(files)} runs; name one ({some}), or pass --weights DIR"
+            )
+        if config.checkpoint is not None and not config.checkpoint.is_file():
+            raise ModelError(f"checkpoint {config.checkpoint}: no such file; give a .safetensors or .pth file")
+        expected = _expected(f"{table.name}/{name}", config)
         if needs_images and config.data is None:
             missing.append("images: pass the validation set of ImageNet with --data")
         if needs_images and config.checkpoint is None:
-            file, lacking = _weights(f"{table.name}/{name}", config, weights)
-            config = config.model_copy(update={"checkpoint": file})
-            missing += [lacking] if lacking else []
-        runs.append(TableRun(table.name, name, config, tuple(missing)))
+            file = None if weights is None else weights / expected.name
+            if file is not None and file.is_file():
+                config = config.model_copy(update={"checkpoint": file})
+            elif f"{table.name}/{name}" in WEIGHTS or not _can_be_had(config):
+                missing.append(f"weights: {expected}; put it into a folder and pass that with --weights")
+        runs.append(TableRun(table.name, name, config, tuple(missing), str(expected)))
     return runs
 
 
-def _weights(run: str, config: SweepConfig, folder: Path | None) -> tuple[Path | None, str]:
-    """The file of a run's weights in a folder, if it is there; and what is lacking, if anything is."""
+def _expected(run: str, config: SweepConfig) -> WeightsFile:
+    """The file of a run's weights."""
     timm_id = resolve_model_name(config.model)
-    published = weights_file(timm_id)
     if run in WEIGHTS:
-        published = WeightsFile(WEIGHTS[run].rpartition("/")[2], f"at {WEIGHTS[run]}")
-    name = f"{timm_id}.safetensors" if published is None else published.name
-    if folder is not None and (folder / name).is_file():
-        return folder / name, ""
-    if published is not None:
-        return None, f"weights: {published}; put it into a folder and pass that with --weights"
-    if timm_id in PRESETS or is_cached(timm_id) or not (config.offline or constants.HF_HUB_OFFLINE):
-        return None, ""
-    return None, (
-        f"weights: model.safetensors of timm/{timm_id} on the Hugging Face hub is not in the local cache; fetch it "
-        f"without --offline, or put it as {name} into a folder and pass that with --weights"
-    )
+        return WeightsFile(WEIGHTS[run].rpartition("/")[2], f"at {WEIGHTS[run]}")
+    hub = f"as model.safetensors of timm/{timm_id} on the Hugging Face hub"
+    return weights_file(timm_id) or WeightsFile(f"{timm_id}.safetensors", hub)
+
+
+def _can_be_had(config: SweepConfig) -> bool:
+    """Whether the weights of a model come without a file: shipped, fetched before, or from the network."""
+    timm_id = resolve_model_name(config.model)
+    if weights_file(timm_id) is not None:
+        return False
+    return timm_id in PRESETS or is_cached(timm_id) or not (config.offline or constants.HF_HUB_OFFLINE)
 
 
 def found(run: TableRun) -> Found:
@@ -185,6 +196,24 @@ def found_audio(name: str) -> Found:
         costs.append(Cost(r, "constant", {PROP_ATTN: "on"}, gmacs, whole / gmacs, planned, _seen(merged, model)))
     title = f"{name}: ViT-B/16 for spectrograms of 1024 x 128, 527 classes"
     return Found(name, title, _shape(backbone, model, "spectrogram"), "on", costs)
+
+
+def measured_before(run: TableRun, directory: Path) -> bool:
+    """Whether a folder holds the results of a run whose images or weights are missing now, measured as asked.
+
+    Raises:
+        StorageError: the store is damaged.
+    """
+    if not (directory / FILE).exists():
+        return False
+    try:
+        with Store.read(directory) as store:
+            before = store.config
+    except RunError:  # nothing was measured yet
+        return False
+    now = run.config.stored()
+    apart = {*ABOUT_IMAGES, "checkpoint"}
+    return {k: v for k, v in before.items() if k not in apart} == {k: v for k, v in now.items() if k not in apart}
 
 
 def with_measured(facts: Found, run: TableRun, directory: Path) -> Found:
