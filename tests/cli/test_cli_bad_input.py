@@ -126,7 +126,8 @@ def test_a_safetensors_file_cut_or_changed_anywhere(program, earlier, state):
     header = int.from_bytes(whole[:8], "little")
     for size in (0, 4, 8, header // 2, header + 8, len(whole) // 2, len(whole) - 1):
         Path("w.safetensors").write_bytes(whole[:size])
-        assert "not a readable safetensors file" in refused(program, *DIGITS, "--checkpoint", "w.safetensors")
+        reason = "not a readable safetensors file" if size else "cannot be read, it is empty"
+        assert reason in refused(program, *DIGITS, "--checkpoint", "w.safetensors")
     random_ = random.Random(0)
     for _ in range(8):  # in the length of the header, its first bytes, and anywhere in it
         position = random_.choice([random_.randrange(8), 8, random_.randrange(8, header)])

@@ -74,7 +74,9 @@ QUICK = Budget("quick", 6, 0.02, 20.0)
 
 
 @pytest.mark.parametrize(
-    ("machine", "budget"), [({}, STANDARD), (NOISY, STANDARD), (NOISY, QUICK)], ids=["quiet", "noisy", "noisy quick"]
+    ("machine", "budget"),
+    [({}, STANDARD), pytest.param(NOISY, STANDARD, marks=pytest.mark.slow), (NOISY, QUICK)],
+    ids=["quiet", "noisy", "noisy quick"],
 )
 def test_at_the_tolerance_itself_either_answer_is_rarely_given(
     machine: dict[str, float], budget: Budget, snapshots: list[Snapshot]

@@ -105,7 +105,7 @@ def test_speed_ups_are_over_the_models_own_baseline() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        name if name in ("table1", "audio", "schedules", "digits") else pytest.param(name, marks=pytest.mark.slow)
+        name if name in ("matching", "audio", "schedules", "digits") else pytest.param(name, marks=pytest.mark.slow)
         for name in TABLES
         if name != "video"
     ],

@@ -84,10 +84,10 @@ def results(out: Path, images: int) -> tuple[Any, ...]:
 
 @pytest.fixture(scope="module")
 def sweeps(tmp_path_factory: pytest.TempPathFactory) -> Sweeps:
-    return Sweeps(tmp_path_factory.mktemp("many"), 4_000)
+    return Sweeps(tmp_path_factory.mktemp("many"), 2_000)
 
 
-@pytest.mark.parametrize(("kills", "images"), [(5, 4_000), pytest.param(50, 10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kills", "images"), [(5, 2_000), pytest.param(50, 10_000, marks=pytest.mark.slow)])
 def test_random_kills(tmp_path: Path, sweeps: Sweeps, kills: int, images: int) -> None:
     if images != sweeps.images:
         sweeps = Sweeps(tmp_path / "more", images)
