@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 from cli_program import BASE, MERGED
 
 from tomebench.cli import results
@@ -109,6 +110,17 @@ def test_plan_shows_tokens_and_macs_and_loads_no_weights(program):
 def test_plan_names_cells_that_the_cap_makes_the_same(program):
     result = program("plan", "--model", "deit_ti_16", "--r", "200,300")
     assert "capped at half the tokens, same as r=200" in result.out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_plan_of_a_gpu_that_is_elsewhere(program):
+    """Every packaged configuration can be planned on a laptop; only the time cannot be judged there."""
+    result = program("plan", "--config", "vit_b_16_cuda", "--r", "8")
+    assert (result.code, result.err) == (0, "")
+    assert "13.10" in result.out
+    assert "how long it takes cannot be judged here: device 'cuda' is not available" in result.out
+    shown = json.loads(program("plan", "--config", "vit_b_16_cuda", "--r", "8", "--json").out)
+    assert shown["estimated_seconds"] is None
 
 
 def test_plan_as_json(program):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tomebench.cli.options import SweepFlags, takes_sweep_flags
+from tomebench.errors import DeviceError
 
 if TYPE_CHECKING:
     from tomebench.sweeps.plan import PlannedCell
@@ -28,10 +29,15 @@ def plan(flags: SweepFlags) -> None:
     config = flags.load()
     screen = open_screen(as_json=flags.json, quiet=flags.quiet)
     cells = plan_sweep(config)
+    seconds, why = None, ""
+    try:
+        seconds = estimate_seconds(config, cells)
+    except DeviceError as error:  # what a GPU would do is planned on a machine without one, too
+        why = str(error)
     if screen.as_json:
         asked = {"config": config.stored(), "directory": str(run_directory(config))}
         planned = [{"cell": c.cell.to_json(), "resolved": c.resolved.to_json()} for c in cells]
-        screen.object({**asked, "estimated_seconds": estimate_seconds(config, cells), "cells": planned})
+        screen.object({**asked, "estimated_seconds": seconds, "cells": planned})
         return
     first = cells[0]
     screen.line(
@@ -39,8 +45,11 @@ def plan(flags: SweepFlags) -> None:
         f"{first.resolved.params_m:.2f} M parameters, method {first.cell.method}, {config.schedule} schedule"
     )
     screen.table(("r", "GMACs", "MAC ratio", "tokens after each layer", "notes"), _lines(cells), left=(-2, -1))
-    minutes = max(1, math.ceil(estimate_seconds(config, cells) / 60))
-    screen.line(f"about {minutes} min on this machine when it is quiet, judged by GMACs and a short matmul")
+    if seconds is None:
+        screen.line(f"how long it takes cannot be judged here: {why}")
+    else:
+        minutes = max(1, math.ceil(seconds / 60))
+        screen.line(f"about {minutes} min on this machine when it is quiet, judged by GMACs and a short matmul")
     screen.line(f"results would go to {run_directory(config)}")
 
 
