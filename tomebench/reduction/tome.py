@@ -83,8 +83,12 @@ def halves(n: int, prefix: int, partition: Partition, layer: int, device: torch.
     return constant(sorted(chosen), device), constant(sorted({*tokens} - {*chosen}), device)
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def draw(n: int, prefix: int, count: int, layer: int) -> list[int]:
-    """Patches at random, the same for every image, so that a result does not hang on the batch it is in."""
+    """Patches at random, the same for every image, so that a result does not hang on the batch it is in.
+
+    A constant to the compiler, of which not every version knows Python's random numbers.
+    """
     return random.Random(f"{n} {prefix} {layer}").sample(range(prefix, n), count)
 
 
