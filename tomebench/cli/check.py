@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tomebench.cli.files import write_whole
 from tomebench.cli.interrupt import stop_on_signal
 from tomebench.cli.options import Json, Quiet, Traceback
 from tomebench.errors import InputError, Interrupted, TomebenchError
@@ -228,33 +229,17 @@ class _Reports:
 
         now = datetime.datetime.now(datetime.UTC)
         if self.junit is not None:
-            _write(self.junit, junit_xml(findings, subject=subject, now=now, trouble=trouble))
+            write_whole(self.junit, junit_xml(findings, subject=subject, now=now, trouble=trouble))
         if self.github:
             with Path(os.environ["GITHUB_STEP_SUMMARY"]).open("a", encoding="utf-8") as file:
                 file.write(step_summary(findings, subject=subject, remarks=remarks, trouble=trouble))
             for line in annotation_lines(findings, remarks=remarks, trouble=trouble):
                 screen.command(line)
         if snapshot is not None and self.benchmark is not None:
-            _write(self.benchmark, _json(github_action_benchmark(snapshot)))
+            write_whole(self.benchmark, _json(github_action_benchmark(snapshot)))
         if snapshot is not None and self.bencher is not None:
-            _write(self.bencher, _json(bencher_metric_format(snapshot)))
+            write_whole(self.bencher, _json(bencher_metric_format(snapshot)))
 
 
 def _json(value: object) -> str:
     return json_.dumps(value, indent=1, allow_nan=False) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file beside its place and move it there: a full disk leaves the file of an earlier check as it was."""
-    if path.exists() and not path.is_file():  # such as /dev/stdout
-        path.write_text(text, encoding="utf-8")
-        return
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error  # the file that the user knows
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)

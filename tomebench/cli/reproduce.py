@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tomebench.cli.files import write_whole
 from tomebench.cli.options import SweepFlags, takes_sweep_flags
 from tomebench.errors import EXIT_DIFFERS, EXIT_FAILED_CELLS, EXIT_OPEN, ConfigError, InputError, ModelError, SpecError
 from tomebench.sweeps.ranks import Place
@@ -216,7 +217,7 @@ def _write(directory: Path, name: str, texts: Mapping[str, str]) -> list[str]:
     written = []
     for kind, suffix in _SUFFIXES.items():
         path = directory / f"{name}{suffix}"
-        path.write_text(texts[kind], encoding="utf-8")
+        write_whole(path, texts[kind])
         written.append(str(path))
     return written
 

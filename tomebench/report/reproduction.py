@@ -250,7 +250,10 @@ def _gmacs(line: Line) -> str:
     return f"{line.cost.gmacs:.{max(digits, 2)}f}"
 
 
-_OUTCOMES = ("reproduced", "differs", "partial data", "not measured", "agree in GMACs and tokens", "without a verdict")
+_COSTS_AGREE, _TOKENS_AGREE = "agree in GMACs and tokens", "agree in tokens"
+_OUTCOMES = (
+    "reproduced", "differs", "partial data", "not measured", _COSTS_AGREE, _TOKENS_AGREE, "without a verdict",
+)  # fmt: skip
 
 
 def _outcome(line: Line) -> str:
@@ -259,7 +262,9 @@ def _outcome(line: Line) -> str:
     for finding in line.findings:
         if finding.quantity == "top-1":
             return finding.verdict
-    return "agree in GMACs and tokens" if line.findings else "without a verdict"
+    if not line.findings:
+        return "without a verdict"
+    return _TOKENS_AGREE if line.gflops is None else _COSTS_AGREE
 
 
 def _verdict(line: Line, marks: Mapping[str, str]) -> str:
