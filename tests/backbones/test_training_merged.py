@@ -26,7 +26,9 @@ def tiny() -> VisionTransformer:
     return prepare(VisionTransformer(**sizes).double(), seed=3)
 
 
-def dense_merge(plan: MergePlan, x: Tensor, size: Tensor | None, combine: str = "weighted") -> tuple[Tensor, Tensor]:
+def dense_merge(
+    plan: MergePlan, x: Tensor, size: Tensor | None, combine: str, constants: object
+) -> tuple[Tensor, Tensor]:
     """The plain form: one weight matrix, differentiated by autograd alone."""
     assert combine == "weighted"
     size = torch.ones(x.shape[:2]) if size is None else size

@@ -69,11 +69,15 @@ def test_bias_shape_values_and_storage(n: int, dtype: torch.dtype) -> None:
     assert bias is not None
     assert (bias.shape, bias.dtype) == ((3, 1, 1, n), dtype)
     torch.testing.assert_close(bias[:, 0, 0].double(), size.double().log(), rtol=torch.finfo(dtype).eps, atol=0)
-    # Fused kernels copy a bias unless every row starts on a boundary of eight elements and is contiguous.
     assert bias.stride(-1) == 1
-    assert bias.stride(0) % 8 == 0
-    assert bias.storage_offset() % 8 == 0
-    assert bias.stride(0) - n < 8
+    # Kernels of a GPU copy a bias unless every row starts on a boundary of eight elements and is contiguous.
+    elsewhere = log_size_bias(size.to("meta"), dtype)
+    assert elsewhere is not None
+    assert (elsewhere.shape, elsewhere.dtype) == (bias.shape, dtype)
+    assert elsewhere.stride(-1) == 1
+    assert elsewhere.stride(0) % 8 == 0
+    assert elsewhere.storage_offset() % 8 == 0
+    assert elsewhere.stride(0) - n < 8
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)

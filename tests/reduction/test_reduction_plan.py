@@ -24,7 +24,7 @@ def plans(draw: st.DrawFn, drops: bool = False) -> MergePlan:
     batch = draw(st.integers(1, 3))
     order = torch.tensor(np.stack([rng.permutation(n) for _ in range(batch)]))
     into = torch.tensor(rng.integers(0, n_out, (batch, n_moved)))
-    return MergePlan(order[:, :n_out], order[:, n_out : n_out + n_moved], into, n)
+    return MergePlan.of(order[:, :n_out], order[:, n_out : n_out + n_moved], into, n)
 
 
 def groups_of(plan: MergePlan, image: int) -> list[list[int]]:
@@ -105,7 +105,7 @@ def test_tokens_that_are_equal_merge_into_the_same_bits(plan: MergePlan, seed: i
 def test_permuting_the_batch_permutes_the_result(plan: MergePlan, seed: int, order: list[int]) -> None:
     order = [image for image in order if image < plan.kept.shape[0]]
     x, size = tokens_and_sizes(plan, seed)
-    permuted = MergePlan(plan.kept[order], plan.moved[order], plan.into[order], plan.n_in)
+    permuted = MergePlan.of(plan.kept[order], plan.moved[order], plan.into[order], plan.n_in)
     for whole, part in zip(merge(plan, x, size), merge(permuted, x[order], size[order]), strict=True):
         assert torch.equal(part, whole[order])
 
@@ -122,7 +122,7 @@ def test_identity_is_the_plan_that_changes_nothing() -> None:
 
 def test_sizes_stay_exact_in_half_precision_models() -> None:
     """256 + 1 is 256 in bf16: sizes live in fp32 whatever the tokens are."""
-    plan = MergePlan(torch.tensor([[1]]), torch.tensor([[0]]), torch.tensor([[0]]), 2)
+    plan = MergePlan.of(torch.tensor([[1]]), torch.tensor([[0]]), torch.tensor([[0]]), 2)
     merged, size = merge(plan, torch.ones(1, 2, 4, dtype=torch.bfloat16), torch.tensor([[256.0, 1.0]]))
     assert merged.dtype == torch.bfloat16
     assert size.dtype == torch.float32
@@ -136,7 +136,7 @@ def test_half_precision_means_are_rounded_once(dtype: torch.dtype, n_moved: int)
     x = torch.randn(1, n_moved + 1, 4096, generator=generator).to(dtype)
     size = torch.randint(1, 4, (1, n_moved + 1), generator=generator).float()
     into = torch.zeros(1, n_moved, dtype=torch.int64)
-    plan = MergePlan(torch.tensor([[0]]), torch.arange(1, n_moved + 1)[None], into, n_moved + 1)
+    plan = MergePlan.of(torch.tensor([[0]]), torch.arange(1, n_moved + 1)[None], into, n_moved + 1)
     exact = (x.double() * size.double().unsqueeze(-1)).sum(1) / size.double().sum(1, keepdim=True)
     error = (merge(plan, x, size)[0][:, 0].double() - exact).abs()
     # Rounded once: half a unit in the last place, and the fp32 sum's own error beside it.
@@ -191,8 +191,8 @@ def test_merges_compose(n: int, prefix: int, seed: int) -> None:
 
 
 def test_sources_remember_what_was_dropped() -> None:
-    drop = MergePlan(torch.tensor([[0, 2]]), torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, 0).long(), 3)
-    join = MergePlan(torch.tensor([[1]]), torch.tensor([[0]]), torch.tensor([[0]]), 2)
+    drop = MergePlan.of(torch.tensor([[0, 2]]), torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, 0).long(), 3)
+    join = MergePlan.of(torch.tensor([[1]]), torch.tensor([[0]]), torch.tensor([[0]]), 2)
     assert compose_sources(None, drop).tolist() == [[0, -1, 1]]
     assert compose_sources(compose_sources(None, drop), join).tolist() == [[0, -1, 0]]
 
@@ -250,7 +250,7 @@ def test_the_input_is_left_alone() -> None:
 def test_merging_away_from_the_cpu_has_the_same_shapes() -> None:
     """Other devices index with gather and scatter; the meta device runs them without numbers."""
     plan = bipartite_soft_matching(torch.randn(2, 21, 3, generator=torch.Generator().manual_seed(0)), 8, 1)
-    meta = MergePlan(plan.kept.to("meta"), plan.moved.to("meta"), plan.into.to("meta"), plan.n_in)
+    meta = MergePlan.of(plan.kept.to("meta"), plan.moved.to("meta"), plan.into.to("meta"), plan.n_in)
     merged, size = merge(meta, torch.empty(2, 21, 5, device="meta", dtype=torch.bfloat16), None)
     assert (merged.shape, merged.dtype) == ((2, 13, 5), torch.bfloat16)
     assert (size.shape, size.dtype) == ((2, 13), torch.float32)

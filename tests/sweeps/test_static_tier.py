@@ -50,17 +50,21 @@ def test_an_attention_that_a_cpu_lacks_is_replaced(intact: Snapshot) -> None:
 real_merge = vit.merge
 
 
-def drops(plan: MergePlan, x: Tensor, size: Tensor | None, combine: str) -> tuple[Tensor, Tensor]:
+def drops(plan: MergePlan, x: Tensor, size: Tensor | None, combine: str, constants: object) -> tuple[Tensor, Tensor]:
     _, merged_size = real_merge(plan, x, size)
     return x.gather(1, plan.kept.unsqueeze(-1).expand(-1, -1, x.shape[2])), merged_size
 
 
-def forgets_sizes(plan: MergePlan, x: Tensor, size: Tensor | None, combine: str) -> tuple[Tensor, Tensor]:
+def forgets_sizes(
+    plan: MergePlan, x: Tensor, size: Tensor | None, combine: str, constants: object
+) -> tuple[Tensor, Tensor]:
     merged, merged_size = real_merge(plan, x, size)
     return merged, torch.ones_like(merged_size)
 
 
-def plain_mean(plan: MergePlan, x: Tensor, size: Tensor | None, combine: str) -> tuple[Tensor, Tensor]:
+def plain_mean(
+    plan: MergePlan, x: Tensor, size: Tensor | None, combine: str, constants: object
+) -> tuple[Tensor, Tensor]:
     merged, _ = real_merge(plan, x, None)  # as if every token stood for itself
     return merged, real_merge(plan, x, size)[1]
 
@@ -75,12 +79,16 @@ def test_a_broken_merge_shows(
     assert verdicts(intact, now) == {"r=0": "same", "r=4": "worse", "r=8": "worse"}
 
 
-def divides_by_zero(plan: MergePlan, x: Tensor, size: Tensor | None, combine: str) -> tuple[Tensor, Tensor]:
+def divides_by_zero(
+    plan: MergePlan, x: Tensor, size: Tensor | None, combine: str, constants: object
+) -> tuple[Tensor, Tensor]:
     merged, merged_size = real_merge(plan, x, size)
     return merged / 0, merged_size
 
 
-def wrong_shape(plan: MergePlan, x: Tensor, size: Tensor | None, combine: str) -> tuple[Tensor, Tensor]:
+def wrong_shape(
+    plan: MergePlan, x: Tensor, size: Tensor | None, combine: str, constants: object
+) -> tuple[Tensor, Tensor]:
     merged, merged_size = real_merge(plan, x, size)
     return merged, merged_size[:, 1:]
 

@@ -14,10 +14,9 @@ from tomebench.reduction.metric import class_attention, comparable, metric_of, r
 from tomebench.reduction.options import Options
 from tomebench.reduction.plan import MergePlan, without_autocast
 from tomebench.reduction.registry import Context
-from tomebench.reduction.tome import constant, draw
+from tomebench.reduction.tome import draw
 
 
-@torch.no_grad()
 def greedy(options: Options, ctx: Context) -> MergePlan:
     """Merge the most similar pair of all patches, r times; a token is in one pair at most.
 
@@ -39,7 +38,6 @@ def greedy(options: Options, ctx: Context) -> MergePlan:
     return _plan(ctx, torch.stack(second, dim=1), torch.stack(first, dim=1))
 
 
-@torch.no_grad()
 def kmeans(options: Options, ctx: Context) -> MergePlan:
     """Cluster the patches into r fewer groups by k-means, weighted by the attention that each receives.
 
@@ -63,15 +61,18 @@ def kmeans(options: Options, ctx: Context) -> MergePlan:
     return _plan(ctx, moved, seeds.gather(1, nearest.gather(1, moved)))
 
 
-@torch.no_grad()
 def random_prune(options: Options, ctx: Context) -> MergePlan:
     """Drop r patches at random, the same ones in every image."""
-    dropped = {*draw(ctx.x.shape[1], ctx.prefix, ctx.r, ctx.layer)}
-    kept = constant((i for i in range(ctx.x.shape[1]) if i not in dropped), ctx.x.device)
-    return _keeping(ctx, kept.expand(len(ctx.x), -1))
+    batch, n = ctx.x.shape[:2]
+    return _keeping(ctx, ctx.constants.get(_left, batch, n, ctx.prefix, ctx.r, ctx.layer, device=ctx.x.device))
 
 
-@torch.no_grad()
+def _left(batch: int, n: int, prefix: int, r: int, layer: int, device: torch.device) -> Tensor:
+    """The tokens that are left when r patches are drawn, int64 [B, N - r]."""
+    dropped = {*draw(n, prefix, r, layer)}
+    return torch.tensor([token for token in range(n) if token not in dropped], device=device).expand(batch, -1)
+
+
 def attention_prune(options: Options, ctx: Context) -> MergePlan:
     """Drop the r patches that the class token attends to least; without one, that receive least."""
     score = class_attention(ctx)[:, ctx.prefix :]
@@ -87,8 +88,8 @@ def _plan(ctx: Context, moved: Tensor, onto: Tensor) -> MergePlan:
     stays = torch.ones(batch, n, dtype=torch.int64, device=moved.device).scatter(1, moved, 0)
     kept = (1 - stays).argsort(dim=1, stable=True)[:, : n - ctx.r]
     slot = stays.cumsum(dim=1) - 1
-    return MergePlan(kept, moved, slot.gather(1, onto), n)
+    return MergePlan.of(kept, moved, slot.gather(1, onto), n)
 
 
 def _keeping(ctx: Context, kept: Tensor) -> MergePlan:
-    return MergePlan(kept, kept[:, :0], kept[:, :0], ctx.x.shape[1])
+    return MergePlan.of(kept, kept[:, :0], kept[:, :0], ctx.x.shape[1])

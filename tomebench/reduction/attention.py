@@ -31,12 +31,13 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tomebench.errors import DeviceError
+from tomebench.reduction.plan import cast, wider
 from tomebench.schema import Route
 
 CUDA_ROUTES = frozenset({"efficient", "cudnn", "triton"})
 """Routes that exist on CUDA only."""
 
-_ALIGN = 8  # elements; fused kernels copy a bias whose rows do not start on this boundary
+_ALIGN = 8  # elements; fused kernels of a GPU copy a bias whose rows do not start on this boundary
 _PAD_TO = 16  # tokens; the width of a vector register of fp32
 _PINNED = {"efficient": [SDPBackend.EFFICIENT_ATTENTION], "cudnn": [SDPBackend.CUDNN_ATTENTION]}
 _FALLBACK = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # float64 and odd widths have no other kernel
@@ -94,10 +95,11 @@ def log_size_bias(size: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """
     if size is None:
         return None
-    n = size.shape[1]
-    wide = torch.promote_types(dtype, torch.float32)  # never less exact than the sizes themselves
-    storage = F.pad(size.to(wide).log().to(dtype), (0, -n % _ALIGN))
-    return storage[:, None, None, :n]
+    batch, n = size.shape
+    bias = cast(cast(size, wider(dtype)).log(), dtype)  # never less exact than the sizes themselves
+    if size.device.type == "cpu" or n % _ALIGN == 0:
+        return bias.view(batch, 1, 1, n)
+    return F.pad(bias, (0, -n % _ALIGN))[:, None, None, :n]
 
 
 def attend(

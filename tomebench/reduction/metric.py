@@ -8,9 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tomebench.reduction.constants import Constants
 from tomebench.reduction.options import Distance, Options
-from tomebench.reduction.plan import without_autocast
+from tomebench.reduction.plan import autocasts, cast, wider, without_autocast
 from tomebench.reduction.registry import Context
+
+_MANY, _REGISTER = 8, 32
+"""Heads, and values in a few vector registers of a CPU, from which on it is best at reducing."""
+_SHORTEST = 1e-12
+"""A row that is shorter is not made longer; all zeros are alike to nothing."""
 
 
 def metric_of(ctx: Context, options: Options) -> Tensor:
@@ -18,7 +24,7 @@ def metric_of(ctx: Context, options: Options) -> Tensor:
     if options.metric in ("x", "x_pre"):
         return ctx.x if options.metric == "x" else ctx.x_pre
     heads: Tensor = getattr(ctx.heads, options.metric)
-    return head_mean(heads) if options.heads == "mean" else heads.transpose(1, 2).flatten(2)
+    return head_mean(heads, ctx.constants) if options.heads == "mean" else heads.transpose(1, 2).flatten(2)
 
 
 def comparable(metric: Tensor, distance: Distance) -> Tensor:
@@ -26,39 +32,50 @@ def comparable(metric: Tensor, distance: Distance) -> Tensor:
 
     In fp32 or better: half-precision scores pick another partner for one token in seven.
     """
-    wide = metric.to(torch.promote_types(metric.dtype, torch.float32))
-    return F.normalize(wide, dim=-1) if distance == "cosine" else wide
+    wide = cast(metric, wider(metric.dtype))
+    if distance != "cosine":
+        return wide
+    return wide / torch.linalg.vector_norm(wide, dim=-1, keepdim=True).clamp_min_(_SHORTEST)
 
 
 def similarity(a: Tensor, b: Tensor, distance: Distance) -> Tensor:
     """How alike tokens are, more being more alike: comparable rows [B, K, d] and [B, M, d] -> [B, K, M]."""
-    with without_autocast(a.device.type):
-        product = a @ b.transpose(1, 2)
-        if distance == "softmax":
-            return (product / math.sqrt(a.shape[-1])).softmax(dim=-1)
-        if distance == "euclidean":  # its square, which orders pairs alike: |a|² + |b|² - 2ab
-            return 2 * product - (a * a).sum(dim=-1).unsqueeze(2) - (b * b).sum(dim=-1).unsqueeze(1)
-        return product
+    if autocasts(a.device.type):
+        with torch.autocast(a.device.type, enabled=False):
+            return similarity(a, b, distance)
+    product = torch.bmm(a, b.transpose(1, 2))
+    if distance == "softmax":
+        return (product / math.sqrt(a.shape[-1])).softmax(dim=-1)
+    if distance == "euclidean":  # its square, which orders pairs alike: |a|² + |b|² - 2ab
+        return 2 * product - (a * a).sum(dim=-1).unsqueeze(2) - (b * b).sum(dim=-1).unsqueeze(1)
+    return product
 
 
-def head_mean(heads: Tensor) -> Tensor:
+def head_mean(heads: Tensor, constants: Constants | None = None) -> Tensor:
     """Mean over heads: [B, heads, N, d] -> [B, N, d], summed in fp32 or wider.
 
     In the dtype of the keys on a CPU, in fp32 or wider elsewhere.
     """
-    if heads.device.type != "cpu":
-        return heads.mean(dim=1, dtype=torch.promote_types(heads.dtype, torch.float32))
-    # The CPU's reduction over a few short rows is two to three times slower than either of these.
+    if not heads.is_cpu:
+        return heads.mean(dim=1, dtype=wider(heads.dtype))
+    # The CPU's reduction over a few short rows is up to twice as slow as what follows.
     batch, count, n, d = heads.shape
     if heads.dtype.itemsize == 2:
         # Every token is a picture, heads high, with d channels that come last in memory: pooling is vectorised there.
         pictures = heads.transpose(1, 2).reshape(batch * n, count, 1, d).permute(0, 3, 1, 2)
         return F.avg_pool2d(pictures, (count, 1)).reshape(batch, n, d)
-    first, *others = heads.unbind(dim=1)
-    total = first.clone()
+    if count == 1 or (count >= _MANY and d % _REGISTER == 0):
+        return heads.mean(dim=1)
+    first, second, *others = heads.unbind(dim=1)
+    total = first + second
     for head in others:
         total += head
-    return total.div_(count)
+    # A number would be made a tensor of another dtype, and that be cast, each time.
+    return total.div_((constants or Constants()).get(_scalar, float(count), total.dtype, device=total.device))
+
+
+def _scalar(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(value, dtype=dtype, device=device)
 
 
 def class_attention(ctx: Context) -> Tensor:
@@ -75,7 +92,7 @@ def received_attention(ctx: Context) -> Tensor:
 
 
 def _attention(ctx: Context, queries: Tensor) -> Tensor:
-    wide = torch.promote_types(queries.dtype, torch.float32)
+    wide = wider(queries.dtype)
     with without_autocast(queries.device.type):
         scores = queries.to(wide) @ ctx.heads.k.to(wide).transpose(-2, -1) / math.sqrt(queries.shape[-1])
     if ctx.counted is not None:

@@ -10,44 +10,83 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from tomebench.reduction.constants import Constants
 from tomebench.reduction.options import Combine
 
 
 @dataclass(frozen=True)
 class MergePlan:
-    """Where each of N tokens goes among ``n_out`` slots, for every image of a batch."""
+    """Where each of N tokens goes among ``n_out`` slots, for every image of a batch.
 
-    kept: Tensor  # int64 [B, n_out]: the token that stays in each slot
-    moved: Tensor  # int64 [B, m]: tokens merged into another, m >= 0
-    into: Tensor  # int64 [B, m]: the slot each moved token is merged into
+    Kept as row numbers of the whole batch, token i of image b being row b · N + i, and slots alike: one numbering
+    serves tokens and sizes, and index_select copies whole rows, while gather with an expanded index walks single
+    elements.
+    """
+
+    kept_rows: Tensor  # int64 [B * n_out]: the token that stays in each slot
+    moved_rows: Tensor  # int64 [B * m]: tokens merged into another, m >= 0
+    into_rows: Tensor  # int64 [B * m]: the slot each moved token is merged into
     n_in: int
+    n_out: int
+
+    @classmethod
+    def of(cls, kept: Tensor, moved: Tensor, into: Tensor, n_in: int) -> MergePlan:
+        """The plan that keeps tokens int64 [B, n_out] and moves [B, m] of each image into slots [B, m] of it."""
+        image = torch.arange(kept.shape[0], device=kept.device).unsqueeze(1)
+        n_out = kept.shape[1]
+        kept, moved, into = kept + image * n_in, moved + image * n_in, into + image * n_out
+        return cls(kept.reshape(-1), moved.reshape(-1), into.reshape(-1), n_in, n_out)
 
     @property
-    def n_out(self) -> int:
-        """Tokens after the reduction."""
-        return self.kept.shape[1]
+    def batch(self) -> int:
+        """Images."""
+        return self.kept_rows.shape[0] // self.n_out
+
+    @property
+    def kept(self) -> Tensor:
+        """The token that stays in each slot, int64 [B, n_out]."""
+        return self._by_image(self.kept_rows, self.n_in)
+
+    @property
+    def moved(self) -> Tensor:
+        """The tokens that are merged into another, int64 [B, m]."""
+        return self._by_image(self.moved_rows, self.n_in)
+
+    @property
+    def into(self) -> Tensor:
+        """The slot that each moved token is merged into, int64 [B, m]."""
+        return self._by_image(self.into_rows, self.n_out)
+
+    def _by_image(self, rows: Tensor, n: int) -> Tensor:
+        return rows.view(self.batch, rows.shape[0] // max(self.batch, 1)) % n
 
     @property
     def dest(self) -> Tensor:
         """Output slot of every input token, int64 [B, N]; -1 where the token is dropped."""
-        batch, n_out = self.kept.shape
-        slots = torch.arange(n_out, device=self.kept.device).expand(batch, n_out)
-        dest = torch.full((batch, self.n_in), -1, dtype=torch.int64, device=self.kept.device)
-        return dest.scatter(1, self.kept, slots).scatter(1, self.moved, self.into)
+        slots = torch.arange(self.n_out, device=self.kept_rows.device).repeat(self.batch)
+        dest = torch.full((self.batch * self.n_in,), -1, dtype=torch.int64, device=slots.device)
+        dest = dest.index_copy(0, self.kept_rows, slots).index_copy(0, self.moved_rows, self.into_rows % self.n_out)
+        return dest.view(self.batch, self.n_in)
 
 
 def identity_plan(batch: int, n: int, device: torch.device) -> MergePlan:
     """The plan that leaves all n tokens where they are."""
-    kept = torch.arange(n, device=device).expand(batch, n)
-    return MergePlan(kept, kept[:, :0], kept[:, :0], n)
+    rows = torch.arange(batch * n, device=device)
+    return MergePlan(rows, rows[:0], rows[:0], n, n)
 
 
-def merge(plan: MergePlan, x: Tensor, size: Tensor | None, combine: Combine = "weighted") -> tuple[Tensor, Tensor]:
+def merge(
+    plan: MergePlan,
+    x: Tensor,
+    size: Tensor | None,
+    combine: Combine = "weighted",
+    constants: Constants | None = None,
+) -> tuple[Tensor, Tensor]:
     """Replace every group of tokens by one.
 
     Args:
@@ -55,6 +94,7 @@ def merge(plan: MergePlan, x: Tensor, size: Tensor | None, combine: Combine = "w
         x: tokens [B, N, C], any floating dtype.
         size: original patches each token stands for, float32 [B, N]; None means all ones.
         combine: the mean of a group by size, its plain mean, its maximum in every channel, or the token that it keeps.
+        constants: those of the model; None makes what is needed anew.
 
     Returns:
         Tokens [B, n_out, C] in x's dtype and sizes float32 [B, n_out]. sum(size), and with ``weighted`` sum(size * x),
@@ -62,63 +102,113 @@ def merge(plan: MergePlan, x: Tensor, size: Tensor | None, combine: Combine = "w
         mean is computed in fp32 (fp64 for fp64) and rounded once. The gradient of x flows through the tokens; plan and
         sizes have none.
     """
+    batch, n, channels = x.shape
+    kept, moved, into = plan.kept_rows, plan.moved_rows, plan.into_rows
     if size is None:
-        size = torch.ones(x.shape[:2], dtype=torch.float32, device=x.device)
-    moved_size = size.gather(1, plan.moved)
-    out_size = size.gather(1, plan.kept).scatter_add(1, plan.into, moved_size)
-    if plan.moved.shape[1] == 0 or combine == "keep":
-        return take(x, plan.kept), out_size
-    if combine == "max":
-        index = plan.into.unsqueeze(-1).expand(-1, -1, x.shape[2])
-        return take(x, plan.kept).scatter_reduce(1, index, take(x, plan.moved), "amax"), out_size
-    weight, total = size, out_size
-    if combine == "mean":
-        weight = torch.ones_like(size)
-        total = torch.ones_like(out_size).scatter_add(1, plan.into, torch.ones_like(moved_size))
-    return cast(Tensor, _Merge.apply(x, plan.kept, plan.moved, plan.into, weight, total)), out_size
+        size = torch.ones(batch, n, dtype=torch.float32, device=x.device)
+    tokens, sizes = x.reshape(-1, channels), size.reshape(-1)
+    moved_size = sizes.index_select(0, moved)
+    out_size = sizes.index_select(0, kept).index_add_(0, into, moved_size)
+    if moved.shape[0] == 0 or combine == "keep":
+        out = tokens.index_select(0, kept)
+    elif combine == "max":
+        index = into.unsqueeze(-1).expand(-1, channels)
+        out = tokens.index_select(0, kept).scatter_reduce(0, index, tokens.index_select(0, moved), "amax")
+    else:
+        weight, total = sizes, out_size
+        if combine == "mean":
+            weight, moved_size = torch.ones_like(sizes), torch.ones_like(moved_size)
+            total = weight.index_select(0, kept).index_add_(0, into, moved_size)
+        share = (cast(moved_size, wider(x.dtype)) / total.index_select(0, into)).unsqueeze(-1)
+        if torch.is_grad_enabled() and x.requires_grad:
+            out = _Means.apply(constants, batch, tokens, kept, moved, into, share, weight, total)
+        else:
+            out = _means(constants, batch, tokens, kept, moved, into, share)
+    return out.view(batch, plan.n_out, channels), out_size.view(batch, plan.n_out)
 
 
-class _Merge(torch.autograd.Function):
-    """The weighted means of a plan. Forward touches only what moves, backward is one gather; neither adds atomically.
+def _means(
+    constants: Constants | None, batch: int, x: Tensor, kept: Tensor, moved: Tensor, into: Tensor, share: Tensor
+) -> Tensor:
+    """Weighted means of the groups of a plan, touching only what moves: [B * N, C] -> [B * n_out, C].
 
-    Inputs are tokens x [B, N, C], the three index tensors of the plan, and sizes before [B, N] and after [B, n_out].
+    Args:
+        constants: of the model.
+        batch: B.
+        x: tokens [B * N, C].
+        kept, moved, into: rows of the plan.
+        share: part of its group's weight that each moved token is, [B * m, 1].
+    """
+    out = x.index_select(0, kept)
+    # The mean of a group, written as its kept token plus what the moved ones pull it by:
+    # (s_d x_d + sum s_i x_i) / S = x_d + sum (s_i / S) (x_i - x_d), so only moved tokens are read and written.
+    # What tokens of one slot pull is summed before it is added, and rounded once. All of them write the same sum, so it
+    # does not matter which write comes last.
+    target, source = out.index_select(0, into), x.index_select(0, moved)
+    wide = wider(x.dtype)  # float64 models get float64 means
+    if x.is_cpu and x.dtype == wide:
+        pull = (source - target).mul_(share)
+        out.index_fill_(0, into, 0).index_add_(0, into, pull)  # one after the other, in their order
+        return out.index_copy_(0, into, target.add_(out.index_select(0, into)))
+    # Elsewhere that would add atomically, in any order: sum by a small product, and take the sum of the first.
+    target = target.to(wide)
+    pull = (source.to(wide) - target).mul_(share)
+    moves = into.shape[0] // max(batch, 1)
+    of_image = into.view(batch, moves)
+    alike = (of_image.unsqueeze(1) == of_image.unsqueeze(2)).to(wide)
+    shape = (batch, moves, x.shape[1])
+    with without_autocast(x.device.type):
+        sums = torch.baddbmm(target.view(shape), alike, pull.view(shape))
+    first = alike.argmax(dim=2) + (constants or Constants()).get(first_rows, batch, moves, device=x.device)
+    return out.index_copy_(0, into, cast(sums, x.dtype).view(-1, x.shape[1]).index_select(0, first.view(-1)))
+
+
+def first_rows(batch: int, n: int, device: torch.device) -> Tensor:
+    """The row of the first of n tokens of every image, int64 [B, 1]."""
+    return torch.arange(batch, device=device).unsqueeze(1) * n
+
+
+class _Means(torch.autograd.Function):
+    """:func:`_means` with its gradient, which adds nothing atomically either.
+
+    Further inputs: weights of the tokens [B * N], and of the groups [B * n_out].
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, kept: Tensor, moved: Tensor, into: Tensor, size: Tensor, out_size: Tensor
-    ) -> Tensor:
-        ctx.save_for_backward(kept, moved, into, size, out_size)
-        ctx.n_in = x.shape[1]
-        out = take(x, kept)
-        # The mean of a group, written as its kept token plus what the moved ones pull it by:
-        # (s_d x_d + sum s_i x_i) / S = x_d + sum (s_i / S) (x_i - x_d), so only moved tokens are read and written.
-        wide = torch.promote_types(x.dtype, torch.float32)  # float64 models get float64 means
-        share = size.gather(1, moved).to(wide) / out_size.gather(1, into)
-        target = take(out, into).to(wide)
-        pull = (take(x, moved).to(wide) - target) * share.unsqueeze(-1)
-        # Moved tokens that share a slot are summed by a small product and rounded once. All of them write the sum of
-        # the first, so it does not matter which write comes last.
-        alike = into.unsqueeze(1) == into.unsqueeze(2)
-        with without_autocast(x.device.type):
-            total = torch.baddbmm(target, alike.to(wide), pull).to(x.dtype)
-        first = alike.to(torch.uint8).argmax(dim=2)
-        return put_(out, into, take(total, first))
+    def forward(ctx: Any, constants: Constants | None, batch: int, x: Tensor, *given: Tensor) -> Tensor:
+        ctx.save_for_backward(*given)
+        return _means(constants, batch, x, *given[:-2])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        kept, moved, into, size, out_size = ctx.saved_tensors
         (grad,) = grads
-        dest = MergePlan(kept, moved, into, ctx.n_in).dest
-        slot = dest.clamp_min(0)
-        weight = size.to(torch.promote_types(grad.dtype, torch.float32)) / out_size.gather(1, slot) * (dest >= 0)
-        return take(grad, slot) * weight.unsqueeze(-1).to(grad.dtype), None, None, None, None, None
+        kept, moved, into, share, weight, total = ctx.saved_tensors
+        kept_share = cast(weight.index_select(0, kept), wider(grad.dtype)) / total
+        kept_share = kept_share.unsqueeze(-1)
+        of_x = grad.new_zeros(len(weight), grad.shape[1])  # and it stays zero for what was dropped
+        of_x.index_copy_(0, kept, grad * cast(kept_share, grad.dtype))
+        of_x.index_copy_(0, moved, grad.index_select(0, into) * cast(share, grad.dtype))
+        return None, None, of_x, *[None] * 6
+
+
+def wider(dtype: torch.dtype) -> torch.dtype:
+    """What sums of a floating dtype are computed in: fp64 for fp64, else fp32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """``x.to(dtype)`` without an operation where there is nothing to do."""
+    return x if x.dtype == dtype else x.to(dtype)
+
+
+def autocasts(device_type: str) -> bool:
+    """Whether products would be computed in another dtype than that of their factors."""
+    return device_type != "meta" and torch.is_autocast_enabled(device_type)
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
     """Leaves autocast for a product that has to be exact; nothing where it is off, so that no graph sees it."""
-    on = device_type != "meta" and torch.is_autocast_enabled(device_type)
-    return torch.autocast(device_type, enabled=False) if on else nullcontext()
+    return torch.autocast(device_type, enabled=False) if autocasts(device_type) else nullcontext()
 
 
 def unmerge(plan: MergePlan, y: Tensor) -> Tensor:
@@ -131,8 +221,8 @@ def unmerge(plan: MergePlan, y: Tensor) -> Tensor:
     Returns:
         [B, N, C]; zeros where the token was dropped.
     """
-    dest = plan.dest
-    return take(y, dest.clamp_min(0)) * (dest >= 0).unsqueeze(-1)
+    dest = plan.dest.unsqueeze(-1)
+    return y.gather(1, dest.clamp_min(0).expand(-1, -1, y.shape[2])) * (dest >= 0)
 
 
 def compose_sources(source: Tensor | None, plan: MergePlan) -> Tensor:
@@ -151,25 +241,3 @@ def compose_sources(source: Tensor | None, plan: MergePlan) -> Tensor:
         return dest
     followed = dest.gather(1, source.clamp_min(0))
     return torch.where(source >= 0, followed, source)
-
-
-def take(x: Tensor, index: Tensor) -> Tensor:
-    """Rows ``x[b, index[b, i]]``: [B, N, C] and int64 [B, K] -> [B, K, C]."""
-    if x.device.type == "cpu":
-        # index_select copies whole rows; gather with an expanded index walks single elements.
-        rows = x.reshape(-1, x.shape[2]).index_select(0, _flat(index, x.shape[1]))
-        return rows.reshape(*index.shape, x.shape[2])
-    return x.gather(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
-
-
-def put_(x: Tensor, index: Tensor, rows: Tensor) -> Tensor:
-    """Set ``x[b, index[b, i]] = rows[b, i]`` in place, x [B, N, C] contiguous; rows of equal index must be equal."""
-    if x.device.type == "cpu":
-        x.view(-1, x.shape[2]).index_copy_(0, _flat(index, x.shape[1]), rows.reshape(-1, x.shape[2]))
-        return x
-    return x.scatter_(1, index.unsqueeze(-1).expand(-1, -1, x.shape[-1]), rows)
-
-
-def _flat(index: Tensor, n: int) -> Tensor:
-    """Row numbers in [B * n] of row ``index[b, i]`` of image b, int64 [B * K]."""
-    return (index + torch.arange(index.shape[0], device=index.device).unsqueeze(1) * n).reshape(-1)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import NamedTuple, cast
 
 from torch import Tensor
 
 from tomebench.errors import SpecError
+from tomebench.reduction.constants import Constants
 from tomebench.reduction.options import PAPER, Combine, Options
 from tomebench.reduction.plan import MergePlan
 
@@ -23,7 +24,7 @@ class Heads(NamedTuple):
     v: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Context:
     """What a method may look at when it decides about one layer."""
 
@@ -36,6 +37,7 @@ class Context:
     prefix: int
     layer: int
     depth: int
+    constants: Constants = field(default_factory=Constants)  # of the model: what depends on shapes only
 
 
 @dataclass(frozen=True)

@@ -5,22 +5,22 @@ Source: Bolya et al., Token Merging: Your ViT But Faster, arXiv 2210.09461, sect
 
 from __future__ import annotations
 
-import functools
 import math
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from tomebench.reduction.constants import Constants
 from tomebench.reduction.metric import comparable, metric_of, similarity
 from tomebench.reduction.options import Distance, Options, Partition
-from tomebench.reduction.plan import MergePlan, identity_plan
+from tomebench.reduction.plan import MergePlan, first_rows, identity_plan
 from tomebench.reduction.registry import Context, Method
 
 
-@torch.no_grad()
 def bipartite_soft_matching(
     metric: Tensor,
     r: int,
@@ -29,6 +29,7 @@ def bipartite_soft_matching(
     distance: Distance = "cosine",
     partition: Partition = "alternating",
     layer: int = 0,
+    constants: Constants | None = None,
 ) -> MergePlan:
     """Match every token of one half to its most similar one in the other half and merge the r closest pairs.
 
@@ -43,6 +44,7 @@ def bipartite_soft_matching(
         distance: see :func:`tomebench.reduction.metric.similarity`.
         partition: which tokens are A; ``sequential`` and ``random`` halve the patches, A being the smaller half.
         layer: makes another random partition.
+        constants: those of the model; None makes what is needed anew.
 
     Raises:
         ValueError: r out of range.
@@ -52,35 +54,69 @@ def bipartite_soft_matching(
         raise ValueError(f"r={r} is outside [0, {max(n - prefix, 0) // 2}] for {n} tokens of which {prefix} are prefix")
     if r == 0:
         return identity_plan(batch, n, metric.device)
+    constants = constants or Constants()
+    halves = constants.get(partition_halves, batch, n, prefix, r, partition, layer, device=metric.device)
+    on_cpu = metric.is_cpu
     metric = comparable(metric, distance)
-    if partition == "alternating":
-        # The prefix takes no part, and the halves keep the parity they have when it is counted.
-        even, odd = prefix + prefix % 2, prefix + 1 - prefix % 2
-        of_a, of_b = metric[:, even::2], metric[:, odd::2]
+    scores = similarity(metric[:, halves.in_a], metric[:, halves.in_b], distance)
+    if batch == 1:
+        scores = scores.squeeze(0)
+    if on_cpu and scores.numel() > _FEW:
+        moved, rest = split_by_sort(scores.amax(dim=-1), r)
+        # Only those that move need to know whom they like best: r rows instead of N / 2.
+        rows = (moved + constants.get(first_rows, batch, scores.shape[-2], device=metric.device)).view(-1)
+        partner = scores.view(-1, scores.shape[-1]).index_select(0, rows).argmax(dim=-1).view(moved.shape)
     else:
-        in_a, in_b = halves(n, prefix, partition, layer, metric.device)
-        of_a, of_b = metric[:, in_a], metric[:, in_b]
-    scores = similarity(of_a, of_b, distance)
-    split = split_by_sort if metric.device.type == "cpu" else split_by_rank
-    moved, rest = split(scores.amax(dim=-1), r)
-    # Only those that move need to know whom they like best: r rows instead of N / 2.
-    partner = scores.gather(1, moved.unsqueeze(-1).expand(-1, -1, scores.shape[2])).argmax(dim=-1)
+        best, liked = scores.max(dim=-1)
+        moved, rest = split_by_sort(best, r) if on_cpu else split_by_rank(best, r, constants)
+        partner = liked.gather(-1, moved)
+    kept = torch.cat([halves.prefix, halves.a.gather(-1, rest), halves.b], dim=-1)
+    moved, into = halves.a.gather(-1, moved), partner + halves.slots
+    if batch != 1:
+        kept, moved, into = kept.view(-1), moved.view(-1), into.view(-1)
+    return MergePlan(kept, moved, into, n, n - r)
 
-    lead = torch.arange(prefix, device=metric.device).expand(batch, prefix)
+
+_FEW = 2**15
+"""Scores: up to so many it is operations that cost, beyond it a maximum with indices, which is serial."""
+
+
+class Halves(NamedTuple):
+    """The tokens in their roles, as rows of the whole batch in ascending order, int64.
+
+    [...] is [B], or nothing for a single image: one dimension less is one that no operation has to look at.
+    """
+
+    prefix: Tensor  # [..., P]
+    a: Tensor  # those that look for a partner, [..., K]
+    b: Tensor  # those that they look among, [..., N - P - K]
+    slots: Tensor  # [..., 1]: the output slot of the first of B, when r of A are gone
+    in_a: slice | Tensor  # where A is among the tokens of an image
+    in_b: slice | Tensor
+
+
+def partition_halves(
+    batch: int, n: int, prefix: int, r: int, partition: Partition, layer: int, device: torch.device
+) -> Halves:
+    """The tokens of A and of B; of an odd number of halved patches B has one more."""
+    middle = prefix + (n - prefix) // 2
+    in_a: slice | Tensor
+    in_b: slice | Tensor
     if partition == "alternating":
-        others = torch.arange(odd, n, 2, device=metric.device).expand(batch, -1)
-        moved, rest = moved * 2 + even, rest * 2 + even
+        in_a, in_b = slice(prefix + prefix % 2, n, 2), slice(prefix + 1 - prefix % 2, n, 2)
+    elif partition == "sequential":
+        in_a, in_b = slice(prefix, middle), slice(middle, n)
     else:
-        others = in_b.expand(batch, -1)
-        moved, rest = in_a[moved], in_a[rest]
-    return MergePlan(torch.cat([lead, rest, others], dim=1), moved, partner + (prefix + rest.shape[1]), n)
-
-
-def halves(n: int, prefix: int, partition: Partition, layer: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The tokens of A and of B in ascending order, int64 [T // 2] and [T - T // 2] of the T = n - prefix patches."""
-    tokens = range(prefix, n)
-    chosen = tokens[: len(tokens) // 2] if partition == "sequential" else draw(n, prefix, len(tokens) // 2, layer)
-    return constant(sorted(chosen), device), constant(sorted({*tokens} - {*chosen}), device)
+        drawn = {*draw(n, prefix, middle - prefix, layer)}
+        in_a = torch.tensor(sorted(drawn), device=device)
+        in_b = torch.tensor(sorted({*range(prefix, n)} - drawn), device=device)
+    rows = torch.arange(batch * n, device=device).view(batch, n)
+    a, b = rows[:, in_a].contiguous(), rows[:, in_b].contiguous()
+    slots = first_rows(batch, n - r, device) + (prefix + a.shape[1] - r)
+    roles = rows[:, :prefix], a, b, slots
+    if batch == 1:
+        roles = roles[0][0], roles[1][0], roles[2][0], roles[3][0]
+    return Halves(*roles, in_a, in_b)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -92,43 +128,36 @@ def draw(n: int, prefix: int, count: int, layer: int) -> list[int]:
     return random.Random(f"{n} {prefix} {layer}").sample(range(prefix, n), count)
 
 
-def constant(indices: Iterable[int], device: torch.device) -> Tensor:
-    """Indices that are the same in every pass, int64; copied to the device once, since a CUDA graph cannot."""
-    if torch.compiler.is_compiling():
-        return torch.tensor([*indices], device=device)
-    return _constant(tuple(indices), device)
-
-
-@functools.lru_cache(maxsize=1024)
-def _constant(indices: tuple[int, ...], device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # or training could not use it
-        return torch.tensor(indices, dtype=torch.int64, device=device)
-
-
 def split_by_sort(best: Tensor, r: int) -> tuple[Tensor, Tensor]:
     """The r largest values of each row, and the others: what a CPU does fastest.
 
     Args:
-        best: [B, K]. Of equal values the one at the lower index counts as larger.
+        best: [..., K]. Of equal values the one at the lower index counts as larger.
         r: in [0, K].
 
     Returns:
-        Indices int64 [B, r], largest first, and [B, K - r], ascending.
+        Indices int64 [..., r], largest first, and [..., K - r], ascending.
     """
-    order = best.argsort(dim=-1, descending=True, stable=True)
-    return order[:, :r], order[:, r:].sort(dim=-1).values
+    order = best.sort(dim=-1, descending=True, stable=True).indices
+    return order.narrow(-1, 0, r), order.narrow(-1, r, order.shape[-1] - r).sort(dim=-1).values
 
 
-def split_by_rank(best: Tensor, r: int) -> tuple[Tensor, Tensor]:
+def split_by_rank(best: Tensor, r: int, constants: Constants | None = None) -> tuple[Tensor, Tensor]:
     """The same as :func:`split_by_sort` by K² comparisons and one scatter, without a sort; NaN ties with inf."""
+    index, earlier = (constants or Constants()).get(_positions, best.shape, device=best.device)
     best = best.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)  # a sort, too, puts what is no number first
-    index = torch.arange(best.shape[1], device=best.device)
-    mine, other = best.unsqueeze(2), best.unsqueeze(1)
-    rank = ((other > mine) | ((other == mine) & (index < index.unsqueeze(1)))).sum(dim=-1)
+    mine, other = best.unsqueeze(-1), best.unsqueeze(-2)
+    rank = torch.where(earlier, other >= mine, other > mine).sum(dim=-1)
     stays = rank >= r
     slot = torch.where(stays, stays.cumsum(dim=-1) + (r - 1), rank)
-    order = torch.zeros_like(slot).scatter(1, slot, index.expand_as(slot))
-    return order[:, :r], order[:, r:]
+    order = torch.empty_like(slot).scatter_(-1, slot, index)
+    return order.narrow(-1, 0, r), order.narrow(-1, r, order.shape[-1] - r)
+
+
+def _positions(shape: torch.Size, device: torch.device) -> tuple[Tensor, Tensor]:
+    """0, 1, 2, ... in each of the rows [..., K], and whether j comes before i [K (i), K (j)]."""
+    index = torch.arange(shape[-1], device=device)
+    return index.expand(shape), index < index.unsqueeze(1)
 
 
 def tome(options: Options) -> Method:
@@ -149,5 +178,11 @@ def tome(options: Options) -> Method:
 def _bipartite(options: Options, ctx: Context) -> MergePlan:
     metric = metric_of(ctx, options)
     return bipartite_soft_matching(
-        metric, ctx.r, ctx.prefix, distance=options.distance, partition=options.partition, layer=ctx.layer
+        metric,
+        ctx.r,
+        ctx.prefix,
+        distance=options.distance,
+        partition=options.partition,
+        layer=ctx.layer,
+        constants=ctx.constants,
     )

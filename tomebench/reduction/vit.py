@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tomebench.errors import SpecError
+from tomebench.reduction.constants import Constants
 from tomebench.reduction.plan import MergePlan, compose_sources, merge
 from tomebench.reduction.registry import Context, Heads, Method
 from tomebench.reduction.schedule import TokenTrace, token_trace
@@ -101,6 +102,7 @@ class ReducedViT(nn.Module):
         self.prop_attn = prop_attn
         self.attention = attention
         self.prefix_only = prefix_only
+        self.constants = Constants()
         self.training = self.model.training
 
     @property
@@ -158,14 +160,16 @@ class ReducedViT(nn.Module):
         """[B, N, C] -> (tokens after the attention residual [B, N, C], what the heads computed on)."""
         return self.backbone.attention(layer, x, size if self.prop_attn else None, self.attention)
 
-    @torch.no_grad()
     def plan(self, ctx: Context) -> MergePlan:
         """Decide which ``ctx.r`` tokens go where. Choices have no gradient."""
-        return self.method.choose(ctx)
+        if not torch.is_grad_enabled():
+            return self.method.choose(ctx)
+        with torch.no_grad():
+            return self.method.choose(ctx)
 
     def merge(self, plan: MergePlan, x: Tensor, size: Tensor | None) -> tuple[Tensor, Tensor]:
         """Carry a plan out: tokens [B, n_out, C] and sizes [B, n_out]."""
-        return merge(plan, x, size, self.method.combine)
+        return merge(plan, x, size, self.method.combine, self.constants)
 
     def mlp(self, layer: int, x: Tensor) -> Tensor:
         """[B, N, C] -> tokens after the MLP residual."""
@@ -194,7 +198,8 @@ class ReducedViT(nn.Module):
         elif r > 0:
             prefix, depth = self.backbone.prefix, self.backbone.depth
             counted = size if self.prop_attn else None
-            x, size, plan = self._reduce(Context(x, before, heads, size, counted, r, prefix, layer, depth))
+            context = Context(x, before, heads, size, counted, r, prefix, layer, depth, self.constants)
+            x, size, plan = self._reduce(context)
         return self.mlp(layer, x), size, plan
 
     def _reduce(self, ctx: Context) -> tuple[Tensor, Tensor | None, MergePlan | None]:
