@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check speed-cpu speed-cuda clean
+.PHONY: help demo test bench check speed-cpu speed-cuda clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
@@ -12,8 +12,11 @@ help: ## list the targets
 demo: $(INSTALLED) ## the whole job on the embedded model and images
 	$(BIN)/tomebench demo
 
-test: $(INSTALLED) ## run the tests (PYTEST_ARGS="-m slow" chooses others)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(INSTALLED) ## run the tests on all cores (PYTEST_ARGS="-m slow" chooses others; on a GPU: "-m gpu -n 0")
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
+
+bench: $(INSTALLED) ## the tests that judge time, on a machine that does nothing else: an hour
+	$(BIN)/python -m pytest -m bench -s $(PYTEST_ARGS)
 
 check: $(INSTALLED) ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -39,7 +39,7 @@ assert merged(torch.randn(2, 3, 160, 160)).shape == (2, 1000)
 
 def test_the_public_functions_work_together_in_one_script(tmp_path: Path):
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, "-c", SCRIPT, str(tmp_path)], capture_output=True, text=True, timeout=3000, check=False
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""

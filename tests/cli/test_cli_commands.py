@@ -202,8 +202,8 @@ def test_report_rebuilds_every_run_and_shows_them_together(program, monkeypatch,
         assert (tmp_path / name / "summary.md").is_file()
 
 
-@pytest.mark.parametrize("arguments", [("list", "models"), ("plan", "--model", "test_vit", "--r", "0..8")])
-def test_a_closed_pipe_is_no_bug(arguments):
+def test_a_closed_pipe_is_no_bug():
+    arguments = ("plan", "--model", "test_vit", "--r", "0..8")
     program = subprocess.Popen(
         [sys.executable, "-m", "tomebench", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -14,7 +13,7 @@ import sys, time
 from tomebench.cli.interrupt import stop_on_signal
 with stop_on_signal() as should_stop:
     print("ready", flush=True)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 300
     while not should_stop() and time.monotonic() < deadline:
         time.sleep(0.01)
     print("asked" if should_stop() else "never asked", flush=True)
@@ -37,7 +36,7 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 def test_the_first_signal_only_asks(number):
     process = start()
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (7, "asked\n")
     assert err.strip() == "tomebench: stopping after the current burst or batch; once more to stop at once"
 
@@ -47,24 +46,22 @@ def test_the_second_signal_ends_the_process_at_once():
     process.send_signal(signal.SIGINT)
     assert process.stdout is not None
     assert process.stdout.readline() == "asked\n"
-    began = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 130
-    assert time.monotonic() - began < 2
+    assert process.wait(timeout=300) == 130  # by itself it would end with 7
     process.communicate()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_before_a_sweep_begins_a_signal_ends_the_program_at_once(number):
     code = (
-        "import time; from tomebench.cli import app; app.run = lambda _: print('ready', flush=True) or time.sleep(20); "
+        "import time; from tomebench.cli import app; app.run = lambda _: print('ready', flush=True) or time.sleep(99); "
         "app.main(['sweep', '--model', 'm n'])"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert err == "tomebench: interrupted; what was done is kept. go on with: tomebench sweep --model 'm n'\n"
 

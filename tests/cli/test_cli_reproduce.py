@@ -20,7 +20,7 @@ from tomebench.models.create import build_model
 from tomebench.models.digits_vit import WEIGHTS
 from tomebench.paper.tables import TABLES
 
-QUICK = ("--threads", "2", "--workers", "0", "--quiet")
+QUICK = ("--threads", "1", "--workers", "0", "--quiet")
 TOP1_ONLY = ("reproduce", "digits", *QUICK, "--budget", "none", "--json")
 
 

@@ -29,6 +29,7 @@ def whole_set(tmp_path):
     return root
 
 
+@pytest.mark.bench
 def test_preflight_of_50_000_files(whole_set):
     open_dataset(str(whole_set))  # the names are in memory from here on
     started = time.perf_counter()

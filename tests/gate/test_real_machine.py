@@ -42,7 +42,7 @@ def program(root: Path, *words: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.bench
 def test_the_same_code_passes_both_ways_and_a_fifth_slower_fails(tmp_path: Path) -> None:
     intact, slow = PACKAGE.parent, tmp_path / "slow"
     shutil.copytree(PACKAGE, slow / "tomebench", ignore=shutil.ignore_patterns("__pycache__"))

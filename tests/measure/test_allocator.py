@@ -17,9 +17,9 @@ ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: a fault for every
 if sys.argv[1] == "keep":
     assert keep_memory() and keep_memory()
 def work():  # what a pass does: two blocks that live at the same time, freed again
-    first = torch.ones(24 * 2**20)
+    first = torch.ones(9 * 2**20)  # 36 MiB: beyond what the C library would ever keep by itself
     return (first + first).sum()
-for _ in range(20):  # until its heap is as large as it gets, which was seen to take one to four of them
+for _ in range(8):  # until its heap is as large as it gets, which was seen to take one to four of them
     work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5):

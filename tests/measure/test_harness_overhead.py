@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 import torch
 from torch import nn
 
@@ -12,6 +13,8 @@ from tomebench.measure.machine import MachineGauges
 from tomebench.measure.speed import Variant, time_round, warm_up
 from tomebench.schema import SENTINEL, UNWRAPPED
 from tomebench.sweeps.forward import guarded, rotating, without_gradients
+
+pytestmark = pytest.mark.bench
 
 LIMIT = 0.005
 """Of the time of a burst."""

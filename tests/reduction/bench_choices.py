@@ -23,7 +23,7 @@ from tomebench.measure.rounds import step_seconds
 from tomebench.measure.speed import Variant, calibrate, time_round
 from tomebench.reduction.attention import attend, check_route
 from tomebench.reduction.metric import head_mean
-from tomebench.reduction.plan import MergePlan, merge
+from tomebench.reduction.plan import MergePlan, first_rows, merge
 from tomebench.reduction.tome import bipartite_soft_matching, split_by_rank, split_by_sort
 from tomebench.schema import Route
 
@@ -55,17 +55,19 @@ def select_forms(best: Sequence[Tensor]) -> dict[str, Form]:
 
 
 def partner_forms(scores: Sequence[Tensor]) -> dict[str, Form]:
-    """Ways to the best partner: of every token, or of the r that move."""
+    """Ways to the best partner, the selection included: of every token, or of the r that move."""
+    batch, halves, _ = scores[0].shape
+    first = first_rows(batch, halves, scores[0].device)
 
     def of_those_that_move(i: int) -> Tensor:
-        moved = split_by_sort(scores[i].amax(dim=-1), R)[0]
-        return scores[i].gather(1, moved.unsqueeze(-1).expand(-1, -1, scores[i].shape[2])).argmax(dim=-1)
+        rows = (split_by_sort(scores[i].amax(dim=-1), R)[0] + first).view(-1)
+        return scores[i].view(-1, scores[i].shape[2]).index_select(0, rows).argmax(dim=-1).view(batch, R)
 
     def of_all(i: int) -> Tensor:
         best, partner = scores[i].max(dim=-1)
         return partner.gather(1, split_by_sort(best, R)[0])
 
-    return {"amax then argmax of r rows (chosen)": of_those_that_move, "max with indices": of_all}
+    return {"amax then argmax of r rows": of_those_that_move, "max with indices": of_all}
 
 
 def merge_forms(plan: MergePlan, x: Sequence[Tensor], size: Tensor) -> dict[str, Form]:
@@ -80,8 +82,26 @@ def merge_forms(plan: MergePlan, x: Sequence[Tensor], size: Tensor) -> dict[str,
         total = total.scatter_reduce(1, dest.expand_as(scaled), scaled, "sum")
         return total / size.new_zeros(len(dest), plan.n_out).scatter_add(1, plan.dest, size).unsqueeze(-1)
 
+    def by_product(i: int) -> Tensor:
+        """As on other devices, which cannot add one after the other."""
+        batch, moves = plan.moved.shape
+        tokens, sizes = x[i].view(-1, x[i].shape[2]), size.view(-1)
+        moved = sizes.index_select(0, plan.moved_rows)
+        total = sizes.index_select(0, plan.kept_rows).index_add_(0, plan.into_rows, moved)
+        out = tokens.index_select(0, plan.kept_rows)
+        target = out.index_select(0, plan.into_rows).float()
+        share = (moved / total.index_select(0, plan.into_rows)).unsqueeze(-1)
+        pull = (tokens.index_select(0, plan.moved_rows) - target).mul_(share)
+        into = plan.into_rows.view(batch, moves)
+        alike = (into.unsqueeze(1) == into.unsqueeze(2)).float()
+        sums = torch.baddbmm(target.view(batch, moves, -1), alike, pull.view(batch, moves, -1))
+        first = (alike.argmax(dim=2) + first_rows(batch, moves, sums.device)).view(-1)
+        sums = sums.to(out.dtype).view(-1, out.shape[1]).index_select(0, first)
+        return out.index_copy_(0, plan.into_rows, sums).view(batch, plan.n_out, -1)
+
     return {
         "merge (chosen)": lambda i: merge(plan, x[i], size),
+        "merge with a small product": by_product,
         "scatter_reduce": scattered,
         "one-hot product": lambda i: (weight @ x[i]) / weight.sum(dim=2, keepdim=True),
         "slice and copy (the floor)": lambda i: x[i][:, : plan.n_out].contiguous(),

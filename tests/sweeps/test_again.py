@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +92,9 @@ def test_how_it_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int,
 
 
 def test_it_does_not_outlive_who_asked_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_python(tmp_path, monkeypatch, f"echo $$ > {tmp_path}/pid; exec sleep 60")
+    fake_python(tmp_path, monkeypatch, f"echo $$ > {tmp_path}/pid; exec sleep 600")
     pid = tmp_path / "pid"
-    start = time.monotonic()
     with pytest.raises(Interrupted):
         again.sweep_again(settings(), {8}, tmp_path / "run", lambda: pid.exists() and bool(pid.read_text()), poll=0.01)
-    assert time.monotonic() - start < 30
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid.read_text()), 0)

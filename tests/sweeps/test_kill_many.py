@@ -46,7 +46,7 @@ class Sweeps:
         """Run to the end, which must be quiet and successful; returns the seconds it took."""
         began = time.monotonic()
         with self.start(out) as process:
-            _, err = process.communicate(timeout=550)
+            _, err = process.communicate(timeout=5500)
         assert (err.decode(), process.returncode) == ("", 0)
         return time.monotonic() - began
 
@@ -87,7 +87,7 @@ def sweeps(tmp_path_factory: pytest.TempPathFactory) -> Sweeps:
     return Sweeps(tmp_path_factory.mktemp("many"), 2_000)
 
 
-@pytest.mark.parametrize(("kills", "images"), [(5, 2_000), pytest.param(50, 10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("kills", "images"), [(3, 2_000), pytest.param(50, 10_000, marks=pytest.mark.slow)])
 def test_random_kills(tmp_path: Path, sweeps: Sweeps, kills: int, images: int) -> None:
     if images != sweeps.images:
         sweeps = Sweeps(tmp_path / "more", images)

@@ -181,12 +181,13 @@ def dynamo(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("dynamo")
-def test_25_values_of_r_are_25_graphs_and_none_is_compiled_in_a_burst(tmp_path: Path) -> None:
+def test_every_value_of_r_is_a_graph_and_none_is_compiled_in_a_burst(tmp_path: Path) -> None:
+    """Of more values than Dynamo recompiles one code object for, which are 8."""
     before = compilation.graphs_compiled()
-    events, rows = sweep(tmp_path / "run", r="0..24", compile=True)
-    assert compilation.graphs_compiled() - before == 26  # one for each r, and the unwrapped model
-    assert "26 graphs compiled in" in notes(events)
-    assert [row.r for row in rows] == list(range(25))
+    events, rows = sweep(tmp_path / "run", r="0..9", compile=True)
+    assert compilation.graphs_compiled() - before == 11  # one for each r, and the unwrapped model
+    assert "11 graphs compiled in" in notes(events)
+    assert [row.r for row in rows] == list(range(10))
     assert {row.status for row in rows} == {"ok"}
     assert all(row.compile and row.compile_s > 0 and row.img_per_s for row in rows)
     with Store.read(tmp_path / "run") as store:
