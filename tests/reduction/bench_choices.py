@@ -67,7 +67,7 @@ def partner_forms(scores: Sequence[Tensor]) -> dict[str, Form]:
         best, partner = scores[i].max(dim=-1)
         return partner.gather(1, split_by_sort(best, R)[0])
 
-    return {"amax then argmax of r rows": of_those_that_move, "max with indices": of_all}
+    return {"amax then argmax of r rows": of_those_that_move, "max with indices (chosen)": of_all}
 
 
 def merge_forms(plan: MergePlan, x: Sequence[Tensor], size: Tensor) -> dict[str, Form]:

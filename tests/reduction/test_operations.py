@@ -60,8 +60,8 @@ def test_dispatched_sees_one_operation_more() -> None:
     [
         (3, 1, torch.float32, 50),
         (12, 1, torch.float32, 50),
-        (3, 8, torch.float32, 55),
-        (12, 8, torch.float32, 55),
+        (3, 8, torch.float32, 50),
+        (12, 8, torch.float32, 50),
         (3, 1, torch.bfloat16, 60),
     ],
 )

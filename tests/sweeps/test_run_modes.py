@@ -195,7 +195,7 @@ def test_every_value_of_r_is_a_graph_and_none_is_compiled_in_a_burst(tmp_path: P
 
 
 @pytest.mark.usefixtures("dynamo")
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("eager", marks=pytest.mark.slow)])
 def test_training_in_half_precision_is_one_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
     """Merging leaves autocast inside its own autograd function, which Dynamo has to follow."""
     monkeypatch.setattr(compilation, "BACKEND", backend)

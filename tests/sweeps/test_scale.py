@@ -37,7 +37,7 @@ def test_a_million_bursts_open_in_under_ten_seconds(tmp_path: Path) -> None:
     assert opened < 10
 
 
-@pytest.mark.parametrize("rounds", [200, pytest.param(1500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rounds", [100, pytest.param(1500, marks=pytest.mark.slow)])
 def test_memory_is_flat_over_a_long_sweep(rounds: int) -> None:
     """1 500 rounds and 3 000 batches are those of a real hour; the model takes no time. And a part of that."""
     command = [sys.executable, str(SIMULATION), str(rounds)]

@@ -56,29 +56,17 @@ def bipartite_soft_matching(
         return identity_plan(batch, n, metric.device)
     constants = constants or Constants()
     halves = constants.get(partition_halves, batch, n, prefix, r, partition, layer, device=metric.device)
-    on_cpu = metric.is_cpu
     metric = comparable(metric, distance)
     scores = similarity(metric[:, halves.in_a], metric[:, halves.in_b], distance)
     if batch == 1:
         scores = scores.squeeze(0)
-    if on_cpu and scores.numel() > _FEW:
-        moved, rest = split_by_sort(scores.amax(dim=-1), r)
-        # Only those that move need to know whom they like best: r rows instead of N / 2.
-        rows = (moved + constants.get(first_rows, batch, scores.shape[-2], device=metric.device)).view(-1)
-        partner = scores.view(-1, scores.shape[-1]).index_select(0, rows).argmax(dim=-1).view(moved.shape)
-    else:
-        best, liked = scores.max(dim=-1)
-        moved, rest = split_by_sort(best, r) if on_cpu else split_by_rank(best, r, constants)
-        partner = liked.gather(-1, moved)
+    best, liked = scores.max(dim=-1)
+    moved, rest = split_by_sort(best, r) if best.is_cpu else split_by_rank(best, r, constants)
     kept = torch.cat([halves.prefix, halves.a.gather(-1, rest), halves.b], dim=-1)
-    moved, into = halves.a.gather(-1, moved), partner + halves.slots
+    moved, into = halves.a.gather(-1, moved), liked.gather(-1, moved) + halves.slots
     if batch != 1:
         kept, moved, into = kept.view(-1), moved.view(-1), into.view(-1)
     return MergePlan(kept, moved, into, n, n - r)
-
-
-_FEW = 2**15
-"""Scores: up to so many it is operations that cost, beyond it a maximum with indices, which is serial."""
 
 
 class Halves(NamedTuple):
