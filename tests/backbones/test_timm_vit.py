@@ -328,10 +328,11 @@ def test_the_list_of_r_has_one_value_for_each_block() -> None:
         ReducedViT(TimmViT(small()), get_method("tome"), [1, 2])
 
 
-@pytest.mark.parametrize("heads", [1, 2, 3, 12])
+@pytest.mark.parametrize("width", [8, 64])
+@pytest.mark.parametrize("heads", [1, 2, 3, 12, 16, 24])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-def test_the_mean_over_heads_is_summed_in_fp32_and_rounded_once(dtype: torch.dtype, heads: int) -> None:
-    qkv = torch.randn(2, 7, 3, heads, 8, generator=torch.Generator().manual_seed(heads)).to(dtype)
+def test_the_mean_over_heads_is_summed_in_fp32_and_rounded_once(dtype: torch.dtype, heads: int, width: int) -> None:
+    qkv = torch.randn(2, 7, 3, heads, width, generator=torch.Generator().manual_seed(heads)).to(dtype)
     keys = qkv.permute(2, 0, 3, 1, 4)[1]  # a strided view, as attention has them
     before = keys.clone()
     mean = head_mean(keys)

@@ -107,7 +107,7 @@ def digits(split: str) -> tuple[Tensor, Tensor]:
 
 
 def test_a_model_that_merges_learns_the_digits(record_property: pytest.RecordProperty) -> None:
-    """300 steps with 18 of 50 tokens merged away: the loss falls under 0.5 and three quarters are right held out."""
+    """300 steps with 18 of 50 tokens merged away: the loss falls under 0.5 and over half are right held out."""
     torch.manual_seed(0)
     model = VisionTransformer(
         img_size=28, patch_size=4, embed_dim=48, num_heads=3, depth=3, mlp_ratio=2.0, num_classes=10

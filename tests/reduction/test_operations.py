@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections import Counter
 from typing import Any
 
@@ -87,3 +89,13 @@ def test_constants_are_made_once_and_owned_by_the_model(partition: str) -> None:
     assert merged.constants._kept.keys() == kept.keys()
     assert all(merged.constants._kept[key] is value for key, value in kept.items())
     assert not other.constants._kept
+
+
+def test_a_copy_makes_its_own_constants() -> None:
+    """On another device it could not use those of the first."""
+    merged, images = apply(vit(3), 8), torch.zeros(1, 3, 224, 224)
+    with torch.inference_mode():
+        logits = merged(images)
+        for other in (copy.deepcopy(merged), pickle.loads(pickle.dumps(merged))):
+            assert not other.constants._kept
+            assert torch.equal(other(images), logits)

@@ -248,13 +248,33 @@ def test_the_input_is_left_alone() -> None:
 
 
 def test_merging_away_from_the_cpu_has_the_same_shapes() -> None:
-    """Other devices index with gather and scatter; the meta device runs them without numbers."""
+    """Other devices sum by a product; the meta device runs it without numbers."""
     plan = bipartite_soft_matching(torch.randn(2, 21, 3, generator=torch.Generator().manual_seed(0)), 8, 1)
     meta = MergePlan.of(plan.kept.to("meta"), plan.moved.to("meta"), plan.into.to("meta"), plan.n_in)
     merged, size = merge(meta, torch.empty(2, 21, 5, device="meta", dtype=torch.bfloat16), None)
     assert (merged.shape, merged.dtype) == ((2, 13, 5), torch.bfloat16)
     assert (size.shape, size.dtype) == ((2, 13), torch.float32)
     assert unmerge(meta, merged).shape == (2, 21, 5)
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_sums_by_a_product_are_those_in_order(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other devices do, with several tokens in a slot, and in no image the sums of another."""
+    generator = torch.Generator().manual_seed(images)
+    order = torch.stack([torch.randperm(41, generator=generator) for _ in range(images)])
+    into = torch.randint(0, 6, (images, 12), generator=generator)
+    plan = MergePlan.of(order[:, :29], order[:, 29:], into, 41)
+    x = torch.randn(images, 41, 5, generator=generator)
+    size = torch.randint(1, 9, (images, 41), generator=generator).float()
+    in_order = merge(plan, x, size)
+    monkeypatch.setattr("tomebench.reduction.plan._adds_in_order", lambda x: False)
+    by_product = merge(plan, x, size)
+    torch.testing.assert_close(by_product[0], in_order[0], rtol=1e-5, atol=1e-5)
+    assert torch.equal(by_product[1], in_order[1])
+    for image in range(images):
+        alone = MergePlan.of(plan.kept[[image]], plan.moved[[image]], plan.into[[image]], 41)
+        expected = merge(alone, x[[image]], size[[image]])[0]
+        torch.testing.assert_close(by_product[0][[image]], expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.gpu
@@ -278,7 +298,8 @@ def test_cpu_and_cuda_make_the_same_plan_and_merge() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_does_not_round_the_means(dtype: torch.dtype) -> None:
+def test_autocast_does_not_round_the_means(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tomebench.reduction.plan._adds_in_order", lambda x: False)  # as on other devices: by a product
     plan = bipartite_soft_matching(torch.randn(2, 21, 3, generator=torch.Generator().manual_seed(0)), 8, 1)
     x, size = (t.float() for t in tokens_and_sizes(plan, 1))
     expected = merge(plan, x, size)[0]

@@ -21,6 +21,10 @@ class Constants:
     def __init__(self) -> None:
         self._kept: dict[Hashable, Any] = {}
 
+    def __reduce__(self) -> tuple[type[Constants], tuple[()]]:
+        """A copy makes its own: it may live on another device."""
+        return Constants, ()
+
     def get(self, make: Callable[..., T], *shape: Hashable, device: torch.device) -> T:
         """What ``make(*shape, device)`` returns: one tensor or several, which nobody may write to.
 

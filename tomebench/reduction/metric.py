@@ -13,8 +13,8 @@ from tomebench.reduction.options import Distance, Options
 from tomebench.reduction.plan import autocasts, cast, wider, without_autocast
 from tomebench.reduction.registry import Context
 
-_MANY, _REGISTER = 8, 32
-"""Heads, and values in a few vector registers of a CPU, from which on it is best at reducing."""
+_MANY, _REGISTER = range(8, 17), 32
+"""Heads, and values in a few vector registers, with which a CPU reduces fastest; more heads it adds in another order."""
 _SHORTEST = 1e-12
 """A row that is shorter is not made longer; all zeros are alike to nothing."""
 
@@ -64,7 +64,7 @@ def head_mean(heads: Tensor, constants: Constants | None = None) -> Tensor:
         # Every token is a picture, heads high, with d channels that come last in memory: pooling is vectorised there.
         pictures = heads.transpose(1, 2).reshape(batch * n, count, 1, d).permute(0, 3, 1, 2)
         return F.avg_pool2d(pictures, (count, 1)).reshape(batch, n, d)
-    if count == 1 or (count >= _MANY and d % _REGISTER == 0):
+    if count == 1 or (count in _MANY and d % _REGISTER == 0):
         return heads.mean(dim=1)
     first, second, *others = heads.unbind(dim=1)
     total = first + second

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from tomebench.reduction.constants import Constants
 from tomebench.reduction.options import Combine
@@ -50,7 +51,7 @@ class MergePlan:
     @property
     def kept(self) -> Tensor:
         """The token that stays in each slot, int64 [B, n_out]."""
-        return self._by_image(self.kept_rows, self.n_in)
+        return self.kept_rows.view(-1, self.n_out) % self.n_in
 
     @property
     def moved(self) -> Tensor:
@@ -146,7 +147,7 @@ def _means(
     # does not matter which write comes last.
     target, source = out.index_select(0, into), x.index_select(0, moved)
     wide = wider(x.dtype)  # float64 models get float64 means
-    if x.is_cpu and x.dtype == wide:
+    if _adds_in_order(x):
         pull = (source - target).mul_(share)
         out.index_fill_(0, into, 0).index_add_(0, into, pull)  # one after the other, in their order
         return out.index_copy_(0, into, target.add_(out.index_select(0, into)))
@@ -161,6 +162,11 @@ def _means(
         sums = torch.baddbmm(target.view(shape), alike, pull.view(shape))
     first = alike.argmax(dim=2) + (constants or Constants()).get(first_rows, batch, moves, device=x.device)
     return out.index_copy_(0, into, cast(sums, x.dtype).view(-1, x.shape[1]).index_select(0, first.view(-1)))
+
+
+def _adds_in_order(x: Tensor) -> bool:
+    """Whether index_add adds one row after the other: on a CPU, but not in a kernel that a compiler writes."""
+    return x.is_cpu and x.dtype == wider(x.dtype) and not is_compiling()
 
 
 def first_rows(batch: int, n: int, device: torch.device) -> Tensor:

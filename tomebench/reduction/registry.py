@@ -24,7 +24,7 @@ class Heads(NamedTuple):
     v: Tensor
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Context:
     """What a method may look at when it decides about one layer."""
 

@@ -86,7 +86,7 @@ class Halves(NamedTuple):
 def partition_halves(
     batch: int, n: int, prefix: int, r: int, partition: Partition, layer: int, device: torch.device
 ) -> Halves:
-    """The tokens of A and of B; of an odd number of halved patches B has one more."""
+    """The tokens of A and of B; of an odd number of patches ``sequential`` and ``random`` give B one more."""
     middle = prefix + (n - prefix) // 2
     in_a: slice | Tensor
     in_b: slice | Tensor
@@ -101,7 +101,7 @@ def partition_halves(
     rows = torch.arange(batch * n, device=device).view(batch, n)
     a, b = rows[:, in_a].contiguous(), rows[:, in_b].contiguous()
     slots = first_rows(batch, n - r, device) + (prefix + a.shape[1] - r)
-    roles = rows[:, :prefix], a, b, slots
+    roles = rows[:, :prefix].clone(), a, b, slots
     if batch == 1:
         roles = roles[0][0], roles[1][0], roles[2][0], roles[3][0]
     return Halves(*roles, in_a, in_b)
