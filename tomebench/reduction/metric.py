@@ -14,7 +14,7 @@ from tomebench.reduction.plan import autocasts, cast, wider, without_autocast
 from tomebench.reduction.registry import Context
 
 _MANY, _REGISTER = range(8, 17), 32
-"""Heads, and values in a few vector registers, with which a CPU reduces fastest; more heads it adds in another order."""
+"""Heads, and values in a few vector registers, with which a CPU reduces fastest; more it adds in another order."""
 _SHORTEST = 1e-12
 """A row that is shorter is not made longer; all zeros are alike to nothing."""
 
