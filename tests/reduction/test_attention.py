@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tomebench.errors import DeviceError
+from tomebench.reduction import attention
 from tomebench.reduction.attention import attend, check_route, choose_route, kernel_name, log_size_bias
 from tomebench.schema import Route
 
@@ -161,6 +162,33 @@ def test_cuda_routes_are_refused_elsewhere(route: Route) -> None:
 def test_cudnn_is_refused_where_it_has_no_kernel(dtype: str) -> None:
     with pytest.raises(DeviceError, match=f"cudnn has no {dtype}"):
         check_route("cudnn", torch.device("cuda"), dtype, training=False)
+
+
+def test_on_cuda_the_choice_is_narrowed_for_the_call_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen on a CPU, where the switches exist and change nothing; compiled too, in one graph."""
+    attended, seen = F.scaled_dot_product_attention, list[bool]()
+
+    def watched(*args: Tensor, **kwargs: object) -> Tensor:
+        seen.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return attended(*args, **kwargs)
+
+    q, k, v = random_qkv(9, 0)
+    size = torch.rand(2, 9) + 1
+    expected = attend(q, k, v, size, dropout=0.0, fused=True, route="sdpa")
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    monkeypatch.setattr(attention, "choose_route", lambda asked, device_type, *, biased: "efficient")
+    monkeypatch.setattr(F, "scaled_dot_product_attention", watched)
+    assert before
+    torch.testing.assert_close(attend(q, k, v, size, dropout=0.0, fused=True), expected)
+    assert seen == [False]
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+    with pytest.raises(RuntimeError):
+        attend(q, k[..., :2], v, size, dropout=0.0, fused=True)
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+    monkeypatch.setattr(F, "scaled_dot_product_attention", attended)
+    compiled = torch.compile(attend, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(q, k, v, size, dropout=0.0, fused=True), expected)
+    assert torch.backends.cuda.cudnn_sdp_enabled()
 
 
 def test_naming_a_kernel_takes_no_memory() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections import Counter
+from typing import Any
 
 import pytest
 import timm
@@ -241,6 +242,26 @@ def test_gradients_flow_through_what_a_group_becomes(combine: str) -> None:
     plan = get_method("tome").choose(ctx)
     x = ctx.x.clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: merge(plan, x, ctx.size, combine)[0], x)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("named", [{"partition": "random"}, {"matching": "random-prune"}], ids=str)
+def test_a_random_choice_is_computed_in_a_compiled_pass_and_not_copied(named: dict[str, str]) -> None:
+    """A list would be a tensor on the host: copied in every pass, and no part of a CUDA graph."""
+    model, graphs = timm.create_model("test_vit").eval(), list[torch.fx.GraphModule]()
+
+    def keep(module: torch.fx.GraphModule, inputs: object) -> Any:
+        graphs.append(module)
+        return module.forward
+
+    merged = apply(model, 8, **named)
+    images = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        found = torch.compile(merged, fullgraph=True, dynamic=False, backend=keep)(images)
+        assert torch.equal(found, merged(images))
+    (graph,) = graphs
+    nodes = list(graph.graph.nodes)
+    assert not [node for node in nodes if node.target is torch.tensor and isinstance(node.args[0], list | tuple)]
+    assert not [node for node in nodes if node.op == "get_attr"]
 
 
 @pytest.mark.parametrize(

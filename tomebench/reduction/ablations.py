@@ -14,7 +14,7 @@ from tomebench.reduction.metric import class_attention, comparable, metric_of, r
 from tomebench.reduction.options import Options
 from tomebench.reduction.plan import MergePlan, without_autocast
 from tomebench.reduction.registry import Context
-from tomebench.reduction.tome import draw
+from tomebench.reduction.tome import random_halves
 
 
 def greedy(options: Options, ctx: Context) -> MergePlan:
@@ -69,8 +69,8 @@ def random_prune(options: Options, ctx: Context) -> MergePlan:
 
 def _left(batch: int, n: int, prefix: int, r: int, layer: int, device: torch.device) -> Tensor:
     """The tokens that are left when r patches are drawn, int64 [B, N - r]."""
-    dropped = {*draw(n, prefix, r, layer)}
-    return torch.tensor([token for token in range(n) if token not in dropped], device=device).expand(batch, -1)
+    _, left = random_halves(n, prefix, r, layer, device)
+    return torch.cat([torch.arange(prefix, device=device), left]).expand(batch, -1)
 
 
 def attention_prune(options: Options, ctx: Context) -> MergePlan:

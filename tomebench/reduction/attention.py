@@ -23,10 +23,12 @@ others run their own way everywhere, so that r = 0 and the merged model are comp
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -135,7 +137,7 @@ def attend(
         return vector_bias_attention(q, k, v, size.log())
     bias = log_size_bias(size, q.dtype)
     if route in _PINNED:
-        with sdpa_kernel(_FALLBACK if asked == "auto" else _PINNED[route]):
+        with _fallbacks() if asked == "auto" else sdpa_kernel(_PINNED[route]):
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
 
@@ -189,6 +191,26 @@ def kernel_name(
     with sdpa_kernel(_FALLBACK) if route in _PINNED else nullcontext():
         choice = SDPBackend(torch._fused_sdp_choice(q, q, q, bias, 0.0, False))
     return f"{name}-{choice.name.removesuffix('_ATTENTION').lower()}{suffix}"
+
+
+def _fallbacks() -> AbstractContextManager[object]:
+    """Leaves PyTorch the memory-efficient kernel and what it falls back on.
+
+    ``sdpa_kernel`` sets every switch there is, which takes 20 us in every block that merges and in no other; at batch 1
+    that is a part of what merging is measured to cost. A graph is made once, and its compiler knows no other way.
+    """
+    return sdpa_kernel(_FALLBACK) if is_compiling() else _without_cudnn()
+
+
+@contextmanager
+def _without_cudnn() -> Iterator[None]:
+    """The same for attention with a bias, which PyTorch's flash kernels do not take."""
+    allowed = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(allowed)
 
 
 def _padded(q: Tensor, k: Tensor, v: Tensor, size: Tensor | None, dropout: float) -> Tensor:

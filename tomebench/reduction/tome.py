@@ -20,6 +20,9 @@ from tomebench.reduction.options import Distance, Options, Partition
 from tomebench.reduction.plan import MergePlan, first_rows, identity_plan
 from tomebench.reduction.registry import Context, Method
 
+_BITS = 62
+"""Tokens that one integer says something about; 64 with a sign would be one too many."""
+
 
 def bipartite_soft_matching(
     metric: Tensor,
@@ -95,9 +98,7 @@ def partition_halves(
     elif partition == "sequential":
         in_a, in_b = slice(prefix, middle), slice(middle, n)
     else:
-        drawn = {*draw(n, prefix, middle - prefix, layer)}
-        in_a = torch.tensor(sorted(drawn), device=device)
-        in_b = torch.tensor(sorted({*range(prefix, n)} - drawn), device=device)
+        in_a, in_b = random_halves(n, prefix, middle - prefix, layer, device)
     rows = torch.arange(batch * n, device=device).view(batch, n)
     a, b = rows[:, in_a].contiguous(), rows[:, in_b].contiguous()
     slots = first_rows(batch, n - r, device) + (prefix + a.shape[1] - r)
@@ -107,13 +108,34 @@ def partition_halves(
     return Halves(*roles, in_a, in_b)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def draw(n: int, prefix: int, count: int, layer: int) -> list[int]:
-    """Patches at random, the same for every image, so that a result does not hang on the batch it is in.
+    """Patches at random, the same for every image, so that a result does not hang on the batch it is in."""
+    return random.Random(f"{n} {prefix} {layer}").sample(range(prefix, n), count)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _drawn_bits(n: int, prefix: int, count: int, layer: int) -> list[int]:
+    """Which of the n tokens :func:`draw` gives, as the bits of as many integers as it takes, the lowest first.
 
     A constant to the compiler, of which not every version knows Python's random numbers.
     """
-    return random.Random(f"{n} {prefix} {layer}").sample(range(prefix, n), count)
+    drawn = sum(1 << token for token in draw(n, prefix, count, layer))
+    return [drawn >> first & (1 << _BITS) - 1 for first in range(0, n, _BITS)]
+
+
+def random_halves(n: int, prefix: int, count: int, layer: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """``count`` of the n - prefix patches at random, and the others, int64 ascending.
+
+    From a few numbers: in a compiled pass a list would be copied to the device every time, which cannot even be
+    captured as a CUDA graph.
+    """
+    token = torch.arange(n, device=device)
+    drawn = torch.zeros_like(token)
+    for number, bits in enumerate(_drawn_bits(n, prefix, count, layer)):
+        here = token // _BITS == number
+        drawn = torch.where(here, torch.bitwise_right_shift(bits, token % _BITS) & 1, drawn)
+    order = drawn[prefix:].sort(descending=True, stable=True).indices + prefix
+    return order[:count], order[count:]
 
 
 def split_by_sort(best: Tensor, r: int) -> tuple[Tensor, Tensor]:
