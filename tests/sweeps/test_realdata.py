@@ -5,14 +5,24 @@ Needs ``../shared/realdata`` beside the checkout; its README has the table.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
+from tomebench.backbones.apply import apply
 from tomebench.measure import budget, speed
+from tomebench.measure.compilation import compiled
+from tomebench.measure.outputs import output_excess
+from tomebench.models.create import load_model
+from tomebench.reduction.vit import ReducedViT
 from tomebench.sweeps import run
 from tomebench.sweeps.config import load_config
 from tomebench.sweeps.events import Finished
+from tomebench.sweeps.forward import timing_inputs
+from tomebench.sweeps.plan import list_images, preprocessing_of
 
 REALDATA = Path(__file__).parents[3] / "shared" / "realdata"
 CHECKPOINT = REALDATA / "deit_tiny_patch16_224.safetensors"
@@ -49,3 +59,68 @@ def test_counts_of_every_r_on_real_images(name, tmp_path, monkeypatch):
     for row, expected in zip(finished.rows, CORRECT[name], strict=True):
         assert abs(row.top1_correct - expected) <= 1, f"r={row.r}: {row.top1_correct} instead of {expected}"
     assert "of 1000 classes" in finished.rows[0].dataset
+
+
+@pytest.fixture(scope="module")
+def deit() -> tuple[nn.Module, list[Tensor]]:
+    """DeiT-Ti in bf16 and four batches of 32 real images."""
+    config = load_config(
+        [],
+        {
+            "model": "deit_tiny_patch16_224",
+            "checkpoint": CHECKPOINT,
+            "data": str(REALDATA / "imagenet-val-300"),
+            "device": "cpu",
+            "dtype": "bf16",
+            "batch_size": 32,
+        },
+    )
+    model = load_model(config.model, checkpoint=CHECKPOINT).model.eval().to(torch.bfloat16)
+    return (
+        model,
+        timing_inputs(
+            list_images(config), preprocessing_of(config, model), 32, torch.device("cpu"), torch.bfloat16, seed=0
+        ),
+    )
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not CHECKPOINT.exists(), reason=f"needs {REALDATA.name} beside the checkout")
+@pytest.mark.parametrize("r", [16, 22])
+def test_compiled_bf16_is_explained_by_rounding_and_a_wrong_image_or_token_is_not(
+    r: int, deit: tuple[nn.Module, list[Tensor]]
+) -> None:
+    model, inputs = deit
+    eager = apply(model, r)
+    run = compiled(apply(model, r))
+
+    def excess(timed: Tensor, images: Tensor) -> float:
+        return output_excess(timed, eager, images, "bf16")
+
+    def with_swapped(first: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """Logits where two tokens, or what ``first`` makes of them, change places before the first block."""
+
+        class Swapping(ReducedViT):
+            def embed(self, pixels: Tensor) -> Tensor:
+                return first(super().embed(pixels).clone())
+
+        return Swapping(eager.backbone, eager.method, eager.r_layers)(images)
+
+    def class_token(x: Tensor) -> Tensor:
+        x[3, [0, 50]] = x[3, [50, 0]]
+        return x
+
+    def neighbours_token(x: Tensor) -> Tensor:
+        x[:, 50] = x[:, 50].roll(1, 0)
+        return x
+
+    with torch.inference_mode():
+        for images in inputs:
+            logits = run(images)
+            assert 0 < excess(logits, images) <= 1
+            wrong = logits.clone()
+            wrong[3] = logits[4]
+            assert excess(wrong, images) > 1
+        assert excess(with_swapped(class_token, images), images) > 1  # in one image
+        if r == 16:  # one patch, in every image; at r = 22 rounding does as much
+            assert excess(with_swapped(neighbours_token, images), images) > 1

@@ -1,0 +1,99 @@
+"""What rounding explains of an output and what it does not: on a map whose answers jump, and on real models."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from tomebench.backbones.apply import apply
+from tomebench.measure.outputs import FEW, JITTER, output_excess
+from tomebench.models.create import load_model
+
+IMAGES = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+class Jumping:
+    """A linear map to ten logits, of which every image also takes one of two ways: that of a sum which is all rounding.
+
+    Args:
+        step: by how much the ways differ, relative to the logits.
+    """
+
+    def __init__(self, step: float) -> None:
+        self.weight = torch.randn(64, 10, generator=torch.Generator().manual_seed(2))
+        self.other = torch.randn(16, 10, generator=torch.Generator().manual_seed(3)) * step * 8
+        self.calls = 0
+
+    def __call__(self, images: Tensor, way: Tensor | None = None) -> Tensor:
+        self.calls += 1
+        if way is None:
+            way = images.bfloat16().view(torch.int16).flatten(1).sum(1) // 2 % 2 == 0  # every pixel moves by one or so
+        return images.float().flatten(1) @ self.weight + torch.where(way.unsqueeze(1), self.other, 0)
+
+
+def test_the_same_bits_are_no_excess_and_cost_one_pass() -> None:
+    model = Jumping(0.5)
+    assert output_excess(model(IMAGES), model, IMAGES, "fp32") == 0
+    assert model.calls == 2
+    broken = torch.full((16, 10), math.nan)
+    assert output_excess(broken, lambda images: broken.clone(), IMAGES, "fp32") == 0
+
+
+@pytest.mark.parametrize("step", [0.01, 0.1, 0.5])
+def test_another_way_of_the_same_model_is_explained(step: float) -> None:
+    model, images = Jumping(step), IMAGES.bfloat16()
+    for seed in range(5):
+        way = torch.rand(16, generator=torch.Generator().manual_seed(seed)) < 0.5
+        assert output_excess(model(images, way), model, images, "bf16") <= 1
+
+
+@pytest.mark.parametrize("dtype", JITTER)
+def test_what_rounding_does_not_explain_is_found(dtype: str) -> None:
+    model, images = Jumping(0.1), IMAGES.bfloat16() if dtype == "bf16" else IMAGES
+    right = model(images)
+    other = right.clone()
+    other[3] = right[4]
+    rolled = right.clone()
+    rolled[15] = right[15].roll(1)
+    for wrong in (other, rolled, 1.5 * right, right + 0.2 * right.roll(1, 0)):
+        assert output_excess(wrong, model, images, dtype) > 1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_only_when_timed_is_another_output(value: float) -> None:
+    model = Jumping(0.1)
+    timed = model(IMAGES)
+    timed[2, 5] = value
+    assert 1e29 < output_excess(timed, model, IMAGES, "fp32") < math.inf
+    assert 1e29 < output_excess(model(IMAGES), lambda images: timed.clone(), IMAGES, "fp32") < math.inf
+
+
+def test_only_what_the_first_draws_do_not_explain_is_looked_at_longer() -> None:
+    model, images = Jumping(0.1), IMAGES.bfloat16()
+    near = model(images) + 1e-3
+    model.calls = 0
+    assert output_excess(near, model, images, "bf16") <= 1
+    assert model.calls == 1 + FEW
+    model.calls = 0
+    assert output_excess(-near, model, images, "bf16") > 1
+    assert model.calls == 1 + 64  # so that 16 images give over a thousand values
+
+
+def test_a_token_that_is_wrong_in_one_image_is_found_in_fp32() -> None:
+    model = load_model("digits_vit", seed=0).model.eval()
+    reduced = apply(model, 8)
+    images = torch.rand(4, 3, *model.patch_embed.img_size, generator=torch.Generator().manual_seed(0))
+    images[:, :, ::3] = 0  # some structure, so that tokens differ
+    with torch.inference_mode():
+        jittered = images * (1 + 2e-7)
+        assert output_excess(reduced(jittered), reduced, images, "fp32") <= 1
+        size = model.patch_embed.patch_size[0]
+        swapped = images.clone()
+        swapped[2, :, :size, :size], swapped[2, :, -size:, -size:] = (
+            images[2, :, -size:, -size:],
+            images[2, :, :size, :size],
+        )
+        assert output_excess(reduced(swapped), reduced, images, "fp32") > 1

@@ -1,0 +1,93 @@
+"""Whether what was timed is what the model computes, although two kernels never round alike.
+
+Rounding sends some tokens another way, and at high r it moves the logits of most images further than any fixed
+tolerance would allow. So the yardstick is measured: the same eager model at the same r, on the same images moved by
+about one unit in the last place, gives for every image what rounding can make of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+Forward = Callable[[Tensor], Tensor]
+
+JITTER: Mapping[str, float] = {"fp32": 2.0**-19, "tf32": 2.0**-10, "bf16": 2.0**-8, "fp16": 2.0**-10}
+"""Relative change of a pixel that goes through a model as its kernels' rounding does, by dtype."""
+FLOOR: Mapping[str, float] = {"fp32": 1e-5, "tf32": 1e-3, "bf16": 1e-3, "fp16": 1e-3}
+"""Distance that is never too far, by dtype."""
+FEW, MANY, MOST = 8, 32, 256
+"""Draws at first; draws, and the most of them for small batches, where those do not explain an output."""
+_VALUES = 1024  # of draws times images, from which the largest is known well enough
+_WORST, _MIDDLE = 1.25, 2.0  # factors that the worst and the middle image may be over what the draws show
+_WRONG = 1e30
+
+
+@torch.inference_mode()
+def output_excess(timed: Tensor, evaluate: Forward, images: Tensor, dtype: str, seed: int = 0) -> float:
+    """How far the logits of a timed pass are from its model's, as a multiple of what rounding explains.
+
+    The distance of two images' logits a and b is |a - b|² / (|a|² + |b|²): 0 for the same, about 1 for those of two
+    images. An image of the timed pass is as far away as the nearest of some draws, and so are the draws from each
+    other. The worst image may be a quarter further than any draw, and the middle one twice as far as the middle draw:
+    the one finds a single image that is wrong, the other what goes a little wrong in all of them. A single token that
+    is wrong in a single image is found in fp32, but not in half precision at high r, where rounding does as much.
+
+    Args:
+        timed: logits [B, classes].
+        evaluate: the model as it is evaluated, from images to logits.
+        images: [B, 3, H, W], those of the timed pass.
+        dtype: fp32, tf32, bf16 or fp16.
+        seed: of the draws.
+
+    Returns:
+        0 where all bits are the same; up to 1 is explained. Never NaN or infinite.
+    """
+    evaluated = evaluate(images)
+    same = (timed == evaluated) | (timed.isnan() & evaluated.isnan())
+    if same.all():
+        return 0.0
+    if not (same | (timed.isfinite() & evaluated.isfinite())).all():
+        return _WRONG
+    draws = _draws(evaluate, images, dtype, seed)
+    known = [_finite(evaluated)]
+    for count in (FEW, min(max(MANY, -(-_VALUES // len(images))), MOST)):
+        known += [next(draws) for _ in range(count + 1 - len(known))]
+        excess = _excess(_finite(timed), torch.stack(known), FLOOR[dtype])
+        if excess <= 1:
+            break
+    return excess
+
+
+def _excess(timed: Tensor, known: Tensor, floor: float) -> float:
+    """Of logits [B, classes] over known ones [J, B, classes]."""
+    known = known.transpose(0, 1)
+    distance = _distances(timed.unsqueeze(1), known).amin(dim=2)
+    among = _distances(known, known)
+    among.diagonal(dim1=1, dim2=2).fill_(torch.inf)  # each from the others
+    explained = among.amin(dim=2)
+    worst = distance.max() / (_WORST * explained.max()).clamp_min(floor)
+    middle = distance.median() / (_MIDDLE * explained.median()).clamp_min(floor)
+    return float(torch.maximum(worst, middle).clamp(0, _WRONG))
+
+
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    """Of logits [B, J, classes] and [B, K, classes]: [B, J, K], in [0, 2]; 0 where both are zeros."""
+    squares = a.square().sum(dim=2).unsqueeze(2) + b.square().sum(dim=2).unsqueeze(1)
+    apart = squares - 2 * a @ b.transpose(1, 2)
+    return apart.clamp_min(0) / squares.clamp_min(torch.finfo(squares.dtype).tiny)
+
+
+def _draws(evaluate: Forward, images: Tensor, dtype: str, seed: int) -> Iterator[Tensor]:
+    generator = torch.Generator(images.device).manual_seed(seed)
+    while True:
+        up = torch.randint(0, 2, images.shape, generator=generator, device=images.device)
+        moved = images.float() * (1 + JITTER[dtype] * (2 * up - 1))
+        yield _finite(evaluate(moved.to(images.dtype)))
+
+
+def _finite(logits: Tensor) -> Tensor:
+    """In float64, with 0 for what is not finite."""
+    return logits.double().nan_to_num(0.0, 0.0, 0.0)
