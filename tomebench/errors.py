@@ -13,6 +13,7 @@
     │   └── RunError                   the run folder: in use, or holding another configuration
     ├── BaselineError              4   a baseline that is missing, damaged or of another version
     ├── StorageError               5   the disk is full, read-only, or the store is damaged
+    ├── DeviceLostError            5   a GPU that failed under a pass and is of no use to this process any more
     ├── RankError                  5   a process of several that share a run is gone, or has given up
     └── Interrupted              130   stopped by the user; what was committed can be resumed
 
@@ -79,6 +80,12 @@ class BaselineError(TomebenchError):
 
 class StorageError(TomebenchError):
     """Results cannot be written or read back."""
+
+    exit_code = 5
+
+
+class DeviceLostError(TomebenchError):
+    """A GPU that is of no use to this process any more; what was measured before is kept."""
 
     exit_code = 5
 

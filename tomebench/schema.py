@@ -122,9 +122,12 @@ class Burst:
     steps: int
     seconds: float
     compiled: int = 0  # graphs that were compiled while it was timed; anything but 0 makes it worthless
-    mhz: int | None = None  # clock of the GPU's multiprocessors at its end
-    joules: float | None = None  # energy the GPU took for it
+    mhz: int | None = None  # median clock of the GPU's multiprocessors meanwhile
     passes: tuple[float, ...] = ()  # seconds of each pass, where each was waited for: at batch size 1
+    capped: float | None = None  # share of it in which the power limit held that clock down
+    slowed: float | None = None  # share of it in which heat or the hardware did
+    backlog: float | None = None  # seconds that the GPU went on after the host had issued all of it
+    allocated: int = 0  # memory that the driver was asked for while it was timed; anything but 0 takes time
 
     @property
     def step_seconds(self) -> float:
@@ -250,9 +253,11 @@ class Row:
     img_per_s_end_to_end: float | None = None
     img_per_s_accuracy: float | None = None
     input_share: float | None = None
+    gpu_mhz: float | None = None
     j_per_img: float | None = None
     compile_s: float | None = None
     peak_mem_mib: float | None = None
+    device_mem_mib: float | None = None
     dataset: str | None = None
     dataset_digest: str | None = None
     n_seen: int | None = None
@@ -330,8 +335,12 @@ COLUMNS: tuple[Column, ...] = (
     _column("img_per_s_end_to_end", "float", "images per second, reading them included", "img/s", "higher", ".1f"),
     _column("img_per_s_accuracy", "float", "images per second of the one pass that counts all r", "img/s", None, ".1f"),
     _column("input_share", "float", "part of that pass spent waiting for images", "%", "lower", ".1f"),
-    _column("j_per_img", "float", "energy that the GPU took for one image", "J", "lower", ".3f"),
+    _column("gpu_mhz", "float", "median clock of the GPU while it was timed", "MHz", None, ".0f"),
+    _column("j_per_img", "float", "energy of the GPU for one image, over some seconds", "J", "lower", ".3f"),
     _column("peak_mem_mib", "float", "peak memory of a step, weights and optimiser included", "MiB", "lower", ".0f"),
+    _column(
+        "device_mem_mib", "float", "taken of the GPU by then: context, workspaces, caches, all", "MiB", None, ".0f"
+    ),
     _column("status", "str", "ok, failed, nonfinite, oom or unconverged"),
     _column("warnings", "strs", "codes of what a reader should know about this row"),
     _column("error", "str", "why the row is not ok"),

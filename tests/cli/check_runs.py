@@ -16,6 +16,7 @@ class EvenClock:
     """Runs the steps and charges a millisecond for each: whatever is compared with it is as fast."""
 
     min_burst = 0.001
+    backlog = None
 
     def __init__(self) -> None:
         self.time = 0.0

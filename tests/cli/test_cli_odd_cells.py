@@ -138,6 +138,7 @@ class Broken(EvenClock):
     """Every burst takes ``reading`` seconds, whatever is done in it."""
 
     min_burst = 0.1
+    backlog = None
 
     def __init__(self, reading: float) -> None:
         super().__init__()

@@ -33,6 +33,7 @@ class Machine:
     heating: float = 0.0
     seconds: float = 100.0
     min_burst: float = 0.1
+    backlog: float | None = None
     time: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:

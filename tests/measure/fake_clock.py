@@ -12,6 +12,7 @@ class FakeClock:
     """
 
     min_burst = 0.125
+    backlog: float | None = None
 
     def __init__(self) -> None:
         self.time = 0.0

@@ -83,6 +83,7 @@ class ScriptedClock:
     """Runs every burst and says the times it was given, in order."""
 
     min_burst = 1.0
+    backlog = None
 
     def __init__(self, *seconds: float) -> None:
         self.seconds, self.steps = list(seconds), []

@@ -6,15 +6,17 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from tomebench.measure import machine
-from tomebench.measure.machine import GpuReading, MachineGauges, NoGauges
+from tomebench.measure.machine import Gauges, GpuReading, MachineGauges, NoGauges
 
 CPU = torch.device("cpu")
 HERTZ = os.sysconf("SC_CLK_TCK")
@@ -66,12 +68,22 @@ def test_where_the_kernel_does_not_say_nothing_is_said(tmp_path: Path, text: str
         path.write_text(text)
     gauges = MachineGauges(CPU, path)
     assert (gauges.other_cpus(), gauges.other_cpus()) == (None, None)
-    assert (gauges.gpu(), gauges.gpu_processes()) == (GpuReading(), None)
+    assert said(gauges) == NOTHING
+
+
+NOTHING = (GpuReading(), None, None, None)
+
+
+def said(gauges: Gauges) -> tuple[GpuReading, int | None, float | None, int | None]:
+    """What gauges say of a GPU: in a burst that is over at once, its highest clock, its energy and its company."""
+    with gauges.watch() as seen:
+        pass
+    return seen(), gauges.max_mhz(), gauges.joules(), gauges.gpu_processes()
 
 
 def test_no_gauges_say_nothing() -> None:
-    gauges = NoGauges()
-    assert (gauges.gpu(), gauges.gpu_processes(), gauges.other_cpus()) == (GpuReading(), None, None)
+    assert said(NoGauges()) == NOTHING
+    assert NoGauges().other_cpus() is None
 
 
 @pytest.mark.skipif(not Path("/proc/stat").exists(), reason="no /proc/stat here")
@@ -97,13 +109,18 @@ class Nvml(types.ModuleType):
 
     def __init__(self, broken: tuple[str, ...] = ()) -> None:
         super().__init__("pynvml")
-        self.broken, self.mhz, self.millijoules, self.running = broken, 1980, 5_000, [object()]
-        self.reasons = 0
+        self.broken, self.mhz, self.millijoules, self.reasons = broken, 1980, 5_000, 0
+        self.asked = 0
+        self.compute, self.graphics, self.mps = ([os.getpid()], list[int](), list[int]())
 
     def __getattribute__(self, name: str) -> object:
         if name.startswith("nvml") and name in super().__getattribute__("broken"):
-            raise Nvml.NVMLError("Not Supported")
+            return Nvml.refuse
         return super().__getattribute__(name)
+
+    @staticmethod
+    def refuse(*args: object) -> None:
+        raise Nvml.NVMLError("Not Supported")
 
     def nvmlInit(self) -> None:
         pass
@@ -114,6 +131,7 @@ class Nvml(types.ModuleType):
 
     def nvmlDeviceGetClockInfo(self, handle: str, clock: int) -> int:
         assert (handle, clock) == ("GPU-aa-bb", self.NVML_CLOCK_SM)
+        self.asked += 1
         return self.mhz
 
     def nvmlDeviceGetMaxClockInfo(self, handle: str, clock: int) -> int:
@@ -129,8 +147,14 @@ class Nvml(types.ModuleType):
     def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
         return self.millijoules
 
-    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[object]:
-        return self.running
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[types.SimpleNamespace]:
+        return [types.SimpleNamespace(pid=pid) for pid in self.compute]
+
+    def nvmlDeviceGetGraphicsRunningProcesses(self, handle: str) -> list[types.SimpleNamespace]:
+        return [types.SimpleNamespace(pid=pid) for pid in self.graphics]
+
+    def nvmlDeviceGetMPSComputeRunningProcesses(self, handle: str) -> list[types.SimpleNamespace]:
+        return [types.SimpleNamespace(pid=pid) for pid in self.mps]
 
 
 @pytest.fixture
@@ -147,33 +171,80 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Nvml]:
     return make
 
 
+GPU = torch.device("cuda", 0)
+
+
 def test_a_gpu_says_its_clock_energy_and_company(gpu: Callable[..., Nvml]) -> None:
     nvml = gpu()
-    gauges = MachineGauges(torch.device("cuda", 0))
-    assert gauges.gpu() == GpuReading(1980, 5.0)
-    assert gauges.gpu_processes() == 0  # only we
-    nvml.running = [object(), object()]
-    assert gauges.gpu_processes() == 1
-    nvml.running = []  # a container may hide even us
-    assert gauges.gpu_processes() == 0
+    nvml.reasons = 0x1 | 0x4  # idle, which is no throttling, and the power limit
+    assert said(MachineGauges(GPU)) == (GpuReading(1980, 1.0, 0.0), 1980, 5.0, 0)
+
+
+def test_the_clock_is_that_of_the_whole_burst(gpu: Callable[..., Nvml], monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = gpu()
+    monkeypatch.setattr(machine, "_EVERY", 1e-3)
+    with MachineGauges(GPU).watch() as seen:
+        for mhz, reasons in ((1000, 0x40), (1500, 0x4), (1500, 0x4), (1900, 0x0)):
+            nvml.mhz, nvml.reasons, before = mhz, reasons, nvml.asked
+            while nvml.asked < before + 20:
+                time.sleep(1e-3)
+    nvml.mhz = 345  # idle again
+    reading = seen()
+    assert reading.mhz == 1500
+    assert reading.capped == pytest.approx(0.5, abs=0.2)
+    assert reading.slowed == pytest.approx(0.25, abs=0.2)
+    asked = nvml.asked
+    time.sleep(0.02)
+    assert nvml.asked == asked  # nobody looks any more
+
+
+@pytest.mark.parametrize(
+    ("compute", "graphics", "mps", "others"),
+    [
+        (["we"], [], [], 0),
+        (["we", 1], [], [], 1),
+        (["we"], ["we", 1], [2], 2),  # a desktop draws, a server of MPS computes
+        ([], ["we"], [], 0),
+        ([], [], [], None),  # the driver hides us, and others perhaps
+        ([1], [], [], None),  # we under another number, or somebody else
+        ([1, 2], [], [], 1),  # at least one of these is not us
+    ],
+)
+def test_who_else_is_on_the_gpu(
+    gpu: Callable[..., Nvml], compute: list[Any], graphics: list[Any], mps: list[Any], others: int | None
+) -> None:
+    nvml = gpu()
+    nvml.compute, nvml.graphics, nvml.mps = (
+        [os.getpid() if p == "we" else p for p in ps] for ps in (compute, graphics, mps)
+    )
+    assert MachineGauges(GPU).gpu_processes() == others
 
 
 def test_what_a_driver_does_not_know_is_left_out(gpu: Callable[..., Nvml]) -> None:
-    gpu("nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetComputeRunningProcesses")
-    gauges = MachineGauges(torch.device("cuda", 0))
-    assert gauges.gpu() == GpuReading(1980, None)
-    assert gauges.gpu_processes() is None
+    gpu("nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetCurrentClocksThrottleReasons")
+    assert said(MachineGauges(GPU)) == (GpuReading(1980), 1980, None, 0)
+
+
+def test_lists_of_processes_that_a_driver_lacks_are_left_out(
+    gpu: Callable[..., Nvml], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvml = gpu("nvmlDeviceGetGraphicsRunningProcesses")
+    assert MachineGauges(GPU).gpu_processes() == 0
+    monkeypatch.delattr(Nvml, "nvmlDeviceGetMPSComputeRunningProcesses")  # an older library
+    assert MachineGauges(GPU).gpu_processes() == 0
+    nvml.broken = tuple(f"nvmlDeviceGet{kind}RunningProcesses" for kind in ("Compute", "Graphics", "MPSCompute"))
+    assert MachineGauges(GPU).gpu_processes() is None
 
 
 @pytest.mark.parametrize("broken", ["nvmlInit", "nvmlDeviceGetHandleByUUID"])
 def test_without_a_driver_there_is_no_reading(gpu: Callable[..., Nvml], broken: str) -> None:
     gpu(broken)
-    assert MachineGauges(torch.device("cuda", 0)).gpu() == GpuReading()
+    assert said(MachineGauges(GPU)) == NOTHING
 
 
 def test_without_the_library_there_is_no_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert MachineGauges(torch.device("cuda", 0)).gpu() == GpuReading()
+    assert said(MachineGauges(GPU)) == NOTHING
 
 
 def test_the_testbed_has_limits_and_reasons(gpu: Callable[..., Nvml]) -> None:

@@ -20,7 +20,20 @@ def test_description_is_flat_json_without_gaps() -> None:
     described = testbed.describe(CPU, threads=2)
     schema.canonical_json(described)
     assert set(described) == {
-        *("device", "device_name", "driver", "cuda", "cpu", "usable_cpus", "threads", "platform", "python"),
+        *(
+            "device",
+            "device_name",
+            "driver",
+            "cuda",
+            "cudnn",
+            "cublas",
+            "overrides",
+            "cpu",
+            "usable_cpus",
+            "threads",
+            "platform",
+            "python",
+        ),
         *("torch", "torchvision", "timm", "numpy", "git", "memory"),
         *("gpu_max_mhz", "gpu_power_limit_w", "gpu_throttle_reasons"),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 
@@ -23,9 +24,10 @@ from store_samples import (
 )
 
 from tomebench.measure.budget import BUDGETS, Budget
-from tomebench.report.text import display_table
+from tomebench.report.text import detail_table, display_table
 from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Burst, Round
-from tomebench.sweeps.rows import END_TO_END, OUTPUT_DIFFERENCES, build_rows
+from tomebench.sweeps import store as store_module
+from tomebench.sweeps.rows import DEVICE_MEMORY, END_TO_END, ENERGY, OUTPUT_EXCESS, build_rows
 from tomebench.sweeps.store import Store
 
 
@@ -166,25 +168,45 @@ def test_without_single_passes_there_is_no_latency(store: Store) -> None:
     }
 
 
-def test_energy_is_of_one_image(store: Store) -> None:
-    for seed, joules in enumerate([8.0, 12.0, None, 10.0]):  # of two steps of four images; one reading is missing
-        bursts = (Burst(KEYS[0], 2, 1.0, joules=joules), *(Burst(k, 2, 1.0) for k in KEYS[1:]))
-        store.add_round(Round(1, seed, bursts))
-    assert [row.j_per_img for row in build_rows(store)] == [10 / 2 / BATCH, None, None]
+def test_energy_and_what_is_taken_of_the_device_are_facts_of_a_cell(store: Store) -> None:
+    store.put(ENERGY, {KEYS[0]: 1.25})
+    store.put(DEVICE_MEMORY, {KEYS[1]: 3 * 2**20})
+    rows = build_rows(store)
+    assert [row.j_per_img for row in rows] == [1.25, None, None]
+    assert [row.device_mem_mib for row in rows] == [None, 3.0, None]
+
+
+def test_a_store_whose_bursts_have_an_energy_of_their_own_is_read() -> None:
+    """Bursts were too short for the counter, and what they said of it is not used."""
+    about = {"mhz": 1900, "joules": 2.5, "passes": [0.5, 0.5]}
+    assert store_module._unpacked(["a", 2, 1.0, 0, about]) == Burst("a", 2, 1.0, mhz=1900, passes=(0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    "burst",
+    [
+        Burst("a", 2, 1.0),
+        Burst("a", 2, 1.0, compiled=3),
+        Burst("a", 2, 1.0, 0, 1900, (0.4, 0.6), 0.0, 0.5, 0.25, 2),
+        Burst("a", 2, 1.0, slowed=0.0),
+    ],
+)
+def test_a_burst_is_stored_as_it_was_taken(burst: Burst) -> None:
+    assert store_module._unpacked(json.loads(json.dumps(store_module._packed(burst)))) == burst
 
 
 def test_end_to_end_is_images_over_seconds(store: Store) -> None:
-    store.put(END_TO_END, {KEYS[1]: (640, 4.0)})
-    assert [row.img_per_s_end_to_end for row in build_rows(store)] == [None, 160.0, None]
+    store.put(END_TO_END, {KEYS[1]: (640, 4.0, 2), KEYS[2]: (640, 2.0)})  # the last as older stores have it
+    assert [row.img_per_s_end_to_end for row in build_rows(store)] == [None, 160.0, 320.0]
 
 
 def test_an_output_that_differs_marks_its_row(store: Store) -> None:
-    store.put(OUTPUT_DIFFERENCES, {KEYS[0]: 0.0, KEYS[1]: 0.9e-3, KEYS[2]: 1.1e-3})
+    store.put(OUTPUT_EXCESS, {KEYS[0]: 0.0, KEYS[1]: 1.0, KEYS[2]: 1.1})
     assert [row.warnings for row in build_rows(store)] == [(), (), ("OUTPUT_MISMATCH",)]
 
 
 def test_an_output_of_the_baseline_that_differs_marks_every_row(store: Store) -> None:
-    store.put(OUTPUT_DIFFERENCES, {KEYS[0]: 0.5})
+    store.put(OUTPUT_EXCESS, {KEYS[0]: 1.5})
     assert {row.warnings for row in build_rows(store)} == {("OUTPUT_MISMATCH",)}
 
 
@@ -239,9 +261,12 @@ def test_throttled_bursts_never_empty_a_table(
 
 
 def test_a_badly_throttled_cell_keeps_its_numbers_and_is_marked(store: Store) -> None:
+    session = store.begin_session({**TESTBED, "gpu_max_mhz": 1980})
     for seed in range(6):
         speeds = {KEYS[0]: 1980, KEYS[1]: 1980, KEYS[2]: 1300, SENTINEL: 1980, UNWRAPPED: 1980}
-        store.add_round(Round(1, seed, tuple(Burst(name, 1, 1.0, mhz=mhz) for name, mhz in speeds.items())))
+        store.add_round(Round(session, seed, tuple(Burst(name, 1, 1.0, mhz=mhz) for name, mhz in speeds.items())))
     rows = build_rows(store)
     assert [row.warnings for row in rows] == [(), (), ("THROTTLED", "THROTTLED_BADLY")]
     assert rows[2].speedup_vs_r0 == 1.0
+    assert [row.gpu_mhz for row in rows] == [1980, 1980, 1300]
+    assert any("1300" in line for line in detail_table(rows)[1][2])

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
 import torch
-from hurry import hurry
+from hurry import ShortClock, hurry
 from torch import Tensor
 
-from tomebench.errors import ConfigError
+from tomebench.errors import ConfigError, DeviceLostError, Interrupted
 from tomebench.measure.clock import CpuClock
-from tomebench.measure.machine import GpuReading
+from tomebench.measure.machine import GpuReading, NoGauges
 from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import Row
+from tomebench.sweeps import job as job_module
 from tomebench.sweeps import pipeline, run, timing
 from tomebench.sweeps.config import load_config
-from tomebench.sweeps.events import Event, Finished, Note
-from tomebench.sweeps.rows import OUTPUT_DIFFERENCES
+from tomebench.sweeps.events import Event, Finished, Note, Phase
+from tomebench.sweeps.job import Job
+from tomebench.sweeps.reading import Reading
+from tomebench.sweeps.rows import OUTPUT_EXCESS
 from tomebench.sweeps.store import Store
-from tomebench.sweeps.timing import output_difference
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +67,7 @@ def test_what_was_timed_is_compared_with_the_evaluated_model(tmp_path: Path) -> 
     _, rows = sweep(tmp_path / "run")
     assert all("OUTPUT_MISMATCH" not in row.warnings for row in rows)
     with Store.read(tmp_path / "run") as store:
-        assert store.get(OUTPUT_DIFFERENCES) == {cell.key: 0.0 for cell, _ in store.cells()}
+        assert store.get(OUTPUT_EXCESS) == {cell.key: 0.0 for cell, _ in store.cells()}
 
 
 def test_a_timed_pass_that_computes_something_else_marks_its_row(
@@ -83,13 +86,13 @@ def test_a_comparison_that_was_interrupted_is_made_up_for(tmp_path: Path, monkey
     monkeypatch.setattr(timing, "_compare_outputs", lambda job: iter(()))
     sweep(tmp_path / "run")
     with Store.read(tmp_path / "run") as store:
-        assert store.get(OUTPUT_DIFFERENCES) is None
+        assert store.get(OUTPUT_EXCESS) is None
     monkeypatch.undo()
     monkeypatch.setattr(timing, "time_round", lambda *a, **k: pytest.fail("a round was timed again"))
     hurry(monkeypatch)
     sweep(tmp_path / "run")
     with Store.read(tmp_path / "run") as store:
-        assert store.get(OUTPUT_DIFFERENCES) == {cell.key: 0.0 for cell, _ in store.cells()}
+        assert store.get(OUTPUT_EXCESS) == {cell.key: 0.0 for cell, _ in store.cells()}
 
 
 def test_the_worst_difference_of_all_sessions_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,49 +100,27 @@ def test_the_worst_difference_of_all_sessions_stays(tmp_path: Path, monkeypatch:
     with Store.read(tmp_path / "run") as store:
         config, key = store.config, store.cells()[1][0].key
     with Store.open(tmp_path / "run", config) as store:
-        store.put(OUTPUT_DIFFERENCES, {key: 0.7})
+        store.put(OUTPUT_EXCESS, {key: 1.7})
     hurry(monkeypatch, rounds=7)
     _, rows = sweep(tmp_path / "run")
     assert [row.rounds for row in rows] == [7, 7]
     assert ["OUTPUT_MISMATCH" in row.warnings for row in rows] == [False, True]
 
 
-NAN, INF = math.nan, math.inf
-
-
-@pytest.mark.parametrize(
-    ("timed", "evaluated", "difference"),
-    [
-        ([[1.0, 2.0]], [[1.0, 2.0]], 0.0),
-        ([[1.0, 2.5]], [[1.0, 2.0]], 0.25),
-        ([[1.0, 2.0], [9.0, 9.0], [1.0, 2.0]], [[1.0, 2.0]] * 3, 0.0),  # one image went another way
-        ([[1.0, 2.0], [9.0, 9.0], [9.0, 9.0]], [[1.0, 2.0]] * 3, 4.0),
-        ([[NAN, 2.0]], [[NAN, 2.0]], 0.0),
-        ([[INF, 2.0]], [[INF, 2.0]], 0.0),
-    ],
-)
-def test_output_difference_by_hand(timed: list[list[float]], evaluated: list[list[float]], difference: float) -> None:
-    assert output_difference(torch.tensor(timed), torch.tensor(evaluated)) == difference
-
-
-@pytest.mark.parametrize("timed", [[NAN, 2.0], [INF, 2.0], [-INF, 2.0]])
-def test_what_is_not_finite_only_when_timed_is_another_output(timed: list[float]) -> None:
-    found = output_difference(torch.tensor([timed]), torch.tensor([[1.0, 2.0]]))
-    assert 1e30 < found < INF
-
-
 # The machine
 
 
-class LoudGauges:
-    """A GPU that others use too, on a machine that is half taken."""
+class LoudGauges(NoGauges):
+    """A GPU that others use too, under its power limit, on a machine that is half taken; 50 W whatever runs."""
 
     def __init__(self, device: torch.device) -> None:
-        self.joules = 0.0
+        self.clock = CpuClock()
 
-    def gpu(self) -> GpuReading:
-        self.joules += 0.5
-        return GpuReading(1980, self.joules)
+    def watch(self) -> AbstractContextManager[Callable[[], GpuReading]]:
+        return nullcontext(lambda: GpuReading(1980, 0.9, 0.0))
+
+    def joules(self) -> float | None:
+        return 50 * self.clock.now()
 
     def gpu_processes(self) -> int | None:
         return 1
@@ -152,12 +133,104 @@ def test_what_the_machine_says_reaches_the_rows(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(timing, "MachineGauges", LoudGauges)
     _, rows = sweep(tmp_path / "run")
     for row in rows:
-        assert {"CPU_BUSY", "GPU_SHARED"} <= set(row.warnings)
+        assert {"CPU_BUSY", "GPU_SHARED", "POWER_CAPPED"} <= set(row.warnings)
+        assert row.gpu_mhz == 1980
         assert row.j_per_img is not None
-        assert 0 < row.j_per_img <= 0.25  # half a joule a burst, of at least one step of two images
+        assert row.step_ms is not None
+        assert row.j_per_img > 0
     with Store.read(tmp_path / "run") as store:
         assert {burst.mhz for round_ in store.rounds() for burst in round_.bursts} == {1980}
         assert {(round_.other_cpus, round_.gpu_processes) for round_ in store.rounds()} == {(0.5, 1)}
+
+
+def test_energy_is_counted_over_seconds_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+
+    class Counting(ShortClock):
+        def burst(self, step: Callable[[], object], steps_: int) -> float:
+            steps.append(steps_)
+            return super().burst(step, steps_)
+
+    monkeypatch.setattr(timing, "MachineGauges", LoudGauges)
+    monkeypatch.setattr(timing, "ENERGY_SECONDS", 0.2)
+    monkeypatch.setattr(timing, "clock_for", lambda device: Counting())
+    _, rows = sweep(tmp_path / "run")
+    assert rows[0].step_ms is not None
+    assert sum(n > 1 for n in steps) == 2  # all others are of one step
+    assert steps[-2] == math.ceil(0.2 / (rows[0].step_ms / 1e3))
+    again = len(steps)
+    _, rows = sweep(tmp_path / "run")
+    assert len(steps) == again
+
+
+def test_no_energy_where_the_device_does_not_count_it(tmp_path: Path) -> None:
+    events, rows = sweep(tmp_path / "run")
+    assert {row.j_per_img for row in rows} == {None}
+    assert "energy" not in {event.name for event in events if isinstance(event, Phase)}
+
+
+# A device that gives out
+
+
+class Sticky:
+    """A GPU on which a kernel of one cell goes wrong: from then on everything says so, when it is waited for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, r: int, waits: int = 0) -> None:
+        self.dead, self.waits = False, waits
+        forward = ReducedViT.forward
+
+        def run(module: ReducedViT, images: Tensor) -> Tensor:
+            if module.r_layers[0] == r:
+                self.waits -= 1
+                self.dead = self.dead or self.waits < 0
+            return forward(module, images)
+
+        monkeypatch.setattr(ReducedViT, "forward", run)
+        monkeypatch.setattr(job_module, "lost", lambda device: self.dead)
+        monkeypatch.setattr(timing, "clock_for", lambda device: self.clock())
+
+    def clock(self) -> ShortClock:
+        gpu = self
+
+        class Waiting(ShortClock):
+            def burst(self, step: Callable[[], object], steps: int) -> float:
+                seconds = super().burst(step, steps)
+                if gpu.dead:
+                    raise RuntimeError("CUDA error: device-side assert triggered")
+                return seconds
+
+        return Waiting()
+
+
+def test_an_error_that_surfaces_later_fails_its_cell_and_says_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Sticky(monkeypatch, r=4, waits=6)  # some rounds are timed before
+    with pytest.raises(
+        DeviceLostError, match=r"cpu is of no use after .*r=4.*device-side assert.*others go on without"
+    ):
+        sweep(tmp_path / "run", r="0,2,4")
+    with Store.read(tmp_path / "run") as store:
+        assert store.rounds()
+    monkeypatch.undo()
+    hurry(monkeypatch)
+    _, rows = sweep(tmp_path / "run", r="0,2,4")  # and does not lose the next GPU to the same cell
+    assert [row.status for row in rows] == ["ok", "ok", "failed"]
+    assert rows[2].error is not None
+    assert "device-side assert" in rows[2].error
+
+
+def test_without_its_baseline_a_run_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Sticky(monkeypatch, r=0, waits=3)
+    with pytest.raises(DeviceLostError, match=r"r=0.*nothing can be compared without it"):
+        sweep(tmp_path / "run")
+
+
+def test_an_error_that_leaves_the_device_alive_fails_one_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Sticky(monkeypatch, r=4)
+    monkeypatch.setattr(job_module, "lost", lambda device: setattr(gpu, "dead", False))
+    _, rows = sweep(tmp_path / "run", r="0,2,4")
+    assert [row.status for row in rows] == ["ok", "ok", "failed"]
 
 
 # End to end
@@ -175,9 +248,33 @@ class PipelineClock(CpuClock):
 
 def test_end_to_end_counts_the_images_after_the_first_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "clock_for", lambda device: PipelineClock())
-    # 21 images in batches of 2: eleven batches, the first one is not timed, the last one holds one image.
+    # 21 images in batches of 2: eleven batches, the first one is not timed, the last one holds one image; twice.
     _, rows = sweep(tmp_path / "run", data="digits", limit=21, end_to_end=True)
-    assert [row.img_per_s_end_to_end for row in rows] == [19 / 0.5] * 2
+    assert [row.img_per_s_end_to_end for row in rows] == [2 * 19 / (2 * 0.5)] * 2
+
+
+def test_end_to_end_goes_there_and_back_and_on_where_it_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    took, left = list[str](), [4]
+
+    def timed(job: Job, reading: Reading, key: str, lead: int, last: int) -> tuple[int, float]:
+        if left[0] == 0:
+            raise Interrupted("stopped")
+        left[0] -= 1
+        took.append(key)
+        return 10 * len(took), 1.0
+
+    monkeypatch.setattr(pipeline, "_timed", timed)
+    settings = {"data": "digits", "limit": 12, "end_to_end": True, "r": "0,4,8"}
+    with pytest.raises(Interrupted):
+        sweep(tmp_path / "run", **settings)
+    left[0] = 9
+    _, rows = sweep(tmp_path / "run", **settings)
+    assert len(took) == 6
+    assert took[:3] == took[:2:-1]
+    sums = {key: sum(10 * (i + 1) for i in range(6) if took[i] == key) / 2 for key in took}
+    assert sorted(row.img_per_s_end_to_end for row in rows if row.img_per_s_end_to_end) == sorted(sums.values())
 
 
 def test_end_to_end_stops_when_it_has_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

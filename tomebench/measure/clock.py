@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Protocol
 
@@ -14,6 +16,9 @@ from tomebench.errors import DeviceError
 MIN_BURST: Mapping[str, float] = {"cuda": 0.25, "cpu": 0.1}
 """Seconds that a burst lasts at least, by type of device: long enough that its two ends do not matter."""
 
+_IDLE_AT_ONCE, _IDLE_SHARE = 1e-3, 0.01
+"""Seconds, and share of the burst, in which an idle device answers that it is idle."""
+
 
 class Clock(Protocol):
     """What measuring needs of time. Tests bring their own."""
@@ -21,6 +26,11 @@ class Clock(Protocol):
     @property
     def min_burst(self) -> float:
         """Seconds that a burst should last at least."""
+        ...
+
+    @property
+    def backlog(self) -> float | None:
+        """Seconds that the device went on after the host had issued the last burst; None where the host does it all."""
         ...
 
     def burst(self, step: Callable[[], object], steps: int) -> float:
@@ -36,13 +46,15 @@ class CpuClock:
     """Wall time of work that is done when the call returns."""
 
     min_burst = MIN_BURST["cpu"]
+    backlog: float | None = None
 
     def burst(self, step: Callable[[], object], steps: int) -> float:
         """See :class:`Clock`."""
-        start = time.perf_counter()
-        for _ in range(steps):
-            step()
-        return time.perf_counter() - start
+        with _no_collection():
+            start = time.perf_counter()
+            for _ in range(steps):
+                step()
+            return time.perf_counter() - start
 
     def now(self) -> float:
         """See :class:`Clock`."""
@@ -50,7 +62,7 @@ class CpuClock:
 
 
 class CudaClock:
-    """CUDA events around the burst on the current stream, checked against wall time.
+    """CUDA events around the burst on the current stream, checked against what runs on the others.
 
     Args:
         device: the CUDA device that the steps run on.
@@ -66,28 +78,45 @@ class CudaClock:
         if device.type != "cuda" or (device.index or 0) >= count:
             raise DeviceError(f"device {device}: this machine has {count} CUDA devices; pass --device cpu or cuda:N")
         self.device = device
+        self.backlog: float | None = None
 
     def burst(self, step: Callable[[], object], steps: int) -> float:
         """See :class:`Clock`."""
-        with torch.cuda.device(self.device):
+        with torch.cuda.device(self.device), _no_collection():
             start = torch.cuda.Event(enable_timing=True)
             end = torch.cuda.Event(enable_timing=True)
             torch.cuda.synchronize()
-            wall_start = time.perf_counter()
+            began = time.perf_counter()
             start.record()
             for _ in range(steps):
                 step()
             end.record()
+            issued = time.perf_counter()
+            end.synchronize()
+            ended = time.perf_counter()
             torch.cuda.synchronize()
-            wall = time.perf_counter() - wall_start
+            idle = time.perf_counter()
             on_device = start.elapsed_time(end) / 1e3
-        # Events leave out the host's waking up, but see the current stream only. Work that went elsewhere would look
-        # too fast, so wall time counts where the two are far apart.
-        return wall if wall > 2 * on_device + 0.01 else on_device
+        self.backlog = idle - issued
+        # Events leave out the host's waking up, but see the current stream only. Where the device is not idle when that
+        # stream is, some work went elsewhere and would not be counted.
+        return idle - began if idle - ended > _IDLE_AT_ONCE + _IDLE_SHARE * on_device else on_device
 
     def now(self) -> float:
         """See :class:`Clock`."""
         return time.perf_counter()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keeps Python from looking for garbage: whose turn that is depends on what ran before."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def clock_for(device: torch.device) -> Clock:

@@ -54,7 +54,9 @@ class GraphedForward:
             torch.cuda.current_stream().wait_stream(side)
             graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
             try:
-                with torch.cuda.graph(graph, pool=self._pool):
+                # Only what this thread does is looked at: another one, such as a loader's that pins memory, may
+                # allocate meanwhile, which the default takes for a fault of the capture.
+                with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                     self._logits = self._forward(self._images)
             finally:
                 torch.cuda.set_stream(current)  # a capture that fails leaves its own stream behind

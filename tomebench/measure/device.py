@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,9 +42,59 @@ def resolve_device(name: str, dtype: str = "fp32") -> torch.device:
         raise DeviceError(
             f"dtype tf32 needs a CUDA GPU of compute capability 8.0 or newer, not {name}; use --dtype fp32"
         )
-    if dtype == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported():
-        raise DeviceError(f"{name} has no bf16; use --dtype fp16")
+    if kind == "cuda":
+        _refuse_emulated_bf16(name, dtype)
+        _refuse_overrides(dtype)
     return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """``cpu``, ``cuda`` for the first GPU however it was asked for, or ``cuda:<number>``."""
+    return device.type if device.index in (None, 0) else str(device)
+
+
+def _refuse_emulated_bf16(name: str, dtype: str) -> None:
+    """PyTorch computes bf16 on older GPUs by way of fp32, and then calls it supported."""
+    if dtype != "bf16":
+        return
+    with torch.cuda.device(torch.device(name)):
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            raise DeviceError(f"{name} has no bf16; use --dtype fp16")
+
+
+OVERRIDES = (
+    *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUDA_LAUNCH_BLOCKING", "CUBLAS_WORKSPACE_CONFIG"),
+    *("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_NO_CUDA_MEMORY_CACHING", "TORCH_CUDNN_SDPA_PREFERRED"),
+)
+"""Environment variables that change what a GPU computes, or how fast, behind the back of every setting."""
+
+
+def _refuse_overrides(dtype: str) -> None:
+    """Refuse those that would make a row something else than it says; the testbed names the others."""
+    wrong = {
+        "NVIDIA_TF32_OVERRIDE": "0" if dtype == "tf32" else "1",
+        "CUDA_LAUNCH_BLOCKING": "1",
+        "PYTORCH_NO_CUDA_MEMORY_CACHING": "1",
+    }
+    if dtype not in ("fp32", "tf32"):
+        del wrong["NVIDIA_TF32_OVERRIDE"]  # it says something about fp32 only
+    for name, value in wrong.items():
+        if os.environ.get(name) == value:
+            raise DeviceError(f"{name}={value} in the environment changes what --dtype {dtype} measures; unset it")
+
+
+def lost(device: torch.device) -> bool:
+    """Whether a GPU only repeats an error that some kernel made: its context is gone, for all that this process does.
+
+    Out of memory, and what an operation refuses before it runs, leave it as it was.
+    """
+    if device.type != "cuda":
+        return False
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError:
+        return True
+    return False
 
 
 @contextmanager

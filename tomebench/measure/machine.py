@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import statistics
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,25 +18,39 @@ UNAVAILABLE = "unavailable"
 """What a testbed says where something cannot be found out."""
 
 _STAT = Path("/proc/stat")
+_EVERY = 0.02
+"""Seconds between two looks at the GPU's clock: a dozen in the shortest burst."""
+
+_CLIENTS = ("Compute", "Graphics", "MPSCompute")
+"""Kinds of processes on a GPU, as NVML names them."""
 
 
 @dataclass(frozen=True)
 class GpuReading:
-    """What a GPU says of itself at one moment."""
+    """What a GPU did while something ran. None where its driver does not say."""
 
-    mhz: int | None = None  # clock of the multiprocessors
-    joules: float | None = None  # energy since the driver was loaded
+    mhz: int | None = None  # median clock of the multiprocessors
+    capped: float | None = None  # share of the time in which the power limit held that clock down
+    slowed: float | None = None  # share of the time in which heat or the hardware did
 
 
 class Gauges(Protocol):
-    """What timing asks of the machine between two bursts. Tests bring their own."""
+    """What timing asks of the machine. Tests bring their own."""
 
-    def gpu(self) -> GpuReading:
-        """The GPU now; empty without one, and where its driver does not say."""
+    def watch(self) -> AbstractContextManager[Callable[[], GpuReading]]:
+        """Look at the GPU for as long as the context lasts; after it, the call says what there was to see."""
+        ...
+
+    def max_mhz(self) -> int | None:
+        """Highest clock of the GPU's multiprocessors; None where nothing can be asked."""
+        ...
+
+    def joules(self) -> float | None:
+        """Energy that the GPU has taken since its driver was loaded. Counted anew every 20 to 100 ms only."""
         ...
 
     def gpu_processes(self) -> int | None:
-        """Processes on the GPU that are not this one."""
+        """Processes on the GPU that are not this one; None where that cannot be told."""
         ...
 
     def other_cpus(self) -> float | None:
@@ -43,9 +61,17 @@ class Gauges(Protocol):
 class NoGauges:
     """A machine that says nothing."""
 
-    def gpu(self) -> GpuReading:
+    def watch(self) -> AbstractContextManager[Callable[[], GpuReading]]:
         """See :class:`Gauges`."""
-        return GpuReading()
+        return nullcontext(GpuReading)
+
+    def max_mhz(self) -> int | None:
+        """See :class:`Gauges`."""
+        return None
+
+    def joules(self) -> float | None:
+        """See :class:`Gauges`."""
+        return None
 
     def gpu_processes(self) -> int | None:
         """See :class:`Gauges`."""
@@ -69,22 +95,69 @@ class MachineGauges:
         self._before: tuple[float, float, float] | None = None
         self._nvml, self._handle = _open_nvml(device)
 
-    def gpu(self) -> GpuReading:
+    @contextmanager
+    def watch(self) -> Iterator[Callable[[], GpuReading]]:
+        """See :class:`Gauges`.
+
+        Sampled by a thread: the clock of a GPU that has become idle, which is when a burst is over, says nothing.
+        """
+        if self._nvml is None:
+            yield GpuReading
+            return
+        samples: list[tuple[int | None, int | None]] = []
+        done = threading.Event()
+
+        def sample() -> None:
+            while not done.wait(_EVERY):
+                samples.append(self._sample())
+
+        watcher = threading.Thread(target=sample, name="gpu-clock", daemon=True)
+        watcher.start()
+        try:
+            yield lambda: _reading(samples)
+        finally:
+            done.set()
+            watcher.join()
+            if not samples:  # it was over too soon
+                samples.append(self._sample())
+
+    def _sample(self) -> tuple[int | None, int | None]:
+        """Clock in MHz, and the reasons for which it is not higher, now."""
+        nvml, handle = self._nvml, self._handle
+        mhz = _asked(nvml, lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM))
+        return mhz or None, _asked(nvml, lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
+
+    def max_mhz(self) -> int | None:
         """See :class:`Gauges`."""
         if self._nvml is None:
-            return GpuReading()
+            return None
         nvml = self._nvml
-        mhz = _asked(nvml, lambda: nvml.nvmlDeviceGetClockInfo(self._handle, nvml.NVML_CLOCK_SM))
-        millijoules = _asked(nvml, lambda: nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
-        return GpuReading(mhz or None, None if millijoules is None else millijoules / 1e3)
+        return _asked(nvml, lambda: nvml.nvmlDeviceGetMaxClockInfo(self._handle, nvml.NVML_CLOCK_SM))
+
+    def joules(self) -> float | None:
+        """See :class:`Gauges`."""
+        if self._nvml is None:
+            return None
+        millijoules = _asked(self._nvml, lambda: self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
+        return None if millijoules is None else millijoules / 1e3
 
     def gpu_processes(self) -> int | None:
         """See :class:`Gauges`."""
         if self._nvml is None:
             return None
-        running = _asked(self._nvml, lambda: self._nvml.nvmlDeviceGetComputeRunningProcesses(self._handle))
-        # In a container the driver may number processes otherwise, this one too: what is not us is then one too many.
-        return None if running is None else len(running) - (1 if running else 0)
+        known = [found for kind in _CLIENTS if (found := self._running(kind)) is not None]
+        if not known:
+            return None
+        pids = {process.pid for processes in known for process in processes}
+        if os.getpid() in pids:
+            return len(pids) - 1
+        # In a container the driver may number processes otherwise, or hide them: one of these may be we, or none.
+        return len(pids) - 1 if len(pids) > 1 else None
+
+    def _running(self, kind: str) -> list[Any] | None:
+        """Processes of one kind; None where this version of the library, or the driver, does not list them."""
+        nvml, name = self._nvml, f"nvmlDeviceGet{kind}RunningProcesses"
+        return _asked(nvml, lambda: getattr(nvml, name)(self._handle)) if hasattr(nvml, name) else None
 
     def other_cpus(self) -> float | None:
         """See :class:`Gauges`."""
@@ -99,14 +172,28 @@ class MachineGauges:
         return min(1.0, max(0.0, (busy - own) / total))
 
 
+_POWER_CAP = 0x4
 _REASONS = {  # nvmlClocksThrottleReason*; idle, and clocks that the user set, are no throttling
-    0x4: "power cap",
+    _POWER_CAP: "power cap",
     0x8: "hardware slowdown",
     0x10: "sync boost",
     0x20: "software thermal",
     0x40: "hardware thermal",
     0x80: "power brake",
 }
+
+
+_SLOWED = sum(_REASONS) - _POWER_CAP
+
+
+def _reading(samples: Sequence[tuple[int | None, int | None]]) -> GpuReading:
+    clocks = [mhz for mhz, _ in samples if mhz is not None]
+    reasons = [bits for _, bits in samples if bits is not None]
+
+    def share(mask: int) -> float | None:
+        return sum(bool(bits & mask) for bits in reasons) / len(reasons) if reasons else None
+
+    return GpuReading(round(statistics.median(clocks)) if clocks else None, share(_POWER_CAP), share(_SLOWED))
 
 
 def gpu_facts(device: torch.device) -> dict[str, int | str]:

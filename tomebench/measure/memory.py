@@ -27,8 +27,38 @@ def peak_bytes(step: Callable[[], object], device: torch.device, params_bytes: i
     return None
 
 
-def _cuda_peak(step: Callable[[], object], device: torch.device) -> int:
+def device_bytes(step: Callable[[], object], device: torch.device) -> int | None:
+    """Bytes of a GPU that are taken when ``step`` has run: what decides whether a larger batch would fit.
+
+    The allocator's cache as this step needs it, the pools of CUDA graphs, workspaces of libraries, the context of this
+    process and whatever other processes have. None on another device.
+    """
+    if device.type != "cuda":
+        return None
     torch.cuda.synchronize(device)
+    torch.cuda.empty_cache()
+    step()
+    torch.cuda.synchronize(device)
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free
+
+
+def driver_allocations(device: torch.device) -> int:
+    """How often PyTorch's allocator has asked a GPU's driver for memory, or emptied its cache for lack of it, so far.
+
+    0 on another device.
+    """
+    if device.type != "cuda":
+        return 0
+    stats = torch.cuda.memory_stats(device)
+    return int(stats.get("num_device_alloc", 0) + stats.get("num_alloc_retries", 0))
+
+
+def _cuda_peak(step: Callable[[], object], device: torch.device) -> int:
+    """Peak over what was there before, after which cuBLAS makes its workspaces anew: each pass needs them."""
+    torch.cuda.synchronize(device)
+    if clear := getattr(torch._C, "_cuda_clearCublasWorkspaces", None):
+        clear()
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
     step()

@@ -51,8 +51,9 @@ def auto_batch_size(make_step: Callable[[int], Callable[[], object]], cap: int) 
 def _fits(make_step: Callable[[int], Callable[[], object]], size: int) -> bool:
     try:
         make_step(size)()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        # Of every GPU: which one a step ran on is not said, and an error of its kernels would surface elsewhere.
+        for index in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):
+            torch.cuda.synchronize(index)
     except (RuntimeError, MemoryError) as exc:
         if not is_oom(exc):
             raise

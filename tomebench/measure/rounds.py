@@ -9,7 +9,9 @@ import numpy as np
 from tomebench.schema import Burst, Round
 
 THROTTLED_UNDER = 0.90
-"""A burst whose GPU clock is under this fraction of the sweep's median clock was throttled."""
+"""A GPU under this fraction of its highest clock was throttled, where its driver does not give the reason."""
+SLOWED_OVER = 0.10
+"""Share of the time in which heat or the hardware held the clock down, above which a burst was throttled."""
 
 
 def counted_bursts(rounds: Sequence[Round], name: str) -> list[Burst]:
@@ -32,12 +34,24 @@ def paired_seconds(rounds: Sequence[Round], base: str, other: str) -> tuple[list
     return [first for first, _ in pairs], [second for _, second in pairs]
 
 
-def throttled(burst: Burst, typical_mhz: float | None, under: float = THROTTLED_UNDER) -> bool:
-    """The GPU ran under a fraction of the typical clock; False where a clock is not known."""
-    return burst.mhz is not None and typical_mhz is not None and burst.mhz < under * typical_mhz
+def throttled(burst: Burst, max_mhz: int | None, under: float = THROTTLED_UNDER) -> bool:
+    """Heat or the hardware held the GPU's clock down, under a fraction of its highest if ``under`` is below 0.90.
+
+    A clock held down by the power limit is none of it: that is how this GPU runs such work, for hours. Nor is one that
+    was set by its owner. Where the driver gives no reasons, a low clock is reason enough. False where nothing is known.
+
+    Args:
+        burst: with what the driver said of it.
+        max_mhz: the GPU's highest clock.
+        under: the fraction; at its default any clock counts where heat or the hardware is the reason.
+    """
+    low = None if burst.mhz is None or max_mhz is None else burst.mhz < under * max_mhz
+    if burst.slowed is None:
+        return low is True
+    return burst.slowed > SLOWED_OVER and (under >= THROTTLED_UNDER or low is True)
 
 
-def typical_clock(rounds: Sequence[Round]) -> float | None:
-    """Median GPU clock of all bursts in MHz; None where none is known."""
-    clocks = [burst.mhz for round_ in rounds for burst in round_.bursts if burst.mhz is not None]
+def median_clock(bursts: Sequence[Burst]) -> float | None:
+    """Median GPU clock in MHz; None where none is known."""
+    clocks = [burst.mhz for burst in bursts if burst.mhz is not None]
     return float(np.median(clocks)) if clocks else None

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,6 +37,8 @@ SETTLED = 0.05
 """Relative change of both quartiles under which two windows agree."""
 REPEATS = 2
 """How often a burst is timed again because the GPU was throttled."""
+Blame = Callable[[str], AbstractContextManager[object]]
+"""From the name of a variant to a context that says whose fault it was when something fails."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,12 @@ def calibrate(clock: Clock, step: Callable[[], object], min_seconds: float) -> i
 
 
 def warm_up(
-    variants: Sequence[Variant], baseline: str, clock: Clock, *, should_stop: Callable[[], bool] = lambda: False
+    variants: Sequence[Variant],
+    baseline: str,
+    clock: Clock,
+    *,
+    should_stop: Callable[[], bool] = lambda: False,
+    blame: Blame = nullcontext,
 ) -> WarmUp:
     """Run every variant warm and find its steps per burst, then wait until the baseline runs steadily.
 
@@ -95,7 +103,8 @@ def warm_up(
     steps: dict[str, int] = {}
     for name, step in step_of.items():
         if name != SENTINEL:
-            steps[name] = _warm_one(clock, step, should_stop)
+            with blame(name):
+                steps[name] = _warm_one(clock, step, should_stop)
     if SENTINEL in step_of:
         steps[SENTINEL] = steps[baseline]
 
@@ -107,7 +116,8 @@ def warm_up(
         seconds = []
         for _ in range(WINDOW):
             _check(should_stop)
-            seconds.append(_burst(clock, baseline_step, steps[baseline]))
+            with blame(baseline):
+                seconds.append(_burst(clock, baseline_step, steps[baseline]))
         q1, q3 = np.quantile(seconds, [0.25, 0.75])
         windows.append((float(q1), float(q3)))
     return WarmUp(steps, settled, len(windows), clock.now() - start)
@@ -122,9 +132,11 @@ def time_round(
     seed: int,
     should_stop: Callable[[], bool] = lambda: False,
     compilations: Callable[[], int] = lambda: 0,
+    allocations: Callable[[], int] = lambda: 0,
     gauges: Gauges = NoGauges(),  # noqa: B008 (it has no state)
-    typical_mhz: float | None = None,
+    max_mhz: int | None = None,
     each_pass: bool = False,
+    blame: Blame = nullcontext,
 ) -> Round:
     """One burst of every variant, in the random order that ``seed`` gives.
 
@@ -140,9 +152,11 @@ def time_round(
         seed: of the order, kept with the round.
         should_stop: asked before every burst.
         compilations: a count that rises whenever something is compiled; its rise within a burst is kept with the burst.
+        allocations: the same of memory that the device's driver is asked for.
         gauges: say what else goes on; kept with bursts and round.
-        typical_mhz: median clock of the bursts so far, which tells a throttled one.
+        max_mhz: the GPU's highest clock, which tells a throttled burst where the driver does not.
         each_pass: wait for every pass and keep its time, as for latency.
+        blame: surrounds what is done for the variant of that name, waiting for it included.
 
     Raises:
         DeviceError: the clock returned zero, a negative number, NaN or infinity.
@@ -153,21 +167,32 @@ def time_round(
     for variant in _order(variants, random.Random(seed)):
         for _ in range(1 + REPEATS):
             _check(should_stop)
-            bursts.append(_measured(variant, steps[variant.name], clock, compilations, gauges, each_pass))
-            if not throttled(bursts[-1], typical_mhz):
+            with blame(variant.name), gauges.watch() as seen:
+                compiled, allocated = compilations(), allocations()
+                burst = _measured(variant, steps[variant.name], clock, each_pass)
+                compiled, allocated = compilations() - compiled, allocations() - allocated
+            gpu = seen()
+            bursts.append(
+                replace(
+                    burst, compiled=compiled, allocated=allocated, mhz=gpu.mhz, capped=gpu.capped, slowed=gpu.slowed
+                )
+            )
+            if not throttled(bursts[-1], max_mhz):
                 break
     return Round(session, seed, tuple(bursts), gauges.other_cpus(), gauges.gpu_processes())
 
 
-def _measured(
-    variant: Variant, steps: int, clock: Clock, compilations: Callable[[], int], gauges: Gauges, each_pass: bool
-) -> Burst:
-    compiled, before = compilations(), gauges.gpu()
-    passes = tuple(_burst(clock, variant.step, 1) for _ in range(steps)) if each_pass else ()
-    seconds = sum(passes) if each_pass else _burst(clock, variant.step, steps)
-    after = gauges.gpu()
-    joules = None if before.joules is None or after.joules is None else after.joules - before.joules
-    return Burst(variant.name, steps, seconds, compilations() - compiled, after.mhz, joules, passes)
+def _measured(variant: Variant, steps: int, clock: Clock, each_pass: bool) -> Burst:
+    if not each_pass:
+        seconds = _burst(clock, variant.step, steps)
+        return Burst(variant.name, steps, seconds, backlog=clock.backlog)
+    passes, backlogs = [], []
+    for _ in range(steps):
+        passes.append(_burst(clock, variant.step, 1))
+        backlogs.append(clock.backlog)
+    known = [backlog for backlog in backlogs if backlog is not None]
+    backlog = sum(known) / len(known) if known else None  # what was left at the end of one pass, as for a burst
+    return Burst(variant.name, steps, sum(passes), passes=tuple(passes), backlog=backlog)
 
 
 def _order(variants: Sequence[Variant], rng: random.Random) -> list[Variant]:

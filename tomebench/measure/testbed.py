@@ -6,7 +6,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,19 +31,24 @@ def describe(device: torch.device, threads: int) -> dict[str, Any]:
         threads: intra-op threads in use.
 
     Returns:
-        Text, integers and floats under: device, device_name, driver, cuda, cpu, usable_cpus, threads, platform, python,
-        torch, torchvision, timm, numpy, memory, git, and what :func:`tomebench.measure.machine.gpu_facts` gives. Never
-        None.
+        Text, integers and floats under: device, device_name, driver, cuda, cudnn, cublas, overrides, cpu, usable_cpus,
+        threads, platform, python, torch, torchvision, timm, numpy, memory, git, and what
+        :func:`tomebench.measure.machine.gpu_facts` gives. Never None.
     """
     import torch  # here, because tables are rebuilt from stored testbeds without it
+
+    from tomebench.measure.device import OVERRIDES, device_name
 
     cuda = device.type == "cuda" and torch.cuda.is_available()
     cpu = cpu_model()
     return {
-        "device": str(device),
+        "device": device_name(device),
         "device_name": torch.cuda.get_device_name(device) if cuda else cpu,
         "driver": _nvidia_driver() if cuda else UNAVAILABLE,
         "cuda": (torch.version.cuda if cuda else None) or UNAVAILABLE,
+        "cudnn": (torch.backends.cudnn.version() if cuda else None) or UNAVAILABLE,
+        "cublas": _cublas(torch.version.cuda) if cuda else UNAVAILABLE,
+        "overrides": _set_variables(OVERRIDES) if cuda else UNAVAILABLE,
         "cpu": cpu,
         "usable_cpus": usable_cpus(),
         "threads": threads,
@@ -79,6 +84,8 @@ def one_line(testbed: Mapping[str, Any]) -> str:
     ]
     if testbed["driver"] != UNAVAILABLE:
         parts.insert(1, f"driver {testbed['driver']}")
+    if testbed.get("overrides", "none") not in ("none", UNAVAILABLE):
+        parts.append(str(testbed["overrides"]))
     return ", ".join(parts)
 
 
@@ -126,6 +133,17 @@ def git_state(root: Path) -> str:
 def _nvidia_driver(path: Path = Path("/proc/driver/nvidia/version")) -> str:
     match = re.search(r"NVRM version:.*?\b(\d+\.\d+(?:\.\d+)?)\b", _read(path))
     return match[1] if match else UNAVAILABLE
+
+
+def _cublas(cuda: str | None) -> str:
+    """Version of the cuBLAS that PyTorch's wheels come with, whose package names CUDA's major version or does not."""
+    names = (f"nvidia-cublas-cu{(cuda or '').partition('.')[0]}", "nvidia-cublas")
+    return next((found for name in names if (found := _version(name)) != UNAVAILABLE), UNAVAILABLE)
+
+
+def _set_variables(names: Iterable[str]) -> str:
+    """Those of some environment variables that are set, as ``NAME=value``, or "none"."""
+    return ", ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ) or "none"
 
 
 def _version(library: str) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
 from tomebench import stats
-from tomebench.measure.rounds import THROTTLED_UNDER, counted_bursts, paired_seconds, step_seconds
-from tomebench.schema import SENTINEL, Round
+from tomebench.measure.rounds import counted_bursts, paired_seconds, step_seconds, throttled
+from tomebench.schema import SENTINEL, Burst, Round
 
 AA_FAILED = "AA_FAILED"
 """The two bursts of r = 0 differ: the harness itself is biased and the run invalid."""
@@ -22,9 +22,17 @@ NOISY = "NOISY"
 SLOW_FIRST = "SLOW_FIRST"
 """The first round is an outlier on the slow side: the warm-up was too short."""
 THROTTLED = "THROTTLED"
-"""The median GPU clock of the row, or of what it is compared with, was under 90 % of the sweep's, repeats included."""
+"""Heat or the hardware slowed the GPU down in most rounds of the row, or of what it is compared with."""
 THROTTLED_BADLY = "THROTTLED_BADLY"
-"""It was under 75 %: the row is invalid."""
+"""To under 75 % of its highest clock: the row is invalid."""
+POWER_CAPPED = "POWER_CAPPED"
+"""The power limit held the clock down for most of the time: the speed is that of this limit."""
+HOST_BOUND = "HOST_BOUND"
+"""The GPU was done as soon as the host had issued the work: the speed is that of Python and the driver."""
+ALLOCATED = "ALLOCATED"
+"""The driver was asked for memory while a burst was timed."""
+UNWATCHED = "UNWATCHED"
+"""Nothing is known of the GPU's clock, its energy and who else uses it."""
 RECOMPILED = "RECOMPILED"
 """A graph was compiled inside a timed burst: what was timed is the compiler, and the row has no speed."""
 ATTN_FALLBACK = "ATTN_FALLBACK"
@@ -50,25 +58,31 @@ DRIFT_P = 0.01
 OUTLIER_Z = 3.5
 """Modified z above which a value is an outlier."""
 BADLY_UNDER = 0.75
-"""Fraction of the sweep's median clock under which a row is invalid."""
+"""Fraction of the GPU's highest clock under which a throttled row is invalid."""
+CAPPED_OVER = 0.5
+"""Share of the time under the power limit above which a row is a matter of that limit."""
+HOST_BOUND_UNDER = 0.10
+"""Part of a step that the GPU has left to do when the host has issued the last one, under which it waits for the host.
+
+Not the time of issuing itself: where the GPU sets the pace, the host waits too, once a thousand launches are queued.
+"""
 BUSY_OVER = 0.10
 """Share of the machine's CPU time above which others disturb."""
 AA_LEVEL = 0.99
 """Confidence at which the two bursts of r = 0 must differ. At 95 % one healthy run in twenty would be thrown away."""
 AA_TOLERANCE = 0.005
 """Relative difference of the two that does not matter, however sure it is: no budget asks to resolve less."""
-OUTPUT_TOLERANCE = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 5e-2, "fp16": 5e-2}
-"""Difference of two outputs over the largest logit, for the middle image: rounding may send one image another way."""
 _POINTS = 200
 """Longer series are reduced to this many medians before a trend is looked for."""
 
 
-def run_codes(rounds: Sequence[Round], baseline: str | None) -> list[str]:
+def run_codes(rounds: Sequence[Round], baseline: str | None, *, on_gpu: bool = False) -> list[str]:
     """Codes about a run as a whole.
 
     Args:
         rounds: all rounds.
         baseline: key of the r = 0 cell; None where it was not measured.
+        on_gpu: it ran on one.
     """
     trend = 0.0 if baseline is None else abs(drift(rounds, baseline))
     holds = {
@@ -77,35 +91,46 @@ def run_codes(rounds: Sequence[Round], baseline: str | None) -> list[str]:
         NOT_STEADY: trend > NOT_STEADY_OVER,
         CPU_BUSY: cpu_busy(rounds),
         GPU_SHARED: any(round_.gpu_processes for round_ in rounds),
+        UNWATCHED: on_gpu and bool(rounds) and all(burst.mhz is None for round_ in rounds for burst in round_.bursts),
     }
     return [code for code, true in holds.items() if true]
 
 
-def row_codes(rounds: Sequence[Round], name: str, beside: Collection[str], typical_mhz: float | None) -> list[str]:
+def row_codes(rounds: Sequence[Round], name: str, beside: Collection[str], max_mhz: int | None) -> list[str]:
     """Codes about one variant.
 
     Args:
         rounds: all rounds.
         name: of the variant.
         beside: other variants that its numbers are made of.
-        typical_mhz: see :func:`tomebench.measure.rounds.typical_clock`.
+        max_mhz: the GPU's highest clock; None where it is not known.
     """
     # A ratio is as doubtful as either of its halves: a throttled baseline makes all others look fast.
-    clock = min(_clock(rounds, each, typical_mhz) for each in {name, *beside})
+    bursts = [counted_bursts(rounds, each) for each in {name, *beside}]
+    own = counted_bursts(rounds, name)
     holds = {
         NOISY: noisy(rounds, name),
         SLOW_FIRST: slow_first(rounds, name),
-        THROTTLED: clock < THROTTLED_UNDER,
-        THROTTLED_BADLY: clock < BADLY_UNDER,
+        THROTTLED: any(_mostly(throttled(burst, max_mhz) for burst in each) for each in bursts),
+        THROTTLED_BADLY: any(_mostly(throttled(burst, max_mhz, BADLY_UNDER) for burst in each) for each in bursts),
+        POWER_CAPPED: _mostly((burst.capped or 0) > CAPPED_OVER for burst in own),
+        HOST_BOUND: host_bound(own),
+        ALLOCATED: any(burst.allocated for burst in own),
         RECOMPILED: recompiled(rounds, {name, *beside}),
     }
     return [code for code, true in holds.items() if true]
 
 
-def _clock(rounds: Sequence[Round], name: str, typical_mhz: float | None) -> float:
-    """Median GPU clock of a variant, as a fraction of the typical one; 1 where it is not known."""
-    clocks = [burst.mhz for burst in counted_bursts(rounds, name) if burst.mhz is not None]
-    return float(np.median(clocks)) / typical_mhz if clocks and typical_mhz else 1.0
+def host_bound(bursts: Sequence[Burst]) -> bool:
+    """The device had less than a tenth of a step left to do when the host had issued the last one; False on a CPU."""
+    left = [burst.backlog / burst.step_seconds for burst in bursts if burst.backlog is not None]
+    return bool(left) and float(np.median(left)) < HOST_BOUND_UNDER
+
+
+def _mostly(answers: Iterable[bool]) -> bool:
+    """More than half of them are yes."""
+    answers = list(answers)
+    return 2 * sum(answers) > len(answers)
 
 
 def aa_failed(rounds: Sequence[Round], baseline: str) -> bool:
@@ -187,13 +212,3 @@ def attn_fallback(asked: str, kernel: str) -> bool:
         kernel: what ran, as :func:`tomebench.reduction.attention.kernel_name` writes it.
     """
     return asked in ("auto", "sdpa", "padded") and "math" in kernel
-
-
-def output_mismatch(difference: float, dtype: str) -> bool:
-    """A measured burst computed something else; NaN is something else.
-
-    Args:
-        difference: |logits - logits when evaluated| over the largest logit, worst class, middle image.
-        dtype: fp32, tf32, bf16 or fp16.
-    """
-    return not difference <= OUTPUT_TOLERANCE[dtype]

@@ -44,14 +44,20 @@ EXPLANATIONS: Mapping[str, str] = {
     "--budget",
     "TESTBED_CHANGED": "the run was resumed on another machine or with other library versions, so img/s mixes the two; "
     "speed-ups, paired within a round, still hold",
-    "THROTTLED_BADLY": "the GPU ran at under three quarters of the sweep's own clock, so these speeds are not to be "
-    "used; cool it or raise its power limit, and run again with a new --out",
-    "THROTTLED": "the GPU ran at under 90 % of the sweep's own clock; cool it or raise its power limit",
+    "THROTTLED_BADLY": "heat or the hardware held the GPU under three quarters of its highest clock, so these speeds "
+    "are not to be used; cool it, and run again with a new --out",
+    "THROTTLED": "heat or the hardware slowed the GPU down in most rounds; cool it",
+    "HOST_BOUND": "the GPU waited for the host, so these speeds are those of Python and the driver, which tokens do "
+    "not change; use --cuda-graphs, --compile or a larger --batch-size",
+    "ALLOCATED": "the driver was asked for memory while these were timed; use a smaller --batch-size",
+    "POWER_CAPPED": "the power limit held the GPU's clock down, as it does for such work; quote the limit with the "
+    "speeds",
     "NOT_STEADY": "r = 0 became over 10 % faster or slower during the run, so img/s are not those of a steady state; "
     "speed-ups, paired within a round, still hold",
     "DRIFT": "r = 0 became over 2 % faster or slower during the run; speed-ups, paired within a round, still hold",
     "SLOW_FIRST": "the first round was slower than the others, so the warm-up was too short; the median does not "
     "mind one",
+    "UNWATCHED": "the GPU's clock, energy and company are not known; install nvidia-ml-py (the extra gpu)",
     "GPU_SHARED": "other processes were on the GPU; stop them and run again with a new --out",
     "CPU_BUSY": "other processes took over a tenth of the CPU time; stop them and run again with a new --out",
     "ATTN_FALLBACK": "PyTorch's fused attention would not take this shape and ran its slow math form; try another "
@@ -77,9 +83,13 @@ _NOTES: Mapping[str, str] = {
     "OUTPUT_MISMATCH": "wrong output",
     "THROTTLED_BADLY": "throttled badly",
     "THROTTLED": "throttled",
+    "HOST_BOUND": "host bound",
+    "ALLOCATED": "allocated",
+    "POWER_CAPPED": "power capped",
     "NOT_STEADY": "not steady",
     "DRIFT": "drift",
     "SLOW_FIRST": "slow first round",
+    "UNWATCHED": "GPU unwatched",
     "GPU_SHARED": "GPU shared",
     "CPU_BUSY": "CPU busy",
     "ATTN_FALLBACK": "attention fell back",
@@ -162,8 +172,10 @@ def detail_table(rows: Sequence[Row]) -> Table:
     columns["ceiling [95%]"] = [_ratio(r.speedup_ceiling, r.speedup_ceiling_lo, r.speedup_ceiling_hi) for r in rows]
     columns["MAC ratio"] = [f"{r.mac_ratio:.2f}x" for r in rows]
     columns["efficiency"] = ["" if r.efficiency is None else f"{r.efficiency:.2f}" for r in rows]
+    columns["MHz"] = ["" if r.gpu_mhz is None else f"{r.gpu_mhz:.0f}" for r in rows]
     columns["J/img"] = [cell.strip("-") for cell in _numbers(rows, "j_per_img")]
     columns["peak MiB"] = ["" if r.peak_mem_mib is None else f"{r.peak_mem_mib:.0f}" for r in rows]
+    columns["device MiB"] = ["" if r.device_mem_mib is None else f"{r.device_mem_mib:.0f}" for r in rows]
     columns["top-1 correct"] = ["" if r.top1_correct is None else str(r.top1_correct) for r in rows]
     columns["top-5 correct"] = ["" if r.top5_correct is None else str(r.top5_correct) for r in rows]
     columns["images"] = ["" if r.n_seen is None else str(r.n_seen) for r in rows]

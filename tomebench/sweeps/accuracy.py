@@ -24,7 +24,7 @@ from tomebench.errors import Interrupted, RankError
 from tomebench.measure.accuracy import predict
 from tomebench.schema import CellPredictions, Chunk, Status
 from tomebench.sweeps.events import Event, Note, Phase, Progress
-from tomebench.sweeps.forward import CellFailed, Passes
+from tomebench.sweeps.forward import CellFailed, Passes, blamed
 from tomebench.sweeps.job import Job
 from tomebench.sweeps.ranks import Ranks
 from tomebench.sweeps.reading import Reading
@@ -92,7 +92,8 @@ def evaluate(
             with ranks.one_pass(key, compiles=reading.config.compile):
                 logits = forward(images)
                 if logits.is_cuda:
-                    torch.cuda.synchronize(logits.device)  # until then the pass has only been asked for
+                    with blamed(key, len(images)):
+                        torch.cuda.synchronize(logits.device)  # until then the pass has only been asked for
                 return logits
 
         return run

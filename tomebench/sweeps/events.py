@@ -8,7 +8,7 @@ from typing import Literal
 
 from tomebench.schema import Row
 
-PhaseName = Literal["load", "compile", "warm-up", "timing", "end-to-end", "accuracy"]
+PhaseName = Literal["load", "compile", "warm-up", "timing", "energy", "end-to-end", "accuracy"]
 
 
 @dataclass(frozen=True)

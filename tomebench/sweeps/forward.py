@@ -23,7 +23,7 @@ from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.vit import SlicedViT
 from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Status
 from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.plan import PlannedCell, reduced_vit
+from tomebench.sweeps.plan import PlannedCell, reduced_vit, variant_count
 
 INPUT_BATCHES = 4
 """Batches rotated while timing, so that a step never sees the images of the step before."""
@@ -87,7 +87,7 @@ class Passes:
 
     def forward(self, name: str) -> Callable[[Tensor], Tensor]:
         """[B, 3, H, W] -> logits [B, classes] without gradients; CellFailed names the cell that failed."""
-        return guarded(self._cell(name), without_gradients(self._run(name)))
+        return guarded(self.cell(name), without_gradients(self._run(name)))
 
     def step(self, name: str, inputs: Sequence[Tensor], *, timed: bool = True) -> Callable[[], object]:
         """One forward pass or training step; each call takes the next batch.
@@ -98,8 +98,8 @@ class Passes:
             timed: replay a CUDA graph where that was asked for, and keep what comes out for :meth:`take_output`.
         """
         if self._config.mode == "train":
-            return rotating(guarded(self._cell(name), self._training(name, inputs)), inputs, self._turn(name))
-        run = guarded(self._cell(name), without_gradients(self._run(name, graphed=timed)))
+            return rotating(guarded(self.cell(name), self._training(name, inputs)), inputs, self._turn(name))
+        run = guarded(self.cell(name), without_gradients(self._run(name, graphed=timed)))
         if not timed:
             return rotating(run, inputs, self._turn(name))
 
@@ -121,7 +121,8 @@ class Passes:
         weights = sum(p.numel() * p.element_size() for p in self._model.parameters())
         return weights + (self._trainer.state_bytes if self._trainer else 0)
 
-    def _cell(self, name: str) -> str:
+    def cell(self, name: str) -> str:
+        """Key of the cell that a variant belongs to."""
         return self.baseline if name in (SENTINEL, UNWRAPPED) else name.removeprefix(CEILING)
 
     def _run(self, name: str, *, graphed: bool = True) -> Callable[[Tensor], Tensor]:
@@ -162,17 +163,29 @@ def guarded(key: str, run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Ten
     """
 
     def checked(images: Tensor) -> Tensor:
-        try:
+        with blamed(key, len(images)):
             return run(images)
-        except (RuntimeError, MemoryError, *CompilationError) as error:
-            if isinstance(error, RecompileLimitError):
-                raise CellFailed(key, "failed", "compiled more often than Dynamo's recompile limit allows") from error
-            if not is_oom(error):
-                raise CellFailed(key, "failed", " ".join(str(error).split())[:200]) from error
-        # Outside the handler, where the traceback no longer holds the tensors of the failed pass.
-        raise CellFailed(key, "oom", f"out of memory at batch size {len(images)}")
 
     return checked
+
+
+@contextmanager
+def blamed(key: str, batch_size: int) -> Iterator[None]:
+    """Says whose it was when something fails: a pass, or waiting for one, which is where a GPU's own errors surface.
+
+    Raises:
+        CellFailed: out of memory (oom), or any other RuntimeError (failed).
+    """
+    try:
+        yield
+        return
+    except (RuntimeError, MemoryError, *CompilationError) as error:
+        if isinstance(error, RecompileLimitError):
+            raise CellFailed(key, "failed", "compiled more often than Dynamo's recompile limit allows") from error
+        if not is_oom(error):
+            raise CellFailed(key, "failed", " ".join(str(error).split())[:200]) from error
+    # Outside the handler, where the traceback no longer holds the tensors of the failed pass.
+    raise CellFailed(key, "oom", f"out of memory at batch size {batch_size}")
 
 
 def ending(failure: CellFailed, who: str, config: SweepConfig) -> Exception:
@@ -249,19 +262,23 @@ def weights_dtype(config: SweepConfig) -> torch.dtype:
 def choose_batch_size(config: SweepConfig, model: nn.Module, preprocessing: Preprocessing, device: torch.device) -> int:
     """The largest power of two, up to a cap per kind of device, whose pass (or training step) fits in memory.
 
+    Beside it there is room for what a sweep keeps: the batches that it rotates, and one more for every CUDA graph,
+    which reads from a place of its own.
+
     Raises:
         DeviceError: not even one image fits.
     """
     trainer = Trainer(model, DTYPES[config.dtype], device) if config.mode == "train" else None
     model.train(trainer is not None)  # with the dropout that its steps will have
     forward = without_gradients(model)
+    batches = INPUT_BATCHES + (variant_count(config) if config.cuda_graphs else 0)
 
     def make_step(batch: int) -> Callable[[], object]:
-        images = torch.zeros(batch, *preprocessing.input_size, device=device, dtype=weights_dtype(config))
+        kept = torch.zeros(batches, batch, *preprocessing.input_size, device=device, dtype=weights_dtype(config))
         if trainer is None:
-            return lambda: forward(images)
+            return lambda: forward(kept[0])
         labels = torch.zeros(batch, dtype=torch.int64, device=device)
-        return lambda: trainer.step(model, images, labels)
+        return lambda: trainer.step(model, kept[0], labels)
 
     size = auto_batch_size(make_step, AUTO_BATCH_CAP[device.type])
     model.eval()

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from tomebench.datasets.images import ImageSet
-from tomebench.errors import Interrupted
+from tomebench.errors import DeviceLostError, Interrupted
+from tomebench.measure.device import lost
 from tomebench.models.create import LoadedModel
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Note
-from tomebench.sweeps.forward import INPUT_BATCHES, CellFailed, Passes, ending, timing_inputs, weights_dtype
+from tomebench.sweeps.forward import INPUT_BATCHES, CellFailed, Passes, blamed, ending, timing_inputs, weights_dtype
 from tomebench.sweeps.plan import PlannedCell, preprocessing_of
 from tomebench.sweeps.store import Store
+
+LOST = "lost"
+"""Name of the stored fact: keys of the cells that made the GPU useless to their process."""
 
 
 @dataclass
@@ -56,6 +61,10 @@ class Job:
         statuses = self.store.statuses()
         return [key for key in self.passes.models if statuses.get(key, ("ok", None))[0] == "ok"]
 
+    def blame(self, name: str) -> AbstractContextManager[None]:
+        """Raises CellFailed for the cell of a variant if something fails meanwhile."""
+        return blamed(self.passes.cell(name), self.batch_size)
+
     def stop_if_asked(self) -> None:
         """Raise Interrupted if the sweep is to stop, or RankError if it cannot go on."""
         stops(self.should_stop)()
@@ -64,13 +73,22 @@ class Job:
         """Record that a cell cannot be measured; the others go on.
 
         Raises:
+            DeviceLostError: the GPU is of no use to this process any more; the cell is not tried again.
             DeviceError: it is the baseline, without which nothing can be compared, and the user can do something.
             RuntimeError: it is the baseline, which failed otherwise; this is what it raised.
         """
+        cell = next(cell for cell in self.planned if cell.cell.key == failure.key)
+        if lost(self.device):
+            self.store.put(LOST, sorted({*(self.store.get(LOST) or ()), failure.key}))
+            self.store.set_status(failure.key, "failed", str(failure))
+            left = "nothing can be compared without it" if failure.key == self.baseline else "others go on without it"
+            raise DeviceLostError(
+                f"{self.device} is of no use after {cell.name} ({str(failure)[:120]}); what was measured is kept: run "
+                f"the same command again, {left}"
+            ) from failure
         if failure.key == self.baseline:
             raise ending(failure, "r = 0", self.config) from failure
         self.store.set_status(failure.key, failure.status, str(failure))
-        cell = next(cell for cell in self.planned if cell.cell.key == failure.key)
         return Note(f"{cell.name}: {failure}; the other cells go on")
 
 

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
+import random
+from collections import deque
 from collections.abc import Iterator
 
-from tomebench.datasets.loader import Batch, batch_count
+from torch import Tensor
+
+from tomebench.datasets.loader import batch_count
 from tomebench.errors import DeviceError
 from tomebench.measure.clock import clock_for
 from tomebench.sweeps.events import Event, Note, Phase, Progress
 from tomebench.sweeps.forward import CellFailed
 from tomebench.sweeps.job import Job
 from tomebench.sweeps.reading import Reading
-from tomebench.sweeps.rows import END_TO_END
+from tomebench.sweeps.rows import END_TO_END, end_to_end_turns
 
-IMAGES = 1024
-"""Images that one cell is timed on, or one batch where that is more."""
+IMAGES = 512
+"""Images that one cell is timed on at each of its turns, or one batch where that is more."""
+TURNS = 2
+"""Times that every cell has its turn: there and back, so that a machine that slows down slows all of them alike."""
 _AHEAD = 2
 """Batches that a worker reads ahead."""
 
@@ -24,7 +30,8 @@ def measure_end_to_end(job: Job, reading: Reading) -> Iterator[Event]:
     """Images per second of every cell when it is fed by the data loader, if the configuration asks for it.
 
     The first batches are not timed: workers start, and what they have read ahead when the first one arrives would
-    come for free. Cells that have been timed before are left out.
+    come for free. Cells come in random order, and once more in the opposite one. Turns that were taken before are left
+    out.
     """
     if not job.config.end_to_end:
         return
@@ -35,17 +42,22 @@ def measure_end_to_end(job: Job, reading: Reading) -> Iterator[Event]:
     if last <= lead:
         yield Note(f"end-to-end speed needs over {lead * job.batch_size} images; there are {images}")
         return
-    yield Phase("end-to-end", float(len(job.live())))
-    found = dict(job.store.get(END_TO_END) or {})
-    for number, key in enumerate(job.live(), start=1):
-        if key not in found:
+    found = end_to_end_turns(job.store)
+    order = job.live()
+    random.Random(job.config.seed).shuffle(order)
+    turns = [(turn, key) for turn in range(TURNS) for key in (reversed(order) if turn % 2 else order)]
+    yield Phase("end-to-end", float(len(turns)))
+    for number, (turn, key) in enumerate(turns, start=1):
+        images, seconds, taken = found.get(key, (0, 0.0, 0))
+        if taken <= turn and key in job.live():
             try:
-                found[key] = _timed(job, reading, key, lead, last)
+                more = _timed(job, reading, key, lead, last)
             except CellFailed as failure:
                 yield job.failed(failure)
                 continue
+            found[key] = (images + more[0], seconds + more[1], taken + 1)
             job.store.put(END_TO_END, found)
-        yield Progress("end-to-end", float(number), float(len(job.live())), "cells", "")
+        yield Progress("end-to-end", float(number), float(len(turns)), "turns", "")
 
 
 def _timed(job: Job, reading: Reading, key: str, lead: int, last: int) -> tuple[int, float]:
@@ -55,19 +67,24 @@ def _timed(job: Job, reading: Reading, key: str, lead: int, last: int) -> tuple[
         DeviceError: the clock did not advance.
     """
     forward, clock = job.passes.forward(key), clock_for(job.device)
-
-    def classify(batch: Batch) -> int:
-        job.stop_if_asked()
-        forward(reading.prepare(batch.images)).argmax(dim=1).cpu()  # an answer is only one once it has come back
-        return batch.n_valid
-
     images, start = 0, 0.0
+    answers: deque[Tensor] = deque()
+
+    def answered(allowed: int) -> None:
+        """An answer is only one once it has come back: wait for all but the last ``allowed``."""
+        with job.blame(key):
+            while len(answers) > allowed:
+                answers.popleft().cpu()
+
     for number, batch in enumerate(reading.batches(range(last), cached=False)):
-        valid = classify(batch)
+        job.stop_if_asked()
+        answers.append(forward(reading.prepare(batch.images)).argmax(dim=1))
+        answered(0 if number + 1 == lead else 1)  # the next batch is on its way while this one is computed
         if number + 1 == lead:
             start = clock.now()
         elif number + 1 > lead:
-            images += valid
+            images += batch.n_valid
+    answered(0)
     seconds = clock.now() - start
     if not 0 < seconds < math.inf:
         raise DeviceError(f"{images} images took {seconds} s: this machine's clock cannot be right; check it")

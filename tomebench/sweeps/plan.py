@@ -182,6 +182,12 @@ def reduced_vit(
     )
 
 
+def variant_count(config: SweepConfig) -> int:
+    """Different passes that are timed: every cell, its ceiling if there is one, and the unwrapped model."""
+    cells = len(_axis(config))
+    return cells + (cells - 1 if config.ceiling else 0) + 1
+
+
 def _axis(config: SweepConfig) -> Sequence[tuple[str, int, Options, bool]]:
     """Schedule, r, options and proportional attention of every cell in the order of the table.
 

@@ -20,7 +20,7 @@ from tomebench.errors import ConfigError, DeviceError, Interrupted
 from tomebench.measure.allocator import keep_memory
 from tomebench.measure.budget import BUDGETS
 from tomebench.measure.clock import Stopwatch, clock_for, stopwatch_for
-from tomebench.measure.device import arithmetic, resolve_device
+from tomebench.measure.device import arithmetic, device_name, resolve_device
 from tomebench.measure.floor import PartProfile, PassShape, Rates, Work, measure_rates, part_profiles, pass_work
 from tomebench.measure.speed import MAX_STEPS
 from tomebench.measure.stages import Part, PassTimes, TimedModel, marked, marker, time_burst, turn_time, typical_ms
@@ -146,7 +146,7 @@ def _profile(
     if not isinstance(batch_size, int):
         batch_size = choose_batch_size(config, loaded.model, preprocessing, device)
     inputs = timing_inputs(images, preprocessing, batch_size, device, weights_dtype(config), config.seed)
-    planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=batch_size, device=str(device))
+    planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=batch_size, device=device_name(device))
     asked = [cell for cell in planned if cell.cell.r in config.r_values or cell.cell.schedule.startswith("list:")]
 
     clock = clock_for(device)
@@ -166,7 +166,7 @@ def _profile(
         method=config.method,
         batch_size=batch_size,
         dtype=config.dtype,
-        device=str(device),
+        device=device_name(device),
         depth=backbone.depth,
         macs_per_second=rates.macs,
         bytes_per_second=rates.bytes,

@@ -18,12 +18,11 @@ from tomebench import stats
 from tomebench.measure import testbed
 from tomebench.measure.accuracy import counts, discordant
 from tomebench.measure.budget import BUDGETS, Budget, Shortfall, shortfall
-from tomebench.measure.rounds import step_seconds, typical_clock
+from tomebench.measure.rounds import step_seconds
 from tomebench.measure.validity import (
     ATTN_FALLBACK,
     OUTPUT_MISMATCH,
     attn_fallback,
-    output_mismatch,
     recompiled,
     row_codes,
     run_codes,
@@ -58,9 +57,13 @@ ACCURACY_SESSIONS = "accuracy_sessions"
 COMPILE_SECONDS = "compile_seconds"
 """Name of the stored fact: seconds of the first pass, which compiles, by variant name."""
 END_TO_END = "end_to_end"
-"""Name of the stored fact: images and seconds of a cell fed by the data loader, by cell key."""
-OUTPUT_DIFFERENCES = "output_differences"
-"""Name of the stored fact: how far what a timed pass computed is from the evaluated model, by cell key."""
+"""Name of the stored fact: images, seconds and turns of a cell fed by the data loader, by cell key."""
+ENERGY = "energy"
+"""Name of the stored fact: joules for one image, by cell key."""
+DEVICE_MEMORY = "device_memory"
+"""Name of the stored fact: bytes of the GPU that were taken when a cell had run, by cell key."""
+OUTPUT_EXCESS = "output_excess"
+"""Name of the stored fact: how far timed logits are from the model's, over what rounding explains, by cell key."""
 PROCESSES = "processes"
 """Name in a session's testbed: how many processes evaluate images side by side; absent for one."""
 TESTBED_CHANGED = "TESTBED_CHANGED"
@@ -119,13 +122,15 @@ class _Run:
     settings: Mapping[str, Any]  # of the configuration, those that neither cells nor images state
     baseline: str | None  # key of the r = 0 cell
     rounds: Sequence[Round]
-    typical_mhz: float | None  # of all bursts
+    max_mhz: int | None  # of the GPU; None where it is not known, or not the same in all sessions
     shortfalls: Mapping[str, Shortfall]
     statuses: Mapping[str, tuple[Status, str | None]]
     peaks: Mapping[str, int]
+    device_memory: Mapping[str, int]
+    energy: Mapping[str, float]  # joules for an image
     compile_seconds: Mapping[str, float]
-    end_to_end: Mapping[str, tuple[int, float]]  # images and seconds
-    output_differences: Mapping[str, float]
+    end_to_end: Mapping[str, tuple[int, float, int]]  # images and seconds, of how many turns
+    output_excess: Mapping[str, float]
     images: ImageList | None
     labels: npt.NDArray[np.int64]  # of the images seen, [n_seen]
     predictions: Mapping[str, CellPredictions]  # each [n_seen]
@@ -144,6 +149,7 @@ def _load(store: Store, budget: Budget | None) -> _Run:
     counted = {pace.session for pace in paces} | set(store.get(ACCURACY_SESSIONS) or ())
     sessions = {round_.session for round_ in rounds} | counted
     testbeds = [found for session, found in store.sessions() if session in sessions or not sessions]
+    on_gpu = any(cell.device.startswith("cuda") for cell, _ in store.cells())
     about_run = {
         PARTIAL_EVAL: images is not None and len(seen) < len(images.labels),
         TESTBED_CHANGED: len({testbed.fingerprint(found) for found in testbeds}) > 1,
@@ -152,37 +158,48 @@ def _load(store: Store, budget: Budget | None) -> _Run:
         settings={name: value for name, value in store.config.items() if name not in _STATED_EXACTLY},
         baseline=baseline,
         rounds=rounds,
-        typical_mhz=typical_clock(rounds),
+        max_mhz=_max_mhz(testbeds),
         shortfalls=shortfall(rounds, baseline, timed, budget) if budget and baseline else {},
         statuses=store.statuses(),
         peaks=store.peak_memory(),
+        device_memory=store.get(DEVICE_MEMORY) or {},
+        energy=store.get(ENERGY) or {},
         compile_seconds=store.get(COMPILE_SECONDS) or {},
-        end_to_end=store.get(END_TO_END) or {},
-        output_differences=store.get(OUTPUT_DIFFERENCES) or {},
+        end_to_end=end_to_end_turns(store),
+        output_excess=store.get(OUTPUT_EXCESS) or {},
         images=images,
         labels=seen if images is None else images.labels[seen],
         predictions=store.predictions(),
         evaluation=_evaluation(paces, dict(store.sessions())),
         testbed="; ".join(dict.fromkeys(testbed.one_line(found) for found in testbeds)),
-        warnings=(*run_codes(rounds, baseline), *(code for code, holds in about_run.items() if holds)),
+        warnings=(*run_codes(rounds, baseline, on_gpu=on_gpu), *(code for code, holds in about_run.items() if holds)),
     )
+
+
+def end_to_end_turns(store: Store) -> dict[str, tuple[int, float, int]]:
+    """Images, seconds and turns of every cell that was fed by the data loader; older stores do not say how many."""
+    found = store.get(END_TO_END) or {}
+    return {key: (entry[0], entry[1], entry[2] if len(entry) > 2 else 2) for key, entry in found.items()}
+
+
+def _max_mhz(testbeds: Sequence[Mapping[str, Any]]) -> int | None:
+    found = {known["gpu_max_mhz"] for known in testbeds if isinstance(known.get("gpu_max_mhz"), int)}
+    return found.pop() if len(found) == 1 else None
 
 
 def _row(run: _Run, cell: Cell, resolved: Resolved, same_as: int | None) -> Row:
     key = cell.key
     mac_ratio = resolved.gmacs_unwrapped / resolved.gmacs
     status, error = _status(run, key)
-    peak = run.peaks.get(key)
+    peak, taken = run.peaks.get(key), run.device_memory.get(key)
     about_row = {
         R_CLAMPED: resolved.clamped,
         f"{SAME_AS_R}{same_as}": same_as is not None,
         ATTN_FALLBACK: attn_fallback(cell.attention, resolved.attn_kernel),
-        OUTPUT_MISMATCH: any(
-            output_mismatch(run.output_differences.get(each, 0.0), cell.dtype) for each in (key, run.baseline or key)
-        ),
+        OUTPUT_MISMATCH: any(run.output_excess.get(each, 0.0) > 1 for each in (key, run.baseline or key)),
     }
     codes = [code for code, holds in about_row.items() if holds]
-    codes += row_codes(run.rounds, key, _beside(run, key), run.typical_mhz)
+    codes += row_codes(run.rounds, key, _beside(run, key), run.max_mhz)
     return Row(
         model=cell.model,
         method=cell.method,
@@ -213,6 +230,7 @@ def _row(run: _Run, cell: Cell, resolved: Resolved, same_as: int | None) -> Row:
         gmacs_matching=resolved.gmacs_matching,
         params_m=resolved.params_m,
         peak_mem_mib=None if peak is None else peak / 2**20,
+        device_mem_mib=None if taken is None else taken / 2**20,
         testbed=run.testbed,
         status=status,
         error=error,
@@ -224,9 +242,9 @@ def _row(run: _Run, cell: Cell, resolved: Resolved, same_as: int | None) -> Row:
 
 def _speed(run: _Run, cell: Cell, mac_ratio: float) -> dict[str, Any]:
     """The speed columns of a row; none of its pace if the compiler was timed with it."""
-    fields = {"compile_s": run.compile_seconds.get(cell.key)}
+    fields = {"compile_s": run.compile_seconds.get(cell.key), "j_per_img": run.energy.get(cell.key)}
     if end_to_end := run.end_to_end.get(cell.key):
-        images, seconds = end_to_end
+        images, seconds, _turns = end_to_end
         fields["img_per_s_end_to_end"] = images / seconds
     if not recompiled(run.rounds, _beside(run, cell.key)):
         fields |= speed_columns(run.rounds, cell, run.baseline, mac_ratio)

@@ -16,7 +16,7 @@ from tomebench.datasets.checks import leave_out
 from tomebench.datasets.images import ImageSet
 from tomebench.errors import DeviceError, Interrupted, UnsupportedModelError
 from tomebench.measure.allocator import keep_memory
-from tomebench.measure.device import DTYPES, arithmetic, resolve_device
+from tomebench.measure.device import DTYPES, arithmetic, device_name, resolve_device
 from tomebench.measure.testbed import describe
 from tomebench.models.create import LoadedModel, load_model
 from tomebench.reduction.attention import check_route
@@ -34,7 +34,7 @@ from tomebench.sweeps.forward import (
     usable_images,
     weights_dtype,
 )
-from tomebench.sweeps.job import Job, stops
+from tomebench.sweeps.job import LOST, Job, stops
 from tomebench.sweeps.pipeline import measure_end_to_end
 from tomebench.sweeps.plan import list_images, plan_cells, plan_sweep, preprocessing_of
 from tomebench.sweeps.presence import FIRST
@@ -42,7 +42,7 @@ from tomebench.sweeps.ranks import Place, Ranks
 from tomebench.sweeps.reading import Reading
 from tomebench.sweeps.rows import PROCESSES, build_rows
 from tomebench.sweeps.store import Store
-from tomebench.sweeps.timing import measure_memory, time_cells
+from tomebench.sweeps.timing import measure_energy, measure_memory, time_cells
 
 
 def run_sweep(config: SweepConfig, directory: Path, should_stop: Callable[[], bool]) -> Iterator[Event]:
@@ -125,7 +125,7 @@ def _lead(
         with ranks.allow(FIRST):
             batch_size = store.get("batch_size") or _batch_size(config, loaded, device)
         store.put("batch_size", batch_size)
-        planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=batch_size, device=str(device))
+        planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=batch_size, device=device_name(device))
         store.put_cells([(cell.cell, cell.resolved) for cell in planned])
         _forget_failures(store)
         job = Job(config, store, device, loaded, planned, batch_size, image_set, should_stop)
@@ -141,6 +141,7 @@ def _lead(
             if config.budget != "none":
                 yield from time_cells(job, session)
                 yield from measure_memory(job)
+                yield from measure_energy(job)
             if reading is not None:
                 yield from measure_end_to_end(job, reading)
         if listed is not None and reading is not None:
@@ -166,7 +167,7 @@ def _follow(
         image_set = leave_out(listed, plan["left_out"], "") if plan["left_out"] else listed
         torch.set_num_threads(plan["threads"])  # with other threads a sum may be rounded another way
         size = plan["batch_size"]
-        planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=size, device=str(device))
+        planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=size, device=device_name(device))
         passes = Passes(config, loaded.model, planned, device)
         try:
             help_out(passes, _reading(config, image_set, loaded, size, device, ranks), plan, ranks, stop_if_asked)
@@ -237,9 +238,12 @@ def _check_baseline(job: Job) -> Iterator[Event]:
 
 
 def _forget_failures(store: Store) -> None:
-    """Try failed cells again on a resumed run, unless the others have gone on to evaluate images without them."""
+    """Try failed cells again on a resumed run, unless the others have gone on to evaluate images without them.
+
+    Nor those that took the GPU with them, or no cell after them would ever be measured.
+    """
     if not store.done_chunks():
-        for key in store.statuses():
+        for key in store.statuses().keys() - {*(store.get(LOST) or ())}:
             store.set_status(key, "ok")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from tomebench import stats
-from tomebench.measure.rounds import counted_bursts, paired_seconds, step_seconds
+from tomebench.measure.rounds import counted_bursts, median_clock, paired_seconds, step_seconds
 from tomebench.schema import CEILING, UNWRAPPED, Cell, Round
 
 
@@ -37,8 +37,7 @@ def speed_columns(rounds: Sequence[Round], cell: Cell, baseline: str | None, mac
         fields |= dict(
             zip(("latency_p50_ms", "latency_p95_ms"), np.quantile(passes, [0.5, 0.95]).tolist(), strict=True)
         )
-    if energies := [b.joules / b.steps / cell.batch_size for b in bursts if b.joules]:
-        fields["j_per_img"] = float(np.median(energies))
+    fields["gpu_mhz"] = median_clock(bursts)
     if cell.key == baseline:
         fields |= _estimate("speedup_vs_r0", stats.Estimate(1.0, stats.Interval(1.0, 1.0), 0.0))  # by definition
     elif baseline:

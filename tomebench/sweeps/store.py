@@ -37,7 +37,7 @@ from tomebench.sweeps import database, lock
 MIN_FREE_MIB = 64
 """Free space a run folder needs before anything is measured."""
 _ABOUT_ROUND = ("other_cpus", "gpu_processes")
-_ABOUT_BURST = ("mhz", "joules", "passes")
+_ABOUT_BURST = ("mhz", "passes", "capped", "slowed", "backlog", "allocated")
 
 
 class Store:
@@ -323,14 +323,15 @@ def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[st
 
 
 def _packed(burst: Burst) -> list[Any]:
-    """A burst as JSON, without what was not measured: [variant, steps, seconds, compiled, {mhz, joules, passes}]."""
-    extra = {name: value for name in _ABOUT_BURST if (value := getattr(burst, name)) not in (None, ())}
+    """A burst as JSON, without what was not measured: [variant, steps, seconds, compiled, {mhz, passes, ...}]."""
+    extra = {name: value for name in _ABOUT_BURST if (value := getattr(burst, name)) != getattr(Burst, name)}
     packed = [burst.variant, burst.steps, burst.seconds]
     return [*packed, burst.compiled, extra] if extra else [*packed, *([burst.compiled] if burst.compiled else [])]
 
 
 def _unpacked(packed: list[Any]) -> Burst:
     extra = dict(packed[4]) if len(packed) > 4 else {}
+    extra.pop("joules", None)  # of older stores: the energy of a burst too short for its counter
     return Burst(*packed[:4], **{**extra, "passes": tuple(extra.get("passes", ()))})
 
 

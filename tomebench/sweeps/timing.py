@@ -5,27 +5,35 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from tomebench.measure.budget import BUDGETS, next_round_needed, shortfall
 from tomebench.measure.clock import Clock, clock_for
 from tomebench.measure.compilation import graphs_compiled
 from tomebench.measure.machine import MachineGauges
-from tomebench.measure.memory import peak_bytes
-from tomebench.measure.rounds import typical_clock
+from tomebench.measure.memory import device_bytes, driver_allocations, peak_bytes
+from tomebench.measure.outputs import output_excess
+from tomebench.measure.rounds import step_seconds
 from tomebench.measure.speed import Variant, time_round, warm_up
 from tomebench.schema import Round
 from tomebench.sweeps.events import Event, Note, Phase, Progress
-from tomebench.sweeps.forward import CellFailed, guarded, without_gradients
+from tomebench.sweeps.forward import CellFailed
 from tomebench.sweeps.job import Job
-from tomebench.sweeps.rows import COMPILE_SECONDS, OUTPUT_DIFFERENCES
+from tomebench.sweeps.rows import COMPILE_SECONDS, DEVICE_MEMORY, ENERGY, OUTPUT_EXCESS
+
+ENERGY_SECONDS = 3.0
+"""Seconds over which energy is counted: thirty times what a GPU's counter may stand still."""
 
 
 def time_cells(job: Job, session: int) -> Iterator[Event]:
     """Time rounds until every speed-up is known as well as the budget asks."""
     budget = BUDGETS[job.config.budget]
     clock, gauges = clock_for(job.device), MachineGauges(job.device)
+    max_mhz = gauges.max_mhz()
+    if job.device.type == "cuda" and max_mhz is None:
+        yield Note(
+            "the GPU's clock, energy and company are not known: install nvidia-ml-py (pip install 'tomebench[gpu]')"
+        )
     rounds, steps = job.store.rounds(), None
     before, start = len(rounds), clock.now()
     while next_round_needed(rounds, job.baseline, job.live(), budget, clock.now() - start):
@@ -35,7 +43,7 @@ def time_cells(job: Job, session: int) -> Iterator[Event]:
                 if job.config.compile:
                     yield from _compile(job, variants, clock)
                 yield Phase("warm-up", None)
-                warm = warm_up(variants, job.baseline, clock, should_stop=job.should_stop)
+                warm = warm_up(variants, job.baseline, clock, should_stop=job.should_stop, blame=job.blame)
                 steps, start = warm.steps, clock.now()
                 if not warm.settled:
                     yield Note(f"r = 0 was still changing speed by more than 5 % after {warm.seconds:.0f} s of warm-up")
@@ -49,9 +57,11 @@ def time_cells(job: Job, session: int) -> Iterator[Event]:
                 seed=seed,
                 should_stop=job.should_stop,
                 compilations=graphs_compiled,
+                allocations=lambda: driver_allocations(job.device),
                 gauges=gauges,
-                typical_mhz=typical_clock(rounds),
+                max_mhz=max_mhz,
                 each_pass=job.batch_size == 1 and job.config.mode == "infer",
+                blame=job.blame,
             )
         except CellFailed as failure:
             yield job.failed(failure)
@@ -70,10 +80,10 @@ def _compile(job: Job, variants: Sequence[Variant], clock: Clock) -> Iterator[Ev
     start = clock.now()
     for number, variant in enumerate(variants, start=1):
         job.stop_if_asked()
-        began = clock.now()
-        variant.step()
+        with job.blame(variant.name):
+            took = clock.burst(variant.step, 1)
         if variant.name not in seconds:
-            seconds[variant.name] = clock.now() - began
+            seconds[variant.name] = took
             job.store.put(COMPILE_SECONDS, seconds)  # at once: the next one may fail
         yield Progress("compile", float(number), float(len(variants)), "variants", "")
     yield Note(f"{graphs_compiled() - before} graphs compiled in {clock.now() - start:.0f} s")
@@ -86,7 +96,7 @@ def _compare_outputs(job: Job) -> Iterator[Event]:
     """
     for key in job.live():
         job.stop_if_asked()
-        known = dict(job.store.get(OUTPUT_DIFFERENCES) or {})
+        known = dict(job.store.get(OUTPUT_EXCESS) or {})
         kept = job.passes.take_output(key)
         if kept is None and key in known:
             continue
@@ -97,30 +107,12 @@ def _compare_outputs(job: Job) -> Iterator[Event]:
             if kept is None:
                 continue
             batch, timed = kept
-            evaluated = guarded(key, without_gradients(job.passes.models[key]))(job.inputs[batch])
+            with job.blame(key):
+                found = output_excess(timed, job.passes.models[key], job.inputs[batch], job.config.dtype)
         except CellFailed as failure:
             yield job.failed(failure)
             continue
-        found = output_difference(timed, evaluated)
-        job.store.put(OUTPUT_DIFFERENCES, {**known, key: max(found, known.get(key, 0.0))})
-
-
-def output_difference(timed: Tensor, evaluated: Tensor) -> float:
-    """Largest difference of two sets of logits over the largest logit of the second, for the middle image.
-
-    The middle one, because two kernels round differently and may then merge another pair of one image's tokens; what
-    computes something else does so for every image. Where both are NaN or the same infinity they agree.
-
-    Args:
-        timed: [B, classes].
-        evaluated: [B, classes].
-    """
-    timed, evaluated = timed.float(), evaluated.float()
-    same = (timed == evaluated) | (timed.isnan() & evaluated.isnan())
-    apart = torch.where(same, 0.0, (timed - evaluated).abs()).nan_to_num(nan=torch.inf)
-    scale = evaluated.nan_to_num(0.0, 0.0, 0.0).abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny)
-    worst = (apart.amax(dim=1) / scale).clamp_max(torch.finfo(torch.float32).max)  # JSON has no infinity
-    return float(worst.median())
+        job.store.put(OUTPUT_EXCESS, {**known, key: max(found, known.get(key, 0.0))})
 
 
 def _timing_progress(job: Job, rounds: Sequence[Round], round_seconds: float, elapsed: float) -> Progress:
@@ -137,18 +129,51 @@ def _timing_progress(job: Job, rounds: Sequence[Round], round_seconds: float, el
 
 
 def measure_memory(job: Job) -> Iterator[Event]:
-    """Peak memory of one step of every cell that has none yet."""
-    known = job.store.peak_memory()
+    """Peak memory of one step of every cell that has none yet, and what is taken of the device by then."""
+    known, taken = job.store.peak_memory(), dict(job.store.get(DEVICE_MEMORY) or {})
     for key in job.live():
         job.stop_if_asked()
         if key in known:
             continue
         try:
-            # Not as a CUDA graph, whose memory is set aside before it runs.
-            step = job.passes.step(key, job.inputs[:1], timed=False)
-            peak = peak_bytes(step, job.device, 0)
+            with job.blame(key):
+                on_device = device_bytes(job.passes.step(key, job.inputs[:1]), job.device)
+                # Not as a CUDA graph, whose memory is set aside before it runs.
+                step = job.passes.step(key, job.inputs[:1], timed=False)
+                peak = peak_bytes(step, job.device, 0)
         except CellFailed as failure:
             yield job.failed(failure)
             continue
+        if on_device is not None:
+            taken[key] = on_device
+            job.store.put(DEVICE_MEMORY, taken)
         if peak is not None:
             job.store.set_peak_memory(key, peak + job.passes.state_bytes)
+
+
+def measure_energy(job: Job) -> Iterator[Event]:
+    """Joules for an image, of every cell that has none yet: over seconds, since the counter stands still for a tenth.
+
+    Nothing where the device does not count them.
+    """
+    clock, gauges = clock_for(job.device), MachineGauges(job.device)
+    if gauges.joules() is None:
+        return
+    known, rounds = dict(job.store.get(ENERGY) or {}), job.store.rounds()
+    cells = [key for key in job.live() if key not in known and step_seconds(rounds, key)]
+    yield Phase("energy", float(len(cells)))
+    for number, key in enumerate(cells, start=1):
+        job.stop_if_asked()
+        steps = math.ceil(ENERGY_SECONDS / float(np.median(step_seconds(rounds, key))))
+        try:
+            with job.blame(key):
+                step, before = job.passes.step(key, job.inputs), gauges.joules()
+                clock.burst(step, steps)
+                after = gauges.joules()
+        except CellFailed as failure:
+            yield job.failed(failure)
+            continue
+        if before is not None and after is not None:
+            known[key] = (after - before) / steps / job.batch_size
+            job.store.put(ENERGY, known)
+        yield Progress("energy", float(number), float(len(cells)), "cells", "")
