@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # Workers side by side: as many threads as there are cores in each of them would wait for each other.
@@ -14,3 +15,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # No deadline: the first call of a torch operation loads code and can take a hundred times as long as the next.
 settings.register_profile("tomebench", deadline=None)
 settings.load_profile("tomebench")
+
+
+@pytest.fixture(params=[pytest.param("cuda", marks=pytest.mark.gpu), pytest.param("cpu", id="cpu_twin")])
+def accelerator(request: pytest.FixtureRequest) -> str:
+    """Name of the device of a test that is about CUDA and makes sense on a CPU as well: its rehearsal there."""
+    import torch
+
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    return request.param

@@ -277,21 +277,18 @@ def test_sums_by_a_product_are_those_in_order(images: int, monkeypatch: pytest.M
         torch.testing.assert_close(by_product[0][[image]], expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.gpu
-def test_cpu_and_cuda_make_the_same_plan_and_merge() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+def test_cpu_and_cuda_make_the_same_plan_and_merge(accelerator: str) -> None:
     generator = torch.Generator().manual_seed(0)
     # Signs in sixteen dimensions: lengths of 4, so similarities are exact everywhere, and often tie.
     metric = torch.randint(0, 2, (8, 197, 16), generator=generator).float() * 2 - 1
     x, size = torch.randn(8, 197, 32, generator=generator), torch.randint(1, 9, (8, 197), generator=generator).float()
     here = bipartite_soft_matching(metric, 40, 1)
-    there = [bipartite_soft_matching(metric.cuda(), 40, 1) for _ in range(3)]
+    there = [bipartite_soft_matching(metric.to(accelerator), 40, 1) for _ in range(3)]
     merged, merged_size = merge(here, x, size)
     for plan in there:
         assert torch.equal(plan.kept.cpu(), here.kept)
         assert torch.equal(plan.dest.cpu(), here.dest)
-        first, again = (merge(plan, x.cuda(), size.cuda()) for _ in range(2))
+        first, again = (merge(plan, x.to(accelerator), size.to(accelerator)) for _ in range(2))
         assert torch.equal(first[0], again[0])
         assert torch.equal(first[1].cpu(), merged_size)
         torch.testing.assert_close(first[0].cpu(), merged, rtol=1e-6, atol=1e-6)

@@ -22,6 +22,7 @@ from tomebench.reduction.triton_attention import available, vector_bias_attentio
 TOLERANCES = {"float32": 4e-6, "float16": 1e-3, "bfloat16": 8e-3}
 """What the module states: largest error, relative to the largest output, against float64."""
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
 
@@ -49,6 +50,7 @@ def test_layouts_images_and_the_operator(interpreted: dict[str, Any]) -> None:
 
 
 @pytest.mark.gpu
+@needs_gpu
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_equals_the_formula_in_float64_on_a_gpu(dtype: str) -> None:
     found = triton_cases.errors("cuda", triton_cases.DTYPES[dtype])
@@ -56,6 +58,7 @@ def test_equals_the_formula_in_float64_on_a_gpu(dtype: str) -> None:
 
 
 @pytest.mark.gpu
+@needs_gpu
 def test_layouts_images_and_the_operator_on_a_gpu() -> None:
     assert [name for name, holds in triton_cases.facts("cuda").items() if not holds] == []
 
