@@ -1,10 +1,11 @@
-# Everything runs in .venv, which the first target that needs it sets up; after that no target touches the network.
+# Everything runs in .venv, which the first target that needs it sets up; after that only gpu-wheels touches the network.
 PYTHON ?= python3
+GPU_PYTHON ?= 3.12
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check speed-cpu speed-cuda clean
+.PHONY: help demo test bench check speed-cpu speed-cuda gpu-wheels clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
@@ -32,6 +33,9 @@ speed-cpu: $(INSTALLED) ## the CPU speed study: an hour and a half on a machine 
 
 speed-cuda: $(INSTALLED) ## the CUDA speed study: up to two days on one GPU
 	configs/speed_cuda.sh $(BIN)/tomebench
+
+gpu-wheels: $(INSTALLED) ## what a GPU machine without network lacks, into .gpu-wheels (GPU_PYTHON=3.12 is its Python)
+	$(BIN)/python tests/gpu/wheels.py --python $(GPU_PYTHON)
 
 clean: ## remove .venv and caches, keep results
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -5,7 +5,8 @@
 #
 #   configs/gpu_quarter.sh [--dry-run] [--device cuda|cpu] [--out DIR] [--total SECONDS]
 #
-#   --dry-run            the same steps on a tiny model, in about a minute; with --device cpu anywhere
+#   --dry-run            the same steps on a tiny model, in about a minute and a half; with --device cpu anywhere. Their
+#                        limits are five times as long, since the machine may be busy with something else
 #   --out DIR            where at most three files go: summary.txt, logs.tar.gz, runs.tar.gz
 #                        [default: $OUT, else results/gpu_quarter]
 #   --total SECONDS      after which no step is started any more [default: 540]
@@ -51,7 +52,7 @@ command -v "$python" >/dev/null || refuse "there is no $python; name an interpre
 
 work=$(mktemp -d) child='' watchdog='' running='' packed='' bad=0
 mkdir "$work/logs" "$work/runs" "$work/site"
-export PYTHONPATH=$work/site:$PWD PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 MPLBACKEND=Agg NO_COLOR=1 COLUMNS=200
+export PYTHONPATH=$work/site:$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 MPLBACKEND=Agg NO_COLOR=1 COLUMNS=200
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 # whatever else the machine has installed
 [ "$device" = cuda ] || [ -z "$dry" ] || export OMP_NUM_THREADS=1 # a rehearsal need not have the machine to itself
 
@@ -139,6 +140,7 @@ run() { # name, limit
         return
     fi
     prepare "$name"
+    [ -z "$dry" ] || limit=$((5 * limit))
     [ "$name" != "${QUARTER_CRASH:-}" ] || command=(bash -c 'kill -SEGV $$')
     if [ "$name" = "${QUARTER_HANG:-}" ]; then
         command=(sleep 1000)

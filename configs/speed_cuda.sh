@@ -5,6 +5,8 @@
 # Stopped and started again it goes on where it was: a run that reached its budget is only shown, one that was capped is
 # timed for up to another quarter of an hour. What does not fit in memory, or has no kernel, is skipped.
 #
+# Not yet run on a GPU.
+#
 #   configs/speed_cuda.sh [PROGRAM]      PROGRAM is tomebench by default
 #
 #   FLAGS="--budget quick"               adds flags to every run
