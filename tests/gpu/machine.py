@@ -41,6 +41,20 @@ def version(module: str) -> str | None:
         return None
 
 
+def gpu() -> str:
+    """What the GPU is, by PyTorch and by its driver."""
+    import torch
+
+    try:
+        properties = torch.cuda.get_device_properties(0)
+    except (RuntimeError, AssertionError) as error:
+        return f"device missing: {error}"
+    gib = properties.total_memory / 2**30
+    query = "name,driver_version,clocks.max.sm,clocks.sm,power.limit,temperature.gpu"
+    driver = subprocess.getoutput(f"nvidia-smi --query-gpu={query} --format=csv,noheader")
+    return f"{properties.name}, {gib:.0f} GiB, {properties.multi_processor_count} multiprocessors\n{driver}"
+
+
 def main() -> int:
     device = sys.argv[1]
     print(f"Python {platform.python_version()} on {platform.platform()}", flush=True)
@@ -59,12 +73,7 @@ def main() -> int:
 
         print(f"built for CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}", flush=True)
         if device == "cuda":
-            torch.ones(1, device="cuda")  # fails here, by name, where there is none
-            properties = torch.cuda.get_device_properties(0)
-            gib = properties.total_memory / 2**30
-            print(f"{properties.name}, {gib:.0f} GiB, {properties.multi_processor_count} multiprocessors", flush=True)
-            query = "name,driver_version,clocks.max.sm,clocks.sm,power.limit,temperature.gpu"
-            print(subprocess.getoutput(f"nvidia-smi --query-gpu={query} --format=csv,noheader"), flush=True)
+            print(gpu(), flush=True)
     if missing_needed := [module for module in missing if module in NEEDED]:
         print(f"not possible: {', '.join(missing_needed)} missing")
         return 1

@@ -20,6 +20,7 @@ from typing import Any
 LIMIT = 15 * 2**20
 """Bytes of an archive. Under 16 MiB with room for what the file system adds."""
 SHOWN_R = (0, 8, 13)
+_ROUTE = re.compile(r", batch \d|: \d+ img/s|: does not run here")
 _FIGURES = ("img_per_s", "speedup_vs_r0", "speedup_vs_r0_lo", "speedup_vs_r0_hi", "merge_overhead", "latency_p50_ms")
 
 
@@ -128,7 +129,7 @@ def summarise(work: Path, steps: Sequence[Step]) -> str:
         "Steps": [f"{s.name:<16} {s.verdict:<12} {s.seconds:>4} of {s.limit:>4} s  {s.reason}".rstrip() for s in steps],
         "Tests": test_lines(work),
         "Sweeps": run_lines(runs, unreadable),
-        "Attention routes": read_log(work, "routes"),
+        "Attention routes": [line for line in read_log(work, "routes") if _ROUTE.search(line)],
         "Defects": [
             line
             for name in ("probes", "probes_compiled")
