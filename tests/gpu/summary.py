@@ -20,6 +20,7 @@ from typing import Any
 LIMIT = 15 * 2**20
 """Bytes of an archive. Under 16 MiB with room for what the file system adds."""
 SHOWN_R = (0, 8, 13)
+DEFECTS = 24
 _ROUTE = re.compile(r", batch \d|: \d+ img/s|: does not run here")
 _FIGURES = ("img_per_s", "speedup_vs_r0", "speedup_vs_r0_lo", "speedup_vs_r0_hi", "merge_overhead", "latency_p50_ms")
 
@@ -115,6 +116,14 @@ def run_lines(runs: dict[str, list[dict[str, Any]]], unreadable: dict[str, str])
     return lines
 
 
+def defect_lines(work: Path) -> list[str]:
+    """What the probes said, and which defects none was reached for."""
+    logs = [line for name in ("probes", "probes_compiled") for line in read_log(work, name)]
+    found = [line for line in logs if line.startswith("defect ")]
+    missing = set(range(1, DEFECTS + 1)) - {int(line.split()[1].rstrip(":")) for line in found}
+    return [*found, *([f"not reached: {', '.join(map(str, sorted(missing)))}"] if missing else [])]
+
+
 def summarise(work: Path, steps: Sequence[Step]) -> str:
     """The summary without what was left out."""
     runs, unreadable = {}, {}
@@ -130,12 +139,7 @@ def summarise(work: Path, steps: Sequence[Step]) -> str:
         "Tests": test_lines(work),
         "Sweeps": run_lines(runs, unreadable),
         "Attention routes": [line for line in read_log(work, "routes") if _ROUTE.search(line)],
-        "Defects": [
-            line
-            for name in ("probes", "probes_compiled")
-            for line in read_log(work, name)
-            if line.startswith("defect ")
-        ],
+        "Defects": defect_lines(work),
     }
     for step in steps:
         if step.verdict in ("failed", "timed out"):

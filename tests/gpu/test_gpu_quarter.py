@@ -189,6 +189,13 @@ def test_a_run_that_cannot_be_read_does_not_spoil_the_summary(tmp_path: Path) ->
     assert "vit_b: cannot be read: " in summary.summarise(tmp_path, steps)
 
 
+def test_defects_that_were_not_reached_are_named(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    lines = [f"defect {number}: refuted, something [0 s]" for number in range(2, 24)]
+    (tmp_path / "logs" / "probes.log").write_text("\n".join(["noise", *lines]))
+    assert summary.defect_lines(tmp_path) == [*lines, "not reached: 1, 24"]
+
+
 def test_wheels_are_taken_for_what_is_not_used_as_found() -> None:
     names = {wheels.name(each) for each in wheels.requirements()}
     assert names >= {"typer", "pydantic", "safetensors", "nvidia-ml-py", "pytest", "hypothesis"}
