@@ -19,7 +19,7 @@ set -um
 steps=( # name:seconds
     wheels:10 machine:35 tests:85 vit_b:40 vit_b_compiled:90 probes:85
     vit_s_compiled:45 vit_l_compiled:55 graphs:20 routes:25 train:20 vit_b_again:30 # together 540
-    probes_compiled:60 # with what the others left
+    probes_rest:60 # in what the others left: those that take compiling, and those that were not reached
 )
 
 refuse() {
@@ -116,8 +116,8 @@ prepare() { # name: makes the command, or says why there is none
             ;;
         vit_b | vit_b_again) sweep vit_b_16 256 --r 0,8,13 --ceiling ;;
         vit_b_compiled) sweep vit_b_16 256 --r 0,13 --ceiling "${compile[@]}" ;; # each r takes half a minute more
-        probes) command=("$python" tests/gpu/probes.py "$device" "${small[@]}") ;;
-        probes_compiled) command=("$python" tests/gpu/probes.py "$device" --compiled "${small[@]}") ;;
+        probes) command=("$python" tests/gpu/probes.py "$device" --quick "${small[@]}") ;;
+        probes_rest) command=("$python" tests/gpu/probes.py "$device" --after "$work/logs/probes.log" "${small[@]}") ;;
         vit_s_compiled) sweep vit_s_16 256 --r 0,13 "${compile[@]}" ;;
         vit_l_compiled) sweep vit_l_16 128 --r 0,8 "${compile[@]}" ;;
         graphs)

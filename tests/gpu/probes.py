@@ -1,6 +1,6 @@
 """Decide suspected defects of CUDA one by one, a line each: ``defect 3: confirmed, 1980 MHz after, 1410 in it``.
 
-Usage: probes.py cuda|cpu [--dry-run] [--compiled] [--only 3,4]
+Usage: probes.py cuda|cpu [--dry-run] [--quick] [--after LOG] [--only 3,4]
 
 Every probe runs in a process of its own and for so long at most, so that neither a hang nor an error that ends a CUDA
 context spoils the next. They are forked from this one, which has imported everything and never touches the device.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 import time
@@ -27,7 +28,7 @@ import torch
 from gpu import probes_kernels, probes_memory, probes_time  # noqa: F401 (they register themselves)
 from gpu.probe import PROBES, Finding, Here, NoNvml, Probe
 
-WORTH = (3, 4, 13, 16, 7, 2, 9, 8, 19, 20, 12, 11, 6, 10, 18, 24, 22, 14, 5, 17, 21, 15, 23, 1)
+WORTH = (3, 4, 13, 16, 7, 2, 9, 8, 19, 20, 12, 11, 6, 10, 18, 24, 22, 14, 5, 17, 21, 15, 1, 23)
 """Defects in the order in which they are tried."""
 
 
@@ -78,16 +79,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("device", choices=["cuda", "cpu"])
     parser.add_argument("--dry-run", action="store_true", help="small models, short bursts")
-    parser.add_argument("--compiled", action="store_true", help="those that spend their time compiling, and only those")
+    parser.add_argument("--quick", action="store_true", help="not those that spend their time compiling")
+    parser.add_argument("--after", type=Path, metavar="LOG", help="only those that an earlier output has not")
     parser.add_argument("--only", default="", metavar="N,N", help="only these defects")
     given = parser.parse_args()
     here = Here(torch.device(given.device), given.dry_run)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and so ends the probe that runs
     only = {int(number) for number in given.only.split(",") if number}
+    earlier = given.after.read_text(errors="replace") if given.after and given.after.exists() else ""
+    done = {int(number) for number in re.findall(r"^defect (\d+):", earlier, re.MULTILINE)}
     if given.device == "cpu":
         torch.set_num_threads(1)
     for probe in sorted(PROBES, key=lambda probe: WORTH.index(probe.defect)):
-        if probe.defect in only if only else probe.compiled == given.compiled:
+        asked = probe.defect in only if only else not (given.quick and probe.compiled)
+        if asked and probe.defect not in done:
             began = time.perf_counter()
             found = decide(probe, here)
             took = time.perf_counter() - began

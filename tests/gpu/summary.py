@@ -118,7 +118,7 @@ def run_lines(runs: dict[str, list[dict[str, Any]]], unreadable: dict[str, str])
 
 def defect_lines(work: Path) -> list[str]:
     """What the probes said, and which defects none was reached for."""
-    logs = [line for name in ("probes", "probes_compiled") for line in read_log(work, name)]
+    logs = [line for name in ("probes", "probes_rest") for line in read_log(work, name)]
     found = [line for line in logs if line.startswith("defect ")]
     missing = set(range(1, DEFECTS + 1)) - {int(line.split()[1].rstrip(":")) for line in found}
     return [*found, *([f"not reached: {', '.join(map(str, sorted(missing)))}"] if missing else [])]
