@@ -17,8 +17,8 @@
 #   QUARTER_CRASH=STEP           lets a step crash
 set -um
 steps=( # name:seconds
-    wheels:10 machine:35 tests:85 vit_b:40 vit_b_compiled:90 probes:85
-    vit_s_compiled:45 vit_l_compiled:55 graphs:20 routes:25 train:20 vit_b_again:30 # together 540
+    wheels:10 machine:35 tests:80 vit_b:45 vit_b_compiled:90 probes:80
+    vit_s_compiled:45 vit_l_compiled:55 graphs:20 routes:25 train:20 vit_b_again:35 # together 540
     probes_rest:60 # in what the others left: those that take compiling, and those that were not reached
 )
 

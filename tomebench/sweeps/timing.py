@@ -21,8 +21,8 @@ from tomebench.sweeps.forward import CellFailed
 from tomebench.sweeps.job import Job
 from tomebench.sweeps.rows import COMPILE_SECONDS, DEVICE_MEMORY, ENERGY, OUTPUT_EXCESS
 
-ENERGY_SECONDS = 3.0
-"""Seconds over which energy is counted: thirty times what a GPU's counter may stand still."""
+ENERGY_SECONDS = 2.0
+"""Seconds over which energy is counted: twenty times what a GPU's counter may stand still."""
 
 
 def time_cells(job: Job, session: int) -> Iterator[Event]:
