@@ -26,6 +26,7 @@ EXIT_CODES = {
     "RunError": 2,
     "BaselineError": 4,
     "StorageError": 5,
+    "DeviceLostError": 5,
     "RankError": 5,
     "Interrupted": 130,
 }
