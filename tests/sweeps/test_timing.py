@@ -17,8 +17,8 @@ from tomebench.measure.clock import CpuClock
 from tomebench.measure.machine import GpuReading, NoGauges
 from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import Row
+from tomebench.sweeps import accuracy, pipeline, run, timing
 from tomebench.sweeps import job as job_module
-from tomebench.sweeps import pipeline, run, timing
 from tomebench.sweeps.config import load_config
 from tomebench.sweeps.events import Event, Finished, Note, Phase
 from tomebench.sweeps.job import Job
@@ -206,9 +206,7 @@ def test_an_error_that_surfaces_later_fails_its_cell_and_says_what_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Sticky(monkeypatch, r=4, waits=6)  # some rounds are timed before
-    with pytest.raises(
-        DeviceLostError, match=r"cpu is of no use after .*r=4.*device-side assert.*others go on without"
-    ):
+    with pytest.raises(DeviceLostError, match=r"cpu is of no use after r=4 .*device-side assert.*run the same again"):
         sweep(tmp_path / "run", r="0,2,4")
     with Store.read(tmp_path / "run") as store:
         assert store.rounds()
@@ -220,10 +218,34 @@ def test_an_error_that_surfaces_later_fails_its_cell_and_says_what_is_kept(
     assert "device-side assert" in rows[2].error
 
 
-def test_without_its_baseline_a_run_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_baseline_that_takes_the_device_along_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Sticky(monkeypatch, r=0, waits=3)
-    with pytest.raises(DeviceLostError, match=r"r=0.*nothing can be compared without it"):
+    with pytest.raises(DeviceLostError, match=r"cpu is of no use after r=0 "):
         sweep(tmp_path / "run")
+    monkeypatch.undo()
+    hurry(monkeypatch)
+    _, rows = sweep(tmp_path / "run")  # it is tried again: without it there is nothing to go on with
+    assert [row.status for row in rows] == ["ok", "ok"]
+
+
+def test_a_device_that_gives_out_while_images_are_evaluated_is_not_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = Sticky(monkeypatch, r=4)
+    monkeypatch.setattr(accuracy, "lost", lambda device: gpu.dead)
+    forward = ReducedViT.forward
+
+    def fails(module: ReducedViT, images: Tensor) -> Tensor:
+        logits = forward(module, images)
+        if gpu.dead:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        return logits
+
+    monkeypatch.setattr(ReducedViT, "forward", fails)
+    with pytest.raises(DeviceLostError, match=r"after r=4 "):
+        sweep(tmp_path / "run", r="0,4,8", data="digits", limit=6, budget="none")
+    with Store.read(tmp_path / "run") as store:
+        assert [status for status, _ in store.statuses().values() if status != "ok"] == ["failed"]
 
 
 def test_an_error_that_leaves_the_device_alive_fails_one_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ from tomebench.datasets.images import ImageSet
 from tomebench.datasets.loader import batch_count
 from tomebench.errors import Interrupted, RankError
 from tomebench.measure.accuracy import predict
+from tomebench.measure.device import lost
 from tomebench.schema import CellPredictions, Chunk, Status
 from tomebench.sweeps.events import Event, Note, Phase, Progress
 from tomebench.sweeps.forward import CellFailed, Passes, blamed
@@ -110,7 +111,7 @@ def evaluate(
                 chunk = predict({key: watched(key) for key in live}, batch, reading.prepare)
                 break
             except CellFailed as failure:
-                if failure.key == passes.baseline:
+                if failure.key == passes.baseline or lost(reading.device):  # which no other cell would survive
                     raise
                 failures.append((failure.key, failure.status, str(failure)))
                 live.remove(failure.key)
@@ -164,7 +165,7 @@ def count_top1(job: Job, listed: ImageSet, reading: Reading, session: int, ranks
             yield from commit_received()
             time.sleep(0.02)
     except CellFailed as failure:
-        yield job.failed(failure)  # which raises: it is the baseline
+        yield job.failed(failure)  # which raises: it is the baseline, or the GPU is lost
     except (Interrupted, RankError):
         with suppress(RankError):
             yield from commit_received()  # what the others have done is not lost with the one that is gone

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tomebench.backbones.timm_vit import TimmViT
 from tomebench.datasets.checks import check_images
 from tomebench.datasets.images import ImageSet
-from tomebench.errors import DeviceError
+from tomebench.errors import DeviceError, DeviceLostError
 from tomebench.measure.compilation import CompilationError, RecompileLimitError, compiled
 from tomebench.measure.cuda_graph import GraphedForward
 from tomebench.measure.device import DTYPES
@@ -186,6 +186,12 @@ def blamed(key: str, batch_size: int) -> Iterator[None]:
             raise CellFailed(key, "failed", " ".join(str(error).split())[:200]) from error
     # Outside the handler, where the traceback no longer holds the tensors of the failed pass.
     raise CellFailed(key, "oom", f"out of memory at batch size {batch_size}")
+
+
+def lost_with(failure: CellFailed, who: str, device: torch.device) -> DeviceLostError:
+    """What ends a command whose GPU was lost under a pass: see :func:`tomebench.measure.device.lost`."""
+    why = str(failure)[:120]
+    return DeviceLostError(f"{device} is of no use after {who} ({why}); what was measured is kept: run the same again")
 
 
 def ending(failure: CellFailed, who: str, config: SweepConfig) -> Exception:

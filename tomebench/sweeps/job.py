@@ -10,12 +10,21 @@ import torch
 from torch import Tensor
 
 from tomebench.datasets.images import ImageSet
-from tomebench.errors import DeviceLostError, Interrupted
+from tomebench.errors import Interrupted
 from tomebench.measure.device import lost
 from tomebench.models.create import LoadedModel
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Note
-from tomebench.sweeps.forward import INPUT_BATCHES, CellFailed, Passes, blamed, ending, timing_inputs, weights_dtype
+from tomebench.sweeps.forward import (
+    INPUT_BATCHES,
+    CellFailed,
+    Passes,
+    blamed,
+    ending,
+    lost_with,
+    timing_inputs,
+    weights_dtype,
+)
 from tomebench.sweeps.plan import PlannedCell, preprocessing_of
 from tomebench.sweeps.store import Store
 
@@ -79,13 +88,10 @@ class Job:
         """
         cell = next(cell for cell in self.planned if cell.cell.key == failure.key)
         if lost(self.device):
-            self.store.put(LOST, sorted({*(self.store.get(LOST) or ()), failure.key}))
-            self.store.set_status(failure.key, "failed", str(failure))
-            left = "nothing can be compared without it" if failure.key == self.baseline else "others go on without it"
-            raise DeviceLostError(
-                f"{self.device} is of no use after {cell.name} ({str(failure)[:120]}); what was measured is kept: run "
-                f"the same command again, {left}"
-            ) from failure
+            if failure.key != self.baseline:  # without which there is nothing to go on with
+                self.store.put(LOST, sorted({*(self.store.get(LOST) or ()), failure.key}))
+                self.store.set_status(failure.key, "failed", str(failure))
+            raise lost_with(failure, cell.name, self.device) from failure
         if failure.key == self.baseline:
             raise ending(failure, "r = 0", self.config) from failure
         self.store.set_status(failure.key, failure.status, str(failure))

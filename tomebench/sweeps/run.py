@@ -16,7 +16,7 @@ from tomebench.datasets.checks import leave_out
 from tomebench.datasets.images import ImageSet
 from tomebench.errors import DeviceError, Interrupted, UnsupportedModelError
 from tomebench.measure.allocator import keep_memory
-from tomebench.measure.device import DTYPES, arithmetic, device_name, resolve_device
+from tomebench.measure.device import DTYPES, arithmetic, device_name, lost, resolve_device
 from tomebench.measure.testbed import describe
 from tomebench.models.create import LoadedModel, load_model
 from tomebench.reduction.attention import check_route
@@ -30,6 +30,7 @@ from tomebench.sweeps.forward import (
     choose_batch_size,
     ending,
     guarded,
+    lost_with,
     no_room_is_an_input_error,
     usable_images,
     weights_dtype,
@@ -172,6 +173,8 @@ def _follow(
         try:
             help_out(passes, _reading(config, image_set, loaded, size, device, ranks), plan, ranks, stop_if_asked)
         except CellFailed as failure:
+            if lost(device):
+                raise lost_with(failure, "a pass", device) from failure
             raise ending(failure, "r = 0", config) from failure
     yield Finished((), directory)
 
