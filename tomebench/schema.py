@@ -130,6 +130,11 @@ class Burst:
     allocated: int = 0  # memory that the driver was asked for while it was timed; anything but 0 takes time
 
     @property
+    def undisturbed(self) -> tuple[float, int]:
+        """Larger the less its GPU was slowed down."""
+        return (-(self.slowed or 0.0), self.mhz or 0)
+
+    @property
     def step_seconds(self) -> float:
         """Seconds per forward pass of one batch."""
         return self.seconds / self.steps
@@ -147,10 +152,10 @@ class Round:
 
     @cached_property
     def counted(self) -> Mapping[str, Burst]:
-        """The burst of every variant that counts: of one that was repeated, the one at the highest clock."""
+        """The burst of every variant that counts: of one that was repeated, the least slowed down and fastest clocked."""
         best: dict[str, Burst] = {}
         for burst in self.bursts:
-            if burst.variant not in best or (burst.mhz or 0) > (best[burst.variant].mhz or 0):
+            if burst.variant not in best or burst.undisturbed > best[burst.variant].undisturbed:
                 best[burst.variant] = burst
         return best
 

@@ -107,6 +107,11 @@ class Nvml(types.ModuleType):
     class NVMLError(Exception):
         pass
 
+    class NVMLLibraryMismatchError(Exception):
+        """What the library raises for a driver that is too old; none of its other errors."""
+
+    refusal: type[Exception] = NVMLError
+
     def __init__(self, broken: tuple[str, ...] = ()) -> None:
         super().__init__("pynvml")
         self.broken, self.mhz, self.millijoules, self.reasons = broken, 1980, 5_000, 0
@@ -120,7 +125,7 @@ class Nvml(types.ModuleType):
 
     @staticmethod
     def refuse(*args: object) -> None:
-        raise Nvml.NVMLError("Not Supported")
+        raise Nvml.refusal("Not Supported")
 
     def nvmlInit(self) -> None:
         pass
@@ -232,6 +237,7 @@ def test_lists_of_processes_that_a_driver_lacks_are_left_out(
     assert MachineGauges(GPU).gpu_processes() == 0
     monkeypatch.delattr(Nvml, "nvmlDeviceGetMPSComputeRunningProcesses")  # an older library
     assert MachineGauges(GPU).gpu_processes() == 0
+    monkeypatch.setattr(Nvml, "refusal", Nvml.NVMLLibraryMismatchError)  # a driver that is too old
     nvml.broken = tuple(f"nvmlDeviceGet{kind}RunningProcesses" for kind in ("Compute", "Graphics", "MPSCompute"))
     assert MachineGauges(GPU).gpu_processes() is None
 

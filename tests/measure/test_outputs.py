@@ -62,6 +62,13 @@ def test_what_rounding_does_not_explain_is_found(dtype: str) -> None:
         assert output_excess(wrong, model, images, dtype) > 1
 
 
+@pytest.mark.parametrize(("error", "found"), [(1e-5, False), (1e-3, True)])
+def test_fp32_that_is_computed_as_if_it_were_tf32_is_found(error: float, found: bool) -> None:
+    model = Jumping(0.1)
+    noise = torch.randn(16, 10, generator=torch.Generator().manual_seed(5))
+    assert (output_excess(model(IMAGES) * (1 + error * noise), model, IMAGES, "fp32") > 1) is found
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_only_when_timed_is_another_output(value: float) -> None:
     model = Jumping(0.1)
@@ -73,7 +80,7 @@ def test_what_is_not_finite_only_when_timed_is_another_output(value: float) -> N
 
 def test_only_what_the_first_draws_do_not_explain_is_looked_at_longer() -> None:
     model, images = Jumping(0.1), IMAGES.bfloat16()
-    near = model(images) + 1e-3
+    near = model(images) * 1.001
     model.calls = 0
     assert output_excess(near, model, images, "bf16") <= 1
     assert model.calls == 1 + FEW

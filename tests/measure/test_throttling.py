@@ -69,6 +69,7 @@ def test_a_throttled_burst_is_repeated_at_most_twice_and_every_one_is_kept(
     assert [burst.mhz for burst in done.bursts] == kept
     known = [mhz for mhz in kept if mhz is not None]
     assert done.counted["a"].mhz == (max(known) if known else None)
+    assert done.counted["a"].slowed == min((burst.slowed or 0.0) for burst in done.bursts) or not done.bursts[0].slowed
 
 
 def test_without_reasons_or_a_highest_clock_nothing_is_repeated() -> None:

@@ -71,15 +71,14 @@ OVERRIDES = (
 
 def _refuse_overrides(dtype: str) -> None:
     """Refuse those that would make a row something else than it says; the testbed names the others."""
-    wrong = {
-        "NVIDIA_TF32_OVERRIDE": "0" if dtype == "tf32" else "1",
-        "CUDA_LAUNCH_BLOCKING": "1",
-        "PYTORCH_NO_CUDA_MEMORY_CACHING": "1",
-    }
-    if dtype not in ("fp32", "tf32"):
-        del wrong["NVIDIA_TF32_OVERRIDE"]  # it says something about fp32 only
-    for name, value in wrong.items():
-        if os.environ.get(name) == value:
+    on = {name for name in OVERRIDES if os.environ.get(name, "0") not in ("", "0")}
+    wrong = on & {"CUDA_LAUNCH_BLOCKING", "PYTORCH_NO_CUDA_MEMORY_CACHING"}
+    tf32 = os.environ.get("NVIDIA_TF32_OVERRIDE", "")  # says something about fp32 only
+    if (dtype == "fp32" and tf32 not in ("", "0")) or (dtype == "tf32" and tf32 == "0"):
+        wrong.add("NVIDIA_TF32_OVERRIDE")
+    for name in OVERRIDES:
+        if name in wrong:
+            value = os.environ[name]
             raise DeviceError(f"{name}={value} in the environment changes what --dtype {dtype} measures; unset it")
 
 

@@ -183,7 +183,7 @@ _REASONS = {  # nvmlClocksThrottleReason*; idle, and clocks that the user set, a
 }
 
 
-_SLOWED = sum(_REASONS) - _POWER_CAP
+_SLOWED = sum(_REASONS) - _POWER_CAP - 0x10  # sync boost waits for other GPUs, which is neither heat nor a fault
 
 
 def _reading(samples: Sequence[tuple[int | None, int | None]]) -> GpuReading:
@@ -252,8 +252,9 @@ def _open_nvml(device: torch.device) -> tuple[Any, Any]:
 
 
 def _asked(nvml: Any, question: Any) -> Any:
-    """What NVML answers; None where this GPU or driver does not know."""
+    """What NVML answers; None where this GPU or driver does not know, or is too old for the library."""
+    mismatch = getattr(nvml, "NVMLLibraryMismatchError", nvml.NVMLError)
     try:
         return question()
-    except (nvml.NVMLError, UnicodeError):
+    except (nvml.NVMLError, mismatch, UnicodeError):
         return None

@@ -27,7 +27,8 @@ def auto_batch_size(make_step: Callable[[int], Callable[[], object]], cap: int) 
     """Largest power of two, at most ``cap``, for which a step runs; tried from the top, halving.
 
     Args:
-        make_step: batch size -> a callable that runs one batch of it, normally at r = 0, which needs most memory.
+        make_step: batch size -> a callable that runs one batch of it to its end, normally at r = 0, which needs most
+            memory.
         cap: >= 1.
 
     Raises:
@@ -51,9 +52,6 @@ def auto_batch_size(make_step: Callable[[int], Callable[[], object]], cap: int) 
 def _fits(make_step: Callable[[int], Callable[[], object]], size: int) -> bool:
     try:
         make_step(size)()
-        # Of every GPU: which one a step ran on is not said, and an error of its kernels would surface elsewhere.
-        for index in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):
-            torch.cuda.synchronize(index)
     except (RuntimeError, MemoryError) as exc:
         if not is_oom(exc):
             raise

@@ -48,7 +48,9 @@ def throttled(burst: Burst, max_mhz: int | None, under: float = THROTTLED_UNDER)
     low = None if burst.mhz is None or max_mhz is None else burst.mhz < under * max_mhz
     if burst.slowed is None:
         return low is True
-    return burst.slowed > SLOWED_OVER and (under >= THROTTLED_UNDER or low is True)
+    if burst.slowed <= SLOWED_OVER or under >= THROTTLED_UNDER:
+        return burst.slowed > SLOWED_OVER
+    return burst.slowed > 0.5 if low is None else low  # without clocks, most of the time is as bad as a low one
 
 
 def median_clock(bursts: Sequence[Burst]) -> float | None:

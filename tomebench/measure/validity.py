@@ -30,7 +30,7 @@ POWER_CAPPED = "POWER_CAPPED"
 HOST_BOUND = "HOST_BOUND"
 """The GPU was done as soon as the host had issued the work: the speed is that of Python and the driver."""
 ALLOCATED = "ALLOCATED"
-"""The driver was asked for memory while a burst was timed."""
+"""The driver was asked for memory in most of the bursts."""
 UNWATCHED = "UNWATCHED"
 """Nothing is known of the GPU's clock, its energy and who else uses it."""
 RECOMPILED = "RECOMPILED"
@@ -115,7 +115,7 @@ def row_codes(rounds: Sequence[Round], name: str, beside: Collection[str], max_m
         THROTTLED_BADLY: any(_mostly(throttled(burst, max_mhz, BADLY_UNDER) for burst in each) for each in bursts),
         POWER_CAPPED: _mostly((burst.capped or 0) > CAPPED_OVER for burst in own),
         HOST_BOUND: host_bound(own),
-        ALLOCATED: any(burst.allocated for burst in own),
+        ALLOCATED: _mostly(burst.allocated > 0 for burst in own),
         RECOMPILED: recompiled(rounds, {name, *beside}),
     }
     return [code for code, true in holds.items() if true]

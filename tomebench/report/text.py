@@ -49,7 +49,7 @@ EXPLANATIONS: Mapping[str, str] = {
     "THROTTLED": "heat or the hardware slowed the GPU down in most rounds; cool it",
     "HOST_BOUND": "the GPU waited for the host, so these speeds are those of Python and the driver, which tokens do "
     "not change; use --cuda-graphs, --compile or a larger --batch-size",
-    "ALLOCATED": "the driver was asked for memory while these were timed; use a smaller --batch-size",
+    "ALLOCATED": "the driver was asked for memory in most bursts, which takes time; use a smaller --batch-size",
     "POWER_CAPPED": "the power limit held the GPU's clock down, as it does for such work; quote the limit with the "
     "speeds",
     "NOT_STEADY": "r = 0 became over 10 % faster or slower during the run, so img/s are not those of a steady state; "

@@ -281,10 +281,17 @@ def choose_batch_size(config: SweepConfig, model: nn.Module, preprocessing: Prep
 
     def make_step(batch: int) -> Callable[[], object]:
         kept = torch.zeros(batches, batch, *preprocessing.input_size, device=device, dtype=weights_dtype(config))
-        if trainer is None:
-            return lambda: forward(kept[0])
         labels = torch.zeros(batch, dtype=torch.int64, device=device)
-        return lambda: trainer.step(model, kept[0], labels)
+
+        def step() -> None:
+            if trainer is None:
+                forward(kept[0])
+            else:
+                trainer.step(model, kept[0], labels)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)  # of no other GPU, where it would take memory
+
+        return step
 
     size = auto_batch_size(make_step, AUTO_BATCH_CAP[device.type])
     model.eval()

@@ -78,7 +78,8 @@ def _timed(job: Job, reading: Reading, key: str, lead: int, last: int) -> tuple[
 
     for number, batch in enumerate(reading.batches(range(last), cached=False)):
         job.stop_if_asked()
-        answers.append(forward(reading.prepare(batch.images)).argmax(dim=1))
+        with job.blame(key):  # the batch before is still on its way, and may fail here
+            answers.append(forward(reading.prepare(batch.images)).argmax(dim=1))
         answered(0 if number + 1 == lead else 1)  # the next batch is on its way while this one is computed
         if number + 1 == lead:
             start = clock.now()

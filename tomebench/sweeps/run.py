@@ -222,6 +222,8 @@ def _check_baseline(job: Job) -> Iterator[Event]:
     try:
         with torch.inference_mode(), torch.autocast(job.device.type, DTYPES[job.config.dtype], enabled=half):
             wrapped, unwrapped = (guarded(job.baseline, model)(images).float() for model in both)
+        with job.blame(job.baseline):
+            wrapped, unwrapped = wrapped.cpu(), unwrapped.cpu()  # until then the passes have only been asked for
     except CellFailed as failure:
         yield job.failed(failure)  # which raises: without the baseline nothing can be compared
         return

@@ -110,6 +110,9 @@ def _compare_outputs(job: Job) -> Iterator[Event]:
             with job.blame(key):
                 found = output_excess(timed, job.passes.models[key], job.inputs[batch], job.config.dtype)
         except CellFailed as failure:
+            if failure.status == "oom":  # which says nothing about what was timed
+                yield Note("no room to compare what was timed with the evaluated model")
+                return
             yield job.failed(failure)
             continue
         job.store.put(OUTPUT_EXCESS, {**known, key: max(found, known.get(key, 0.0))})
@@ -161,13 +164,17 @@ def measure_energy(job: Job) -> Iterator[Event]:
         return
     known, rounds = dict(job.store.get(ENERGY) or {}), job.store.rounds()
     cells = [key for key in job.live() if key not in known and step_seconds(rounds, key)]
+    if not cells:
+        return
     yield Phase("energy", float(len(cells)))
     for number, key in enumerate(cells, start=1):
         job.stop_if_asked()
         steps = math.ceil(ENERGY_SECONDS / float(np.median(step_seconds(rounds, key))))
         try:
             with job.blame(key):
-                step, before = job.passes.step(key, job.inputs), gauges.joules()
+                step = job.passes.step(key, job.inputs)
+                clock.burst(step, 1)  # which finds its memory again
+                before = gauges.joules()
                 clock.burst(step, steps)
                 after = gauges.joules()
         except CellFailed as failure:
