@@ -109,11 +109,11 @@ prepare() { # name: makes the command, or says why there is none
     case $name in
         wheels)
             compgen -G '.gpu-wheels/*.whl' >/dev/null || { reason='no .gpu-wheels: what is installed is used' && return; }
-            # Without pip, or where it fails, as it would unpack them itself.
-            command=(bash -c '"$0" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-compile \
-                    --upgrade --target "$1" "${@:2}" && exit
-                for wheel in "${@:2}"; do "$0" -m zipfile -e "$wheel" "$1" || exit; done'
-                "$python" "$work/site" .gpu-wheels/*.whl)
+            command=("$python" -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-compile
+                --upgrade --target "$work/site" .gpu-wheels/*.whl)
+            "$python" -m pip --version >/dev/null 2>&1 || # unpacked, as pip would
+                command=(bash -c 'for wheel in "${@:2}"; do "$0" -m zipfile -e "$wheel" "$1" || exit; done'
+                    "$python" "$work/site" .gpu-wheels/*.whl)
             ;;
         machine) command=("$python" tests/gpu/machine.py "$device") ;;
         tests) # one that hangs is interrupted, so that the rest is reported; a warning is no failure here

@@ -152,7 +152,7 @@ class Round:
 
     @cached_property
     def counted(self) -> Mapping[str, Burst]:
-        """The burst of every variant that counts: of one that was repeated, the least slowed down and fastest clocked."""
+        """The burst of every variant that counts: of one that was repeated, the least slowed down."""
         best: dict[str, Burst] = {}
         for burst in self.bursts:
             if burst.variant not in best or burst.undisturbed > best[burst.variant].undisturbed:

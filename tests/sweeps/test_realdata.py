@@ -115,7 +115,7 @@ def test_compiled_bf16_is_explained_by_rounding_and_a_wrong_image_or_token_is_no
         return x
 
     with torch.inference_mode():
-        for images in inputs:
+        for images in inputs[:2]:
             logits = run(images)
             assert 0 < excess(logits, images) <= 1
             wrong = logits.clone()
