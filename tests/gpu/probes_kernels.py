@@ -16,14 +16,10 @@ from torch.nn import functional as F
 
 from tomebench.backbones.apply import apply
 from tomebench.measure.compilation import compiled
-from tomebench.measure.device import arithmetic
+from tomebench.measure.device import OVERRIDES, arithmetic
 from tomebench.measure.outputs import output_excess
 from tomebench.reduction.attention import attend, kernel_name, log_size_bias
 
-_OVERRIDES = (
-    "NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUDA_LAUNCH_BLOCKING", "PYTORCH_CUDA_ALLOC_CONF",
-    "PYTORCH_ALLOC_CONF", "CUBLAS_WORKSPACE_CONFIG", "PYTORCH_NO_CUDA_MEMORY_CACHING",
-)  # fmt: skip
 _OPERATORS = {
     "aten::_flash_attention_forward": "flash",
     "aten::_scaled_dot_product_flash_attention_for_cpu": "flash",
@@ -43,18 +39,18 @@ def heads(here: Here, batch: int, dtype: torch.dtype = torch.bfloat16) -> tuple[
     return *packed.permute(2, 0, 3, 1, 4).unbind(0), size
 
 
-@probe(13, "fp32 products are fp32, whatever the environment says", 6)
+@probe(13, "fp32 products are rounded to TF32", 6)
 def full_precision(here: Here) -> Finding:
-    found = [f"{name}={os.environ[name]}" for name in _OVERRIDES if name in os.environ]
+    found = [f"{name}={os.environ[name]}" for name in OVERRIDES if name in os.environ]
     a, b = (torch.randn(512, 512, device=here.device) for _ in range(2))
     with arithmetic("fp32", None):
         product = (a @ b).double()
     exact = a.double() @ b.double()
     error = ((product - exact).abs().max() / exact.abs().max()).item()
-    return decided(error > 1e-5 or bool(found), f"largest error {error:.1e}; set: {', '.join(found) or 'nothing'}")
+    return decided(error > 1e-5, f"largest error {error:.1e}; set: {', '.join(found) or 'nothing'}")
 
 
-@probe(16, "the attention kernel that ran against the one that is named", 12)
+@probe(16, "another attention kernel runs than the one that is named", 12)
 def kernel_that_ran(here: Here) -> Finding:
     q, k, v, size = heads(here, 32)
     told, apart = [], 0
@@ -77,7 +73,7 @@ def kernel_that_ran(here: Here) -> Finding:
     return decided(apart > 0, "; ".join(told) or f"all {2 * len(routes)} are what they are called")
 
 
-@probe(6, "host time of attend against plain attention with the same mask", 6)
+@probe(6, "attend takes more of the host than its parts", 6)
 def attend_on_host(here: Here) -> Finding:
     q, k, v, size = (t[:2] for t in heads(here, 20))
     mask = log_size_bias(size, q.dtype)
@@ -104,7 +100,7 @@ def emulated(here: Here) -> Finding:
     return decided(both[True] != both[False], f"with emulation {both[True]}, without {both[False]}")
 
 
-@probe(11, "NVML sees this process", 4)
+@probe(11, "NVML does not list this process", 4)
 def own_process(here: Here) -> Finding:
     torch.ones(1, device=here.device)
     library, handle = nvml(here)
@@ -146,7 +142,7 @@ def asynchronous_error(here: Here) -> Finding:
     return Finding("undecided", "no error was raised")
 
 
-@probe(23, "compile time with and without a synchronisation", 60, compiled=True)
+@probe(23, "compiling is over before the first pass is", 60, compiled=True)
 def compile_seconds(here: Here) -> Finding:
     model = here.vit("vit_base_patch16_224")
     images = here.images(model, 256)

@@ -22,7 +22,16 @@ LIMIT = 15 * 2**20
 SHOWN_R = (0, 8, 13)
 DEFECTS = 24
 _ROUTE = re.compile(r", batch \d|: \d+ img/s|: does not run here")
-_FIGURES = ("img_per_s", "speedup_vs_r0", "speedup_vs_r0_lo", "speedup_vs_r0_hi", "merge_overhead", "latency_p50_ms")
+_FIGURES = (
+    "img_per_s",
+    "speedup_vs_r0",
+    "speedup_vs_r0_lo",
+    "speedup_vs_r0_hi",
+    "merge_overhead",
+    "latency_p50_ms",
+    "gpu_mhz",
+    "j_per_img",
+)
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,10 @@ def row_line(row: dict[str, Any]) -> str:
         parts.append(f"{value['merge_overhead']:+.1f} % over the ceiling")
     if value["latency_p50_ms"] is not None:
         parts.append(f"p50 {value['latency_p50_ms']:.2f} ms")
+    if value["gpu_mhz"] is not None:
+        parts.append(f"{value['gpu_mhz']:.0f} MHz")
+    if value["j_per_img"] is not None:
+        parts.append(f"{value['j_per_img']:.3f} J an image")
     parts.append(row["status"])
     if row.get("error"):
         parts.append(str(row["error"])[:120])

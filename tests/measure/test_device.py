@@ -12,7 +12,7 @@ from tomebench.errors import DeviceError
 from tomebench.measure import testbed
 from tomebench.measure.cuda_graph import GraphedForward
 from tomebench.measure.device import OVERRIDES, device_name, lost, resolve_device
-from tomebench.measure.memory import device_bytes, driver_allocations
+from tomebench.measure.memory import device_bytes, driver_allocations, peak_bytes
 
 
 class Gpus:
@@ -127,6 +127,33 @@ def test_memory_of_the_device_is_what_is_taken_when_a_step_has_run(gpus: Gpus) -
     assert device_bytes(lambda: None, torch.device("cpu")) is None
     assert driver_allocations(CUDA) == 7
     assert driver_allocations(torch.device("cpu")) == 0
+
+
+def test_workspaces_of_the_first_pass_count_as_part_of_the_peak(gpus: Gpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuBLAS keeps what it allocated in the first pass, which would be taken for something that was there before."""
+    workspace, allocated, peak = 0, 100, 100
+
+    def step() -> None:
+        nonlocal workspace, allocated, peak
+        allocated += 30 - workspace
+        workspace = 30
+        peak = max(peak, allocated + 50)  # what a pass takes on top, and gives back
+
+    def clear() -> None:
+        nonlocal workspace, allocated
+        allocated -= workspace
+        workspace = 0
+
+    def reset(device: torch.device) -> None:
+        nonlocal peak
+        peak = allocated
+
+    monkeypatch.setattr(torch._C, "_cuda_clearCublasWorkspaces", clear, raising=False)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", reset)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: allocated)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: peak)
+    assert peak_bytes(step, CUDA, params_bytes=7) == 7 + 30 + 50
+    assert peak_bytes(step, CUDA, params_bytes=7) == 7 + 30 + 50  # and so for the next cell
 
 
 class FakeCapture:

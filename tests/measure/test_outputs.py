@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tomebench.backbones.apply import apply
 from tomebench.measure.outputs import FEW, JITTER, output_excess
 from tomebench.models.create import load_model
+from tomebench.sweeps.config import load_config
+from tomebench.sweeps.forward import timing_inputs
+from tomebench.sweeps.plan import list_images, preprocessing_of
 
 IMAGES = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 
@@ -89,18 +93,37 @@ def test_only_what_the_first_draws_do_not_explain_is_looked_at_longer() -> None:
     assert model.calls == 1 + 64  # so that 16 images give over a thousand values
 
 
-def test_a_token_that_is_wrong_in_one_image_is_found_in_fp32() -> None:
-    model = load_model("digits_vit", seed=0).model.eval()
+@pytest.fixture(scope="module")
+def digits() -> tuple[nn.Module, Tensor]:
+    """The embedded model and sixteen of its images."""
+    config = load_config([], {"model": "digits_vit", "data": "digits", "device": "cpu", "batch_size": 16})
+    model = load_model("digits_vit").model.eval()
+    pixels = preprocessing_of(config, model)
+    return model, timing_inputs(list_images(config), pixels, 16, torch.device("cpu"), torch.float32, 0, count=1)[0]
+
+
+def test_a_token_that_is_wrong_in_one_image_is_found_in_fp32(digits: tuple[nn.Module, Tensor]) -> None:
+    model, images = digits
     reduced = apply(model, 8)
-    images = torch.rand(4, 3, *model.patch_embed.img_size, generator=torch.Generator().manual_seed(0))
-    images[:, :, ::3] = 0  # some structure, so that tokens differ
     with torch.inference_mode():
-        jittered = images * (1 + 2e-7)
-        assert output_excess(reduced(jittered), reduced, images, "fp32") <= 1
+        assert output_excess(reduced(images * (1 + 2e-7)), reduced, images, "fp32") <= 1
         size = model.patch_embed.patch_size[0]
-        swapped = images.clone()
-        swapped[2, :, :size, :size], swapped[2, :, -size:, -size:] = (
-            images[2, :, -size:, -size:],
-            images[2, :, :size, :size],
+        swapped, middle = images.clone(), slice(24, 24 + size)
+        swapped[2, :, middle, :size], swapped[2, :, middle, middle] = (
+            images[2, :, middle, middle],
+            images[2, :, middle, :size],
         )
         assert output_excess(reduced(swapped), reduced, images, "fp32") > 1
+
+
+def test_another_r_is_found_in_fp32_and_another_image_in_half_precision(digits: tuple[nn.Module, Tensor]) -> None:
+    model, images = digits
+    with torch.inference_mode():
+        for r in (8, 22):
+            assert output_excess(apply(model, r - 1)(images), apply(model, r), images, "fp32") > 1
+        half = copy.deepcopy(model).to(torch.bfloat16)
+        for r in (8, 22):
+            reduced, inputs = apply(half, r), images.bfloat16()
+            wrong = reduced(inputs)
+            wrong[3] = wrong[4]
+            assert output_excess(wrong, reduced, inputs, "bf16") > 1

@@ -69,7 +69,6 @@ def test_a_throttled_burst_is_repeated_at_most_twice_and_every_one_is_kept(
     assert [burst.mhz for burst in done.bursts] == kept
     known = [mhz for mhz in kept if mhz is not None]
     assert done.counted["a"].mhz == (max(known) if known else None)
-    assert done.counted["a"].slowed == min((burst.slowed or 0.0) for burst in done.bursts) or not done.bursts[0].slowed
 
 
 def test_without_reasons_or_a_highest_clock_nothing_is_repeated() -> None:
@@ -143,6 +142,21 @@ def test_a_repetition_can_be_interrupted() -> None:
             [Variant("a", clock.step(0.25))], {"a": 1}, clock, session=1, seed=0, gauges=FakeGauges([1, 1]),
             max_mhz=2000, should_stop=lambda: next(calls),
         )  # fmt: skip
+
+
+def test_of_a_repeated_burst_the_one_that_was_not_slowed_down_counts() -> None:
+    done = one_round(FakeGauges([HOT, HOT, COOL]), 2000)
+    assert [burst.slowed for burst in done.bursts] == [0.3, 0.3, 0.0]
+    assert done.counted["a"].slowed == 0.0
+    done = one_round(FakeGauges([HOT, GpuReading(1800, 0.0, 0.0)]), 2000)  # at a lower clock, but of its own
+    assert done.counted["a"].mhz == 1800
+
+
+def test_a_step_that_waits_for_the_device_says_nothing_about_the_host() -> None:
+    clock = FakeClock()
+    clock.backlog = 0.01
+    (burst,) = time_round([Variant("a", clock.step(0.25), waits=True)], {"a": 4}, clock, session=1, seed=0).bursts
+    assert burst.backlog is None
 
 
 def test_the_burst_that_counts() -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 from PIL import Image
 
@@ -32,8 +31,7 @@ from tomebench.schema import SENTINEL, UNWRAPPED, Row
 from tomebench.sweeps import run, timing
 from tomebench.sweeps.config import SweepConfig, load_config
 from tomebench.sweeps.events import Event, Finished, Note, Planned, Progress
-from tomebench.sweeps.forward import choose_batch_size, timing_inputs
-from tomebench.sweeps.plan import preprocessing_of
+from tomebench.sweeps.forward import timing_inputs
 from tomebench.sweeps.store import Store
 
 IMAGES = 22
@@ -328,26 +326,6 @@ def test_auto_batch_size_is_chosen_once(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "choose_batch_size", lambda *a: pytest.fail("chosen again"))
     _, again = sweep(tmp_path / "run", batch_size="auto", r="0,4")
     assert rows[0].batch_size == again[0].batch_size == 2
-
-
-@pytest.mark.parametrize(
-    ("settings", "batches"),
-    [({}, 4), ({"cuda_graphs": True}, 4 + 3 + 1), ({"cuda_graphs": True, "ceiling": True}, 4 + 3 + 2 + 1)],
-)
-def test_an_automatic_batch_size_leaves_room_for_what_a_sweep_keeps(monkeypatch, settings, batches):
-    """A machine that has room for so many images in all, and nothing else."""
-    config = load_config([], {"model": "test_vit", "r": "0,4,8", "device": "cpu", "batch_size": "auto", **settings})
-    model = timm.create_model("test_vit").eval()
-    room, zeros = 8 * batches, torch.zeros
-
-    def limited(*shape, **how):
-        if len(shape) == 5 and shape[0] * shape[1] > room:
-            raise torch.OutOfMemoryError("out of memory")
-        return zeros(*shape, **how)
-
-    monkeypatch.setattr(torch, "zeros", limited)
-    preprocessing = preprocessing_of(config, model)
-    assert choose_batch_size(config, model, preprocessing, torch.device("cpu")) == 8
 
 
 def test_a_list_schedule_is_one_cell_beside_the_baseline(tmp_path):

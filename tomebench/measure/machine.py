@@ -172,18 +172,21 @@ class MachineGauges:
         return min(1.0, max(0.0, (busy - own) / total))
 
 
-_POWER_CAP = 0x4
+_POWER_CAP, _SYNC_BOOST = 0x4, 0x10
 _REASONS = {  # nvmlClocksThrottleReason*; idle, and clocks that the user set, are no throttling
     _POWER_CAP: "power cap",
     0x8: "hardware slowdown",
-    0x10: "sync boost",
+    _SYNC_BOOST: "sync boost",
     0x20: "software thermal",
     0x40: "hardware thermal",
     0x80: "power brake",
 }
+_SLOWED = sum(_REASONS) - _POWER_CAP - _SYNC_BOOST  # which waits for other GPUs: neither heat nor a fault
 
 
-_SLOWED = sum(_REASONS) - _POWER_CAP - 0x10  # sync boost waits for other GPUs, which is neither heat nor a fault
+def throttle_reasons(bits: int) -> str:
+    """What NVML's bits say in words: "power cap, hardware thermal", or "none"."""
+    return ", ".join(name for bit, name in _REASONS.items() if bits & bit) or "none"
 
 
 def _reading(samples: Sequence[tuple[int | None, int | None]]) -> GpuReading:
@@ -208,7 +211,7 @@ def gpu_facts(device: torch.device) -> dict[str, int | str]:
     mhz = _asked(nvml, lambda: nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM))
     milliwatts = _asked(nvml, lambda: nvml.nvmlDeviceGetEnforcedPowerLimit(handle))
     bits = _asked(nvml, lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
-    reasons = None if bits is None else ", ".join(name for bit, name in _REASONS.items() if bits & bit) or "none"
+    reasons = None if bits is None else throttle_reasons(bits)
     return {
         "gpu_max_mhz": mhz or UNAVAILABLE,
         "gpu_power_limit_w": UNAVAILABLE if milliwatts is None else milliwatts // 1000,

@@ -17,7 +17,7 @@ Forward = Callable[[Tensor], Tensor]
 JITTER: Mapping[str, float] = {"fp32": 2.0**-19, "tf32": 2.0**-10, "bf16": 2.0**-8, "fp16": 2.0**-10}
 """Relative change of a pixel that goes through a model as its kernels' rounding does, by dtype."""
 FLOOR: Mapping[str, float] = {"fp32": 1e-4, "tf32": 2e-3, "bf16": 1.5e-2, "fp16": 2e-3}
-"""Distance that is never too far, by dtype: a few times what its kernels' rounding comes to where no token moves."""
+"""Distance that is never too far, by dtype: what rounding comes to where no token moves, and more than that in fp32."""
 FEW, MANY, MOST = 8, 32, 256
 """Draws at first; draws, and the most of them for small batches, where those do not explain an output."""
 _VALUES = 1024  # of draws times images, from which the largest is known well enough
@@ -33,9 +33,10 @@ def output_excess(timed: Tensor, evaluate: Forward, images: Tensor, dtype: str, 
     The distance of two images' logits a and b is |a - b| / sqrt(|a|² + |b|²): 0 for the same, about 1 for those of two
     images. An image of the timed pass is as far away as the nearest of some draws, and so are the draws from each
     other. The worst image may be 15 % further than any draw, and the middle one 40 % further than the middle draw: the
-    one finds a single image that is wrong, the other what goes a little wrong in all of them. A single token that is
-    wrong in a single image is found in fp32, but not in half precision at high r, where rounding does as much; nor is
-    an image taken for another one by a model, such as one with random weights, that says the same of both.
+    one finds a single image that is wrong, the other what goes wrong in all of them. In fp32 that goes down to a single
+    token of a single image. In half precision an error has to be larger than what rounding does, which at high r is
+    much: r - 1 instead of r may pass. Nor is an image found that was taken for another one by a model, such as one with
+    random weights, that says the same of both.
 
     Args:
         timed: logits [B, classes].

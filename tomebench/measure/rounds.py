@@ -10,6 +10,8 @@ from tomebench.schema import Burst, Round
 
 THROTTLED_UNDER = 0.90
 """A GPU under this fraction of its highest clock was throttled, where its driver does not give the reason."""
+BADLY_UNDER = 0.75
+"""A throttled burst under this fraction of the highest clock is of no use."""
 SLOWED_OVER = 0.10
 """Share of the time in which heat or the hardware held the clock down, above which a burst was throttled."""
 
@@ -34,23 +36,32 @@ def paired_seconds(rounds: Sequence[Round], base: str, other: str) -> tuple[list
     return [first for first, _ in pairs], [second for _, second in pairs]
 
 
-def throttled(burst: Burst, max_mhz: int | None, under: float = THROTTLED_UNDER) -> bool:
-    """Heat or the hardware held the GPU's clock down, under a fraction of its highest if ``under`` is below 0.90.
+def throttled(burst: Burst, max_mhz: int | None) -> bool:
+    """Heat or the hardware held the GPU's clock down.
 
     A clock held down by the power limit is none of it: that is how this GPU runs such work, for hours. Nor is one that
-    was set by its owner. Where the driver gives no reasons, a low clock is reason enough. False where nothing is known.
+    was set by its owner. Where the driver gives no reasons, a clock under 90 % of the highest is reason enough. False
+    where nothing is known.
 
     Args:
         burst: with what the driver said of it.
-        max_mhz: the GPU's highest clock.
-        under: the fraction; at its default any clock counts where heat or the hardware is the reason.
+        max_mhz: the GPU's highest clock; None where it is not known.
     """
-    low = None if burst.mhz is None or max_mhz is None else burst.mhz < under * max_mhz
     if burst.slowed is None:
-        return low is True
-    if burst.slowed <= SLOWED_OVER or under >= THROTTLED_UNDER:
-        return burst.slowed > SLOWED_OVER
-    return burst.slowed > 0.5 if low is None else low  # without clocks, most of the time is as bad as a low one
+        return _under(THROTTLED_UNDER, burst, max_mhz) is True
+    return burst.slowed > SLOWED_OVER
+
+
+def throttled_badly(burst: Burst, max_mhz: int | None) -> bool:
+    """It did, under 75 % of the highest clock; or, where clocks are not known, for most of the time."""
+    if not throttled(burst, max_mhz):
+        return False
+    low = _under(BADLY_UNDER, burst, max_mhz)
+    return (burst.slowed or 0) > 0.5 if low is None else low
+
+
+def _under(fraction: float, burst: Burst, max_mhz: int | None) -> bool | None:
+    return None if burst.mhz is None or max_mhz is None else burst.mhz < fraction * max_mhz
 
 
 def median_clock(bursts: Sequence[Burst]) -> float | None:

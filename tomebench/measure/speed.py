@@ -48,6 +48,7 @@ class Variant:
     name: str
     step: Callable[[], object]
     beside: str = ""  # name of a variant to be timed right before or after this one: their ratio is of interest
+    waits: bool = False  # the step itself waits for the device: what is left at its end says nothing about the host
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ def time_round(
 def _measured(variant: Variant, steps: int, clock: Clock, each_pass: bool) -> Burst:
     if not each_pass:
         seconds = _burst(clock, variant.step, steps)
-        return Burst(variant.name, steps, seconds, backlog=clock.backlog)
+        return Burst(variant.name, steps, seconds, backlog=None if variant.waits else clock.backlog)
     passes, backlogs = [], []
     for _ in range(steps):
         passes.append(_burst(clock, variant.step, 1))

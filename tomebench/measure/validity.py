@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 
 from tomebench import stats
-from tomebench.measure.rounds import counted_bursts, paired_seconds, step_seconds, throttled
+from tomebench.measure.rounds import counted_bursts, paired_seconds, step_seconds, throttled, throttled_badly
 from tomebench.schema import SENTINEL, Burst, Round
 
 AA_FAILED = "AA_FAILED"
@@ -57,8 +57,6 @@ DRIFT_P = 0.01
 """Mann-Kendall p under which a trend is significant."""
 OUTLIER_Z = 3.5
 """Modified z above which a value is an outlier."""
-BADLY_UNDER = 0.75
-"""Fraction of the GPU's highest clock under which a throttled row is invalid."""
 CAPPED_OVER = 0.5
 """Share of the time under the power limit above which a row is a matter of that limit."""
 HOST_BOUND_UNDER = 0.10
@@ -112,7 +110,7 @@ def row_codes(rounds: Sequence[Round], name: str, beside: Collection[str], max_m
         NOISY: noisy(rounds, name),
         SLOW_FIRST: slow_first(rounds, name),
         THROTTLED: any(_mostly(throttled(burst, max_mhz) for burst in each) for each in bursts),
-        THROTTLED_BADLY: any(_mostly(throttled(burst, max_mhz, BADLY_UNDER) for burst in each) for each in bursts),
+        THROTTLED_BADLY: any(_mostly(throttled_badly(burst, max_mhz) for burst in each) for each in bursts),
         POWER_CAPPED: _mostly((burst.capped or 0) > CAPPED_OVER for burst in own),
         HOST_BOUND: host_bound(own),
         ALLOCATED: _mostly(burst.allocated > 0 for burst in own),

@@ -196,8 +196,8 @@ def kernel_name(
 def _fallbacks() -> AbstractContextManager[object]:
     """Leaves PyTorch the memory-efficient kernel and what it falls back on.
 
-    ``sdpa_kernel`` sets every switch there is, which takes 20 us in every block that merges and in no other; at batch 1
-    that is a part of what merging is measured to cost. A graph is made once, and its compiler knows no other way.
+    ``sdpa_kernel`` sets every switch there is, in every block that merges and in no other: time of the host, which at
+    batch 1 would count as merging's. A graph is made once, and its compiler knows no other way.
     """
     return sdpa_kernel(_FALLBACK) if is_compiling() else _without_cudnn()
 

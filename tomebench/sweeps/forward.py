@@ -80,8 +80,9 @@ class Passes:
 
     def variants(self, live: Collection[str], inputs: Sequence[Tensor]) -> list[Variant]:
         """What to time: each ceiling beside its cell."""
+        waits = self._config.mode == "train" and self._config.dtype == "fp16"  # for the scaled loss
         return [
-            Variant(name, self.step(name, inputs), name.removeprefix(CEILING) if name in self._ceilings else "")
+            Variant(name, self.step(name, inputs), name.removeprefix(CEILING) if name in self._ceilings else "", waits)
             for name in self.names(live)
         ]
 

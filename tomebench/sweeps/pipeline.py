@@ -67,7 +67,7 @@ def _timed(job: Job, reading: Reading, key: str, lead: int, last: int) -> tuple[
         DeviceError: the clock did not advance.
     """
     forward, clock = job.passes.forward(key), clock_for(job.device)
-    images, start = 0, 0.0
+    classified, start = 0, 0.0
     answers: deque[Tensor] = deque()
 
     def answered(allowed: int) -> None:
@@ -84,9 +84,9 @@ def _timed(job: Job, reading: Reading, key: str, lead: int, last: int) -> tuple[
         if number + 1 == lead:
             start = clock.now()
         elif number + 1 > lead:
-            images += batch.n_valid
+            classified += batch.n_valid
     answered(0)
     seconds = clock.now() - start
     if not 0 < seconds < math.inf:
-        raise DeviceError(f"{images} images took {seconds} s: this machine's clock cannot be right; check it")
-    return images, seconds
+        raise DeviceError(f"{classified} images took {seconds} s: this machine's clock cannot be right; check it")
+    return classified, seconds

@@ -21,7 +21,6 @@ from tomebench.measure.budget import BUDGETS, Budget, Shortfall, shortfall
 from tomebench.measure.rounds import step_seconds
 from tomebench.measure.validity import (
     ATTN_FALLBACK,
-    HOST_BOUND,
     OUTPUT_MISMATCH,
     attn_fallback,
     recompiled,
@@ -201,8 +200,6 @@ def _row(run: _Run, cell: Cell, resolved: Resolved, same_as: int | None) -> Row:
     }
     codes = [code for code, holds in about_row.items() if holds]
     codes += row_codes(run.rounds, key, _beside(run, key), run.max_mhz)
-    if cell.mode == "train" and cell.dtype == "fp16" and HOST_BOUND in codes:
-        codes.remove(HOST_BOUND)  # the scaled loss is waited for in every step, so nothing is left of it at its end
     return Row(
         model=cell.model,
         method=cell.method,

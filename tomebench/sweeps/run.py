@@ -174,7 +174,8 @@ def _follow(
             help_out(passes, _reading(config, image_set, loaded, size, device, ranks), plan, ranks, stop_if_asked)
         except CellFailed as failure:
             if lost(device):
-                raise lost_with(failure, "a pass", device) from failure
+                who = next(cell.name for cell in planned if cell.cell.key == failure.key)
+                raise lost_with(failure, who, device) from failure
             raise ending(failure, "r = 0", config) from failure
     yield Finished((), directory)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+from torch import Tensor
 
 from tomebench.measure.budget import BUDGETS, next_round_needed, shortfall
 from tomebench.measure.clock import Clock, clock_for
@@ -108,7 +109,7 @@ def _compare_outputs(job: Job) -> Iterator[Event]:
                 continue
             batch, timed = kept
             with job.blame(key):
-                found = output_excess(timed, job.passes.models[key], job.inputs[batch], job.config.dtype)
+                found = output_excess(timed, _stoppable(job, key), job.inputs[batch], job.config.dtype)
         except CellFailed as failure:
             if failure.status == "oom":  # which says nothing about what was timed
                 yield Note("no room to compare what was timed with the evaluated model")
@@ -116,6 +117,16 @@ def _compare_outputs(job: Job) -> Iterator[Event]:
             yield job.failed(failure)
             continue
         job.store.put(OUTPUT_EXCESS, {**known, key: max(found, known.get(key, 0.0))})
+
+
+def _stoppable(job: Job, key: str) -> Callable[[Tensor], Tensor]:
+    """The evaluated model of a cell, which can be interrupted before every pass: of these there may be hundreds."""
+
+    def evaluate(images: Tensor) -> Tensor:
+        job.stop_if_asked()
+        return job.passes.models[key](images)
+
+    return evaluate
 
 
 def _timing_progress(job: Job, rounds: Sequence[Round], round_seconds: float, elapsed: float) -> Progress:
