@@ -26,6 +26,9 @@ UNWRAPPED = "unwrapped"
 CEILING = "ceiling:"
 """Prefix of the name of the variant that slices as many tokens off as a cell reduces; the cell's key follows."""
 
+NO_LABEL = -1
+"""In place of a class: the image has no label, or fewer than another."""
+
 Route = Literal["auto", "sdpa", "padded", "matmul", "augmented", "efficient", "cudnn", "triton"]
 """How attention is computed; :mod:`tomebench.reduction.attention` says what each one is."""
 Status = Literal["ok", "failed", "nonfinite", "oom", "unconverged"]
@@ -198,9 +201,15 @@ class ImageList:
 
     name: str
     digest: str  # sha256 over names and labels, in order
-    labels: npt.NDArray[np.int64] = field(hash=False)  # [n]; or [n, k], where any is right and -1 fills up
+    labels: npt.NDArray[np.int64] = field(hash=False)  # [n]; or [n, k], where any is right; NO_LABEL fills up
     num_classes: int
     note: str | None = None  # e.g. "partial: 259 of 1000 classes, 300 images"
+    class_names: tuple[str, ...] = ()  # in the order of the class numbers; not stored
+
+    @property
+    def labelled(self) -> bool:
+        """Whether anything is known of the classes of the images."""
+        return bool((self.labels != NO_LABEL).any())
 
 
 @dataclass
@@ -272,6 +281,10 @@ class Row:
     top1: float | None = None
     top1_lo: float | None = None
     top1_hi: float | None = None
+    agreement: float | None = None
+    agreement_lo: float | None = None
+    agreement_hi: float | None = None
+    agreed: int | None = None
     delta_top1: float | None = None
     delta_top1_lo: float | None = None
     delta_top1_hi: float | None = None
@@ -334,6 +347,10 @@ COLUMNS: tuple[Column, ...] = (
     _column("delta_top1", "float", "top-1 minus top-1 at r = 0, same images", "points", "higher", "+.2f"),
     _column("delta_top1_lo", "float", "lower end of its 95 % paired interval", "points", None, "+.2f"),
     _column("delta_top1_hi", "float", "upper end of its 95 % paired interval", "points", None, "+.2f"),
+    _column("agreement", "float", "images with the same top-1 class as at r = 0", "%", "higher", ".2f"),
+    _column("agreement_lo", "float", "lower end of its 95 % Wilson interval", "%", None, ".2f"),
+    _column("agreement_hi", "float", "upper end of its 95 % Wilson interval", "%", None, ".2f"),
+    _column("agreed", "int", "images behind it", "images", "higher"),
     _column("mcnemar_p", "float", "exact two-sided McNemar p-value against r = 0", None, None, ".2g"),
     _column("latency_p50_ms", "float", "half of the single passes are faster; batch size 1 only", "ms", "lower", ".2f"),
     _column("latency_p95_ms", "float", "95 % of the single passes are faster; batch size 1 only", "ms", "lower", ".2f"),

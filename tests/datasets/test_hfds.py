@@ -8,7 +8,7 @@ import pytest
 from image_trees import class_folders, file_name, jpeg, members, pixels
 from timm.data import ImageNetInfo
 
-from tomebench.datasets.imagenet import class_numbers, wnids
+from tomebench.datasets.classes import class_numbers, wnids
 from tomebench.datasets.images import open_dataset
 from tomebench.errors import DataError
 
@@ -95,8 +95,8 @@ def test_the_test_split_if_there_is_no_other(tmp_path):
 def test_another_number_of_classes_is_said(tmp_path):
     found = open_dataset(f"hfds/{parquet(tmp_path / 'a', ['cat', 'dog'], [('x', jpeg(1), 1), ('y', jpeg(2), 0)])}")
     assert found.info.num_classes == 2
-    assert found.names == ("0/y", "1/x")
-    assert found.info.note == "split validation; 2 classes, 2 images"
+    assert found.names == ("cat/y", "dog/x")
+    assert found.info.note == "split validation; classes in the data set's own order; 2 classes, 2 images"
 
 
 def test_files_without_names_are_numbered_by_row(tmp_path):

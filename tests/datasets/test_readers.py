@@ -193,7 +193,7 @@ def test_layouts_in_a_tar_are_refused_as_on_disk(tmp_path):
     write_tar(tar, {"a.JPEG": b"", "b.JPEG": b""})
     assert refusal(tar) == (
         f"{tar}: 2 images in one flat folder have no labels; sort them into class folders "
-        "(n01440764/*.JPEG, n01443537/*.JPEG, ...)"
+        "(n01440764/*.JPEG, n01443537/*.JPEG, ...), or pass --no-labels"
     )
     write_tar(tar, {f"val/{n}/a.JPEG": b"" for n in range(12)})
     assert f"{tar}/val: numbered class folders (0, 1, 10, ...) are ambiguous" in refusal(tar)

@@ -7,16 +7,18 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from tomebench.datasets.classes import ANY_HEAD, NUM_CLASSES, ClassMap, Head, class_numbers, few, imagenet, map_classes
 from tomebench.datasets.decode import decode_bytes, printable, problem_in, read_bytes
 from tomebench.datasets.files import list_digest, user_path
-from tomebench.datasets.imagenet import NUM_CLASSES, check_named_class, class_numbers, coverage, few, wnids
+from tomebench.datasets.imagenet import check_named_class, coverage
+from tomebench.datasets.pictures import unlabelled
 from tomebench.errors import DataError
 from tomebench.schema import ImageList
 
@@ -64,13 +66,15 @@ class Rows:
         return read_bytes(image["path"])
 
 
-def read_hfds(name: str, *, offline: bool = False) -> tuple[ImageList, Rows]:
+def read_hfds(name: str, head: Head | None = None, *, offline: bool = False) -> tuple[ImageList, Rows]:
     """List the images of a data set's validation split; its test split if there is no other.
 
     Args:
         name: of a data set on the hub, ``owner/name``; or a folder. It has columns ``image`` and ``label``; the names
             of the labels are class ids (a subset of them keeps its true labels), 1000 classes in the order of the
-            sorted class ids (by their names or numbers), or another number of classes of another task.
+            sorted class ids (by their names or numbers), or other classes, which the model's list of names orders or
+            else their own numbers do.
+        head: the model's outputs; None: any.
         offline: use what is in the local cache only. Code that comes with a data set is never run.
 
     Returns:
@@ -79,6 +83,32 @@ def read_hfds(name: str, *, offline: bool = False) -> tuple[ImageList, Rows]:
     Raises:
         DataError: the library is not installed, or the data set is not there or not labelled as said above.
     """
+    split, reader = _opened(name, offline)
+    import datasets
+
+    features = reader.dataset.features
+    if not isinstance(features.get(_LABEL), datasets.ClassLabel):
+        raise DataError(
+            f"--data hfds/{printable(name)}: its column {_LABEL} has no class names; write it as ClassLabel"
+        )
+    return _listed(name, split, reader, list(features[_LABEL].names), head)
+
+
+def read_hfds_pictures(name: str, *, offline: bool = False) -> tuple[ImageList, Rows]:
+    """List the images of the same split without looking at labels, which need not be there; in order of the rows.
+
+    Raises:
+        DataError: the library is not installed, or the data set is not there or has no images.
+    """
+    split, reader = _opened(name, offline)
+    names = tuple(f"{row:08d}" for row in range(len(reader)))
+    rows = Rows(reader, tuple(range(len(names))), names)
+    info = unlabelled(_shown(name), rows)
+    return replace(info, note=f"split {split}; {info.note}"), rows
+
+
+def _opened(name: str, offline: bool) -> tuple[str, Any]:
+    """The split that is read, and timm's reader of it."""
     if importlib.util.find_spec("datasets") is None:  # before timm, which prints that it is missing
         raise DataError(f"--data hfds/{printable(name)} needs the datasets library; pip install 'tomebench[hf]'")
     from timm.data.readers import create_reader
@@ -99,20 +129,15 @@ def read_hfds(name: str, *, offline: bool = False) -> tuple[ImageList, Rows]:
                 "(of parquet files: named validation-*.parquet)"
             )
         reader = create_reader(f"hfds/{path}", split=split)
-    features = reader.dataset.features
     if reader.dataset.data.column(_IMAGE).null_count == len(reader) > 0:  # which is what timm makes of a missing one
         raise DataError(
             f"--data hfds/{printable(name)} has no images in a column {_IMAGE}; name its columns {_IMAGE} and {_LABEL}"
         )
-    if not isinstance(features.get(_LABEL), datasets.ClassLabel):
-        raise DataError(
-            f"--data hfds/{printable(name)}: its column {_LABEL} has no class names; write it as ClassLabel"
-        )
-    return _listed(name, split, reader, list(features[_LABEL].names))
+    return split, reader
 
 
-def _listed(name: str, split: str, reader: Any, classes: Sequence[str]) -> tuple[ImageList, Rows]:
-    numbers, num_classes = _numbering(name, classes)
+def _listed(name: str, split: str, reader: Any, own: Sequence[str], head: Head | None) -> tuple[ImageList, Rows]:
+    classes, numbers = _numbering(name, own, head)
     stored = reader.dataset.select_columns([_LABEL])[:][_LABEL]
     unlabelled = sum(label is None or not 0 <= label < len(numbers) for label in stored)
     if unlabelled or not stored:
@@ -120,7 +145,7 @@ def _listed(name: str, split: str, reader: Any, classes: Sequence[str]) -> tuple
         raise DataError(f"--data hfds/{printable(name)}: {what} in its split {split}; give a labelled data set")
     labels = [numbers[label] for label in stored]
     files = _file_names(reader)
-    if num_classes == NUM_CLASSES:
+    if classes.is_imagenet:
         for file, label in zip(files, labels, strict=True):
             check_named_class(file, label)
     plain = [file.replace("\\", "/").rpartition("/")[2] for file in files]
@@ -128,32 +153,35 @@ def _listed(name: str, split: str, reader: Any, classes: Sequence[str]) -> tuple
         plain = [f"{row:08d}" for row in range(len(labels))]
     order = sorted(range(len(labels)), key=lambda row: (labels[row], plain[row].encode("utf-8", "surrogateescape")))
     ordered = [labels[row] for row in order]
-    folder = wnids() if num_classes == NUM_CLASSES else [str(number) for number in range(num_classes)]
-    names = tuple(f"{folder[labels[row]]}/{plain[row]}" for row in order)
-    more = coverage(ordered) if num_classes == NUM_CLASSES else f"{num_classes} classes, {len(ordered)} images"
+    names = tuple(f"{classes.names[labels[row]]}/{plain[row]}" for row in order)
+    more = coverage(ordered, classes=classes)
     info = ImageList(
-        name=printable(name.rstrip("/").rpartition("/")[2] if Path(name).is_dir() else name),
+        name=_shown(name),
         digest=list_digest(names, ordered),
         labels=np.array(ordered, dtype=np.int64),
-        num_classes=num_classes,
+        num_classes=len(classes.names),
         note=f"split {split}; {more}" if more else f"split {split}",
+        class_names=classes.names,
     )
     return info, Rows(reader, tuple(order), names)
 
 
-def _numbering(name: str, classes: Sequence[str]) -> tuple[list[int], int]:
-    """Class number of each of the data set's own labels, and the number of classes.
+def _numbering(name: str, classes: Sequence[str], head: Head | None) -> tuple[ClassMap, list[int]]:
+    """The model's classes, and which of them each of the data set's own labels is.
 
     Raises:
         DataError: the names are class ids in part only, or those of ImageNet-1k in another order, or of nothing known.
     """
+    if head is not None and head != ANY_HEAD and not _may_be_imagenet(classes, head):
+        found = map_classes(f"--data hfds/{name}", classes, head, ordered=True)
+        return found, [found.numbers[each] for each in classes]
     known = [class_numbers().get(each) for each in classes]
-    found = [number for number in known if number is not None]
-    if found:
-        if len(found) < len(known):
+    ids = [number for number in known if number is not None]
+    if ids:
+        if len(ids) < len(known):
             unknown = [each for each, number in zip(classes, known, strict=True) if number is None]
             raise DataError(f"--data hfds/{printable(name)}: labels {few(unknown)} are no class ids; take them out")
-        return found, NUM_CLASSES
+        return imagenet(), ids
     if len(classes) == NUM_CLASSES:
         from timm.data import ImageNetInfo
 
@@ -172,7 +200,22 @@ def _numbering(name: str, classes: Sequence[str]) -> tuple[list[int], int]:
                     f"--data hfds/{printable(name)}: label {number} is {printable(title)}, which is class "
                     f"{places[title]} of ImageNet-1k; its labels are numbered in another order"
                 )
-    return list(range(len(classes))), len(classes)
+        return imagenet(), list(range(NUM_CLASSES))
+    return ClassMap(tuple(classes), "classes in the data set's own order"), list(range(len(classes)))
+
+
+def _may_be_imagenet(classes: Sequence[str], head: Head) -> bool:
+    """Whether the labels have to be those of ImageNet-1k for this model."""
+    if head.chosen is not None or head.order is not None or any({*classes} <= {*each.names} for each in head.found):
+        return False
+    if len(classes) != NUM_CLASSES and class_numbers().keys().isdisjoint(classes):
+        return False
+    return head.num_classes >= NUM_CLASSES or head.num_classes == 0
+
+
+def _shown(name: str) -> str:
+    """A folder by its own name, a data set on the hub by its whole one."""
+    return printable(name.rstrip("/").rpartition("/")[2] if Path(name).is_dir() else name)
 
 
 def _file_names(reader: Any) -> list[str]:

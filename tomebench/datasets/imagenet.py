@@ -1,60 +1,61 @@
-"""ImageNet in class folders, always with its true labels.
+"""Images in class folders, always with their true labels.
 
-A folder's label is the position of its name among the 1000 sorted class ids that ship with the package, never its
-position among the folders that happen to be there: a missing class shifts nothing.
+The label of a folder that is named by an ImageNet class id is the position of its name among the 1000 sorted class ids
+that ship with the package, never its position among the folders that happen to be there: a missing class shifts none.
+For own classes :mod:`tomebench.datasets.classes` says what a folder is to a model.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from tomebench.datasets.classes import (
+    ANY_HEAD,
+    NUM_CLASSES,
+    ClassMap,
+    Head,
+    class_numbers,
+    few,
+    imagenet,
+    map_classes,
+    wnids,
+)
 from tomebench.datasets.decode import printable
 from tomebench.datasets.files import ImageFiles, list_digest
 from tomebench.errors import DataError
 from tomebench.schema import ImageList
 
-NUM_CLASSES = 1000
 VALIDATION_IMAGES = 50_000
 PARTS = ("val", "validation")
+_SPLITS = frozenset({*PARTS, "valid", "eval", "train", "training", "test", "testing"})
+"""Names of folders that hold parts of a data set, if a folder holds nothing else."""
 _EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
 LAYOUT = "n01440764/*.JPEG, n01443537/*.JPEG, ..."
 _WNID = re.compile(r"(?<![0-9A-Za-z])n\d{8}(?!\d)")
 
 
-@functools.cache
-def wnids() -> tuple[str, ...]:
-    """The 1000 class ids (WordNet ids) of ImageNet-1k, sorted; a class's number is its position here."""
-    return tuple(Path(__file__).with_name("imagenet_wnids.txt").read_text(encoding="ascii").split())
-
-
-@functools.cache
-def class_numbers() -> dict[str, int]:
-    """Class id to class number, in [0, 1000)."""
-    return {wnid: number for number, wnid in enumerate(wnids())}
-
-
-def read_class_folders(root: Path, *, tolerant: bool = False) -> tuple[ImageList, ImageFiles]:
+def read_class_folders(root: Path, head: Head | None = None, *, tolerant: bool = False) -> tuple[ImageList, ImageFiles]:
     """List the images of a folder that holds one folder per class, or whose ``val`` or ``validation`` does.
 
     Args:
         root: the folder. Names that start with a dot are skipped; so are files that are no images, which the list's
             note counts.
+        head: the model's outputs; None: one for ImageNet-1k.
         tolerant: skip unknown class folders as well, instead of refusing them.
 
     Returns:
-        The list, sorted by class id and then by file name as bytes, with labels in [0, 1000), and its files.
+        The list, sorted by class number and then by file name as bytes, and its files.
 
     Raises:
         DataError: no such folder, unknown or numbered class folders, images without a class folder, no images.
     """
-    found = find_classes(str(root), list_folder, tolerant=tolerant)
+    found = find_classes(str(root), list_folder, head, tolerant=tolerant)
     files = ImageFiles(found.folder, tuple(found.names), extra=tuple(found.extra))
     return found.image_list(data_name(root)), files
 
@@ -70,13 +71,14 @@ class Listing:
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """Images found in class folders, sorted by class id and then by name as bytes."""
+    """Images found in class folders, sorted by class number and then by name as bytes."""
 
     folder: str  # that holds the class folders
     names: list[str]  # relative to it
     labels: list[int]
     empty: list[str]  # class folders without images
     extra: list[str]  # files and folders that are no images of the set
+    classes: ClassMap = field(default_factory=imagenet)
 
     def image_list(self, name: str) -> ImageList:
         """The list of these images, under a name."""
@@ -84,38 +86,46 @@ class ClassFolders:
             name=name,
             digest=list_digest(self.names, self.labels),
             labels=np.array(self.labels, dtype=np.int64),
-            num_classes=NUM_CLASSES,
-            note=coverage(self.labels, len(self.empty), len(self.extra)),
+            num_classes=len(self.classes.names),
+            note=coverage(self.labels, len(self.empty), len(self.extra), classes=self.classes),
+            class_names=self.classes.names,
         )
 
 
-def find_classes(root: str, look: Callable[[str], Listing], *, tolerant: bool = False) -> ClassFolders:
+def find_classes(
+    root: str, look: Callable[[str], Listing], head: Head | None = None, *, tolerant: bool = False
+) -> ClassFolders:
     """Find class folders and the images in them, wherever folders can be listed.
 
     Args:
         root: the folder that holds the class folders, or whose ``val`` or ``validation`` does.
         look: lists the folder of a path that begins with ``root``; DataError if it is none.
+        head: the model's outputs; None: one for ImageNet-1k.
         tolerant: skip unknown class folders instead of refusing them.
 
     Raises:
         DataError: no class folders, unknown ones, no images.
     """
-    folder, listing = _class_root(root, look)
-    numbers = class_numbers()
-    unknown = [name for name in listing.folders if name not in numbers]
+    folder, listing = _class_root(root, look, head)
+    classes = map_classes(folder, listing.folders, head)
+    unknown = [name for name in listing.folders if name not in classes.numbers]
     if unknown and not tolerant:
         raise DataError(f"{printable(folder)}: {_some(unknown, 'folder')} not ImageNet-1k class ids; move them out")
-    found = ClassFolders(folder, [], [], [], [f"{name}/" for name in unknown] + listing.images + listing.others)
-    for wnid in listing.folders:
-        if wnid not in numbers:
-            continue
-        inside = look(f"{folder}/{wnid}")
-        found.names.extend(f"{wnid}/{name}" for name in inside.images)
-        found.labels.extend([numbers[wnid]] * len(inside.images))
-        found.empty.extend([wnid] * (not inside.images))
-        found.extra.extend(f"{wnid}/{name}" for name in [*inside.others, *(f"{name}/" for name in inside.folders)])
+    extra = [f"{name}/" for name in unknown] + listing.images + listing.others
+    found = ClassFolders(folder, [], [], [], extra, classes)
+    for name in sorted((name for name in listing.folders if name in classes.numbers), key=classes.numbers.__getitem__):
+        inside = look(f"{folder}/{name}")
+        found.names.extend(f"{name}/{file}" for file in inside.images)
+        found.labels.extend([classes.numbers[name]] * len(inside.images))
+        found.empty.extend([name] * (not inside.images))
+        found.extra.extend(f"{name}/{other}" for other in [*inside.others, *(f"{each}/" for each in inside.folders)])
     if not found.names:
         raise DataError(f"{printable(folder)}: the class folders hold no images; expected {LAYOUT}")
+    if found.empty and classes.by_position:
+        raise DataError(
+            f"{printable(folder)}: class {_some(found.empty, 'folder')} empty, which in some tools shifts the classes "
+            "after it; put its images there, or pass the model's list with --class-names"
+        )
     return found
 
 
@@ -156,7 +166,7 @@ def list_folder(folder: str) -> Listing:
     return sorted_listing(folders, files)
 
 
-def _class_root(root: str, look: Callable[[str], Listing]) -> tuple[str, Listing]:
+def _class_root(root: str, look: Callable[[str], Listing], head: Head | None) -> tuple[str, Listing]:
     """The folder that holds the class folders: the root itself or its validation part."""
     listing = look(root)
     parts = [f"{root}/{part}" for part in PARTS if part in listing.folders]
@@ -164,7 +174,20 @@ def _class_root(root: str, look: Callable[[str], Listing]) -> tuple[str, Listing
     for folder, inside in found:
         if not class_numbers().keys().isdisjoint(inside.folders):
             return folder, inside
-    raise DataError(_complaint(*found[min(1, len(found) - 1)]))
+    shown, inside = found[min(1, len(found) - 1)]
+    if head is None or not any(listed.folders for _, listed in found):
+        raise DataError(_complaint(shown, inside))
+    if listing.folders and not _SPLITS.issuperset(listing.folders):
+        shown, inside = found[0]  # own classes, one of which may have the name of a part
+    elif len(parts) != 1:
+        raise DataError(
+            f"{printable(root)} holds {few(listing.folders, 6)}; give the part to evaluate: --data "
+            f"{printable(parts[0] if parts else f'{root}/{listing.folders[0]}')}"
+        )
+    unnamed = head in (Head(NUM_CLASSES), ANY_HEAD)
+    if unnamed and inside.folders and all(name.isdecimal() for name in inside.folders):
+        raise DataError(_complaint(shown, inside))
+    return shown, inside
 
 
 def _complaint(folder: str, listing: Listing) -> str:
@@ -178,7 +201,8 @@ def _complaint(folder: str, listing: Listing) -> str:
         )
     if listing.images:
         count = f"{len(listing.images)} image" + "s" * (len(listing.images) != 1)
-        return f"{where}: {count} in one flat folder have no labels; sort them into class folders ({LAYOUT})"
+        ways = f"sort them into class folders ({LAYOUT}), or pass --no-labels"
+        return f"{where}: {count} in one flat folder have no labels; {ways}"
     if listing.folders:
         return f"{where}: {_some(listing.folders, 'folder')} not ImageNet-1k class ids; expected {LAYOUT}"
     return f"{where}: no images and no class folders; expected {LAYOUT}"
@@ -189,31 +213,35 @@ def _some(names: Sequence[str], noun: str) -> str:
     return f"{len(names)} {noun}{'s' * (len(names) != 1)} ({few(names)}) {'is' if len(names) == 1 else 'are'}"
 
 
-def few(names: Sequence[str], shown: int = 3) -> str:
-    """The first few names, printable, in one line."""
-    return ", ".join(map(printable, names[:shown])) + (", ..." if len(names) > shown else "")
-
-
 def data_name(root: Path) -> str:
     """The folder's own name; for a validation part with the name of the data set before it."""
     path = Path(os.path.abspath(root))  # noqa: PTH100 (no symlink resolved: the name the user knows)
     return printable("/".join(path.parts[-2:]) if path.name in PARTS else path.name)
 
 
-def coverage(labels: Sequence[int], empty: int = 0, ignored: int = 0, expected: int | None = None) -> str | None:
-    """How a set differs from the whole one; None if it does not.
+def coverage(
+    labels: Sequence[int],
+    empty: int = 0,
+    ignored: int = 0,
+    expected: int | None = None,
+    classes: ClassMap | None = None,
+) -> str | None:
+    """How a set differs from the whole one; of own classes, how they are numbered. None if there is nothing to say.
 
     Args:
         labels: class number of every image.
         empty: class folders without images.
         ignored: files that are no images.
         expected: images of the whole set; by default those of the validation set of ImageNet-1k.
+        classes: all of the data set; by default those of ImageNet-1k.
     """
-    classes, images, parts = len(set(labels)), len(labels), []
-    if classes < NUM_CLASSES:
-        parts.append(f"partial: {classes} of {NUM_CLASSES} classes, {images} images")
-    elif images != (VALIDATION_IMAGES if expected is None else expected):
-        parts.append(f"{classes} classes, {images} images")
+    classes = classes or imagenet()
+    seen, images, total = len(set(labels)), len(labels), len(classes.names)
+    parts = [classes.how] if classes.how else []
+    if seen < total:
+        parts.append(f"partial: {seen} of {total} classes, {images} images")
+    elif not classes.is_imagenet or images != (VALIDATION_IMAGES if expected is None else expected):
+        parts.append(f"{seen} classes, {images} images")
     if empty:
         parts.append(f"{empty} empty class folders" if empty > 1 else "1 empty class folder")
     if ignored:

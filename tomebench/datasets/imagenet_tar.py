@@ -1,21 +1,20 @@
-"""The validation set of ImageNet in one tar: the original one of numbered images, or one of class folders."""
+"""Images in one tar: ImageNet's original validation tar of numbered images, or one of class folders."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tomebench.datasets.classes import Head, class_numbers, wnids
 from tomebench.datasets.decode import printable
 from tomebench.datasets.files import PackedImages
 from tomebench.datasets.imagenet import (
     PARTS,
     ClassFolders,
     Listing,
-    class_numbers,
     data_name,
     find_classes,
     sorted_listing,
-    wnids,
 )
 from tomebench.datasets.tar import Member, index_tar
 from tomebench.datasets.truth import file_number, find_truth, missing_truth
@@ -25,7 +24,9 @@ from tomebench.schema import ImageList
 ORIGINAL = "ILSVRC2012_img_val.tar"
 
 
-def read_imagenet_tar(path: Path, *, tolerant: bool = False) -> tuple[ImageList, PackedImages]:
+def read_imagenet_tar(
+    path: Path, head: Head | None = None, *, tolerant: bool = False
+) -> tuple[ImageList, PackedImages]:
     """List the images of a tar in place; nothing is extracted.
 
     Class folders in it are read like those on disk. Images that are only numbered, as in the original tar, get their
@@ -34,6 +35,7 @@ def read_imagenet_tar(path: Path, *, tolerant: bool = False) -> tuple[ImageList,
 
     Args:
         path: a tar, not compressed.
+        head: the model's outputs; None: one for ImageNet-1k.
         tolerant: skip unknown class folders instead of refusing them.
 
     Raises:
@@ -47,7 +49,7 @@ def read_imagenet_tar(path: Path, *, tolerant: bool = False) -> tuple[ImageList,
             raise missing_truth(str(path))
         found, inside = _label(path, numbered, truth)
     else:
-        found = find_classes(tree.top, tree.look, tolerant=tolerant)
+        found = find_classes(tree.top, tree.look, head, tolerant=tolerant)
         inside = [f"{tree.member(found.folder)}{name}" for name in found.names]
     files = PackedImages(
         (str(path),),

@@ -6,17 +6,10 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from tomebench.datasets.classes import NUM_CLASSES, few, wnids
 from tomebench.datasets.decode import printable
 from tomebench.datasets.files import ImageFiles
-from tomebench.datasets.imagenet import (
-    NUM_CLASSES,
-    ClassFolders,
-    coverage,
-    data_name,
-    few,
-    list_folder,
-    wnids,
-)
+from tomebench.datasets.imagenet import ClassFolders, coverage, data_name, list_folder
 from tomebench.errors import DataError
 from tomebench.schema import ImageList
 

@@ -18,19 +18,22 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from tomebench.datasets.classes import ANY_HEAD, Head, class_numbers
 from tomebench.datasets.decode import printable
 from tomebench.datasets.files import Files, user_path
-from tomebench.datasets.hfds import read_hfds
-from tomebench.datasets.imagenet import PARTS, class_numbers, read_class_folders
+from tomebench.datasets.hfds import read_hfds, read_hfds_pictures
+from tomebench.datasets.imagenet import PARTS, read_class_folders
 from tomebench.datasets.imagenet_tar import ORIGINAL, read_imagenet_tar
 from tomebench.datasets.imagenetv2 import read_imagenetv2
+from tomebench.datasets.pictures import read_pictures
 from tomebench.datasets.real import real_labels
 from tomebench.datasets.truth import check_truth
 from tomebench.datasets.wds import read_wds
 from tomebench.errors import DataError
-from tomebench.schema import ImageList
+from tomebench.schema import NO_LABEL, ImageList
 
 DIGITS = "digits"
+_WDS, _IMAGENETV2 = "wds/", "imagenetv2/"
 _OTHER_SCHEMES = ("hfids", "tfds", "torch")
 """Prefixes of data sets that timm's tools know and that have no reader here."""
 
@@ -74,17 +77,27 @@ class ImageSet:
 
 
 def open_dataset(
-    spec: str, limit: int | None = None, seed: int = 0, *, real: Path | None = None, offline: bool = False
+    spec: str,
+    limit: int | None = None,
+    seed: int = 0,
+    *,
+    head: Head | None = None,
+    labels: bool = True,
+    real: Path | None = None,
+    offline: bool = False,
 ) -> ImageSet:
     """Open a data set by what ``--data`` says.
 
     Args:
-        spec: ``digits`` (embedded, held-out split); a directory, one folder per ImageNet class id in it or in its
-            ``val`` or ``validation``; the validation set in one tar, or a directory with the original one;
+        spec: ``digits`` (embedded, held-out split); a directory, one folder per class in it or in its ``val`` or
+            ``validation``; such folders in one tar; the original validation tar of ImageNet, or a directory with it;
             ``imagenetv2/PATH``, ``wds/PATH`` or ``hfds/NAME``.
         limit: keep this many images, spread evenly over the classes; the note says so. None, or a number that is not
             less than the number of images, keeps all.
         seed: which images a limit keeps.
+        head: the model's outputs, which say what own classes are called and how they are numbered; None: those of
+            ImageNet-1k.
+        labels: read the classes of the images; without, any pictures are a data set.
         real: file of ReaL labels, which take the place of the data set's own.
         offline: never touch the network.
 
@@ -93,10 +106,18 @@ def open_dataset(
     """
     if spec == DIGITS:
         image_set = _open_digits()
+        if not labels:
+            nothing = np.full(len(image_set), NO_LABEL, dtype=np.int64)
+            image_set = replace(image_set, info=replace(image_set.info, labels=nothing, note="labels not looked at"))
     elif spec.startswith("hfds/"):
-        image_set = _with_files(*read_hfds(spec.removeprefix("hfds/"), offline=offline))
+        name = spec.removeprefix("hfds/")
+        image_set = _with_files(
+            *(read_hfds(name, head, offline=offline) if labels else read_hfds_pictures(name, offline=offline))
+        )
+    elif not labels:
+        image_set = _with_files(*read_pictures(_existing(spec)))
     else:
-        image_set = _with_files(*_read_path(spec))
+        image_set = _with_files(*_read_path(spec, head))
     if real is not None:
         image_set = image_set.only(*real_labels(image_set.info, image_set.names, real))
     return image_set if limit is None else _limited(image_set, limit, seed)
@@ -104,7 +125,7 @@ def open_dataset(
 
 def open_tolerant(spec: str) -> ImageSet:
     """:func:`open_dataset`, with unknown class folders skipped and not refused: for looking at a data set."""
-    return _with_files(*_read_path(spec, tolerant=True))
+    return _with_files(*_read_path(spec, ANY_HEAD, tolerant=True))
 
 
 def _open_digits() -> ImageSet:
@@ -119,25 +140,44 @@ def _with_files(info: ImageList, files: Files) -> ImageSet:
     )
 
 
-def _read_path(spec: str, *, tolerant: bool = False) -> tuple[ImageList, Files]:
+def _read_path(spec: str, head: Head | None = None, *, tolerant: bool = False) -> tuple[ImageList, Files]:
     """The reader of something on disk."""
-    for prefix, read in (("wds/", read_wds), ("imagenetv2/", read_imagenetv2)):
+    path = _existing(spec)
+    if spec.startswith(_WDS):
+        return read_wds(path, head)
+    if spec.startswith(_IMAGENETV2):
+        return read_imagenetv2(path)
+    info: ImageList
+    files: Files
+    tar = path if path.is_file() else _original_tar(path)
+    if tar is None:
+        info, files = read_class_folders(path, head, tolerant=tolerant)
+    else:
+        info, files = read_imagenet_tar(tar, head, tolerant=tolerant)
+    labels = info.labels.tolist()
+    if all(
+        class_numbers().get(name.partition("/")[0]) == label for name, label in zip(files.names, labels, strict=True)
+    ):
+        check_truth(files.names, labels, path if tar is None else tar.parent)
+    return info, files
+
+
+def _existing(spec: str) -> Path:
+    """The path that a data set names, which is there.
+
+    Raises:
+        DataError: it is not.
+    """
+    for prefix in (_WDS, _IMAGENETV2):
         if spec.startswith(prefix):
             inside = user_path(spec.removeprefix(prefix))
             if not inside.exists():
                 raise DataError(f"--data {printable(spec)!r}: there is no {printable(inside)}; give {prefix}PATH")
-            return read(inside)
+            return inside
     path = user_path(spec)
     if not path.exists():
         raise DataError(f"--data {printable(spec)!r}: {_nothing_there(spec)}")
-    info: ImageList
-    files: Files
-    tar = path if path.is_file() else _original_tar(path)
-    info, files = (
-        read_class_folders(path, tolerant=tolerant) if tar is None else read_imagenet_tar(tar, tolerant=tolerant)
-    )
-    check_truth(files.names, info.labels.tolist(), path if tar is None else tar.parent)
-    return info, files
+    return path
 
 
 def _original_tar(path: Path) -> Path | None:

@@ -14,15 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from tomebench.datasets.classes import NUM_CLASSES
 from tomebench.datasets.decode import printable
 from tomebench.datasets.files import list_digest
-from tomebench.datasets.imagenet import NUM_CLASSES, VALIDATION_IMAGES
+from tomebench.datasets.imagenet import VALIDATION_IMAGES
 from tomebench.datasets.truth import file_number
 from tomebench.errors import DataError
-from tomebench.schema import ImageList
-
-NO_LABEL = -1
-"""Fills the rows of images with fewer labels than another."""
+from tomebench.schema import NO_LABEL, ImageList
 
 
 def real_labels(info: ImageList, names: Sequence[str], path: Path) -> tuple[list[int], ImageList]:

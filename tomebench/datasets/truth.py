@@ -12,8 +12,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from tomebench.datasets.classes import class_numbers
 from tomebench.datasets.decode import printable
-from tomebench.datasets.imagenet import VALIDATION_IMAGES, class_numbers
+from tomebench.datasets.imagenet import VALIDATION_IMAGES
 from tomebench.errors import DataError
 
 SYNSETS = "imagenet_2012_validation_synset_labels.txt"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
+from tomebench.datasets.class_lists import names_beside
+from tomebench.datasets.classes import ANY_HEAD, NUM_CLASSES, ClassMap, Head, few, imagenet, map_classes
 from tomebench.datasets.decode import printable, read_bytes
 from tomebench.datasets.files import PackedImages
-from tomebench.datasets.imagenet import NUM_CLASSES, ClassFolders, check_named_class, data_name, few, wnids
+from tomebench.datasets.imagenet import ClassFolders, check_named_class, data_name
 from tomebench.datasets.tar import Member, index_tar
 from tomebench.errors import DataError
 from tomebench.schema import ImageList
@@ -16,7 +19,7 @@ from tomebench.schema import ImageList
 _IMAGES = ("jpg", "jpeg", "png", "webp")
 
 
-def read_wds(root: Path) -> tuple[ImageList, PackedImages]:
+def read_wds(root: Path, head: Head | None = None) -> tuple[ImageList, PackedImages]:
     """List the images of shards, in place.
 
     timm's reader of shards can only go through them from the first image to the last; resuming a run and dealing
@@ -24,8 +27,10 @@ def read_wds(root: Path) -> tuple[ImageList, PackedImages]:
 
     Args:
         root: one ``.tar``, or a folder of them. Of shards of which some are named ``*val*``, these are taken. A sample
-            is ``key.jpg`` (jpeg, png, webp) and ``key.cls``, or ``key.json`` with ``"label"``: the class's number in
-            [0, 1000) among the sorted class ids, which is how timm numbers them.
+            is ``key.jpg`` (jpeg, png, webp) and ``key.cls``, or ``key.json`` with ``"label"``: the number of the
+            class in the list of names beside the shards, or without one among the model's outputs, which for
+            ImageNet-1k are the sorted class ids.
+        head: the model's outputs; None: one for ImageNet-1k.
 
     Returns:
         The list sorted by class and then by name as bytes, named like class folders, and its images.
@@ -35,6 +40,7 @@ def read_wds(root: Path) -> tuple[ImageList, PackedImages]:
             class id in the image's name.
     """
     shards = _shards(root)
+    classes, numbers = _classes(root, head)
     found: list[tuple[int, str, str, tuple[int, int, int]]] = []  # class, name, member of its shard, place
     extra: list[str] = []
     for number, shard in enumerate(shards):
@@ -45,8 +51,9 @@ def read_wds(root: Path) -> tuple[ImageList, PackedImages]:
             if image is None:
                 extra += (f"{key}.{field}" for field in fields)
                 continue
-            label = _label(shard, key, fields)
-            check_named_class(key, label)
+            label = _label(shard, key, fields, numbers, classes)
+            if classes.is_imagenet:
+                check_named_class(key, label)
             member = f"{key}.{image}"
             found.append((label, member.rpartition("/")[2], member, (number, *fields[image])))
     if not found:
@@ -55,10 +62,34 @@ def read_wds(root: Path) -> tuple[ImageList, PackedImages]:
         found = [(label, f"{shards[place[0]].stem}/{member}", member, place) for label, _, member, place in found]
     found.sort(key=lambda item: (item[0], item[1].encode("utf-8", "surrogateescape")))
     labels = [label for label, *_ in found]
-    names = [f"{wnids()[label]}/{name}" for label, name, _, _ in found]
-    listed = ClassFolders(str(root), names, labels, [], extra)
+    names = [f"{classes.names[label]}/{name}" for label, name, _, _ in found]
+    listed = ClassFolders(str(root), names, labels, [], extra, _fitting(classes, head, labels))
     places = tuple(place for *_, place in found)
     return listed.image_list(data_name(root)), PackedImages(tuple(map(str, shards)), tuple(names), places, tuple(extra))
+
+
+def _classes(root: Path, head: Head | None) -> tuple[ClassMap, list[int]]:
+    """The model's classes, and which of them each number in the shards is."""
+    if head is None:
+        return imagenet(), list(range(NUM_CLASSES))
+    if head == ANY_HEAD and names_beside(root if root.is_dir() else root.parent) is None:
+        return imagenet(), list(range(NUM_CLASSES))
+    if (own := names_beside(root if root.is_dir() else root.parent)) is not None:
+        classes = map_classes(str(root), own.names, head, ordered=True)
+        return classes, [classes.numbers[name] for name in own.names]
+    if (names := head.names()) is not None:
+        classes = ClassMap(names.names, f"classes by {names.source}")
+    elif head.num_classes in (0, NUM_CLASSES):
+        classes = imagenet()
+    else:
+        classes = ClassMap(tuple(map(str, range(head.num_classes))), "classes by their numbers in the shards")
+    return classes, list(range(len(classes.names)))
+
+
+def _fitting(classes: ClassMap, head: Head | None, labels: Sequence[int]) -> ClassMap:
+    """Those of ImageNet-1k if a larger head has no names and no label is larger: ImageNet-21k orders them otherwise."""
+    unnamed = head is not None and head.num_classes > NUM_CLASSES and head.names() is None
+    return imagenet() if unnamed and max(labels) < NUM_CLASSES else classes
 
 
 def _shards(root: Path) -> list[Path]:
@@ -87,7 +118,7 @@ def _samples(members: dict[str, Member]) -> tuple[dict[str, dict[str, Member]], 
     return samples, others
 
 
-def _label(shard: Path, key: str, fields: dict[str, Member]) -> int:
+def _label(shard: Path, key: str, fields: dict[str, Member], numbers: Sequence[int], classes: ClassMap) -> int:
     """The class of a sample, from its ``.cls`` and its ``.json``, which must agree."""
     where = f"{printable(shard)}: {printable(key)}"
     stated = []
@@ -106,8 +137,7 @@ def _label(shard: Path, key: str, fields: dict[str, Member]) -> int:
         raise DataError(f"{where} has no label; write {key.rpartition('/')[2]}.cls with the class's number")
     if len(set(stated)) > 1:
         raise DataError(f"{where} has two labels, .cls says {stated[0]} and .json says {stated[1]}; keep the true one")
-    if not 0 <= stated[0] < NUM_CLASSES:
-        raise DataError(
-            f"{where} has label {stated[0]}; expected 0 to {NUM_CLASSES - 1}, numbered by the sorted class ids"
-        )
-    return stated[0]
+    if not 0 <= stated[0] < len(numbers):
+        order = "numbered by the sorted class ids" if classes.is_imagenet else classes.how
+        raise DataError(f"{where} has label {stated[0]}; expected 0 to {len(numbers) - 1}, {order}")
+    return numbers[stated[0]]

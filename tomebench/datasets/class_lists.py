@@ -1,0 +1,141 @@
+"""Lists of class names as training code leaves them: a text file, or JSON in one of the usual shapes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tomebench.datasets.classes import ClassNames
+from tomebench.datasets.decode import printable
+from tomebench.errors import DataError
+
+BESIDE = ("classes.txt", "class_to_idx.json", "labels.txt", "class_names.txt", "class_names.json")
+"""Names of files that hold the list of a folder's model or data set."""
+CONFIG = "config.json"
+"""The file in which timm and transformers keep a model's settings, its class names among them."""
+_KEYS = ("label_names", "class_names", "classes", "class_to_idx", "label2id", "id2label", "labels")
+_LARGEST = 16 << 20
+
+
+def read_class_names(path: Path, source: str | None = None) -> ClassNames:
+    """Read a file of class names.
+
+    Args:
+        path: text with a name in each line; or JSON: a list of names, a mapping of names to numbers
+            (``class_to_idx.json``) or of numbers to names (``id2label``), or settings with one of these in them.
+        source: how messages call the file; by default its path.
+
+    Raises:
+        DataError: there is no such file, or it is nothing of that.
+    """
+    source = source or printable(path)
+    text = _text(path)
+    if not text.lstrip().startswith(("{", "[")):
+        lines = [line.strip() for line in text.rstrip().splitlines()]
+        if not lines:
+            raise DataError(f"{source} is empty; write a class name in each line, in the order of the model's outputs")
+        return ClassNames(tuple(lines), source)
+    content = _json(path, text)
+    names = listed_in(content, source) if isinstance(content, dict) else None
+    names = names or as_names(content, source)
+    if names is None:
+        raise DataError(
+            f"{source} is no list of class names; give a name in each line, a JSON list, or names with their numbers"
+        )
+    return names
+
+
+def listed_in(content: Mapping[Any, Any], source: str) -> ClassNames | None:
+    """The list that settings, or a checkpoint, hold under one of the usual names; None if there is none.
+
+    Raises:
+        DataError: what stands there is no list of names.
+    """
+    for key in _KEYS:
+        if content.get(key):
+            names = as_names(content[key], f"{key} of {source}")
+            if names is None and key != "labels":
+                raise DataError(f"{key} of {source} does not name the classes 0, 1, 2, ... once each; correct it")
+            return names
+    return None
+
+
+def as_names(content: Any, source: str) -> ClassNames | None:
+    """Names in order, from a list of them or a mapping that numbers them; None if it is nothing of that."""
+    if isinstance(content, list | tuple) and content and all(isinstance(name, str) for name in content):
+        return ClassNames(tuple(content), source)
+    if not isinstance(content, Mapping) or not content:
+        return None
+    if all(isinstance(name, str) and type(number) is int for name, number in content.items()):
+        numbered = {number: str(name) for name, number in content.items()}
+    elif all(str(number).isdecimal() and isinstance(name, str) for number, name in content.items()):
+        numbered = {int(number): name for number, name in content.items()}
+    else:
+        return None
+    if len(numbered) < len(content) or sorted(numbered) != list(range(len(numbered))):
+        return None
+    return ClassNames(tuple(numbered[number] for number in range(len(numbered))), source)
+
+
+def names_beside(folder: Path, of: str = "") -> ClassNames | None:
+    """The list in a folder of images or shards, in one of the files of ``BESIDE``; None if there is none.
+
+    Raises:
+        DataError: there are two that disagree, or one cannot be read.
+    """
+    found = all_beside(folder, of)
+    for other in found[1:]:
+        if other.names != found[0].names:
+            raise DataError(f"{other.source} and {found[0].source} name other classes; take the wrong one away")
+    return found[0] if found else None
+
+
+def all_beside(folder: Path, of: str = "") -> list[ClassNames]:
+    """Every list in a folder, in the order of ``BESIDE``.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    where = of or printable(folder)
+    return [
+        read_class_names(folder / name, f"{name} in {where}" if not of else f"{name} beside {of}")
+        for name in BESIDE
+        if (folder / name).is_file()
+    ]
+
+
+def names_in_config(path: Path) -> ClassNames | None:
+    """The list that a ``config.json`` holds, at its top or among timm's ``pretrained_cfg``; None if there is none.
+
+    Raises:
+        DataError: it cannot be read, or what stands there is no list of names.
+    """
+    content = _json(path, _text(path))
+    if not isinstance(content, dict):
+        return None
+    inner = content.get("pretrained_cfg")
+    places = [content, *([inner] if isinstance(inner, dict) else [])]
+    return next((names for place in places if (names := listed_in(place, printable(path))) is not None), None)
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise DataError(f"{printable(path)}: {error.strerror}; give a file of class names") from error
+    if len(content) > _LARGEST:
+        raise DataError(f"{printable(path)} is larger than any list of class names; give another file")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{printable(path)} is not UTF-8 text; give a file of class names") from error
+
+
+def _json(path: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{printable(path)} is not valid JSON ({str(error)[:80]}); correct it") from error

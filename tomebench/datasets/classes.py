@@ -1,0 +1,199 @@
+"""Which class a folder or a label stands for: ImageNet ids as they are, own classes in the order that the model has.
+
+The position of a class among a model's outputs is never guessed. It comes from a list of names: the one that the user
+gives, or those that are found with the model, which must agree. Where there is no list and there are as many folders as
+outputs, it is that of the sorted folder names, as ImageFolder and timm number them, and the note of the images says so.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tomebench.datasets.decode import printable
+from tomebench.errors import DataError
+
+NUM_CLASSES = 1000
+MOST_CLASSES = 65_535
+"""Predictions are stored as 16 bits, the largest of which is no class."""
+SORTED, NATURAL = "sorted", "natural"
+ORDERS = (SORTED, NATURAL)
+"""Words in place of a list: folder names sorted as text, as ImageFolder does, or with numbers in them as numbers."""
+_SHOWN = 5
+
+
+@functools.cache
+def wnids() -> tuple[str, ...]:
+    """The 1000 class ids (WordNet ids) of ImageNet-1k, sorted; a class's number is its position here."""
+    return tuple(Path(__file__).with_name("imagenet_wnids.txt").read_text(encoding="ascii").split())
+
+
+@functools.cache
+def class_numbers() -> dict[str, int]:
+    """Class id to class number, in [0, 1000)."""
+    return {wnid: number for number, wnid in enumerate(wnids())}
+
+
+@dataclass(frozen=True)
+class ClassNames:
+    """A list of class names in the order of a model's outputs, and where it stands."""
+
+    names: tuple[str, ...]
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.source} ({len(self.names)} names: {few(self.names, _SHOWN)})"
+
+
+@dataclass(frozen=True)
+class Head:
+    """What is known of a model's outputs."""
+
+    num_classes: int  # 0: the model has no classifier
+    found: tuple[ClassNames, ...] = ()  # every list that came with the model
+    chosen: ClassNames | None = None  # the list that the user gave, which goes before all others
+    order: str | None = None  # one of ORDERS, where the user gave that
+
+    def names(self) -> ClassNames | None:
+        """The names of all classes; None where no list says them.
+
+        Raises:
+            DataError: a list is not one of these outputs, or two of those found disagree.
+        """
+        lists = (self.chosen,) if self.chosen is not None else () if self.order is not None else self.found
+        for each in lists:
+            if len(each.names) != self.num_classes:
+                raise DataError(
+                    f"{each} does not fit the model, which has {self.num_classes} classes; "
+                    f"{'give' if each is self.chosen else 'pass --class-names with'} a list of {self.num_classes} names"
+                )
+            _check_names(each)
+        for other in lists[1:]:
+            if other.names != lists[0].names:
+                number = next(
+                    k for k, pair in enumerate(zip(lists[0].names, other.names, strict=True)) if len({*pair}) > 1
+                )
+                first, second = printable(lists[0].names[number]), printable(other.names[number])
+                raise DataError(
+                    f"two lists of class names disagree: class {number} is {first!r} in {lists[0].source} and "
+                    f"{second!r} in {other.source}; pass the right one with --class-names"
+                )
+        return lists[0] if lists else None
+
+    def lists_seen(self) -> str:
+        """In words, for messages: which lists of names there are."""
+        lists = [*(() if self.chosen is None else (self.chosen,)), *self.found]
+        return f"lists of class names: {'; '.join(map(str, lists))}" if lists else "no list of class names was found"
+
+
+ANY_HEAD = Head(-1)
+"""Outputs of whatever model fits the data set: for looking at one without a model."""
+
+
+@dataclass(frozen=True)
+class ClassMap:
+    """The classes of a data set in the order of their numbers."""
+
+    names: tuple[str, ...]
+    how: str | None = None  # where the order comes from; None: the class ids of ImageNet-1k
+    by_position: bool = False  # no list says the order, the folders' own does
+
+    @functools.cached_property
+    def numbers(self) -> dict[str, int]:
+        """Class number by name."""
+        return {name: number for number, name in enumerate(self.names)}
+
+    @property
+    def is_imagenet(self) -> bool:
+        """Whether these are the classes of ImageNet-1k by their ids."""
+        return self.how is None
+
+
+@functools.cache
+def imagenet() -> ClassMap:
+    """The 1000 class ids."""
+    return ClassMap(wnids())
+
+
+def map_classes(where: str, there: Sequence[str], head: Head | None, *, ordered: bool = False) -> ClassMap:
+    """Decide what the classes of a data set are to a model.
+
+    Args:
+        where: the data set, for messages.
+        there: names of its classes, sorted; or in its own order.
+        head: the model's outputs; None: one for ImageNet-1k.
+        ordered: the data set itself numbers its classes, in this order.
+
+    Raises:
+        DataError: their numbers are not known; the message says what was found and what to pass.
+    """
+    ids = class_numbers().keys()
+    if head is None:
+        return imagenet()
+    if head == ANY_HEAD:
+        return imagenet() if not ids.isdisjoint(there) else ClassMap(tuple(there), "own classes")
+    if not ids.isdisjoint(there) and head.chosen is None and head.order is None:
+        listed = any({*there} <= {*each.names} for each in head.found)
+        # 0: without a classifier. Over 1000: one of ImageNet-21k. Both are refused later, with what to do.
+        if not listed and (head.num_classes >= NUM_CLASSES or head.num_classes == 0):
+            return imagenet()
+    if head.num_classes == 0:
+        raise DataError("the model has no classifier: use weights that were trained for classes, or --no-labels")
+    if (names := head.names()) is not None:
+        return _by_list(where, there, names)
+    if len(there) != head.num_classes:
+        raise DataError(
+            f"{printable(where)} has {_counted(there)}, the model has {head.num_classes} classes, and "
+            f"{head.lists_seen()}; give the weights that were trained on these classes with --checkpoint, or the "
+            "model's own list of names with --class-names FILE"
+        )
+    if ordered and head.order is None:
+        return ClassMap(tuple(there), "classes in the data set's own order")
+    return _by_folders(where, there, head.order)
+
+
+def _by_list(where: str, there: Sequence[str], names: ClassNames) -> ClassMap:
+    unknown = [name for name in there if name not in names.names]
+    if unknown:
+        raise DataError(
+            f"{printable(where)} has {_counted(there)}, of which {few(unknown, _SHOWN)} "
+            f"{'is' if len(unknown) == 1 else 'are'} not in {names}; rename or move them out, or pass the list that "
+            "has them with --class-names"
+        )
+    return ClassMap(names.names, f"classes by {names.source}")
+
+
+def _by_folders(where: str, there: Sequence[str], order: str | None) -> ClassMap:
+    """The order of the folder names, which ImageFolder and timm must agree about where nobody says whose it is."""
+    from timm.utils.misc import natural_key
+
+    as_text, as_timm = sorted(there), sorted(there, key=natural_key)
+    if order is None and as_text != as_timm:
+        number = next(k for k, pair in enumerate(zip(as_text, as_timm, strict=True)) if len({*pair}) > 1)
+        raise DataError(
+            f"{printable(where)}: ImageFolder and timm number these folders differently (class {number} is "
+            f"{printable(as_text[number])!r} or {printable(as_timm[number])!r}); say which the model was trained with, "
+            f"--class-names {SORTED} or --class-names {NATURAL}, or pass its list"
+        )
+    chosen = as_timm if order == NATURAL else as_text
+    said = " as timm sorts them" if order == NATURAL and as_text != as_timm else ""
+    return ClassMap(tuple(chosen), f"classes in the order of sorted folder names{said}", by_position=True)
+
+
+def _check_names(listed: ClassNames) -> None:
+    if "" in listed.names:
+        raise DataError(f"{listed.source}: class {listed.names.index('')} has an empty name; write all names")
+    if len({*listed.names}) < len(listed.names):
+        twice = next(name for name in listed.names if listed.names.count(name) > 1)
+        raise DataError(f"{listed.source} has {printable(twice)!r} twice; give every class a name of its own")
+
+
+def _counted(names: Sequence[str]) -> str:
+    return f"{len(names)} class{'es' * (len(names) != 1)} ({few(names, _SHOWN)})"
+
+
+def few(names: Sequence[str], shown: int = 3) -> str:
+    """The first few names, printable, in one line."""
+    return ", ".join(map(printable, names[:shown])) + (", ..." if len(names) > shown else "")
