@@ -105,7 +105,7 @@ def test_another_number_of_classes_is_said_so(tmp_path, state):
         ("w.pth", b"", "cannot be read, it is empty"),
         ("w.pth", b"junk", "damaged, or holds more than weights"),
         ("w.pth", b"<html>", "refused|cannot be read"),
-        ("w.onnx", b"x", "unknown file type"),
+        ("w.onnx", b"x", "damaged, or holds more than weights"),
     ],
 )
 def test_damaged_files_are_one_line(tmp_path, name, content, text):
@@ -131,7 +131,10 @@ def test_files_that_hold_no_weights_are_refused(tmp_path):
         load(tmp_path / "w.pth")
     with pytest.raises(ModelError, match="no such file"):
         load(tmp_path / "absent.pth")
-    with pytest.raises(ModelError, match="no such file"):
+    torch.save({"epoch": 4}, tmp_path / "v.pth")
+    with pytest.raises(
+        ModelError, match=r"no such file as model\.safetensors in this folder, which holds v\.pth, w\.pth"
+    ):
         load(tmp_path)
 
 

@@ -75,9 +75,13 @@ def test_a_preset_brings_its_weights(preset):
 
 
 def test_offline_refuses_weights_that_are_not_in_the_cache(monkeypatch):
-    monkeypatch.setattr(create, "try_to_load_from_cache", lambda *a: None)
-    monkeypatch.setattr(timm, "create_model", lambda name, pretrained=False, **k: pytest.fail("asked the network"))
-    monkeypatch.setattr(create, "build_model", lambda name, **k: create.LoadedModel(torch.nn.Identity(), name, ""))
+    monkeypatch.setattr(create, "try_to_load_from_cache", lambda *a, **k: None)
+    real = timm.create_model
+
+    def no_network(name, pretrained=False, **kwargs):
+        return pytest.fail("asked the network") if pretrained else real(name, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", no_network)
     with pytest.raises(ModelError, match=r"model.safetensors of timm/vit_tiny\S+ is not in the local cache"):
         load_model(ALIASES["vit_ti_16"].timm_id, pretrained=True, offline=True)
 

@@ -75,7 +75,7 @@ def test_bad_overrides(override):
 
 
 def test_gray_models_are_refused():
-    with pytest.raises(ModelError, match="1 channels; only RGB"):
+    with pytest.raises(ModelError, match="1 channel; only RGB"):
         Preprocessing.from_model(Published(input_size=(1, 28, 28)))
 
 

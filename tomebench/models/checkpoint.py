@@ -1,138 +1,253 @@
-"""Weights from a file: ``.safetensors``, or pickled ``.pth`` files read without running anything in them."""
+"""Weights from a file: which of its states is meant, what its tensors are called, and whether they fit.
+
+A checkpoint also says what its model must be like: how many classes its head has and how many patches it was trained
+with; and with what lies beside it, what the classes are called.
+"""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import pickle
-import warnings
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, load_file
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
+from tomebench.datasets.class_lists import CONFIG, all_beside, as_names, names_in_config
+from tomebench.datasets.classes import ClassNames
+from tomebench.datasets.decode import printable
 from tomebench.errors import ModelError
 from tomebench.models.torchvision_vit import is_torchvision, to_timm
+from tomebench.models.weights_file import digest, find_weights, read_content, short
 
-_PICKLED = (".pth", ".pt", ".bin")
-_WRAPPERS = ("model", "state_dict", "model_state", "state_dict_ema")
+_TRAINED = ("model", "state_dict", "model_state", "model_state_dict")
+_AVERAGED = ("model_ema", "state_dict_ema", "ema_state_dict")
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
+"""What DataParallel, torch.compile, Lightning and training code put before the names of a model's tensors."""
+_NAME_KEYS = ("class_to_idx", "label_names", "class_names", "classes", "id2label", "label2id")
 
 
-def load_checkpoint(model: nn.Module, path: Path) -> str:
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a file that are meant to be a model's weights, under the names that they have there."""
+
+    path: Path
+    state: Mapping[str, Tensor]
+    taken: str | None = None  # key of the averaged weights, where these were taken
+    note: str | None = None  # which of several states was taken
+    content: Mapping[Any, Any] | None = None  # what else the file holds
+
+    def unwrapped(self) -> Iterator[dict[str, Tensor]]:
+        """The tensors under their own names, then with one name of a wrapper after the other taken off.
+
+        Raises:
+            ModelError: two tensors would have the same name.
+        """
+        names = {name: name for name in self.state}  # as it is called now: in the file
+        while True:
+            yield {name: self.state[original] for name, original in names.items()}
+            shorter: dict[str, str] = {}
+            for name, original in names.items():
+                inside = next((name.removeprefix(each) for each in _WRAPPERS if name.startswith(each)), name)
+                if inside in shorter:
+                    raise ModelError(
+                        f"checkpoint {printable(self.path)}: holds both {printable(shorter[inside])} and "
+                        f"{printable(original)}, which are the same tensor of the model; save one model's state_dict"
+                    )
+                shorter[inside] = original
+            if list(shorter) == list(names):
+                return
+            names = shorter
+
+    @property
+    def num_classes(self) -> int | None:
+        """Outputs of its head; None if it has none that is called so."""
+        head = self._tensor("head.weight", "heads.head.weight")
+        return int(head.shape[0]) if head is not None and head.ndim == 2 else None
+
+    def grid(self, prefix: int) -> tuple[int, int] | None:
+        """Patches on a side and pixels on a side of a patch; None if its position embedding does not say.
+
+        Args:
+            prefix: positions of the model that are no patches, where the file does not say otherwise.
+
+        Raises:
+            ModelError: the patches do not fill a square.
+        """
+        positions, patches = (
+            self._tensor("pos_embed", "encoder.pos_embedding"),
+            self._tensor("patch_embed.proj.weight", "conv_proj.weight"),
+        )
+        if positions is None or patches is None or positions.ndim != 3 or patches.ndim != 4:
+            return None
+        count = positions.shape[1]
+        tokens = [self._tensor(name) for name in ("cls_token", "class_token", "dist_token", "reg_token")]
+        for extra in (prefix, sum(each.shape[1] for each in tokens if each is not None and each.ndim == 3)):
+            side = math.isqrt(max(count - extra, 0))
+            if side and side * side == count - extra:
+                return side, int(patches.shape[-1])
+        raise ModelError(
+            f"checkpoint {printable(self.path)}: its position embedding has {count} positions, which is no square of "
+            "patches; only models of square images are supported"
+        )
+
+    def class_names(self) -> list[ClassNames]:
+        """Every list of class names in the file and beside it.
+
+        Raises:
+            DataError: a list beside it cannot be read.
+        """
+        found = []
+        for place in (self.content or {}, *_bags(self.content or {})):
+            lists = (as_names(place.get(key), f"{key} in {printable(self.path.name)}") for key in _NAME_KEYS)
+            found += [names for names in lists if names is not None]
+        if (self.path.parent / CONFIG).is_file() and (names := names_in_config(self.path.parent / CONFIG)) is not None:
+            found.append(names)
+        return found + all_beside(self.path.parent, of="the checkpoint")
+
+    def _tensor(self, *names: str) -> Tensor | None:
+        found: Tensor | None = None
+        with suppress(ModelError):  # names that would collide are reported where the weights are loaded
+            for state in self.unwrapped():
+                found = next((state[name] for name in names if name in state), found)
+        return found
+
+
+def read_checkpoint(path: Path, use_ema: bool | None = None) -> Checkpoint:
+    """Read the weights of a file.
+
+    Args:
+        path: a file, recognised by what it holds; an index of shards; or a folder with one of them.
+        use_ema: take the averaged weights (``model_ema``, ``state_dict_ema``) of a file that has both, or those that
+            were trained; None takes the latter where there are any, and says so.
+
+    Raises:
+        ModelError: no such file, damaged, not only weights, or not the weights asked for.
+    """
+    path = find_weights(path)
+    content = read_content(path)
+    where = f"checkpoint {printable(path)}"
+    trained, averaged = _first(content, _TRAINED), _first(content, _AVERAGED)
+    if use_ema and averaged is None:
+        raise ModelError(f"{where}: holds no averaged weights ({', '.join(_AVERAGED)}); leave --use-ema out")
+    if use_ema is False and averaged is not None and trained is None:
+        raise ModelError(f"{where}: holds averaged weights only ({averaged}); leave --no-use-ema out")
+    taken = averaged if use_ema or trained is None else None
+    key = taken or trained
+    state = content if key is None else content[key]
+    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ModelError(f"{where}: holds no state_dict of tensors; save one as .safetensors")
+    if not all(isinstance(name, str) for name in state):
+        raise ModelError(f"{where}: its tensors are not named by text; save the model's state_dict")
+    note = None
+    if trained is not None and averaged is not None:
+        other = "--no-use-ema" if taken else "--use-ema"
+        note = f"the checkpoint holds {trained} and {averaged}; {key} is used, {other} takes the other"
+    return Checkpoint(path, state, taken, note, content if key is not None else None)
+
+
+def load_checkpoint(model: nn.Module, path: Path | Checkpoint, use_ema: bool | None = None) -> str:
     """Load a checkpoint into a timm VisionTransformer, strictly.
 
     Key names of torchvision's ViTs are translated, those of other ViT codebases and the size of position embeddings by
-    timm's own conversion.
+    timm's own conversion; names of wrappers before them are taken off where then all fit.
 
     Args:
         model: receives the weights.
-        path: ``.safetensors``, or ``.pth``/``.pt``/``.bin`` read with ``weights_only=True``: a file that would need to
-            run code is refused, and nothing in it is executed.
+        path: as for :func:`read_checkpoint`; or what that returned.
+        use_ema: as for :func:`read_checkpoint`.
 
     Returns:
-        ``"sha256:<16 hex digits>"`` of the file.
+        ``"sha256:<16 hex digits>"`` of the file, and for averaged weights what they are called there.
 
     Raises:
-        ModelError: no such file, damaged, not only weights, or its tensors do not fit the model.
+        ModelError: as :func:`read_checkpoint`, or the tensors do not fit the model.
     """
-    state = _read(path)
+    checkpoint = path if isinstance(path, Checkpoint) else read_checkpoint(path, use_ema)
+    tried: list[_Misfit] = []
+    for state in checkpoint.unwrapped():
+        try:
+            fitting = _fitted(model, state)
+        except _Misfit as misfit:
+            tried.append(misfit)
+            continue
+        model.load_state_dict(fitting)
+        return digest(checkpoint.path) + (f":{checkpoint.taken}" if checkpoint.taken else "")
+    nearest = min(tried, key=lambda misfit: misfit.count)
+    raise ModelError(f"checkpoint {printable(checkpoint.path)}: {nearest}") from nearest
+
+
+class _Misfit(Exception):
+    """Tensors that are not a model's: how many of them, and a text that names the first."""
+
+    def __init__(self, count: int, text: str) -> None:
+        super().__init__(text)
+        self.count = count
+
+
+def _fitted(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the model's own names and of its sizes."""
     if is_torchvision(state):
         state = to_timm(state)
+    _check_patches(model, state)
     try:
-        state = checkpoint_filter_fn(state, cast(VisionTransformer, model))
-    except (AttributeError, KeyError, RuntimeError, AssertionError) as error:
-        _check_fit(model, state, path)  # which tensors are not the model's says more
-        raise ModelError(f"checkpoint {path}: not the weights of a Vision Transformer ({_short(error)})") from error
-    _check_fit(model, state, path)
-    model.load_state_dict(state)
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+        converted = checkpoint_filter_fn(state, cast(VisionTransformer, model))
+    except (AttributeError, KeyError, RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
+        _check_fit(model, state)  # which tensors are not the model's says more
+        raise _Misfit(len(state), f"not the weights of a Vision Transformer ({short(error)})") from error
+    _check_fit(model, converted)
+    return converted
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    state: Any
-    if not path.is_file():
-        raise ModelError(f"checkpoint {path}: no such file; give the path of a .safetensors or .pth file")
-    if path.stat().st_size == 0:
-        raise ModelError(f"checkpoint {path}: cannot be read, it is empty; fetch it again")
-    try:
-        if path.suffix == ".safetensors":
-            # load_file maps the file into memory, and takes no name that is not valid UTF-8.
-            state = load_file(path) if _is_utf8(path) else load(path.read_bytes())
-        elif path.suffix in _PICKLED:
-            state = _unpickled(path)
-        else:
-            raise ModelError(f"checkpoint {path}: unknown file type; use .safetensors or .pth")
-    except SafetensorError as error:
-        raise ModelError(f"checkpoint {path}: not a readable safetensors file ({_short(error)})") from error
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"checkpoint {path}: damaged, or holds more than weights, and running code from a file is refused; "
-            "save its state_dict as .safetensors"
-        ) from error
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ModelError(f"checkpoint {path}: cannot be read ({_short(error)})") from error
-    for wrapper in _WRAPPERS:
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-            break
-    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ModelError(f"checkpoint {path}: holds no state_dict of tensors; save one as .safetensors")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+def _check_patches(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Refuse what timm's conversion would resample without a word: patches of another size or number of channels."""
+    name = "patch_embed.proj.weight"
+    there, wanted = state.get(name), model.state_dict().get(name)
+    if there is None or wanted is None or there.ndim != 4 or wanted.ndim != 4:
+        return
+    if there.shape[1] != wanted.shape[1]:
+        channels = f"{there.shape[1]} channel" + "s" * (there.shape[1] != 1)
+        raise _Misfit(1, f"takes images of {channels}, the model of {wanted.shape[1]}; only RGB models are supported")
+    if there.shape[2:] != wanted.shape[2:]:
+        sizes = [" x ".join(map(str, each.shape[2:])) for each in (there, wanted)]
+        raise _Misfit(1, f"its patches are {sizes[0]} pixels, the model's {sizes[1]}; check --model")
 
 
-def _unpickled(path: Path) -> Any:
-    """What a pickled file holds, nothing in it being run.
-
-    Raises:
-        pickle.UnpicklingError: it is damaged, or would need to run code.
-        OSError, RuntimeError: it cannot be read.
-    """
-    # What training scripts save beside the weights; a Namespace is a bag of values and runs nothing.
-    safe = torch.serialization.safe_globals([argparse.Namespace])
-    with warnings.catch_warnings(), safe:  # torch names odd pickles in lines of its own; the caller says it once
-        warnings.simplefilter("ignore")
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, MemoryError):
-            raise
-        except Exception as error:
-            raise pickle.UnpicklingError(str(error)) from error
-
-
-def _is_utf8(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _check_fit(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+def _check_fit(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Raise with the first three mismatching tensors, if any."""
     wanted = model.state_dict()
-    head = state.get("head.weight")
-    if head is not None and "head.weight" in wanted and head.shape[0] != wanted["head.weight"].shape[0]:
-        raise ModelError(
-            f"checkpoint {path}: its head has {head.shape[0]} classes, the model {wanted['head.weight'].shape[0]}; "
-            "use weights fine-tuned for the data set"
-        )
     wrong = [f"{name} is missing" for name in wanted if name not in state]
-    wrong += [f"{name} is unknown to the model" for name in state if name not in wanted]
+    wrong += [f"{printable(name)} is unknown to the model" for name in state if name not in wanted]
     wrong += [
         f"{name} is {list(state[name].shape)} instead of {list(wanted[name].shape)}"
         for name in wanted
         if name in state and state[name].shape != wanted[name].shape
     ]
+    head = state.get("head.weight")
+    if head is not None and "head.weight" in wanted and head.shape[:1] != wanted["head.weight"].shape[:1]:
+        sizes = f"its head has {head.shape[0]} classes, the model {wanted['head.weight'].shape[0]}"
+        raise _Misfit(len(wrong), f"{sizes}; use weights fine-tuned for the data set")
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ModelError(f"checkpoint {path} does not fit the model: {'; '.join(wrong[:3])}{more}; check --model")
+        raise _Misfit(len(wrong), f"it does not fit the model: {'; '.join(wrong[:3])}{more}; check --model")
 
 
-def _short(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 120 else f"{text[:117]}..."
+def _first(content: Any, keys: tuple[str, ...]) -> str | None:
+    """The first of some keys under which a dictionary lies."""
+    if not isinstance(content, dict):
+        return None
+    return next((key for key in keys if isinstance(content.get(key), dict)), None)
+
+
+def _bags(content: Mapping[Any, Any]) -> Iterator[Mapping[Any, Any]]:
+    """What training code keeps its settings in."""
+    for key in ("args", "hyper_parameters", "config", "meta"):
+        bag = content.get(key)
+        if isinstance(bag, argparse.Namespace):
+            yield vars(bag)
+        elif isinstance(bag, Mapping):
+            yield bag

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import difflib
 import textwrap
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import timm
 import torch
 from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub.utils import logging as hub_logging
 from timm.models import get_pretrained_cfg
 from torch import nn
 
+from tomebench.datasets.class_lists import CONFIG, read_class_names
+from tomebench.datasets.classes import ORDERS, Head
+from tomebench.datasets.decode import printable
+from tomebench.datasets.files import user_path
 from tomebench.errors import ModelError
 from tomebench.models import mae_vit, torchvision_vit
 from tomebench.models.aliases import ALIASES, MAE, PRESETS, TORCHVISION
-from tomebench.models.checkpoint import load_checkpoint
+from tomebench.models.checkpoint import Checkpoint, load_checkpoint, read_checkpoint
+from tomebench.models.sources import HUB, Source, not_cached, quiet_hub, source_of, split_hub_id
+from tomebench.models.spec import ModelSpec
+from tomebench.models.weights_file import short
 
 
 @dataclass(frozen=True)
@@ -27,21 +32,25 @@ class LoadedModel:
     """A model ready to run: fp32, on the CPU (or on meta), in evaluation mode."""
 
     model: nn.Module
-    timm_id: str  # with tag; for a preset its name
+    timm_id: str  # with tag; for a preset its name, for a local folder its architecture
     weights: str  # random:<seed>, pretrained or sha256:<digest>
+    head: Head = field(default_factory=lambda: Head(0))
+    notes: tuple[str, ...] = ()  # what was decided on the way that nobody asked for
 
 
 def resolve_model_name(name: str) -> str:
-    """The full id with tag that a name stands for; presets stand for themselves.
+    """The full id with tag that a name stands for; presets, and models of a hub or folder, stand for themselves.
 
     Raises:
         ModelError: unknown name or tag; the message names the nearest one.
     """
-    if name in PRESETS:
+    if name in PRESETS or source_of(name) is not None:
         return name
-    name = ALIASES[name].timm_id if name in ALIASES else name
+    name = ALIASES[name].timm_id if name in ALIASES else name.removeprefix("timm/")
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
+        if "/" in name or "\\" in name:
+            raise ModelError(f"unknown model {printable(name)[:80]!r}: {_path_or_hub(name)}")
         near = difflib.get_close_matches(base, [*PRESETS, *ALIASES], n=1)
         near += difflib.get_close_matches(base, timm.list_models(), n=2)
         hint = f"did you mean {' or '.join(near)}?" if near else "see: tomebench list models"
@@ -54,6 +63,16 @@ def resolve_model_name(name: str) -> str:
         return name
     config = get_pretrained_cfg(base, allow_unregistered=True)
     return f"{base}.{config.tag}" if config is not None and config.tag else base
+
+
+def _path_or_hub(name: str) -> str:
+    """What a name that looks like a path or a repository should have been."""
+    path = user_path(name)
+    if (path / CONFIG).is_file():
+        return f"a folder with a model is --model local-dir:{name}"
+    if path.is_file():
+        return f"a file of weights is --checkpoint {name}, beside the --model that it belongs to"
+    return f"a model on the Hugging Face hub is --model hf-hub:{name}, one in a folder --model local-dir:{name}"
 
 
 @dataclass(frozen=True)
@@ -77,21 +96,66 @@ def weights_file(name: str) -> WeightsFile | None:
     return None
 
 
-def build_model(name: str, *, img_size: int | None = None, meta: bool = False, seed: int = 0) -> LoadedModel:
-    """Build a model with random weights; needs no network.
+def build_model(spec: ModelSpec | str, *, meta: bool = False, **settings: Any) -> LoadedModel:
+    """Build a model with random weights, made for those that it is to get; needs no network but for a hub's model.
 
     Args:
-        name: alias, preset or timm id.
-        img_size: input height and width in pixels; None is the model's own.
+        spec: the model; or its name, and as ``settings`` what else a :class:`ModelSpec` says.
         meta: build it without storage, for its shapes only.
-        seed: of the random weights; the caller's random state is left alone.
 
     Raises:
-        ModelError: unknown name, or an image size that the model cannot take.
+        ModelError: unknown name, a file that cannot be used, or a size that the model cannot take.
+        DataError: a list of class names that cannot be read.
     """
-    timm_id = resolve_model_name(name)
-    kwargs: dict[str, Any] = {} if img_size is None else {"img_size": img_size}
-    with torch.random.fork_rng(devices=[]), torch.device("meta" if meta else "cpu"):
+    spec = spec if isinstance(spec, ModelSpec) else ModelSpec(spec, **settings)
+    source = source_of(spec.name, spec.offline)
+    return _build(spec, source, _read(spec, source), meta)
+
+
+def _read(spec: ModelSpec, source: Source | None) -> Checkpoint | None:
+    """The file that a model's weights are in, if they come from one; for the demo's preset that is known here."""
+    path = spec.checkpoint if spec.checkpoint is not None else source.weights if source is not None else None
+    return None if path is None else read_checkpoint(path, spec.use_ema)
+
+
+def _build(spec: ModelSpec, source: Source | None, file: Checkpoint | None, meta: bool) -> LoadedModel:
+    timm_id = resolve_model_name(spec.name)
+    notes = [file.note] if file is not None and file.note else []
+    num_classes, size = _num_classes(spec, file), spec.img_size
+
+    def create(size: int | None, on: str) -> Any:
+        given = {"img_size": size, "num_classes": num_classes}
+        kwargs: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        return _create(timm_id, source, kwargs, on, spec.seed)
+
+    if file is not None and size is None:
+        model = create(None, "meta")
+        grid, found = _grid(model), file.grid(_positions(model))
+        if grid is not None and found is not None and grid != (found[0], found[0]):
+            size = found[0] * found[1]
+            notes.append(f"{size} pixels, as the position embedding of the checkpoint says; --img-size changes it")
+    model = create(size, "meta" if meta else "cpu")
+    if getattr(getattr(model, "patch_embed", None), "num_patches", 1) == 0:
+        raise ModelError(f"model {timm_id} cannot be built at {size} pixels: that is less than one patch")
+    shown = timm_id if source is None or source.weights is None else source.architecture
+    return LoadedModel(model.eval(), shown, f"random:{spec.seed}", _head(spec, model, source, file), tuple(notes))
+
+
+def _num_classes(spec: ModelSpec, file: Checkpoint | None) -> int | None:
+    """Outputs of the head as asked for or as the file has them; None: the model's own."""
+    there = None if file is None else file.num_classes
+    if file is not None and spec.num_classes is not None and there not in (None, spec.num_classes):
+        raise ModelError(
+            f"checkpoint {printable(file.path)}: its head has {there} classes, --num-classes says {spec.num_classes}; "
+            "leave --num-classes out"
+        )
+    return spec.num_classes if spec.num_classes is not None else there
+
+
+def _create(timm_id: str, source: Source | None, kwargs: dict[str, Any], on: str, seed: int) -> nn.Module:
+    """A model with random weights on a device."""
+    size = kwargs.get("img_size")
+    with torch.random.fork_rng(devices=[]), torch.device(on):
         torch.manual_seed(seed)
         model: nn.Module
         try:
@@ -103,89 +167,109 @@ def build_model(name: str, *, img_size: int | None = None, meta: bool = False, s
                 from tomebench.models.digits_vit import create_model
 
                 model = create_model(**kwargs)
+            elif source is not None:
+                model = source.create(**kwargs)
             else:
                 model = timm.create_model(timm_id, **kwargs)
         except (TypeError, AssertionError, ValueError, RuntimeError) as error:
-            what = f"at {img_size} pixels" if img_size is not None else "with its default settings"
-            raise ModelError(f"model {timm_id} cannot be built {what}: {error}") from error
-    if getattr(getattr(model, "patch_embed", None), "num_patches", 1) == 0:
-        raise ModelError(f"model {timm_id} cannot be built at {img_size} pixels: that is less than one patch")
-    return LoadedModel(model.eval(), timm_id, f"random:{seed}")
+            what = f"at {size} pixels" if size is not None else "with its default settings"
+            raise ModelError(f"model {printable(timm_id)} cannot be built {what}: {short(error)}") from error
+    return model
 
 
-def load_model(
-    name: str,
-    *,
-    checkpoint: Path | None = None,
-    pretrained: bool = False,
-    img_size: int | None = None,
-    offline: bool = False,
-    seed: int = 0,
-) -> LoadedModel:
-    """Build a model and give it weights.
+def _grid(model: Any) -> tuple[int, int] | None:
+    """Patches in height and width of a model with a position for each; None for any other."""
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    return tuple(grid) if grid is not None and getattr(model, "pos_embed", None) is not None else None
+
+
+def _positions(model: Any) -> int:
+    """Positions of a model that are no patches."""
+    return 0 if getattr(model, "no_embed_class", False) else int(getattr(model, "num_prefix_tokens", 1))
+
+
+def _head(spec: ModelSpec, model: nn.Module, source: Source | None, file: Checkpoint | None) -> Head:
+    num_classes = int(getattr(model, "num_classes", 0) or 0)
+    if spec.class_names in ORDERS:
+        return Head(num_classes, order=spec.class_names)
+    chosen = None if spec.class_names is None else read_class_names(user_path(spec.class_names))
+    if not spec.labelled:
+        return Head(num_classes, chosen=chosen)
+    found = [] if file is None else file.class_names()
+    if source is not None and source.weights is None and (names := source.names) is not None:
+        found.append(names)
+    return Head(num_classes, tuple(found), chosen)
+
+
+def load_model(spec: ModelSpec | str, *, pretrained: bool = False, **settings: Any) -> LoadedModel:
+    """Build a model and give it weights: those of its file, or of its folder, else random ones or the published ones.
 
     Args:
-        name: alias, preset or timm id.
-        checkpoint: file with the weights; goes before everything else.
-        pretrained: fetch the weights that the id names through timm. The demo's preset always has its own; the other
-            presets take them from a file.
-        img_size: input height and width in pixels; None is the model's own.
-        offline: refuse to touch the network, as HF_HUB_OFFLINE does; weights must be in the local cache.
-        seed: of random weights, which are used when nothing else is asked for.
+        spec: the model; or its name, and as ``settings`` what else a :class:`ModelSpec` says.
+        pretrained: fetch the weights that the name stands for through timm, where there is no file. The demo's preset
+            always has its own; the other presets take them from a file.
 
     Raises:
         ModelError: unknown name, or weights that cannot be had or do not fit.
+        DataError: a list of class names that cannot be read.
     """
-    file = weights_file(name)
-    if pretrained and checkpoint is None and file is not None:
-        raise ModelError(f"{name} takes its weights from a file: {file}; pass it with --checkpoint")
-    loaded = build_model(name, img_size=img_size, seed=seed)
-    if checkpoint is not None:
-        return LoadedModel(loaded.model, loaded.timm_id, load_checkpoint(loaded.model, checkpoint))
-    if loaded.timm_id in PRESETS and file is None:
+    spec = spec if isinstance(spec, ModelSpec) else ModelSpec(spec, **settings)
+    published = weights_file(spec.name)
+    if pretrained and spec.checkpoint is None and published is not None:
+        raise ModelError(f"{spec.name} takes its weights from a file: {published}; pass it with --checkpoint")
+    source = source_of(spec.name, spec.offline)
+    file = _read(spec, source)
+    loaded = _build(spec, source, file, meta=False)
+    if file is not None:
+        return replace(loaded, weights=load_checkpoint(loaded.model, file))
+    if loaded.timm_id in PRESETS and published is None and spec.num_classes is None:
         from tomebench.models.digits_vit import WEIGHTS
 
-        return LoadedModel(loaded.model, loaded.timm_id, load_checkpoint(loaded.model, WEIGHTS))
+        return replace(loaded, weights=load_checkpoint(loaded.model, WEIGHTS))
     if not pretrained:
         return loaded
-    return LoadedModel(_fetch(loaded.timm_id, img_size, offline), loaded.timm_id, "pretrained")
+    fetched = _fetch(loaded.timm_id, spec.img_size, spec.offline)
+    there = int(getattr(fetched, "num_classes", 0) or 0)
+    if spec.num_classes not in (None, there):
+        raise ModelError(
+            f"the pretrained weights of {loaded.timm_id} have {there} classes, and --num-classes {spec.num_classes} "
+            "would leave the head random; pass your own weights with --checkpoint"
+        )
+    return replace(loaded, model=fetched, weights="pretrained")
 
 
 def is_cached(timm_id: str) -> bool:
     """Whether the pretrained weights of a timm model have been fetched before."""
-    repository = _repository(timm_id)
-    return bool(repository) and isinstance(try_to_load_from_cache(repository, "model.safetensors"), str)
+    repository, revision = _repository(timm_id)
+    names = ("model.safetensors", "pytorch_model.bin")
+    return bool(repository) and any(
+        isinstance(try_to_load_from_cache(repository, name, revision=revision), str) for name in names
+    )
 
 
-def _repository(timm_id: str) -> str:
-    """Where the weights of a timm model are on the hub; empty where they are not."""
+def _repository(timm_id: str) -> tuple[str, str | None]:
+    """Where the weights of a timm model are on the hub, and which revision; empty where they are not."""
+    if timm_id.startswith(HUB):
+        return split_hub_id(timm_id)
     config = get_pretrained_cfg(timm_id, allow_unregistered=True)
     hub_id = "" if config is None else config.hf_hub_id or ""
-    return f"{hub_id}{timm_id}" if hub_id.endswith("/") else hub_id
+    return (f"{hub_id}{timm_id}" if hub_id.endswith("/") else hub_id), None
 
 
 def _fetch(timm_id: str, img_size: int | None, offline: bool) -> nn.Module:
-    """A timm model with the pretrained weights of its tag."""
-    config = get_pretrained_cfg(timm_id, allow_unregistered=True)
-    if config is None or not config.has_weights:
+    """A timm model with the pretrained weights of its tag or repository."""
+    config = None if timm_id.startswith(HUB) else get_pretrained_cfg(timm_id, allow_unregistered=True)
+    if not timm_id.startswith(HUB) and (config is None or not config.has_weights):
         raise ModelError(f"timm has no pretrained weights for {timm_id}; pass a file with --checkpoint")
-    asked = "--offline" if offline else "HF_HUB_OFFLINE"
-    offline = offline or constants.HF_HUB_OFFLINE
-    if offline and not is_cached(timm_id):
-        raise ModelError(
-            f"{asked}: model.safetensors of {_repository(timm_id) or timm_id} is not in the local cache; "
-            "download it beforehand or pass a file with --checkpoint"
-        )
+    if (offline or constants.HF_HUB_OFFLINE) and not is_cached(timm_id):
+        raise not_cached("model.safetensors", _repository(timm_id)[0] or timm_id, offline)
     kwargs: dict[str, Any] = {} if img_size is None else {"img_size": img_size}
-    verbosity = hub_logging.get_verbosity()
-    hub_logging.set_verbosity_error()  # it logs every retry; the error below says it once
-    try:
-        model: nn.Module = timm.create_model(timm_id, pretrained=True, **kwargs)
-    except (OSError, RuntimeError, ValueError, HfHubHTTPError) as error:
-        reason = textwrap.shorten(str(error), 160, placeholder=" ...")
-        raise ModelError(
-            f"the pretrained weights of {timm_id} cannot be fetched ({reason}); pass a file with --checkpoint"
-        ) from error
-    finally:
-        hub_logging.set_verbosity(verbosity)
+    with quiet_hub(offline):
+        try:
+            model: nn.Module = timm.create_model(timm_id, pretrained=True, **kwargs)
+        except (OSError, RuntimeError, ValueError, HfHubHTTPError) as error:
+            reason = textwrap.shorten(str(error), 160, placeholder=" ...")
+            raise ModelError(
+                f"the pretrained weights of {timm_id} cannot be fetched ({reason}); pass a file with --checkpoint"
+            ) from error
     return model.eval()

@@ -23,12 +23,12 @@ _PREPROCESSING = {
 }
 
 
-def create_model(preset: MaeViT, img_size: int | None = None) -> nn.Module:
+def create_model(preset: MaeViT, img_size: int | None = None, num_classes: int = NUM_CLASSES) -> nn.Module:
     """A timm model for a fine-tuned MAE file, itself random, with the preprocessing of its authors' evaluation."""
     return timm.create_model(
         preset.architecture,
         img_size=img_size or 224,
-        num_classes=NUM_CLASSES,
+        num_classes=num_classes,
         global_pool="avg",
         pretrained_cfg_overlay=_PREPROCESSING,
     )

@@ -49,7 +49,7 @@ class Preprocessing:
 
         Args:
             model: a timm model; one without ``pretrained_cfg`` gets timm's defaults.
-            img_size: height and width the model was made for; None: the size its weights were trained at. Where timm
+            img_size: height and width the model was made for; None: the size it was built for. Where timm
                 has a test size of its own for the weights and this is it, its crop for that size is used, too.
             protocol: whose resize and crop.
             crop_pct: overrides that of the protocol, in (0, 1].
@@ -64,18 +64,28 @@ class Preprocessing:
         if interpolation is not None and interpolation not in INTERPOLATIONS:
             raise ConfigError(f"interpolation {interpolation!r} is not known; use one of {', '.join(INTERPOLATIONS)}")
         published = getattr(model, "pretrained_cfg", None) or {}
-        size = tuple(published.get("input_size", (3, 224, 224))) if img_size is None else (3, img_size, img_size)
-        if size[0] != 3:
-            raise ModelError(f"the model takes images of {size[0]} channels; only RGB models can be evaluated")
+        channels, *sides = tuple(published.get("input_size", (3, 224, 224)))
+        own: Any = getattr(model, "patch_embed", None)
+        if own is not None and getattr(own, "img_size", None) is not None:
+            sides = [int(side) for side in own.img_size]  # what it was built for, whatever was published
+        channels = int(getattr(model, "in_chans", channels))
+        if channels != 3:
+            what = f"{channels} channel" + "s" * (channels != 1)
+            raise ModelError(f"the model takes images of {what}; only RGB models can be evaluated")
+        if img_size is None and sides[0] != sides[1]:
+            raise ModelError(
+                f"the model takes images of {sides[0]} x {sides[1]} pixels; only square ones are supported"
+            )
+        size = (3, *sides) if img_size is None else (3, img_size, img_size)
         test_size = published.get("test_input_size")
-        own: dict[str, Any] = {}
+        given: dict[str, Any] = {}
         if protocol == "tome":
-            own = {"crop_pct": TOME_CROP_PCT, "crop_mode": "center"}
+            given = {"crop_pct": TOME_CROP_PCT, "crop_mode": "center"}
         overrides = {"crop_pct": crop_pct, "interpolation": interpolation}
-        own |= {name: value for name, value in overrides.items() if value is not None}
+        given |= {name: value for name, value in overrides.items() if value is not None}
         config = timm.data.resolve_model_data_config(
             model,
-            args={"input_size": size, **own},
+            args={"input_size": size, **given},
             use_test_size=test_size is not None and tuple(test_size) == size,
         )
         return cls(

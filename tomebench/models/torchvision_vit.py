@@ -40,7 +40,7 @@ _INSIDE = {
 }
 
 
-def create_model(preset: TorchvisionViT, img_size: int | None = None) -> nn.Module:
+def create_model(preset: TorchvisionViT, img_size: int | None = None, num_classes: int = NUM_CLASSES) -> nn.Module:
     """A timm model for weights of torchvision, itself random, with the preprocessing that these were published with."""
     published: Any = torchvision.models.get_weight(preset.weights).transforms()
     size, resized = int(published.crop_size[0]), int(published.resize_size[0])
@@ -55,7 +55,7 @@ def create_model(preset: TorchvisionViT, img_size: int | None = None) -> nn.Modu
     return timm.create_model(
         preset.architecture,
         img_size=img_size or size,
-        num_classes=NUM_CLASSES,
+        num_classes=num_classes,
         pretrained_cfg_overlay={**preprocessing, "test_input_size": None},
     )
 

@@ -1,0 +1,142 @@
+"""Models that are named by where they are: ``hf-hub:ORG/NAME`` and ``local-dir:PATH``, read by timm's own rules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import logging as hub_logging
+from torch import nn
+
+from tomebench.datasets.class_lists import CONFIG, names_in_config
+from tomebench.datasets.classes import ClassNames
+from tomebench.datasets.decode import printable
+from tomebench.datasets.files import user_path
+from tomebench.errors import ModelError
+from tomebench.models.weights_file import short
+
+HUB, FOLDER = "hf-hub:", "local-dir:"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model of timm that its own settings describe."""
+
+    name: str  # as timm takes it
+    architecture: str
+    config: Path  # its settings
+    weights: Path | None = None  # the folder with its weights; None: timm fetches them
+
+    @property
+    def names(self) -> ClassNames | None:
+        """The class names in its settings.
+
+        Raises:
+            DataError: they are no list.
+        """
+        return names_in_config(self.config)
+
+    def create(self, **kwargs: Any) -> nn.Module:
+        """The model with random weights."""
+        with quiet_hub(False):
+            model: nn.Module = timm.create_model(self.name, **kwargs)
+        return model
+
+
+def source_of(name: str, offline: bool = False) -> Source | None:
+    """Where a model is, if its name says that; its settings are fetched where they are not in the local cache.
+
+    Raises:
+        ModelError: it is not there, cannot be had, or is no model of timm.
+    """
+    if name.startswith("hf_hub:"):
+        name = HUB + name.removeprefix("hf_hub:")
+    if name.startswith(FOLDER):
+        folder = user_path(name.removeprefix(FOLDER))
+        if not (folder / CONFIG).is_file():
+            raise ModelError(
+                f"--model {printable(name)}: there is no {CONFIG} in {printable(folder)}; give a folder that timm "
+                "saved a model in, or --model NAME with --checkpoint FILE"
+            )
+        return Source(FOLDER + str(folder), _architecture(folder / CONFIG, name), folder / CONFIG, folder)
+    if name.startswith(HUB):
+        config = _fetched_config(name, offline)
+        return Source(name, _architecture(config, name), config)
+    return None
+
+
+def split_hub_id(name: str) -> tuple[str, str | None]:
+    """Repository and revision of ``hf-hub:ORG/NAME@REVISION``."""
+    repository, _, revision = name.removeprefix(HUB).partition("@")
+    return repository, revision or None
+
+
+def not_cached(file: str, repository: str, offline: bool) -> ModelError:
+    """The error for a file that is not in the local cache when the network must not be touched."""
+    asked = "--offline" if offline else "HF_HUB_OFFLINE"
+    return ModelError(
+        f"{asked}: {file} of {printable(repository)} is not in the local cache ({constants.HF_HUB_CACHE}); "
+        "download it beforehand or pass a file with --checkpoint"
+    )
+
+
+@contextmanager
+def quiet_hub(offline: bool) -> Iterator[None]:
+    """No log lines of the hub's library within it, whose retries an error says once; and no network, if so asked."""
+    verbosity, mode = hub_logging.get_verbosity(), constants.HF_HUB_OFFLINE
+    hub_logging.set_verbosity_error()
+    constants.HF_HUB_OFFLINE = mode or offline
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = mode
+        hub_logging.set_verbosity(verbosity)
+
+
+def _fetched_config(name: str, offline: bool) -> Path:
+    repository, revision = split_hub_id(name)
+    try:
+        cached = try_to_load_from_cache(repository, CONFIG, revision=revision)
+        if isinstance(cached, str):
+            return Path(cached)
+        if offline or constants.HF_HUB_OFFLINE:
+            raise not_cached(CONFIG, repository, offline)
+        with quiet_hub(False):
+            return Path(hf_hub_download(repository, CONFIG, revision=revision))
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        raise ModelError(
+            f"--model {printable(name)}: its {CONFIG} cannot be fetched ({short(error)}); check the name, or give a "
+            "folder with --model local-dir:PATH"
+        ) from error
+
+
+def _architecture(config: Path, name: str) -> str:
+    """The timm model that settings describe."""
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(
+            f"--model {printable(name)}: {CONFIG} cannot be read ({short(error)}); save it again"
+        ) from error
+    architecture = content.get("architecture") if isinstance(content, dict) else None
+    if not isinstance(architecture, str):
+        others = content.get("architectures") if isinstance(content, dict) else None
+        what = (
+            f"is one of transformers ({', '.join(map(str, others))[:80]})"
+            if isinstance(others, list)
+            else "names no architecture"
+        )
+        raise ModelError(
+            f"--model {printable(name)}: its {CONFIG} {what}; only models that timm saved can be read from there, "
+            "others through --model NAME with --checkpoint FILE"
+        )
+    if not timm.is_model(architecture):
+        raise ModelError(f"--model {printable(name)}: this version of timm has no {printable(architecture)}; update it")
+    return architecture

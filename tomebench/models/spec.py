@@ -1,0 +1,21 @@
+"""Which model is asked for: everything that decides its shape and its weights. Needs no torch to be written down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model and its weights as a user names them."""
+
+    name: str  # alias, preset or timm id; timm/NAME, hf-hub:ORG/NAME or local-dir:PATH
+    checkpoint: Path | None = None  # file of weights, which decides about head and size where nothing else does
+    use_ema: bool | None = None  # the averaged weights of a file that has both; None: those that were trained
+    num_classes: int | None = None  # outputs of the head; None: those of the weights, else the model's own
+    class_names: str | None = None  # file with the names of the classes, or how folder names are sorted
+    labelled: bool = False  # look for lists of class names that come with the model
+    img_size: int | None = None  # input height and width in pixels; None: that of the weights, else the model's own
+    offline: bool = False  # never touch the network, as HF_HUB_OFFLINE says for all programs
+    seed: int = 0  # of random weights

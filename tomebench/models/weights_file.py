@@ -1,0 +1,164 @@
+"""Files of tensors, told by what they hold and not by their names: safetensors, pickles, and either in shards.
+
+A pickle is read without running anything in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, load_file
+
+from tomebench.datasets.decode import printable
+from tomebench.errors import ModelError
+
+_INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_SINGLE = ("model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
+_ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
+_ZIP = b"PK\x03\x04"
+
+
+def find_weights(path: Path) -> Path:
+    """The file of weights that a path names: itself, or that of a folder as timm and transformers keep one.
+
+    Raises:
+        ModelError: no such file or folder, or a folder with none or several.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise ModelError(f"checkpoint {printable(path)}: no such file; give the path of a file or folder of weights")
+    for name in (*_INDICES, *_SINGLE):
+        if (path / name).is_file():
+            return path / name
+    there = sorted(each for each in path.iterdir() if each.suffix in _ENDINGS and each.is_file())
+    if len(there) == 1:
+        return there[0]
+    names = ", ".join(printable(each.name) for each in there[:3]) or "none"
+    raise ModelError(
+        f"checkpoint {printable(path)}: no such file as {_SINGLE[0]} in this folder, which holds {names}; give the file"
+    )
+
+
+def read_content(path: Path) -> Any:
+    """What a file of weights holds: a dictionary of tensors, or whatever its training code saved.
+
+    Raises:
+        ModelError: it cannot be read, is damaged, or would have to run code.
+    """
+    try:
+        if path.stat().st_size == 0:
+            raise ModelError(f"checkpoint {printable(path)}: cannot be read, it is empty; fetch it again")
+        return _content(path)
+    except SafetensorError as error:
+        raise ModelError(f"checkpoint {printable(path)}: not a readable safetensors file ({short(error)})") from error
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"checkpoint {printable(path)}: damaged, or holds more than weights, and running code from a file is "
+            "refused; save its state_dict as .safetensors"
+        ) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(f"checkpoint {printable(path)}: cannot be read ({short(error)})") from error
+
+
+def digest(path: Path) -> str:
+    """``sha256:<16 hex digits>`` of a file, or of all shards that an index names."""
+    whole = hashlib.sha256()
+    parts = [path, *_shards(path)] if _is_index(path) else [path]
+    for part in parts:
+        with part.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256")
+        if len(parts) == 1:
+            return f"sha256:{found.hexdigest()[:16]}"
+        whole.update(found.digest())
+    return f"sha256:{whole.hexdigest()[:16]}"
+
+
+def short(error: BaseException) -> str:
+    """An error's text in one line of at most 120 characters."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _content(path: Path) -> Any:
+    if _is_index(path):
+        tensors: dict[str, Any] = {}
+        for shard in _shards(path):
+            content = _content(shard)
+            if not isinstance(content, dict):
+                raise ModelError(f"checkpoint {printable(shard)}: holds no tensors; fetch it again")
+            tensors |= content
+        return tensors
+    if _is_safetensors(path):
+        # load_file maps the file into memory, and takes no name that is not valid UTF-8.
+        return load_file(path) if _is_utf8(path) else load(path.read_bytes())
+    return _unpickled(path)
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(16)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """A length of eight bytes and a JSON object; of a damaged file its name says what it was meant to be."""
+    start = _start(path)
+    return (start[8:9] == b"{" and start[6:8] == b"\0\0") or (path.suffix == ".safetensors" and start[:4] != _ZIP)
+
+
+def _is_index(path: Path) -> bool:
+    return path.name.endswith(".index.json")
+
+
+def _shards(index: Path) -> list[Path]:
+    """The files that an index names, each beside it."""
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+        names = sorted({*content["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(
+            f"checkpoint {printable(index)}: not an index of shards ({short(error)}); fetch it again"
+        ) from error
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or name.endswith(".index.json"):
+            raise ModelError(
+                f"checkpoint {printable(index)}: names {printable(str(name))!r}, which is no file beside it"
+            )
+        if not (index.parent / name).is_file():
+            raise ModelError(f"checkpoint {printable(index)}: its shard {printable(name)} is not there; fetch it")
+    return [index.parent / name for name in names]
+
+
+def _unpickled(path: Path) -> Any:
+    """What a pickled file holds, nothing in it being run.
+
+    Raises:
+        pickle.UnpicklingError: it is damaged, or would need to run code.
+        OSError, RuntimeError: it cannot be read.
+    """
+    # What training scripts save beside the weights; a Namespace is a bag of values and runs nothing.
+    safe = torch.serialization.safe_globals([argparse.Namespace])
+    with warnings.catch_warnings(), safe:  # torch names odd pickles in lines of its own; the caller says it once
+        warnings.simplefilter("ignore")
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, MemoryError):
+            raise
+        except Exception as error:
+            raise pickle.UnpicklingError(str(error)) from error
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
