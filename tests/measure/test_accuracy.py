@@ -15,7 +15,16 @@ from tomebench.datasets.checks import check_images
 from tomebench.datasets.images import open_dataset
 from tomebench.datasets.loader import Batch, batches
 from tomebench.errors import DataError
-from tomebench.measure.accuracy import NO_PREDICTION, counts, discordant, is_right, predict, require_matching_head
+from tomebench.measure.accuracy import (
+    NO_PREDICTION,
+    agreeing,
+    at_chance_level,
+    counts,
+    discordant,
+    is_right,
+    predict,
+    require_matching_head,
+)
 from tomebench.models.preprocess import Preprocessing
 from tomebench.schema import CellPredictions, ImageList
 
@@ -215,3 +224,32 @@ def test_unmerged_deit_tiny_on_real_images(folder, expected):
     print(f"{folder}: {right} of {seen} right")
     assert seen == len(images)
     assert abs(right - expected) <= 1
+
+
+def named(answers: list[int]) -> CellPredictions:
+    top1 = np.array(answers, dtype=np.uint16)
+    return CellPredictions(top1, np.zeros(len(top1), dtype=np.bool_))
+
+
+def test_chance_level_is_guessing_or_another_order_of_the_classes():
+    labels = np.repeat(np.arange(37), 2)
+    shuffled = np.random.Generator(np.random.PCG64(0)).permutation(37)
+    shuffled[[0, 1, 2]] = [0, 1, 2]  # a few classes are where they were
+    guesses = np.random.Generator(np.random.PCG64(1)).integers(0, 37, 74)
+    assert at_chance_level(named(guesses.tolist()), labels, 37)
+    assert at_chance_level(named(shuffled[labels].tolist()), labels, 37)
+    assert at_chance_level(named([5] * 74), labels, 37)
+    assert not at_chance_level(named(labels.tolist()), labels, 37)
+    half = [int(label) if number % 3 else 36 for number, label in enumerate(labels)]
+    assert not at_chance_level(named(half), labels, 37)  # a poor model of the right classes
+
+
+def test_few_images_are_no_chance_level():
+    assert not at_chance_level(named([0, 1, 0, 1]), np.array([0, 1, 0, 0]), 2)
+    assert not at_chance_level(named([3]), np.array([3]), 1000)
+    assert at_chance_level(named([0, 0, 0]), np.array([[3, -1], [4, 5], [6, -1]]), 1000)
+
+
+def test_agreement_counts_the_same_answers_of_finite_logits():
+    base, other = named([1, 2, 3, NO_PREDICTION]), named([1, 2, 4, NO_PREDICTION])
+    assert agreeing(base, other) == 2

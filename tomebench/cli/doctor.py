@@ -16,6 +16,7 @@ import tomebench
 from tomebench.cli.doctor_data import Finding, data_findings
 from tomebench.cli.options import (
     Checkpoint,
+    ClassNames,
     Data,
     Decode,
     Device,
@@ -23,13 +24,16 @@ from tomebench.cli.options import (
     Json,
     Manifest,
     Model,
+    NumClasses,
     Offline,
     Real,
     Threads,
     Traceback,
+    UseEma,
     Verify,
 )
 from tomebench.errors import InputError, TomebenchError
+from tomebench.models.spec import ModelSpec
 
 _REQUIRED = ("torch", "torchvision", "timm", "numpy", "pandas", "safetensors")
 _OPTIONAL = {
@@ -43,6 +47,9 @@ _MIN_FREE = 200 * 2**20
 def doctor(
     model: Model = None,
     checkpoint: Checkpoint = None,
+    use_ema: UseEma = None,
+    num_classes: NumClasses = None,
+    class_names: ClassNames = None,
     data: Data = None,
     real: Real = None,
     verify: Verify = None,
@@ -61,6 +68,8 @@ def doctor(
 
     Example: tomebench doctor --model vit_b_16 --data imagenet/val --device cuda
 
+    Example: tomebench doctor --model deit_tiny_patch16_224 --checkpoint mine.pth --data pictures
+
     Example: tomebench doctor --data imagenet/val --manifest val.sha256
 
     Looks at a model, its weights and images as well, if they are given. Exits with 2 if something that was asked for is
@@ -71,11 +80,14 @@ def doctor(
     findings = [*_libraries(), *_folder()]
     if all(finding.state == "ok" for finding in findings if finding.what in _REQUIRED):
         findings += [*_device(device, dtype), *_threads(threads)]
-        if model is not None or checkpoint is not None:
-            findings += _asked("model", lambda: _model(model, checkpoint))
+        asked = _spec(model, checkpoint, use_ema, num_classes, class_names, data is not None, bool(offline))
+        if asked is not None:
+            findings += _asked("model", lambda: _model(asked))
+        elif checkpoint is not None:
+            findings.append(Finding("model", "fail", "--checkpoint needs the model it belongs to; add --model"))
         if data is not None:
             findings += data_findings(
-                data, model, real=real, verify=verify, manifest=manifest, decode=decode, offline=bool(offline)
+                data, asked, real=real, verify=verify, manifest=manifest, decode=decode, offline=bool(offline)
             )
         elif real or verify or manifest or decode:
             text = "--real, --verify, --manifest and --decode are about images; add --data"
@@ -152,17 +164,38 @@ def _asked(what: str, look: Callable[[], str]) -> list[Finding]:
         return [Finding(what, "fail", str(error))]
 
 
-def _model(name: str | None, checkpoint: Path | None) -> str:
+def _spec(
+    model: str | None,
+    checkpoint: Path | None,
+    use_ema: bool | None,
+    num_classes: int | None,
+    class_names: str | None,
+    labelled: bool,
+    offline: bool,
+) -> ModelSpec | None:
+    if model is None:
+        return None
+    return ModelSpec(
+        model,
+        checkpoint=checkpoint,
+        use_ema=use_ema,
+        num_classes=num_classes,
+        class_names=class_names,
+        labelled=labelled,
+        offline=offline,
+    )
+
+
+def _model(spec: ModelSpec) -> str:
     from tomebench.backbones.timm_vit import TimmViT
     from tomebench.models.create import build_model, load_model
 
-    if name is None:
-        raise InputError("--checkpoint needs the model it belongs to; add --model")
-    loaded = build_model(name, meta=True)
+    loaded = build_model(spec, meta=True) if spec.checkpoint is None else load_model(spec)
     backbone = TimmViT(loaded.model)
     text = (
-        f"{loaded.timm_id}: {backbone.tokens} tokens, {backbone.prefix} of them never merged, {backbone.depth} blocks"
+        f"{loaded.timm_id}: {backbone.tokens} tokens, {backbone.prefix} of them never merged, {backbone.depth} blocks, "
+        f"{loaded.head.num_classes} classes"
     )
-    if checkpoint is not None:
-        text += f", weights {load_model(name, checkpoint=checkpoint).weights}"
-    return text
+    if spec.checkpoint is not None:
+        text += f", weights {loaded.weights}"
+    return "; ".join([text, *loaded.notes])

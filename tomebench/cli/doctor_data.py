@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Literal
 from tomebench.errors import TomebenchError
 
 if TYPE_CHECKING:
+    from tomebench.datasets.classes import Head
     from tomebench.datasets.images import ImageSet
+    from tomebench.models.spec import ModelSpec
 
 _SHOWN = 5
 _LISTED = 20
@@ -29,7 +31,7 @@ class Finding:
 
 def data_findings(
     spec: str,
-    model: str | None,
+    model: ModelSpec | None,
     *,
     real: Path | None = None,
     verify: Path | None = None,
@@ -41,19 +43,23 @@ def data_findings(
 
     Args:
         spec: as for ``--data``.
-        model: whose head must fit; None looks at none.
+        model: whose head must fit; None says which heads do.
         real: file of ReaL labels.
         verify: manifest of checksums to compare with.
         manifest: where to write one.
         decode: decode every image.
         offline: never touch the network.
     """
+    from tomebench.datasets.classes import ANY_HEAD
     from tomebench.datasets.images import open_dataset, open_tolerant
+    from tomebench.models.create import build_model
 
     try:
-        images = open_dataset(spec, offline=offline)
+        head = ANY_HEAD if model is None else build_model(model, meta=True).head
+        images = open_dataset(spec, head=head, offline=offline)
     except TomebenchError as error:
         yield Finding("data", "fail", str(error))
+        head = None
         try:  # unknown class folders are no reason not to look at the others
             images = open_tolerant(spec)
         except TomebenchError:
@@ -63,8 +69,7 @@ def data_findings(
         yield Finding("data", "ok", f"{images.info.name}{note}")
     if real is not None:
         yield _real(images, real)
-    if model is not None:
-        yield from _head(model, images)
+    yield _head(head, images)
     yield _classes(images)
     yield _counts(images, 10 if spec.startswith("imagenetv2/") else 50)
     if images.extra:
@@ -94,30 +99,46 @@ def _real(images: ImageSet, path: Path) -> Finding:
     return Finding("real", "ok", f"labels for {len(kept)} of {len(images)} images, up to {several} for one")
 
 
-def _head(model: str, images: ImageSet) -> Iterator[Finding]:
+def _head(head: Head | None, images: ImageSet) -> Finding:
+    """Which models fit, or whether the one asked for does."""
+    from tomebench.datasets.classes import ANY_HEAD, wnids
     from tomebench.measure.accuracy import require_matching_head
-    from tomebench.models.create import build_model
 
-    try:
-        require_matching_head(int(getattr(build_model(model, meta=True).model, "num_classes", 0)), images.info)
-    except TomebenchError as error:
-        yield Finding("head", "fail", str(error))
+    names, total = images.info.class_names, images.info.num_classes
+    if head is not None and head != ANY_HEAD:
+        try:
+            require_matching_head(head.num_classes, images.info)
+        except TomebenchError as error:
+            return Finding("head", "fail", str(error))
+        return Finding("head", "ok", f"{total} classes, as the model has")
+    text = f"fits models with {total} classes"
+    if names == wnids():
+        return Finding("head", "ok", f"{text}, those of ImageNet-1k in order of their ids")
+    if not names:
+        return Finding("head", "ok", text)
+    from timm.utils.misc import natural_key
+
+    agree = sorted(names) == sorted(names, key=natural_key)
+    order = (
+        "else folder names sorted as ImageFolder and timm do"
+        if agree
+        else ("else --class-names sorted (as ImageFolder) or natural (as timm)")
+    )
+    return Finding("head", "ok", f"{text}: in the order of the model's own list of names ({_few(names)}), {order}")
 
 
 def _classes(images: ImageSet) -> Finding:
-    from tomebench.datasets.imagenet import NUM_CLASSES, wnids
-
-    there, total = set(images.info.labels.tolist()), images.info.num_classes
+    there, total, names = set(images.info.labels.tolist()), images.info.num_classes, images.info.class_names
     text = f"{len(there)} of {total}"
     missing = [number for number in range(total) if number not in there]
     if not missing:
         return Finding("classes", "ok", text)
-    names = [wnids()[number] if total == NUM_CLASSES else str(number) for number in missing]
-    return Finding("classes", "warn", f"{text}; missing {_few(names)}: add them, or the result is of a part only")
+    shown = [names[number] if names else str(number) for number in missing]
+    return Finding("classes", "warn", f"{text}; missing {_few(shown)}: add them, or the result is of a part only")
 
 
 def _counts(images: ImageSet, each: int) -> Finding:
-    from tomebench.datasets.imagenet import NUM_CLASSES
+    from tomebench.datasets.classes import NUM_CLASSES
 
     per_class = Counter(images.info.labels.tolist()).values()
     least, most = min(per_class), max(per_class)
@@ -197,6 +218,6 @@ def _written(images: ImageSet, manifest: Path) -> Finding:
 
 
 def _few(names: Sequence[str], shown: int = _SHOWN) -> str:
-    from tomebench.datasets.imagenet import few
+    from tomebench.datasets.classes import few
 
     return few(names, shown)

@@ -28,8 +28,27 @@ def _option(name: str, help: str, metavar: str | None = None, default: str | Non
     return typer.Option(name, help=shown, metavar=metavar, show_default=False)
 
 
-Model = Annotated[str | None, _option("--model", "Alias, preset or timm id (see: tomebench list models).", "NAME")]
-Checkpoint = Annotated[Path | None, _option("--checkpoint", "Weights: .safetensors, or a plain .pth.", "FILE")]
+Model = Annotated[
+    str | None,
+    _option("--model", "Alias or timm id (see: tomebench list models), hf-hub:ORG/NAME, local-dir:PATH.", "NAME"),
+]
+Checkpoint = Annotated[
+    Path | None, _option("--checkpoint", "Weights: safetensors or a pickle, in shards or not; or their folder.", "FILE")
+]
+UseEma = Annotated[
+    bool | None,
+    _option("--use-ema/--no-use-ema", "Which weights of a checkpoint that has averaged ones, too.", None, "no-use-ema"),
+]
+NumClasses = Annotated[int | None, _option("--num-classes", "Outputs of the head.", "N", "those of the weights")]
+ClassNames = Annotated[
+    str | None,
+    _option(
+        "--class-names",
+        "Class names in the order of the head: a file; or how folders are sorted: sorted, natural.",
+        "FILE",
+        "what comes with the weights",
+    ),
+]
 R = Annotated[str | None, _option("--r", "Tokens to merge per layer: 0..24, 0..24:4 or 0,8,16.", "SPEC", "0..24")]
 Schedule = Annotated[
     str | None,
@@ -103,6 +122,10 @@ EndToEnd = Annotated[
 Data = Annotated[
     str | None, _option("--data", "Images for top-1 (see: tomebench list datasets). None: speed only.", "DATA")
 ]
+Labels = Annotated[
+    bool | None,
+    _option("--labels/--no-labels", "Without labels: any pictures, and agreement with r = 0.", None, "labels"),
+]
 Limit = Annotated[int | None, _option("--limit", "Use only N of the images.", "N")]
 Real = Annotated[Path | None, _option("--real", "ReaL labels (real.json) in place of the images' own.", "FILE")]
 AllowMissing = Annotated[
@@ -153,6 +176,9 @@ class SweepFlags:
 
     model: Model = None
     checkpoint: Checkpoint = None
+    use_ema: UseEma = None
+    num_classes: NumClasses = None
+    class_names: ClassNames = None
     r: R = None
     schedule: Schedule = None
     method: Method = None
@@ -167,6 +193,7 @@ class SweepFlags:
     attention: Attention = None
     prefix_only: PrefixOnly = None
     data: Data = None
+    labels: Labels = None
     limit: Limit = None
     real: Real = None
     allow_missing: AllowMissing = None

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from tomebench.datasets.classes import MOST_CLASSES, NUM_CLASSES
 from tomebench.errors import DataError
 from tomebench.schema import CellPredictions, Chunk, ImageList
+from tomebench.stats import clopper_pearson
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 NO_PREDICTION = 65535
 """Stored as the predicted class of an image with a NaN or infinite logit; no label has this value."""
 TOP = 5
-_IMAGENET_1K = 1000
 
 
 def predict(
@@ -52,12 +53,12 @@ def predict(
 
 
 def _judge(logits: Tensor, labels: Tensor) -> CellPredictions:
-    """Predictions from fp32 logits [n, classes] and labels int64 [n], or [n, k] padded with -1."""
+    """Predictions from fp32 logits [n, classes] and labels int64 [n], or [n, k]; NO_LABEL is none."""
     import torch
 
     finite = logits.isfinite().all(dim=1)
     if labels.ndim == 1:
-        in_top5 = _rank(logits, labels) < TOP
+        in_top5 = (_rank(logits, labels.clamp(min=0)) < TOP) & (labels >= 0)
     else:  # one column after the other: all at once would take the memory of the logits once for each
         columns = [(_rank(logits, each.clamp(min=0)) < TOP) & (each >= 0) for each in labels.unbind(1)]
         in_top5 = torch.stack(columns).any(dim=0)
@@ -107,6 +108,42 @@ def discordant(base: CellPredictions, other: CellPredictions, labels: npt.NDArra
     return int((base_right & ~other_right).sum()), int((other_right & ~base_right).sum())
 
 
+def agreeing(base: CellPredictions, other: CellPredictions) -> int:
+    """Images that two cells give the same top-1 class; one without finite logits has none.
+
+    Args:
+        base: predictions of the cell that is compared with.
+        other: predictions of the cell in question, for the same images.
+    """
+    return int(((base.top1 == other.top1) & (base.top1 != NO_PREDICTION)).sum())
+
+
+def at_chance_level(found: CellPredictions, labels: npt.NDArray[np.int64], num_classes: int) -> bool:
+    """Whether predictions are right no more often than by guessing, or are of the right images under other numbers.
+
+    The second is what another order of the classes looks like, in which a few classes are still where they were: images
+    of one class are given one class, only not their own.
+
+    Args:
+        found: predictions of n images.
+        labels: int64 [n], the true classes of the same images; or [n, k], NO_LABEL being none.
+        num_classes: of the model.
+    """
+    n, hits = len(labels), counts(found, labels)[0]
+    midway = (1 / num_classes + 1) / 2  # fewer than a handful of images tell nothing
+    if clopper_pearson(hits, n).lo <= 1 / num_classes and hits < midway * n:
+        return True
+    if labels.ndim > 1:
+        return False
+    consistent = 0
+    for label in np.unique(labels):
+        times = np.bincount(found.top1[labels == label])
+        often = int(times.max())
+        if often > 1 and (times == often).sum() == 1:
+            consistent += often
+    return consistent >= n / 2 and hits < consistent / 2
+
+
 def is_right(predictions: CellPredictions, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Which predictions are right; bool [n].
 
@@ -122,7 +159,7 @@ def is_right(predictions: CellPredictions, labels: npt.NDArray[np.int64]) -> npt
 
 
 def require_matching_head(num_classes: int, images: ImageList) -> None:
-    """Refuse a model whose head has another number of classes than the data set.
+    """Refuse a model whose head has another number of classes than the data set, where its images have labels.
 
     Args:
         num_classes: outputs of the model's head; 0 for a model without one.
@@ -131,13 +168,15 @@ def require_matching_head(num_classes: int, images: ImageList) -> None:
     Raises:
         DataError: they differ; says what would fit.
     """
-    if num_classes == images.num_classes:
+    if num_classes > MOST_CLASSES:
+        raise DataError(f"the model has {_spaced(num_classes)} classes: at most {_spaced(MOST_CLASSES)} can be counted")
+    if num_classes == images.num_classes or (num_classes > 0 and not images.labelled):
         return
     if num_classes == 0:
         problem = "the model has no classifier"
     else:
         problem = f"the model has {_spaced(num_classes)} classes and {images.name} {_spaced(images.num_classes)}"
-    if images.num_classes == _IMAGENET_1K and num_classes > _IMAGENET_1K:
+    if images.num_classes == NUM_CLASSES and num_classes > NUM_CLASSES:
         remedy = "use a tag ending in _ft_in1k"
     else:
         remedy = f"use weights trained for {_spaced(images.num_classes)} classes, or leave out --data"

@@ -65,6 +65,9 @@ EXPLANATIONS: Mapping[str, str] = {
     "NOISY": "step times scatter by more than 10 % of their median; close other programs or use a larger --budget",
     "R_CLAMPED": "a block can merge away at most half of its patch tokens, and this cap lowered r in some block; read "
     "the tokens column, not r",
+    "CHANCE_LEVEL": "the unmerged model is right no more often than by guessing, or consistently names other classes "
+    "than the labels, so accuracies here mean nothing; check the order of the classes (--class-names) and the "
+    "preprocessing",
     "PARTIAL_EVAL": "not all of the images have been evaluated; run the same command again to go on",
 }
 """What each status and warning code means and what to do next, in the order of the report."""
@@ -80,6 +83,7 @@ _NOTES: Mapping[str, str] = {
     "AA_FAILED": "A/A failed",
     "TESTBED_CHANGED": "testbed changed",
     "NOISY": "noisy",
+    "CHANCE_LEVEL": "chance level",
     "OUTPUT_MISMATCH": "wrong output",
     "THROTTLED_BADLY": "throttled badly",
     "THROTTLED": "throttled",
@@ -158,6 +162,8 @@ def display_table(rows: Sequence[Row]) -> Table:
         digits = 1 if max(r.n_seen or 0 for r in rows) <= 1000 else 2  # one image of 1000 is 0.1 points
         columns["top-1"] = ["-" if r.top1 is None else f"{r.top1:.{digits}f}" for r in rows]
         columns["Δ vs r=0 [95%]"] = [_paired(r, points(r.delta_top1, r.delta_top1_lo, r.delta_top1_hi)) for r in rows]
+    elif any(r.agreement is not None for r in rows):
+        columns["agreement [95%]"] = [_agreement(r) for r in rows]
     columns["notes"] = [notes(r) for r in rows]
     return _table(columns)
 
@@ -308,6 +314,13 @@ def _rate(row: Row, digits: int) -> str:
 
 def _ratio(value: float | None, low: float | None, high: float | None) -> str:
     return "" if value is None else f"{value:.2f}x{interval(low, high, '.2f')}"
+
+
+def _agreement(row: Row) -> str:
+    """Share of images with the same top-1 class as at r = 0."""
+    if row.agreement is None:
+        return "-"
+    return f"{row.agreement:.1f}{interval(row.agreement_lo, row.agreement_hi, '.1f')}"
 
 
 def _paired(row: Row, text: str) -> str:

@@ -17,8 +17,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from tomebench.datasets.classes import MOST_CLASSES
 from tomebench.errors import ConfigError
 from tomebench.models.aliases import default_prop_attn
+from tomebench.models.spec import ModelSpec
 from tomebench.reduction.options import OPTIONS, PAPER, Options, choices
 from tomebench.reduction.schedule import parse_schedule
 from tomebench.rspec import format_r, parse_r
@@ -40,6 +42,10 @@ _YOUNGER = (
     "allow_missing",
     "ablate",
     "preprocessing",
+    "use_ema",
+    "num_classes",
+    "class_names",
+    "labels",
     *OPTIONS,
 )
 """Fields that the first stores did not have: at their defaults they are left out, so that those runs go on."""
@@ -132,6 +138,9 @@ class SweepConfig(BaseModel):
 
     model: Text
     checkpoint: FilePath | None = None
+    use_ema: bool | None = None
+    num_classes: Annotated[int, Field(ge=1, le=MOST_CLASSES)] | None = None
+    class_names: Annotated[Text, BeforeValidator(_path_text)] | None = None
     img_size: Annotated[int, Field(ge=1, le=8192)] | None = None
     preprocessing: Literal["timm", "tome"] = "timm"
     r: Annotated[str, BeforeValidator(_r_text), AfterValidator(_checked_r)] = "0..24"
@@ -148,6 +157,7 @@ class SweepConfig(BaseModel):
     attention: Route = "auto"
     prefix_only: bool = False
     data: Annotated[Text, BeforeValidator(_path_text)] | None = None
+    labels: bool = True
     limit: Annotated[int, Field(ge=1)] | None = None
     real: FilePath | None = None
     allow_missing: Annotated[int, Field(ge=0)] = 0
@@ -181,6 +191,17 @@ class SweepConfig(BaseModel):
         for name, given in (("real", self.real), ("allow-missing", self.allow_missing), ("verify", self.verify)):
             if given and self.data is None:
                 raise ConfigError(f"{name} is about images, but there are none; add --data, or drop --{name}")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_are_of_images(self) -> SweepConfig:
+        if not self.labels and self.data is None:
+            raise ConfigError("no-labels is about pictures, but there are none; add --data, or drop --no-labels")
+        if not self.labels and (self.real is not None or self.class_names is not None):
+            name = "real" if self.real is not None else "class-names"
+            raise ConfigError(f"{name} is about labels, which --no-labels leaves out; drop one of them")
+        if self.use_ema is not None and self.checkpoint is None and not self.model.startswith("local-dir:"):
+            raise ConfigError("use-ema is about the weights of a file; add --checkpoint, or drop it")
         return self
 
     @model_validator(mode="after")
@@ -221,6 +242,21 @@ class SweepConfig(BaseModel):
         if self.cells is not None and self.schedule.startswith("list:"):
             raise ConfigError("cells deals out the values of r, and schedule list:... has one; drop --cells")
         return self
+
+    @property
+    def model_spec(self) -> ModelSpec:
+        """The model with its weights."""
+        return ModelSpec(
+            self.model,
+            checkpoint=self.checkpoint,
+            use_ema=self.use_ema,
+            num_classes=self.num_classes,
+            class_names=self.class_names,
+            labelled=self.data is not None and self.labels,
+            img_size=self.img_size,
+            offline=self.offline,
+            seed=self.seed,
+        )
 
     @property
     def r_values(self) -> tuple[int, ...]:

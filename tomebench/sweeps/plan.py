@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from tomebench.backbones.timm_vit import TimmViT
+from tomebench.datasets.classes import Head
 from tomebench.datasets.images import ImageSet, open_dataset
 from tomebench.errors import ModelError, SpecError
 from tomebench.measure.accuracy import require_matching_head
@@ -46,7 +47,9 @@ class PlannedCell:
         return " ".join([f"r={self.cell.r}", *(f"{name}={value}" for name, value in self.options.changed())])
 
 
-def plan_sweep(config: SweepConfig, images: ImageSet | None = None) -> list[PlannedCell]:
+def plan_sweep(
+    config: SweepConfig, images: ImageSet | None = None, built: LoadedModel | None = None
+) -> list[PlannedCell]:
     """The cells of a sweep, from shapes alone.
 
     A batch size of "auto" is shown as 0 and a device of "auto" as it is: both are settled when the sweep runs.
@@ -54,28 +57,39 @@ def plan_sweep(config: SweepConfig, images: ImageSet | None = None) -> list[Plan
     Args:
         config: of the sweep.
         images: those of the configuration, where they are listed already.
+        built: its model, where it is built already.
 
     Raises:
         InputError: the model, images, r, schedule or method is unknown or cannot be combined.
     """
-    if config.checkpoint is not None and not config.checkpoint.is_file():
-        raise ModelError(f"checkpoint {config.checkpoint}: no such file; give a .safetensors or .pth file")
-    loaded = build_model(config.model, img_size=config.img_size, meta=True)
+    loaded = built or build_model(config.model_spec, meta=True)
     if config.data is not None:
-        images = list_images(config) if images is None else images
-        require_matching_head(int(getattr(loaded.model, "num_classes", 0)), images.info)
+        images = list_images(config, loaded.head) if images is None else images
+        require_matching_head(loaded.head.num_classes, images.info)
     batch_size = config.batch_size if isinstance(config.batch_size, int) else 0
     return plan_cells(config, loaded, weights="", batch_size=batch_size, device=config.device)
 
 
-def list_images(config: SweepConfig) -> ImageSet:
+def list_images(config: SweepConfig, head: Head) -> ImageSet:
     """The images of a configuration, which names some, as they are listed: none of them is looked at.
+
+    Args:
+        config: of the sweep.
+        head: the outputs of its model, to which the classes of the images belong.
 
     Raises:
         DataError: they cannot be listed.
     """
     assert config.data is not None
-    return open_dataset(config.data, limit=config.limit, seed=config.seed, real=config.real, offline=config.offline)
+    return open_dataset(
+        config.data,
+        limit=config.limit,
+        seed=config.seed,
+        head=head,
+        labels=config.labels,
+        real=config.real,
+        offline=config.offline,
+    )
 
 
 def preprocessing_of(config: SweepConfig, model: nn.Module) -> Preprocessing:
@@ -221,7 +235,7 @@ def estimate_seconds(config: SweepConfig, planned: Sequence[PlannedCell]) -> flo
     """
     device = resolve_device(config.device, config.dtype)
     batch_size = config.batch_size if isinstance(config.batch_size, int) else AUTO_BATCH_CAP[device.type]
-    images = len(list_images(config)) if config.data else 0
+    images = len(list_images(config, build_model(config.model_spec, meta=True).head)) if config.data else 0
     with arithmetic(config.dtype, config.threads):
         rate = macs_per_second(device, DTYPES[config.dtype])
     gmacs = [cell.resolved.gmacs for cell in planned]

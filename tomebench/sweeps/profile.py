@@ -129,17 +129,10 @@ def _profile(
 ) -> Generator[Event, None, ProfileReport]:
     """:func:`run_profile` with the device and its arithmetic settled."""
     yield Phase("load", None)
+    loaded = load_model(config.model_spec, pretrained=config.data is not None)  # as in a sweep
     images = None
     if config.data is not None:
-        images = usable_images(config, list_images(config), lambda: _check(should_stop))
-    loaded = load_model(
-        config.model,
-        checkpoint=config.checkpoint,
-        pretrained=config.data is not None,  # as in a sweep
-        img_size=config.img_size,
-        offline=config.offline,
-        seed=config.seed,
-    )
+        images = usable_images(config, list_images(config, loaded.head), lambda: _check(should_stop))
     loaded.model.to(device=device, dtype=weights_dtype(config))
     backbone, preprocessing = TimmViT(loaded.model), preprocessing_of(config, loaded.model)
     batch_size = config.batch_size

@@ -154,7 +154,7 @@ def found(run: TableRun) -> Found:
         InputError: the model and the settings cannot be combined.
     """
     config = run.config.model_copy(update={"attention": "auto"})
-    loaded = build_model(config.model, img_size=config.img_size, meta=True)
+    loaded = build_model(dataclasses.replace(config.model_spec, checkpoint=None), meta=True)
     backbone = TimmViT(loaded.model)
     planned = plan_cells(config, loaded, weights="", batch_size=1, device="cpu")
     costs = [

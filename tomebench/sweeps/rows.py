@@ -16,11 +16,12 @@ import numpy.typing as npt
 
 from tomebench import stats
 from tomebench.measure import testbed
-from tomebench.measure.accuracy import counts, discordant
+from tomebench.measure.accuracy import agreeing, at_chance_level, counts, discordant
 from tomebench.measure.budget import BUDGETS, Budget, Shortfall, shortfall
 from tomebench.measure.rounds import step_seconds
 from tomebench.measure.validity import (
     ATTN_FALLBACK,
+    CHANCE_LEVEL,
     OUTPUT_MISMATCH,
     attn_fallback,
     recompiled,
@@ -82,6 +83,9 @@ _STATED_EXACTLY = frozenset(
         "ablate",
         "real",
         "allow_missing",
+        "use_ema",
+        "class_names",
+        "labels",
     }
     | {"data", "limit", "device", "dtype", "batch_size", "attention", "prefix_only", "compile", "cuda_graphs", "mode"}
     | {"ceiling", "end_to_end", "cells"}  # more or less to do, which changes nothing about the rest
@@ -196,6 +200,7 @@ def _row(run: _Run, cell: Cell, resolved: Resolved, same_as: int | None) -> Row:
         R_CLAMPED: resolved.clamped,
         f"{SAME_AS_R}{same_as}": same_as is not None,
         ATTN_FALLBACK: attn_fallback(cell.attention, resolved.attn_kernel),
+        CHANCE_LEVEL: key == run.baseline and _guesses(run, key),
         OUTPUT_MISMATCH: any(run.output_excess.get(each, 0.0) > 1 for each in (key, run.baseline or key)),
     }
     codes = [code for code, holds in about_row.items() if holds]
@@ -270,6 +275,15 @@ def _accuracy(run: _Run, key: str) -> dict[str, Any]:
     }
     if found.nonfinite:
         return fields
+    base = run.predictions.get(run.baseline or "")
+    if base is not None and not base.nonfinite:
+        agreed = agreeing(base, found)
+        fields |= {"agreement": 100 * agreed / n, "agreed": agreed}
+        if key != run.baseline:
+            share = stats.wilson(agreed, n)
+            fields |= {"agreement_lo": 100 * share.lo, "agreement_hi": 100 * share.hi}
+    if not run.images.labelled:
+        return fields
     hits, top5 = counts(found, run.labels)
     interval = stats.wilson(hits, n)
     fields |= {
@@ -280,7 +294,6 @@ def _accuracy(run: _Run, key: str) -> dict[str, Any]:
         "top1_lo": 100 * interval.lo,
         "top1_hi": 100 * interval.hi,
     }
-    base = run.predictions.get(run.baseline or "")
     if key == run.baseline:
         fields |= {"delta_top1": 0.0, "delta_top1_lo": 0.0, "delta_top1_hi": 0.0, "mcnemar_p": 1.0}  # by definition
     elif base is not None and not base.nonfinite:
@@ -292,6 +305,13 @@ def _accuracy(run: _Run, key: str) -> dict[str, Any]:
             "mcnemar_p": delta.p,
         }
     return fields
+
+
+def _guesses(run: _Run, key: str) -> bool:
+    found = run.predictions.get(key)
+    if run.images is None or not run.images.labelled or found is None or found.nonfinite:
+        return False
+    return at_chance_level(found, run.labels, run.images.num_classes)
 
 
 def _evaluation(paces: Sequence[Pace], testbeds: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from tomebench.errors import DeviceError, Interrupted, UnsupportedModelError
 from tomebench.measure.allocator import keep_memory
 from tomebench.measure.device import DTYPES, arithmetic, device_name, lost, resolve_device
 from tomebench.measure.testbed import describe
-from tomebench.models.create import LoadedModel, load_model
+from tomebench.models.create import LoadedModel, build_model, load_model
 from tomebench.reduction.attention import check_route
 from tomebench.sweeps.accuracy import count_top1, help_out
 from tomebench.sweeps.config import SweepConfig
@@ -69,8 +69,9 @@ def run_sweep(config: SweepConfig, directory: Path, should_stop: Callable[[], bo
             check_route(config.attention, device, config.dtype, training=config.mode == "train")
             if config.cuda_graphs and device.type != "cuda":
                 raise DeviceError(f"--cuda-graphs needs a CUDA GPU, not {device}; leave it out")
-            listed = list_images(config) if config.data is not None else None
-            plan_sweep(config, listed)  # refuses what cannot be combined before anything slow happens
+            built = build_model(config.model_spec, meta=True)
+            listed = list_images(config, built.head) if config.data is not None else None
+            plan_sweep(config, listed, built)  # refuses what cannot be combined before anything slow happens
             keep_memory()
 
             def asked() -> bool:
@@ -89,14 +90,8 @@ def run_sweep(config: SweepConfig, directory: Path, should_stop: Callable[[], bo
 
 def _load(config: SweepConfig, device: torch.device) -> LoadedModel:
     """The model of a configuration."""
-    loaded = load_model(
-        config.model,
-        checkpoint=config.checkpoint,
-        pretrained=config.data is not None,  # speed does not depend on the weights, accuracy does
-        img_size=config.img_size,
-        offline=config.offline,
-        seed=config.seed,
-    )
+    # Speed does not depend on the weights, accuracy does.
+    loaded = load_model(config.model_spec, pretrained=config.data is not None)
     loaded.model.to(device=device, dtype=weights_dtype(config))
     return loaded
 
@@ -130,6 +125,7 @@ def _lead(
         store.put_cells([(cell.cell, cell.resolved) for cell in planned])
         _forget_failures(store)
         job = Job(config, store, device, loaded, planned, batch_size, image_set, should_stop)
+        yield from map(Note, loaded.notes)
         yield Planned(len(planned), loaded.timm_id, len(store.rounds()), len(store.done_chunks()))
         reading = None
         if image_set is not None:

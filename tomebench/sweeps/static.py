@@ -37,14 +37,7 @@ def static_snapshot(config: SweepConfig) -> Snapshot:
         InputError: the model or its weights cannot be had.
     """
     on_cpu = config.model_copy(update={"dtype": "fp32", "attention": _route(config), "device": "cpu"})
-    loaded = load_model(
-        config.model,
-        checkpoint=config.checkpoint,
-        pretrained=config.data is not None,
-        img_size=config.img_size,
-        offline=config.offline,
-        seed=config.seed,
-    )
+    loaded = load_model(config.model_spec, pretrained=config.data is not None)
     planned = plan_cells(on_cpu, loaded, weights=loaded.weights, batch_size=IMAGES, device="cpu")
     return Snapshot(testbed="", settings=config.stored(), cells=tuple(_cells(on_cpu, config, loaded, planned)))
 
