@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 
-from tomebench.cli.options import SweepFlags, takes_sweep_flags
+from tomebench.cli.launch import LaunchFlags
+from tomebench.cli.options import takes_sweep_flags
 from tomebench.cli.sweep import finish, measure
 
 
-@partial(takes_sweep_flags, defaults=False)
-def ablate(flags: SweepFlags) -> None:
+@partial(takes_sweep_flags, defaults=False, flags=LaunchFlags)
+def ablate(flags: LaunchFlags) -> None:
     """What each option of the method is worth: the paper's Table 1.
 
     Example: tomebench ablate

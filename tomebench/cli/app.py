@@ -9,7 +9,6 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,6 +16,8 @@ import typer
 import tomebench
 from tomebench.cli import ablate, check, demo, doctor, listing, plan, profile, report, reproduce, sweep
 from tomebench.cli.interrupt import leave_on_signal
+from tomebench.cli.launch import program_name
+from tomebench.cli.panels import PanelCommand
 from tomebench.errors import InputError, Interrupted, RankError, StorageError, TomebenchError
 from tomebench.report.escape import clean
 from tomebench.sweeps.ranks import Place
@@ -42,12 +43,12 @@ _RESUMABLE = ("sweep", "demo", "ablate", "reproduce")
 """Commands that keep what they have done when they are interrupted."""
 
 app = typer.Typer(help=_HELP, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-app.command("demo")(demo.demo)
-app.command("sweep")(sweep.sweep)
-app.command("ablate")(ablate.ablate)
-app.command("reproduce")(reproduce.reproduce)
-app.command("plan")(plan.plan)
-app.command("profile")(profile.profile)
+app.command("demo", cls=PanelCommand)(demo.demo)
+app.command("sweep", cls=PanelCommand)(sweep.sweep)
+app.command("ablate", cls=PanelCommand)(ablate.ablate)
+app.command("reproduce", cls=PanelCommand)(reproduce.reproduce)
+app.command("plan", cls=PanelCommand)(plan.plan)
+app.command("profile", cls=PanelCommand)(profile.profile)
 app.command("check")(check.check)
 app.command("report")(report.report)
 app.command("list")(listing.list_)
@@ -92,7 +93,7 @@ def run(arguments: Sequence[str]) -> int:
     """
     try:
         command = typer.main.get_command(app)
-        with command.make_context(_program_name(), list(arguments) or ["--help"]) as context:
+        with command.make_context(program_name(), list(arguments) or ["--help"]) as context:
             command.invoke(context)
         if sys.stdout is not None:  # closed by the caller
             sys.stdout.flush()
@@ -130,7 +131,7 @@ def _fail(error: BaseException, arguments: Sequence[str]) -> int:
             code, text = error.exit_code, f"error: {error}"
         case typer.TyperException():
             context = getattr(error, "ctx", None)
-            path = context.command_path if context else _program_name()
+            path = context.command_path if context else program_name()
             code, text = InputError.exit_code, f"error: {error.format_message().rstrip('.')} (see: {path} --help)"
         case OSError(errno=errno.ENAMETOOLONG):
             name = os.fsdecode(error.filename or "")
@@ -149,12 +150,7 @@ def _fail(error: BaseException, arguments: Sequence[str]) -> int:
 
 def _interrupted(arguments: Sequence[str]) -> str:
     """The last words of an interrupted program: the command that goes on, or begins again."""
-    again = clean(shlex.join([*_program_name().split(), *arguments]))
+    again = clean(shlex.join([*program_name().split(), *arguments]))
     if arguments and arguments[0] in _RESUMABLE:
         return f"tomebench: interrupted; what was done is kept. go on with: {again}"
     return f"tomebench: interrupted; nothing was kept. again with: {again}"
-
-
-def _program_name() -> str:
-    as_module = Path(sys.argv[0]).parts[-2:] == ("tomebench", "__main__.py")
-    return "python -m tomebench" if as_module else "tomebench"

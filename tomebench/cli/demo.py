@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from tomebench.cli.options import SweepFlags, takes_sweep_flags
+from tomebench.cli.launch import LaunchFlags
+from tomebench.cli.options import takes_sweep_flags
 from tomebench.cli.sweep import run
 
 
-@partial(takes_sweep_flags, defaults=False)
-def demo(flags: SweepFlags) -> None:
+@partial(takes_sweep_flags, defaults=False, flags=LaunchFlags)
+def demo(flags: LaunchFlags) -> None:
     """The whole job on the embedded model and images, offline.
 
     Example: tomebench demo

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
+from tomebench.cli.panels import HelpAll, in_panel
+
 if TYPE_CHECKING:
     from tomebench.sweeps.config import SweepConfig
 
@@ -165,6 +167,21 @@ Seed = Annotated[int | None, _option("--seed", "Seed of random weights, inputs a
 Threads = Annotated[int | None, _option("--threads", "CPU threads of the model.", "N", "torch's own choice")]
 Workers = Annotated[int | None, _option("--workers", "Processes that read images.", "N", "by the usable CPUs")]
 Offline = Annotated[bool | None, _option("--offline", "Never touch the network.")]
+NprocPerNode = Annotated[
+    str | None,
+    _option("--nproc-per-node", "Share the images among processes: a number, auto, gpu or cpu.", "N"),
+]
+Nnodes = Annotated[str | None, _option("--nnodes", "Machines, or MIN:MAX of them.", "N", "1")]
+RdzvBackend = Annotated[str | None, _option("--rdzv-backend", "How machines meet: c10d, static.", "NAME", "static")]
+RdzvEndpoint = Annotated[str | None, _option("--rdzv-endpoint", "Where they meet.", "HOST:PORT")]
+RdzvId = Annotated[str | None, _option("--rdzv-id", "Name of the job, the same on all machines.", "NAME")]
+NodeRank = Annotated[int | None, _option("--node-rank", "Which machine this is, if they meet statically.", "N", "0")]
+MasterAddr = Annotated[str | None, _option("--master-addr", "Machine of rank 0, if they meet statically.", "HOST")]
+MasterPort = Annotated[int | None, _option("--master-port", "Its port.", "PORT", "29500")]
+MaxRestarts = Annotated[int | None, _option("--max-restarts", "Start all again up to N times.", "N", "0")]
+Standalone = Annotated[
+    bool, _option("--standalone", "One machine, on a free port; the default where nothing above says another place.")
+]
 Json = Annotated[bool, _option("--json", "Print one JSON object instead of a table.")]
 Quiet = Annotated[bool, _option("--quiet", "No progress on stderr: errors and the result only.")]
 Traceback = Annotated[bool, _option("--traceback", "Show where in the code an error came from.")]
@@ -234,6 +251,9 @@ class SweepFlags:
         return load_config([*first, *(self.config or [])], given)
 
 
+_HELP_ALL = "help_all"
+
+
 def takes_sweep_flags(
     command: Callable[[Any], None], *, defaults: bool = True, flags: type[SweepFlags] = SweepFlags
 ) -> Callable[..., None]:
@@ -244,16 +264,18 @@ def takes_sweep_flags(
         defaults: show the defaults of sweep in its help.
         flags: those of sweep, or a class that adds the command's own.
     """
-    hints = get_type_hints(flags, include_extras=True)
+    hints = {name: in_panel(name, hint) for name, hint in get_type_hints(flags, include_extras=True).items()}
     if not defaults:
         hints = {name: _without_default(hint) for name, hint in hints.items()}
     parameters = [
         inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=hints[f.name])
         for f in dataclasses.fields(flags)
     ]
+    parameters.append(inspect.Parameter(_HELP_ALL, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=HelpAll))
 
     @functools.wraps(command)
     def wrapper(**given: Any) -> None:
+        del given[_HELP_ALL]
         command(flags(**given))
 
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
-from tomebench.cli.options import SweepFlags, takes_sweep_flags
+from tomebench.cli.launch import LaunchFlags
+from tomebench.cli.options import takes_sweep_flags
 from tomebench.errors import DeviceError
 
 if TYPE_CHECKING:
     from tomebench.sweeps.plan import PlannedCell
 
 
-@takes_sweep_flags
-def plan(flags: SweepFlags) -> None:
+@partial(takes_sweep_flags, flags=LaunchFlags)
+def plan(flags: LaunchFlags) -> None:
     """What a sweep would run: tokens per layer, GMACs, time.
 
     Example: tomebench plan --model vit_b_16 --r 0..24:4

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
 
 from tomebench.cli.interrupt import stop_on_signal
+from tomebench.cli.launch import LaunchFlags, start_processes
 from tomebench.cli.options import SweepFlags, takes_sweep_flags
 from tomebench.errors import EXIT_FAILED_CELLS
 from tomebench.sweeps.ranks import Place
@@ -17,15 +19,15 @@ if TYPE_CHECKING:
     from tomebench.sweeps.events import Finished
 
 
-@takes_sweep_flags
-def sweep(flags: SweepFlags) -> None:
+@partial(takes_sweep_flags, flags=LaunchFlags)
+def sweep(flags: LaunchFlags) -> None:
     """Speed, cost and, with --data, top-1 of a model at every r.
 
     Example: tomebench sweep --model vit_b_16 --r 0..24 --batch-size 2
 
     Example: tomebench sweep --model deit_ti_16 --data imagenet/val --r 0..24:2
 
-    Example: torchrun --nproc-per-node 8 -m -- tomebench sweep --model vit_b_16 --data imagenet/val --device cuda
+    Example: tomebench sweep --model vit_b_16 --data imagenet/val --device cuda --nproc-per-node 8
 
     Results are stored in the run folder as they come. The same command goes on where it stopped. A flag wins over
     --config, a later --config over an earlier one.
@@ -50,7 +52,12 @@ def run(config: SweepConfig, flags: SweepFlags) -> None:
 
 
 def measure(config: SweepConfig, flags: SweepFlags) -> tuple[Finished, ReportContext] | None:
-    """Run a sweep, drawing its progress, and write its reports; None in a process of rank 1 and up."""
+    """Run a sweep, drawing its progress, and write its reports; None in a process of rank 1 and up.
+
+    Raises:
+        Exit: several processes were to do it, and have ended.
+    """
+    start_processes(flags)
     from tomebench.cli.console import follow, open_screen
     from tomebench.cli.results import write_run
     from tomebench.sweeps.config import run_directory
