@@ -273,7 +273,7 @@ def test_several_processes_are_told_what_to_do(program, monkeypatch):
         monkeypatch.setenv(name, "0")
     result = program("reproduce", "digits")
     assert result.code == 2
-    assert "torchrun ... -m -- tomebench sweep --config paper/TABLE/RUN --out results/paper-TABLE/RUN" in result.error
+    assert "tomebench sweep --nproc-per-node N --config paper/TABLE/RUN --out results/paper-TABLE/RUN" in result.error
 
 
 def test_the_folder_of_another_configuration_is_refused(program, quick_sweeps):

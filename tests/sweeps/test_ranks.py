@@ -42,11 +42,15 @@ class Runner:
         self.data = [*write_data(root, (i % 10 for i in range(IMAGES + 1))), "--allow-missing", "1"]
         (root / "images" / wnids()[4] / "00004.JPEG").write_bytes(b"damaged")  # every rank leaves out the same one
 
-    def command(self, processes: int, out: Path) -> list[str]:
+    def command(self, processes: int, out: Path, *, launched: bool = False) -> list[str]:
+        """The command line; ``launched`` by the program itself, which suffers no faults then."""
         flags = f"sweep --model test_vit --img-size 64 --r 0,2,4 --device cpu --batch-size {BATCH} --budget none \
             --workers 0 --quiet --out {out}".split()
         # torchrun takes --r for a short form of its own --role and others; after -- it does not look.
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        count = ["--nproc-per-node", str(processes)]
+        if launched:
+            return [sys.executable, "-m", "tomebench", *flags, *self.data, *count]
+        torchrun = ["-m", "torch.distributed.run", "--standalone", *count]
         return [sys.executable, *([*torchrun, "--"] if processes > 1 else []), str(PROGRAM), *flags, *self.data]
 
     def environment(self, **faults: str) -> dict[str, str]:
@@ -55,11 +59,11 @@ class Runner:
         kept = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
         return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PIDS": str(pids), **faults}
 
-    def run(self, processes: int, out: Path, **faults: str) -> Ended:
+    def run(self, processes: int, out: Path, *, launched: bool = False, **faults: str) -> Ended:
         """Run to the end, whatever it is; afterwards no process may be left."""
         environment, began = self.environment(**faults), time.monotonic()
         done = subprocess.run(
-            self.command(processes, out),
+            self.command(processes, out, launched=launched),
             capture_output=True,
             text=True,
             timeout=1000,
@@ -67,8 +71,9 @@ class Runner:
             env=environment,
         )
         pids = [int(path.name) for path in Path(environment["PIDS"]).iterdir()]
-        assert len(pids) == processes
+        assert len(pids) == (0 if launched else processes)
         assert [pid for pid in pids if alive(pid)] == []
+        assert with_variable("PIDS", environment["PIDS"]) == []
         return Ended(done.returncode, done.stderr, time.monotonic() - began)
 
 
@@ -78,6 +83,26 @@ def alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
+
+
+def with_variable(name: str, value: str) -> list[int]:
+    """The processes of this user that have this in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if f"{name}={value}".encode() in path.read_bytes().split(b"\0"):
+                found.append(int(path.parent.name))
+        except OSError:  # another user's, or gone
+            continue
+    return found
+
+
+def test_with_variable_finds_what_is_there() -> None:
+    value = f"test {time.monotonic_ns()}"
+    with subprocess.Popen(["sleep", "60"], env={"HERE": value}) as process:
+        assert with_variable("HERE", value) == [process.pid]
+        process.kill()
+    assert with_variable("HERE", value) == []
 
 
 def test_alive_can_say_both() -> None:
@@ -121,11 +146,14 @@ def alone(runner: Runner) -> Path:
 
 
 @pytest.mark.slow  # that any number gives them is shown by the next test, too
-@pytest.mark.parametrize("processes", [2, 3])
-def test_any_number_of_processes_gives_the_same_bits(runner: Runner, alone: Path, processes: int) -> None:
+@pytest.mark.parametrize(("processes", "launched"), [(2, True), (3, False)])
+def test_any_number_of_processes_gives_the_same_bits(
+    runner: Runner, alone: Path, processes: int, launched: bool
+) -> None:
     out = runner.root / str(processes)
-    ended = runner.run(processes, out)
+    ended = runner.run(processes, out, launched=launched)
     assert ended.code == 0, ended.err
+    assert not launched or ended.err == ""
     assert said(ended) == []
     assert results(out) == results(alone)
 
@@ -136,7 +164,7 @@ def test_any_number_of_processes_gives_the_same_bits(runner: Runner, alone: Path
 def test_other_numbers_of_processes_in_turn_resume_to_the_same_table(
     runner: Runner, alone: Path, chain: tuple[tuple[int, str], ...]
 ) -> None:
-    """One process, or one and then three, are interrupted; two go on."""
+    """One process, or one and then three, are interrupted; two that the program starts itself go on."""
     out, seen = runner.root / f"chain{len(chain)}", [0]
     for processes, fault in chain:
         ended = runner.run(processes, out, FAULT=fault, OMP_NUM_THREADS="1", SLOW="0.2")
@@ -146,7 +174,8 @@ def test_other_numbers_of_processes_in_turn_resume_to_the_same_table(
             seen.append(len(store.done_chunks()))
     assert seen == sorted({*seen}), "one of them did nothing"
     assert seen[-1] < 12
-    assert runner.run(2, out).code == 0
+    ended = runner.run(2, out, launched=True)
+    assert (ended.code, ended.err) == (0, "")
     assert results(out) == results(alone)
     with Store.read(out) as store:
         processes = [None if number == 1 else number for number, _ in chain]
@@ -241,9 +270,26 @@ sys.argv = sys.argv[1:]; runpy.run_path({str(PROGRAM)!r}, run_name='__main__')"
 
 
 @pytest.mark.slow  # who says it is shown without torchrun in test_presence.py
-def test_bad_input_is_said_once(runner: Runner, tmp_path: Path) -> None:
-    command = [*runner.command(2, tmp_path / "run"), "--data", str(tmp_path / "gone")]
+@pytest.mark.parametrize("launched", [True, False])
+def test_bad_input_is_said_once(runner: Runner, tmp_path: Path, launched: bool) -> None:
+    command = [*runner.command(2, tmp_path / "run", launched=launched), "--data", str(tmp_path / "gone")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False, env=runner.environment())
-    assert done.returncode != 0
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("tomebench: error")]
+    lines = done.stderr.splitlines()
+    (line,) = lines if launched else [line for line in lines if line.startswith("tomebench: error")]
     assert "no such folder" in line
+    assert done.returncode == (2 if launched else 1)  # torchrun has one code for everything
+
+
+@pytest.mark.slow  # what each code comes to is shown without processes in test_cli_launch.py
+def test_an_interrupted_launch_ends_with_130_and_names_its_own_command(runner: Runner, tmp_path: Path) -> None:
+    environment = runner.environment()
+    command = [*runner.command(2, tmp_path / "run", launched=True), "--r", "0..24"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as launcher:
+        while not (tmp_path / "run" / "run.sqlite").exists():
+            time.sleep(0.5)
+        launcher.send_signal(signal.SIGINT)
+        _, err = launcher.communicate(timeout=1200)
+    assert launcher.returncode == 130
+    assert re.search(r"interrupted; .* python -m tomebench sweep .* --nproc-per-node 2 ", err)
+    assert "Traceback" not in err
+    assert with_variable("PIDS", environment["PIDS"]) == []

@@ -125,6 +125,9 @@ def _check(flags: LaunchFlags, given: Mapping[str, object]) -> None:
     machines = re.fullmatch(r"0*([1-9]\d{0,5})(?::0*([1-9]\d{0,5}))?", flags.nnodes or "1")
     if machines is None or (machines[2] and int(machines[2]) < int(machines[1])):
         raise SpecError(f"--nnodes {flags.nnodes!r}: use a number of machines, or MIN:MAX")
+    for name, most in (("max_restarts", 10**6), ("node_rank", 10**6), ("master_port", 65535)):
+        if not 0 <= int(str(given.get(name, 0))) <= most:
+            raise SpecError(f"{_flag(name)} {given[name]}: use a whole number from 0 to {most}")
     meeting = [name for name in _MEETING if name in given]
     if flags.standalone and (meeting or _several_machines(flags)):
         other = _flag(meeting[0]) if meeting else "--nnodes"

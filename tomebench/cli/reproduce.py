@@ -153,8 +153,8 @@ def _check(flags: ReproduceFlags) -> None:
         raise InputError(f"--weights {flags.weights}: no such folder")
     if Place.here().size > 1:
         raise InputError(
-            "several processes share one run: use torchrun ... -m -- tomebench sweep --config paper/TABLE/RUN --out "
-            "results/paper-TABLE/RUN with the same flags, then tomebench reproduce TABLE, which goes on there"
+            "several processes share one run: use tomebench sweep --nproc-per-node N --config paper/TABLE/RUN "
+            "--out results/paper-TABLE/RUN with the same flags, then tomebench reproduce TABLE, which goes on there"
         )
 
 
