@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pydoc
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import tomebench
+from tomebench.errors import TomebenchError
 
 SCRIPT = """
 import sys
@@ -27,7 +29,7 @@ assert table["img_per_s"].notna().all() and table["top1"].isna().all()
 
 try:
     tomebench.check(None, sys.argv[1] + "/none.json")
-except tomebench.errors.BaselineError as error:
+except tomebench.TomebenchError as error:
     assert error.exit_code == 4 and "No such file" in str(error), error
 
 model = timm.create_model("test_vit").eval()
@@ -49,6 +51,21 @@ def test_no_module_hides_a_public_function():
     package = Path(tomebench.__file__).parent
     modules = {path.stem for path in package.iterdir() if path.suffix == ".py" or path.is_dir()}
     assert not modules & set(tomebench.__all__)
+
+
+def test_the_public_names_are_seen_before_they_are_loaded():
+    """By dir and by help, as by the completion of a prompt; the base of all errors without torch."""
+    code = (
+        "import tomebench, sys; names = dir(tomebench); tomebench.TomebenchError; print(*names, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *names, torch_loaded = done.stdout.split()
+    assert torch_loaded == "False"
+    assert set(tomebench.__all__) == {"TomebenchError", "__version__", "apply", "check", "load_results", "sweep"}
+    assert set(tomebench.__all__) <= set(names)
+    text = pydoc.plain(pydoc.render_doc(tomebench))
+    assert all(name in text for name in tomebench.__all__)
+    assert tomebench.TomebenchError is TomebenchError
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -53,7 +53,7 @@ def check(
     baseline: str | Path,
     *tiers: Literal["static", "accuracy", "speed"],
     tolerance: float = 5.0,
-    max_drop: str = "0.5",
+    max_drop: str | float = 0.5,
     absolute: bool = False,
     confirm: bool = True,
     checkpoint: str | Path | None = None,
@@ -65,7 +65,7 @@ def check(
         baseline: file that ``tomebench check --update-baseline`` wrote.
         tiers: what to look at; by default all that the baseline has.
         tolerance: slow-down that is still the same, in %.
-        max_drop: top-1 that may be lost: "0.5" (points) or "3images".
+        max_drop: top-1 that may be lost: 0.5 (points) or "3images".
         absolute: compare images per second too, where the testbeds match.
         confirm: measure what looks slower once more, in a fresh process, before saying so.
         checkpoint: where the weights are on this machine.

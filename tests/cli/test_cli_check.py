@@ -193,7 +193,7 @@ def test_nothing_to_compare_is_exit_4(program, baseline, run):
 
 
 def test_the_function_finds_what_the_command_finds(baseline, run):
-    found = tomebench.check(run, baseline, "static", "accuracy", max_drop="0")
+    found = tomebench.check(run, baseline, "static", "accuracy", max_drop=0)
     assert [(f.tier, f.cell, f.verdict) for f in found] == [
         (tier, cell, "same") for tier in ("static", "accuracy") for cell in ("r=0", "r=8")
     ]

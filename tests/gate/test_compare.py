@@ -141,8 +141,15 @@ def test_accuracy_on_other_images_is_incomparable() -> None:
         assert only(old, cell(accuracy=changed), "accuracy").verdict == "incomparable"
 
 
-@pytest.mark.parametrize("text", ["", "-1", "x", "101", "1.5images", "nan", "3 apples", "1e3"])
-def test_a_limit_that_is_none_is_refused(text: str) -> None:
+@pytest.mark.parametrize(("given", "text"), [(0.5, "0.5"), (0, "0"), (np.float64(2.5), "2.5"), (1e-5, "0.00001")])
+def test_a_limit_may_be_a_number(given: float, text: str) -> None:
+    assert MaxDrop.parse(given) == MaxDrop.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-1", "x", "101", "1.5images", "nan", "3 apples", "1e3", -1, 101.0, float("nan"), float("inf"), True]
+)
+def test_a_limit_that_is_none_is_refused(text: str | float) -> None:
     with pytest.raises(SpecError, match="--max-drop"):
         MaxDrop.parse(text)
 

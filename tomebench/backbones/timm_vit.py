@@ -107,13 +107,27 @@ class TimmViT:
         block = self._blocks[layer]
         return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
 
-    def head(self, x: Tensor, size: Tensor | None, prop_attn: bool) -> Tensor:
-        """[B, N, C] -> logits. Averages weigh tokens by size; attention pooling does when ``prop_attn`` is on."""
+    def norm(self, x: Tensor) -> Tensor:
+        """[B, N, C] -> features [B, N, C]: the norm after the last block."""
+        return self._model.norm(x)
+
+    def head_counts_sizes(self, prop_attn: bool) -> bool:
+        """The classifier pools over tokens and counts each as often as its size says."""
         model = self._model
-        x = model.norm(x)
+        if isinstance(model, VisionTransformerDistilled):
+            return False
+        return prop_attn if model.attn_pool is not None else model.global_pool in ("avg", "avgmax")
+
+    def head(self, features: Tensor, size: Tensor | None, prop_attn: bool, *, pre_logits: bool = False) -> Tensor:
+        """Features [B, N, C] -> logits, or with ``pre_logits`` what the last layer maps to them.
+
+        Averages weigh tokens by size; attention pooling does when ``prop_attn`` is on.
+        """
+        model = self._model
         if size is None or isinstance(model, VisionTransformerDistilled):
-            return model.forward_head(x)
-        return model.head(model.head_drop(model.fc_norm(self._pool(x, size, prop_attn))))
+            return model.forward_head(features, pre_logits=pre_logits)
+        x = model.head_drop(model.fc_norm(self._pool(features, size, prop_attn)))
+        return x if pre_logits else model.head(x)
 
     def _pool(self, x: Tensor, size: Tensor, prop_attn: bool) -> Tensor:
         model = self._model

@@ -7,7 +7,7 @@ own modules do all the arithmetic. How a concrete model library exposes its part
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -60,8 +60,22 @@ class Backbone(Protocol):
     def mlp(self, layer: int, x: Tensor) -> Tensor:
         """[B, N, C] -> x plus its MLP branch [B, N, C]."""
 
-    def head(self, x: Tensor, size: Tensor | None, prop_attn: bool) -> Tensor:
-        """[B, N, C] -> logits; pooling counts each token as often as its size says."""
+    def norm(self, x: Tensor) -> Tensor:
+        """[B, N, C] -> features [B, N, C]: the norm after the last block."""
+
+    def head_counts_sizes(self, prop_attn: bool) -> bool:
+        """The classifier pools over tokens and counts each as often as its size says."""
+
+    def head(self, features: Tensor, size: Tensor | None, prop_attn: bool, *, pre_logits: bool = False) -> Tensor:
+        """Features [B, N, C] -> logits, or with ``pre_logits`` what the last layer maps to them.
+
+        Pooling counts each token as often as its size says.
+        """
+
+
+def _of_model(name: str) -> Any:
+    """An attribute of the wrapped model; none where the model has none."""
+    return property(lambda self: getattr(self.model, name))
 
 
 class ReducedViT(nn.Module):
@@ -117,11 +131,50 @@ class ReducedViT(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> logits [B, classes]."""
-        x = self.embed(images)
-        size: Tensor | None = None
-        for layer, r in enumerate(self._trace(x.shape[1]).r_layers):
-            x, size, _ = self._block(layer, r, x, size)
-        return self.head(x, size)
+        return self.head(*self._run(images))
+
+    # What timm's tools ask of a model, where the wrapped one has it. By name, since an attribute that is looked up
+    # whatever it is called would hide a mistake.
+
+    pretrained_cfg = _of_model("pretrained_cfg")
+    default_cfg = _of_model("default_cfg")
+    num_classes = _of_model("num_classes")
+    num_features = _of_model("num_features")
+    embed_dim = _of_model("embed_dim")
+    global_pool = _of_model("global_pool")
+    num_prefix_tokens = _of_model("num_prefix_tokens")
+    get_classifier = _of_model("get_classifier")
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """[B, 3, H, W] -> the tokens that are left, after the final norm [B, N_left, C]."""
+        return self.features_and_sizes(images)[0]
+
+    def features_and_sizes(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """[B, 3, H, W] -> (the tokens that are left, after the final norm [B, N_left, C], their sizes).
+
+        Sizes are [B, N_left], how many tokens each stands for; None where all are one.
+        """
+        x, size = self._run(images)
+        return self.backbone.norm(x), size
+
+    def forward_head(self, features: Tensor, pre_logits: bool = False, *, size: Tensor | None = None) -> Tensor:
+        """Features of :meth:`forward_features` [B, N_left, C] -> logits, the same bits as those of a whole pass.
+
+        Args:
+            features: the tokens that are left, after the final norm.
+            pre_logits: what the last layer maps to logits instead.
+            size: from :meth:`features_and_sizes`; a head that averages or pools by attention counts a token so often.
+
+        Raises:
+            SpecError: such a head, merged tokens, and no sizes.
+        """
+        merged = any(map(self._counts_sizes, self.r_layers)) and not self.prefix_only
+        if size is None and merged and self.backbone.head_counts_sizes(self.prop_attn):
+            raise SpecError(
+                "the head of this model counts merged tokens by size, which features do not say; use features, size = "
+                "merged.features_and_sizes(images) and merged.forward_head(features, size=size)"
+            )
+        return self.backbone.head(features, size, self.prop_attn, pre_logits=pre_logits)
 
     @torch.no_grad()
     def source_map(self, images: Tensor) -> Tensor:
@@ -177,7 +230,15 @@ class ReducedViT(nn.Module):
 
     def head(self, x: Tensor, size: Tensor | None) -> Tensor:
         """[B, N, C] -> logits [B, classes]."""
-        return self.backbone.head(x, size, self.prop_attn)
+        return self.backbone.head(self.backbone.norm(x), size, self.prop_attn)
+
+    def _run(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """[B, 3, H, W] -> (tokens after the last block [B, N, C], their sizes)."""
+        x = self.embed(images)
+        size: Tensor | None = None
+        for layer, r in enumerate(self._trace(x.shape[1]).r_layers):
+            x, size, _ = self._block(layer, r, x, size)
+        return x, size
 
     def _trace(self, tokens: int) -> TokenTrace:
         return token_trace(self.r_layers, tokens, self.backbone.prefix, prefix_only=self.prefix_only)
