@@ -29,7 +29,7 @@ def test_a_sweep_ends_with_its_table_and_what_makes_it_complete(program, engine,
     assert any(line.startswith("model: vit_tiny.tag") for line in lines)
     assert any(line.startswith("device: cpu, fp32, batch 2") for line in lines)
     assert any(line.startswith("written to runs/[r=8]/x: table.csv, rows.jsonl, ") for line in lines)
-    assert lines[-1].startswith("next: tomebench sweep --model vit_tiny --r 0,8 --data DIR")
+    assert lines[-1].startswith("next: tomebench sweep --model vit_tiny --checkpoint FILE --r 0,8 --data DIR")
     assert (tmp_path / "runs/[r=8]/x/summary.md").read_text().count("tomebench sweep --model vit_tiny --r 0,8") == 1
 
 
@@ -78,22 +78,6 @@ def test_an_interrupted_sweep_prints_the_command_that_goes_on(program, engine):
     assert result.code == 130
     assert result.out == ""
     assert result.err.splitlines()[-1].endswith("go on with: tomebench sweep --model m --out 'a b'")
-
-
-@pytest.mark.parametrize(
-    ("flags", "status", "following"),
-    [
-        ({"model": "digits_vit", "data": "digits"}, "ok", "tomebench sweep --model vit_b_16 --r 0..24"),
-        ({"model": "m"}, "ok", "tomebench sweep --model m --data DIR --name NEW"),
-        ({"model": "m", "data": "d"}, "unconverged", "tomebench sweep --model m --data d --budget publish --name NEW"),
-        ({"model": "m", "data": "d"}, "ok", "tomebench plan --model vit_tiny.tag --r 0..24"),
-    ],
-)
-def test_the_next_command(tmp_path, flags, status, following):
-    rows = [BASE, replace(MERGED, status=status)]
-    context = results.write_run(tmp_path / "x", rows, load_config([], flags).stored())
-    assert context.next_command == following
-    assert context.paths[0].endswith("x/table.csv")
 
 
 def test_plan_shows_tokens_and_macs_and_loads_no_weights(program):

@@ -114,7 +114,7 @@ def test_no_room_and_no_folder_are_said_at_once(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
-        with pytest.raises(StorageError, match=r"6 images need 0.0 GiB more and the disk has 0.0 GiB; free some"):
+        with pytest.raises(StorageError, match=r"needs 0.0 GiB more for 6 images and the disk has 0.0 GiB; free some"):
             opened(tmp_path / "a")
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="give a folder that can be written"):

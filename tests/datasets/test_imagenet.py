@@ -97,7 +97,7 @@ def test_what_is_left_out_is_said(tmp_path):
     (tmp_path / GOLDFISH).mkdir()
     info, files = read_class_folders(tmp_path)
     assert files.names == (f"{TENCH}/a.JPEG",)
-    assert info.note == "partial: 1 of 1000 classes, 1 images; 1 empty class folder; 2 other files ignored"
+    assert info.note == "partial: 1 of 1000 classes, 1 image; 1 empty class folder; 2 other files ignored"
 
 
 def test_strange_names_are_opened(tmp_path):

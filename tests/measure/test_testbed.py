@@ -48,7 +48,7 @@ def test_one_line_says_it_in_one_line() -> None:
     described = testbed.describe(CPU, threads=1)
     line = testbed.one_line(described)
     assert "\n" not in line
-    assert "1 threads" in line
+    assert "1 thread on" in line
     assert f"torch {described['torch']}" in line
     assert "driver" not in line
     gpu = {**described, "device_name": "NVIDIA H100", "driver": "580.65.06", "usable_cpus": 1.0}

@@ -18,6 +18,7 @@ from tomebench.cli.files import write_whole
 from tomebench.cli.interrupt import stop_on_signal
 from tomebench.cli.options import Json, Quiet, Traceback
 from tomebench.errors import InputError, Interrupted, TomebenchError
+from tomebench.words import counted
 
 if TYPE_CHECKING:
     from tomebench.cli.console import Screen
@@ -159,7 +160,9 @@ def _update(
     if update.noise_floor is not None:
         screen.line(f"noise floor of the speed-ups: {100 * update.noise_floor:.1f} %; --tolerance must be above it")
     if to is not None:
-        screen.line(f"written: {to} ({len(update.snapshot.cells)} cells: {', '.join(update.snapshot.tiers())})")
+        screen.line(
+            f"written: {to} ({counted(len(update.snapshot.cells), 'cell')}: {', '.join(update.snapshot.tiers())})"
+        )
     for doubt in doubts:
         screen.line(f"! {doubt}", style="yellow")
 

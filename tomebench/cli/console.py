@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tomebench.report.escape import clean
+from tomebench.words import counted
 
 if TYPE_CHECKING:
     from tomebench.sweeps.events import Event, Finished, Phase, Progress
@@ -118,11 +119,13 @@ def follow(events: Iterable[Event], screen: Screen) -> Finished:
 
 def _planned(event: Any) -> str:
     resumed = [
-        f"{count} {what}{'s' if count > 1 else ''}"
+        counted(count, what)
         for count, what in ((event.resumed_rounds, "timed round"), (event.resumed_chunks, "evaluated batch"))
         if count
     ]
-    return f"{event.model}: {event.cells} cells" + (f", going on after {' and '.join(resumed)}" if resumed else "")
+    return f"{event.model}: {counted(event.cells, 'cell')}" + (
+        f", going on after {' and '.join(resumed)}" if resumed else ""
+    )
 
 
 class _Drawing(Protocol):
@@ -224,4 +227,5 @@ class Lines:
 
 def _count(event: Progress) -> str:
     total = "" if event.total is None else f" of {event.total:g}"
-    return f"{event.done:g}{total} {event.unit}"
+    last = event.done if event.total is None else event.total
+    return f"{event.done:g}{total} {event.unit.removesuffix('s') if last == 1 else event.unit}"

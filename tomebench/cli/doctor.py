@@ -34,6 +34,7 @@ from tomebench.cli.options import (
 )
 from tomebench.errors import InputError, TomebenchError
 from tomebench.models.spec import ModelSpec
+from tomebench.words import counted
 
 _REQUIRED = ("torch", "torchvision", "timm", "numpy", "pandas", "safetensors")
 _OPTIONAL = {
@@ -192,10 +193,9 @@ def _model(spec: ModelSpec) -> str:
 
     loaded = build_model(spec, meta=True) if spec.checkpoint is None else load_model(spec)
     backbone = TimmViT(loaded.model)
-    text = (
-        f"{loaded.timm_id}: {backbone.tokens} tokens, {backbone.prefix} of them never merged, {backbone.depth} blocks, "
-        f"{loaded.head.num_classes} classes"
-    )
+    tokens, blocks = counted(backbone.tokens, "token"), counted(backbone.depth, "block")
+    text = f"{loaded.timm_id}: {tokens}, {backbone.prefix} of them never merged, {blocks}"
+    text += f", {counted(loaded.head.num_classes, 'class')}"
     if spec.checkpoint is not None:
         text += f", weights {loaded.weights}"
     return "; ".join([text, *loaded.notes])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tomebench.errors import TomebenchError
+from tomebench.words import are, counted
 
 if TYPE_CHECKING:
     from tomebench.datasets.classes import Head
@@ -96,7 +97,7 @@ def _real(images: ImageSet, path: Path) -> Finding:
     except TomebenchError as error:
         return Finding("real", "fail", str(error))
     several = int((info.labels >= 0).sum(axis=1).max())
-    return Finding("real", "ok", f"labels for {len(kept)} of {len(images)} images, up to {several} for one")
+    return Finding("real", "ok", f"labels for {len(kept)} of {counted(len(images), 'image')}, up to {several} for one")
 
 
 def _head(head: Head | None, images: ImageSet) -> Finding:
@@ -181,7 +182,7 @@ def _sizes(images: ImageSet, good: Sequence[int]) -> Finding:
     widths, heights = zip(*sizes, strict=True)
     text = f"{min(widths)} to {max(widths)} x {min(heights)} to {max(heights)} pixels"
     about = f", about {total / len(sample) * len(good) / 1e6:.1f} MB in all" if total else ""
-    return Finding("sizes", "ok", f"{text}{about} (from {len(sample)} images)")
+    return Finding("sizes", "ok", f"{text}{about} (from {counted(len(sample), 'image')})")
 
 
 def _verified(images: ImageSet, manifest: Path) -> Iterator[Finding]:
@@ -200,7 +201,11 @@ def _verified(images: ImageSet, manifest: Path) -> Iterator[Finding]:
     if unlisted:
         yield Finding("not listed", "fail", f"{len(unlisted)}: {_few(unlisted, _LISTED)}; move them out")
     if not (changed or missing or unlisted):
-        yield Finding("checksums", "ok", f"all {len(images)} images are as the manifest says")
+        yield Finding(
+            "checksums",
+            "ok",
+            f"all {counted(len(images), 'image')} {are(len(images))} as the manifest says",
+        )
 
 
 def _written(images: ImageSet, manifest: Path) -> Finding:
@@ -214,7 +219,7 @@ def _written(images: ImageSet, manifest: Path) -> Finding:
         write_manifest(manifest, found)
     except TomebenchError as error:
         return Finding("manifest", "fail", str(error))
-    return Finding("manifest", "ok", f"checksums of {len(found)} images written to {manifest}")
+    return Finding("manifest", "ok", f"checksums of {counted(len(found), 'image')} written to {manifest}")
 
 
 def _few(names: Sequence[str], shown: int = _SHOWN) -> str:

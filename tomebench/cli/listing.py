@@ -9,6 +9,7 @@ import typer
 
 from tomebench.cli.options import Json, Traceback
 from tomebench.errors import SpecError
+from tomebench.words import counted
 
 _TIMM_MODULES = ("vision_transformer", "deit")
 """Where timm's ViTs of standard blocks are; a few of their models are refused all the same, naming the reason."""
@@ -60,7 +61,7 @@ def _models(pattern: str | None) -> _Listing:
     known = sorted(name for module in _TIMM_MODULES for name in timm.list_models(module=module))
     if pattern is not None:
         found = [(name, "timm") for name in known if pattern in name]
-        return ("name", "from"), found, [f"{len(found)} of {len(known)} models"]
+        return ("name", "from"), found, [f"{len(found)} of {counted(len(known), 'model')}"]
     rows = [(name, "", note) for name, note in PRESETS.items()]
     rows += [(name, alias.timm_id, alias.note) for name, alias in ALIASES.items()]
     more = (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tomebench.cli.launch import LaunchFlags
 from tomebench.cli.options import takes_sweep_flags
 from tomebench.errors import DeviceError
+from tomebench.words import counted
 
 if TYPE_CHECKING:
     from tomebench.sweeps.plan import PlannedCell
@@ -43,7 +44,7 @@ def plan(flags: LaunchFlags) -> None:
         return
     first = cells[0]
     screen.line(
-        f"{first.resolved.timm_id}, {first.cell.img_size} px, {first.resolved.tokens_in} tokens, "
+        f"{first.resolved.timm_id}, {first.cell.img_size} px, {counted(first.resolved.tokens_in, 'token')}, "
         f"{first.resolved.params_m:.2f} M parameters, method {first.cell.method}, {config.schedule} schedule"
     )
     screen.table(("r", "GMACs", "MAC ratio", "tokens after each layer", "notes"), _lines(cells), left=(-2, -1))

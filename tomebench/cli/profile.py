@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tomebench.cli.interrupt import stop_on_signal
 from tomebench.cli.options import SweepFlags, takes_sweep_flags
+from tomebench.words import counted
 
 if TYPE_CHECKING:
     from tomebench.cli.console import Screen
@@ -72,7 +73,7 @@ def _show(screen: Screen, report: ProfileReport) -> None:
         return
     for shown in report.profiles:
         screen.line()
-        screen.line(f"{_name(shown)}, {shown.tokens[-1]} tokens left, attention {shown.attn_kernel}")
+        screen.line(f"{_name(shown)}, {counted(shown.tokens[-1], 'token')} left, attention {shown.attn_kernel}")
         screen.table(_HEADERS, _lines(shown), left=(0, 7))
     screen.line()
     for text in said:
@@ -142,12 +143,12 @@ def _conditions(report: ProfileReport) -> list[str]:
     from tomebench.measure.testbed import one_line
 
     counts = sorted({profile.turns for profile in report.profiles})
-    turns = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    turns = counted(counts[0], "pass") if len(counts) == 1 else f"{counts[0]} to {counted(counts[-1], 'pass')}"
     return [
-        f"model: {report.model}, {report.img_size} px, {report.depth} blocks, weights {report.weights}, "
+        f"model: {report.model}, {report.img_size} px, {counted(report.depth, 'block')}, weights {report.weights}, "
         f"method {report.method}",
         f"device: {report.device}, {report.dtype}, batch {report.batch_size}; ms per pass of a batch, "
-        f"means over the quieter half of {turns} passes",
+        f"means over the quieter half of {turns}",
         f"rates for the floors: {report.macs_per_second / 1e9:.4g} GMAC/s, {report.bytes_per_second / 1e9:.3g} GB/s; "
         "a small batch may stay in a cache and beat a floor of bytes",
         f"testbed: {one_line(report.testbed)}",

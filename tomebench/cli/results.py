@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tomebench.cli.console import Screen
+from tomebench.cli.following import next_command
 from tomebench.report.tables import jsonl_text
 from tomebench.report.text import ReportContext, context_for, display_table, sentence, yardsticks
 from tomebench.report.write import write_reports
@@ -38,7 +39,7 @@ def write_run(directory: Path, rows: Sequence[Row], config: dict[str, Any]) -> R
     """
     command = command_line(config)
     context = context_for(
-        rows, f"tomebench {directory.resolve().name}", command=command, next_command=_next(rows, config)
+        rows, f"tomebench {directory.resolve().name}", command=command, next_command=next_command(rows, config)
     )
     paths = write_reports(directory, rows, context)
     return dataclasses.replace(context, paths=tuple(map(str, paths)))
@@ -66,15 +67,3 @@ def show(screen: Screen, rows: Sequence[Row], context: ReportContext) -> None:
         screen.line(f"written to {folder}: {', '.join(file.name for file in files)}")
     if context.next_command:
         screen.line(f"next: {context.next_command}")
-
-
-def _next(rows: Sequence[Row], config: dict[str, Any]) -> str:
-    """A command worth trying after this run."""
-    if config["model"] == "digits_vit":
-        return "tomebench sweep --model vit_b_16 --r 0..24"
-    if config["data"] is None:
-        return command_line({**config, "data": "DIR"}) + " --name NEW"
-    if any(row.status == "unconverged" for row in rows) and config["budget"] != "publish":
-        larger = "standard" if config["budget"] == "quick" else "publish"
-        return command_line({**config, "budget": larger}) + " --name NEW"
-    return f"tomebench plan --model {rows[0].model} --r 0..24" if rows else command_line(config)

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from tomebench.errors import DataError, StorageError
 from tomebench.schema import fingerprint
+from tomebench.words import counted
 
 _CHECKSUM = 4
 """Bytes of the checksum at the end of a record."""
@@ -71,8 +72,8 @@ class PixelCache:
             missing = cache._bytes - (present.st_blocks * 512 if present else 0)
             if missing > 0 and missing > (free := shutil.disk_usage(folder).free) - _SPARE:
                 raise StorageError(
-                    f"--cache {folder}: {count} images need {missing / 2**30:.1f} GiB more and the disk has "
-                    f"{free / 2**30:.1f} GiB; free some, or leave --cache out"
+                    f"--cache {folder} needs {missing / 2**30:.1f} GiB more for {counted(count, 'image')} and the disk "
+                    f"has {free / 2**30:.1f} GiB; free some, or leave --cache out"
                 )
             if present is None or present.st_size != cache._bytes:
                 cache._begin(path, key)

@@ -14,6 +14,7 @@ from tomebench.datasets.files import list_digest
 from tomebench.datasets.images import ImageSet, sublist
 from tomebench.datasets.manifest import read_manifest, sha256
 from tomebench.errors import DataError
+from tomebench.words import counted, noun
 
 _SHOWN = 3
 _THREADS = 16
@@ -64,12 +65,11 @@ def check_images(
         raise DataError(_complaint(image_set, unreadable, mismatch, allow_missing, verify))
     if not lost:
         return image_set
-    if not len(suspects) - len(unreadable):
+    if not (left := len(suspects) - len(unreadable)):
         raise DataError(f"none of the {len(image_set)} images in {image_set.info.name} can be used; fetch them again")
     kinds = {"unreadable": len(unreadable), "changed": len(mismatch.changed), "missing": len(mismatch.missing)}
     what = " and ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
-    left = _spaced(len(suspects) - len(unreadable))
-    note = f"without {what} file{'s' * (lost != 1)}, {left} images"
+    note = f"without {what} {noun(lost, 'file')}, {_spaced(left)} {noun(left, 'image')}"
     return leave_out(image_set, {*unreadable, *mismatch.changed}, note)
 
 
@@ -198,7 +198,7 @@ def _complaint(
     ways = [f"leave them out with --allow-missing {lost}"] if lost > allowed else []
     ways += ["move those not listed out"] if mismatch.unlisted else []
     return (
-        f"of {len(image_set)} images in {image_set.info.name}{against}, {'; '.join(listed)}{limit}; "
+        f"of {counted(len(image_set), 'image')} in {image_set.info.name}{against}, {'; '.join(listed)}{limit}; "
         f"replace them, or {' and '.join(ways)}"
     )
 

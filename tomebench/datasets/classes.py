@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tomebench.datasets.decode import printable
 from tomebench.errors import DataError
+from tomebench.words import are, counted
 
 NUM_CLASSES = 1000
 MOST_CLASSES = 65_535
@@ -66,7 +67,7 @@ class Head:
         for each in lists:
             if len(each.names) != self.num_classes:
                 raise DataError(
-                    f"{each} does not fit the model, which has {self.num_classes} classes; "
+                    f"{each} does not fit the model, which has {counted(self.num_classes, 'class')}; "
                     f"{'give' if each is self.chosen else 'pass --class-names with'} a list of {self.num_classes} names"
                 )
             _check_names(each)
@@ -145,7 +146,7 @@ def map_classes(where: str, there: Sequence[str], head: Head | None, *, ordered:
         return _by_list(where, there, names)
     if len(there) != head.num_classes:
         raise DataError(
-            f"{printable(where)} has {_counted(there)}, the model has {head.num_classes} classes, and "
+            f"{printable(where)} has {_counted(there)}, the model has {counted(head.num_classes, 'class')}, and "
             f"{head.lists_seen()}; give the weights that were trained on these classes with --checkpoint, or the "
             "model's own list of names with --class-names FILE"
         )
@@ -159,7 +160,7 @@ def _by_list(where: str, there: Sequence[str], names: ClassNames) -> ClassMap:
     if unknown:
         raise DataError(
             f"{printable(where)} has {_counted(there)}, of which {few(unknown, _SHOWN)} "
-            f"{'is' if len(unknown) == 1 else 'are'} not in {names}; rename or move them out, or pass the list that "
+            f"{are(len(unknown))} not in {names}; rename or move them out, or pass the list that "
             "has them with --class-names"
         )
     return ClassMap(names.names, f"classes by {names.source}")
@@ -191,7 +192,7 @@ def _check_names(listed: ClassNames) -> None:
 
 
 def _counted(names: Sequence[str]) -> str:
-    return f"{len(names)} class{'es' * (len(names) != 1)} ({few(names, _SHOWN)})"
+    return f"{counted(len(names), 'class')} ({few(names, _SHOWN)})"
 
 
 def few(names: Sequence[str], shown: int = 3) -> str:

@@ -21,6 +21,7 @@ from tomebench.datasets.imagenet import check_named_class, coverage
 from tomebench.datasets.pictures import unlabelled
 from tomebench.errors import DataError
 from tomebench.schema import ImageList
+from tomebench.words import counted
 
 _SPLITS = ("validation", "val", "test")
 _IMAGE, _LABEL = "image", "label"
@@ -141,7 +142,7 @@ def _listed(name: str, split: str, reader: Any, own: Sequence[str], head: Head |
     stored = reader.dataset.select_columns([_LABEL])[:][_LABEL]
     unlabelled = sum(label is None or not 0 <= label < len(numbers) for label in stored)
     if unlabelled or not stored:
-        what = f"{unlabelled} of {len(stored)} images without a label" if stored else "no images"
+        what = f"{unlabelled} of {counted(len(stored), 'image')} without a label" if stored else "no images"
         raise DataError(f"--data hfds/{printable(name)}: {what} in its split {split}; give a labelled data set")
     labels = [numbers[label] for label in stored]
     files = _file_names(reader)

@@ -30,6 +30,7 @@ from tomebench.datasets.decode import printable
 from tomebench.datasets.files import ImageFiles, list_digest
 from tomebench.errors import DataError
 from tomebench.schema import ImageList
+from tomebench.words import are, counted
 
 VALIDATION_IMAGES = 50_000
 PARTS = ("val", "validation")
@@ -200,7 +201,7 @@ def _complaint(folder: str, listing: Listing) -> str:
             "if this is ImageNetV2, whose folders are class numbers: --data imagenetv2/PATH"
         )
     if listing.images:
-        count = f"{len(listing.images)} image" + "s" * (len(listing.images) != 1)
+        count = counted(len(listing.images), "image")
         ways = f"sort them into class folders ({LAYOUT}), or pass --no-labels"
         return f"{where}: {count} in one flat folder have no labels; {ways}"
     if listing.folders:
@@ -210,7 +211,7 @@ def _complaint(folder: str, listing: Listing) -> str:
 
 def _some(names: Sequence[str], noun: str) -> str:
     """``2 folders (cat, dog) are``."""
-    return f"{len(names)} {noun}{'s' * (len(names) != 1)} ({few(names)}) {'is' if len(names) == 1 else 'are'}"
+    return f"{counted(len(names), noun)} ({few(names)}) {are(len(names))}"
 
 
 def data_name(root: Path) -> str:
@@ -239,13 +240,13 @@ def coverage(
     seen, images, total = len(set(labels)), len(labels), len(classes.names)
     parts = [classes.how] if classes.how else []
     if seen < total:
-        parts.append(f"partial: {seen} of {total} classes, {images} images")
+        parts.append(f"partial: {seen} of {counted(total, 'class')}, {counted(images, 'image')}")
     elif not classes.is_imagenet or images != (VALIDATION_IMAGES if expected is None else expected):
-        parts.append(f"{seen} classes, {images} images")
+        parts.append(f"{counted(seen, 'class')}, {counted(images, 'image')}")
     if empty:
-        parts.append(f"{empty} empty class folders" if empty > 1 else "1 empty class folder")
+        parts.append(counted(empty, "empty class folder"))
     if ignored:
-        parts.append(f"{ignored} other files ignored" if ignored > 1 else "1 other file ignored")
+        parts.append(f"{counted(ignored, 'other file')} ignored")
     return "; ".join(parts) or None
 
 

@@ -20,6 +20,7 @@ from tomebench.datasets.tar import Member, index_tar
 from tomebench.datasets.truth import file_number, find_truth, missing_truth
 from tomebench.errors import DataError
 from tomebench.schema import ImageList
+from tomebench.words import counted
 
 ORIGINAL = "ILSVRC2012_img_val.tar"
 
@@ -113,7 +114,7 @@ def _label(path: Path, members: Sequence[str], truth: Mapping[int, int]) -> tupl
     unlabelled = [member for member, number in numbers.items() if number not in truth]
     if unlabelled:
         raise DataError(
-            f"{printable(path)}: the file of labels beside it has none for {len(unlabelled)} images, "
+            f"{printable(path)}: the file of labels beside it has none for {counted(len(unlabelled), 'image')}, "
             f"{printable(unlabelled[0])}; fetch both again"
         )
     labels = {member: truth[number] for member, number in numbers.items() if number is not None}

@@ -12,6 +12,7 @@ from tomebench.datasets.files import ImageFiles
 from tomebench.datasets.imagenet import ClassFolders, coverage, data_name, list_folder
 from tomebench.errors import DataError
 from tomebench.schema import ImageList
+from tomebench.words import counted
 
 _IMAGES = 10_000
 
@@ -46,6 +47,6 @@ def read_imagenetv2(root: Path) -> tuple[ImageList, ImageFiles]:
     if not found.names:
         raise DataError(f"{printable(root)}: the folders hold no images; give the folder of ImageNetV2")
     more = coverage(found.labels, len(found.empty), len(found.extra), expected=_IMAGES)
-    note = f"ImageNetV2: {len(found.names)} images"
+    note = f"ImageNetV2: {counted(len(found.names), 'image')}"
     info = replace(found.image_list(data_name(root)), note=f"{note}; {more}" if more else note)
     return info, ImageFiles(str(root), tuple(found.names), tuple(paths), tuple(found.extra))

@@ -31,6 +31,7 @@ from tomebench.datasets.truth import check_truth
 from tomebench.datasets.wds import read_wds
 from tomebench.errors import DataError
 from tomebench.schema import NO_LABEL, ImageList
+from tomebench.words import counted
 
 DIGITS = "digits"
 _WDS, _IMAGENETV2 = "wds/", "imagenetv2/"
@@ -217,7 +218,7 @@ def _limited(image_set: ImageSet, limit: int, seed: int) -> ImageSet:
     classes = info.labels if info.labels.ndim == 1 else info.labels[:, 0]
     chosen = stratified(classes.tolist(), limit, seed)
     digest = hashlib.sha256(f"{info.digest}:{','.join(map(str, chosen))}".encode()).hexdigest()
-    note = f"subset: {limit} of {len(image_set)} images, seed {seed}"
+    note = f"subset: {limit} of {counted(len(image_set), 'image')}, seed {seed}"
     return image_set.only(chosen, sublist(info, chosen, digest, note))
 
 

@@ -14,6 +14,7 @@ from tomebench.datasets.imagenet import is_image_name
 from tomebench.datasets.tar import index_tar
 from tomebench.errors import DataError
 from tomebench.schema import NO_LABEL, ImageList
+from tomebench.words import counted
 
 
 def read_pictures(path: Path) -> tuple[ImageList, Files]:
@@ -41,11 +42,10 @@ def read_pictures(path: Path) -> tuple[ImageList, Files]:
 def unlabelled(name: str, files: Files) -> ImageList:
     """The list of images that have no labels."""
     labels = np.full(len(files.names), NO_LABEL, dtype=np.int64)
-    count = len(labels)
-    note = f"{count} image{'s' * (count != 1)} without labels"
+    note = f"{counted(len(labels), 'image')} without labels"
     if files.extra:
-        note += f"; {len(files.extra)} other file{'s' * (len(files.extra) != 1)} ignored"
-    return ImageList(name, list_digest(files.names, [""] * count), labels, num_classes=0, note=note)
+        note += f"; {counted(len(files.extra), 'other file')} ignored"
+    return ImageList(name, list_digest(files.names, [""] * len(labels)), labels, num_classes=0, note=note)
 
 
 def _shards(folder: Path) -> list[Path]:

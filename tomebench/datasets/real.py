@@ -21,6 +21,7 @@ from tomebench.datasets.imagenet import VALIDATION_IMAGES
 from tomebench.datasets.truth import file_number
 from tomebench.errors import DataError
 from tomebench.schema import NO_LABEL, ImageList
+from tomebench.words import counted
 
 
 def real_labels(info: ImageList, names: Sequence[str], path: Path) -> tuple[list[int], ImageList]:
@@ -53,7 +54,7 @@ def real_labels(info: ImageList, names: Sequence[str], path: Path) -> tuple[list
     for row, index in enumerate(kept):
         labels[row, : len(found[index])] = found[index]
     left_out = len(names) - len(kept)
-    note = "ReaL labels" + (f", {left_out} image{'s' * (left_out != 1)} without one left out" if left_out else "")
+    note = "ReaL labels" + (f", {counted(left_out, 'image')} without one left out" if left_out else "")
     return kept, replace(
         info,
         digest=list_digest([names[index] for index in kept], labels.tolist()),

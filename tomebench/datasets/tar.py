@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from tomebench.datasets.decode import printable
 from tomebench.errors import DataError
+from tomebench.words import counted
 
 _COMPRESSED = {b"\x1f\x8b": "gzip -d", b"BZh": "bzip2 -d", b"\xfd7zXZ": "xz -d", b"\x28\xb5\x2f\xfd": "zstd -d"}
 _BLOCK = 512
@@ -55,7 +56,8 @@ def index_tar(path: str) -> dict[str, Member]:
                 f"{printable(path)} is not a tar ({error}); give a folder or a tar, or fetch it again"
             ) from error
         raise DataError(
-            f"{printable(path)} is cut off or damaged after {len(found)} files; fetch it again and compare its checksum"
+            f"{printable(path)} is cut off or damaged after {counted(len(found), 'file')}; "
+            "fetch it again and compare its checksum"
         ) from error
     except OSError as error:
         raise DataError(f"{printable(path)}: {error.strerror}; give a tar that can be read") from error

@@ -16,6 +16,7 @@ from tomebench.datasets.classes import class_numbers
 from tomebench.datasets.decode import printable
 from tomebench.datasets.imagenet import VALIDATION_IMAGES
 from tomebench.errors import DataError
+from tomebench.words import counted
 
 SYNSETS = "imagenet_2012_validation_synset_labels.txt"
 SOLUTION = "LOC_val_solution.csv"
@@ -100,7 +101,9 @@ def _numbered_lines(path: Path, lines: Sequence[str]) -> dict[int, int]:
     """One class per line, in order of the file numbers: a class id, or the devkit's own number of one."""
     entries = [line.strip() for line in lines]
     if len(entries) != VALIDATION_IMAGES:
-        raise DataError(f"{printable(path)} has {len(entries)} lines, not {VALIDATION_IMAGES}; fetch it again")
+        raise DataError(
+            f"{printable(path)} has {counted(len(entries), 'line')}, not {VALIDATION_IMAGES}; fetch it again"
+        )
     if all(entry.isdecimal() for entry in entries):
         classes = _devkit_classes(path)
         found = {number: classes.get(int(entry)) for number, entry in enumerate(entries, start=1)}

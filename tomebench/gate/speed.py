@@ -13,6 +13,7 @@ from tomebench import stats
 from tomebench.errors import ConfigError
 from tomebench.gate.records import CellRecord, Speed
 from tomebench.gate.verdict import Finding, Verdict
+from tomebench.words import counted
 
 LEVEL = 0.025
 """One-sided error of every answer."""
@@ -131,5 +132,6 @@ def _unusable(old: Speed, new: Speed) -> str | None:
         if speed.invalid:
             return f"{where} is invalid ({', '.join(speed.invalid)}); measure it again on a quiet machine"
         if len(speed.seconds) < stats.MIN_VALUES:
-            return f"{where} has {len(speed.seconds)} rounds, {stats.MIN_VALUES} are needed; use a larger --budget"
+            rounds = counted(len(speed.seconds), "round")
+            return f"{where} has {rounds}, {stats.MIN_VALUES} are needed; use a larger --budget"
     return None

@@ -9,6 +9,7 @@ import numpy as np
 
 from tomebench.gate.records import CellRecord, Static
 from tomebench.gate.verdict import Finding
+from tomebench.words import counted
 
 LOGIT_TOLERANCE = 1e-5
 """Difference of two logits, over the largest of the image, that is rounding: they are computed in double precision."""
@@ -44,7 +45,7 @@ def _compare(name: str, old: Static, new: Static) -> Finding:
         worst = float((np.abs(after - before).max(axis=1) / np.abs(before).max(axis=1).clip(min=1e-30)).max())
         flipped = int((before.argmax(axis=1) != after.argmax(axis=1)).sum())
         if flipped:
-            changes.append(f"top-1 of {flipped} of {len(before)} fixed images")
+            changes.append(f"top-1 of {flipped} of {counted(len(before), 'fixed image')}")
         if worst > LOGIT_TOLERANCE:
             changes.append(f"logits by up to {worst:.2g} of the largest")
     detail = "; ".join(changes) if changes else "tokens, GMACs, parameters, preprocessing and logits"

@@ -10,6 +10,7 @@ from tomebench import stats
 from tomebench.errors import SpecError
 from tomebench.gate.records import Accuracy, CellRecord
 from tomebench.gate.verdict import Finding, Verdict
+from tomebench.words import counted
 
 LEVEL = 0.05
 """Adjusted p under which a loss or gain is more than chance."""
@@ -90,7 +91,7 @@ def _difference(old: Accuracy, new: Accuracy) -> str:
     if not (old.complete and new.complete):
         return f"{'this run' if old.complete else 'the baseline'} has not seen all of its images; finish the run"
     if old.n_seen != new.n_seen:
-        return f"{old.n_seen} images -> {new.n_seen}"
+        return f"{counted(old.n_seen, 'image')} -> {new.n_seen}"
     return f"other images: {old.dataset} ({old.digest[:12]}) -> {new.dataset} ({new.digest[:12]})"
 
 

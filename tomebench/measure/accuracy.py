@@ -15,6 +15,7 @@ from tomebench.datasets.classes import MOST_CLASSES, NUM_CLASSES
 from tomebench.errors import DataError
 from tomebench.schema import CellPredictions, Chunk, ImageList
 from tomebench.stats import clopper_pearson
+from tomebench.words import noun
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -175,12 +176,16 @@ def require_matching_head(num_classes: int, images: ImageList) -> None:
     if num_classes == 0:
         problem = "the model has no classifier"
     else:
-        problem = f"the model has {_spaced(num_classes)} classes and {images.name} {_spaced(images.num_classes)}"
+        problem = f"the model has {_classes(num_classes)} and {images.name} {_spaced(images.num_classes)}"
     if images.num_classes == NUM_CLASSES and num_classes > NUM_CLASSES:
         remedy = "use a tag ending in _ft_in1k"
     else:
-        remedy = f"use weights trained for {_spaced(images.num_classes)} classes, or leave out --data"
+        remedy = f"use weights trained for {_classes(images.num_classes)}, or leave out --data"
     raise DataError(f"{problem}: {remedy}")
+
+
+def _classes(number: int) -> str:
+    return f"{_spaced(number)} {noun(number, 'class')}"
 
 
 def _spaced(number: int) -> str:

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 
 from tomebench.errors import DeviceError
+from tomebench.words import counted
 
 MIN_BURST: Mapping[str, float] = {"cuda": 0.25, "cpu": 0.1}
 """Seconds that a burst lasts at least, by type of device: long enough that its two ends do not matter."""
@@ -76,7 +77,9 @@ class CudaClock:
     def __init__(self, device: torch.device) -> None:
         count = torch.cuda.device_count()
         if device.type != "cuda" or (device.index or 0) >= count:
-            raise DeviceError(f"device {device}: this machine has {count} CUDA devices; pass --device cpu or cuda:N")
+            raise DeviceError(
+                f"device {device}: this machine has {counted(count, 'CUDA device')}; pass --device cpu or cuda:N"
+            )
         self.device = device
         self.backlog: float | None = None
 

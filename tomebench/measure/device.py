@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 
 from tomebench.errors import DeviceError
+from tomebench.words import are
 
 DTYPES: Mapping[str, torch.dtype] = {
     "fp32": torch.float32,
@@ -35,7 +36,7 @@ def resolve_device(name: str, dtype: str = "fp32") -> torch.device:
         if count == 0:
             raise DeviceError(f"device {name!r} is not available: PyTorch sees no CUDA GPU here; use --device cpu")
         if index and int(index) >= count:
-            raise DeviceError(f"device {name!r} is not available: there are {count}, numbered from 0")
+            raise DeviceError(f"device {name!r} is not available: there {are(count)} {count}, numbered from 0")
     if dtype not in DTYPES:
         raise DeviceError(f"unknown dtype {dtype!r}; use {', '.join(DTYPES)}")
     if dtype == "tf32" and (kind == "cpu" or torch.cuda.get_device_capability(name) < (8, 0)):

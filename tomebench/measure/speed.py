@@ -19,6 +19,7 @@ from tomebench.errors import DeviceError, Interrupted
 from tomebench.measure.machine import Gauges, NoGauges
 from tomebench.measure.rounds import throttled
 from tomebench.schema import SENTINEL, Burst, Round
+from tomebench.words import counted
 
 if TYPE_CHECKING:
     from tomebench.measure.clock import Clock
@@ -71,7 +72,8 @@ def calibrate(clock: Clock, step: Callable[[], object], min_seconds: float) -> i
     while (seconds := _burst(clock, step, steps)) < min_seconds:
         if steps == MAX_STEPS:
             raise DeviceError(
-                f"{steps} steps took {seconds:.3g} s: the clock stands still or the step does nothing; check the device"
+                f"{counted(steps, 'step')} took {seconds:.3g} s: the clock stands still or the step does nothing; "
+                "check the device"
             )
         # A tenth more than needed, for the bursts that run a little faster; never tenfold at once, since a very
         # short burst says little about a long one.
@@ -231,7 +233,7 @@ def _burst(clock: Clock, step: Callable[[], object], steps: int) -> float:
     seconds = clock.burst(step, steps)
     if not (math.isfinite(seconds) and seconds > 0):
         raise DeviceError(
-            f"the clock says that {steps} steps took {seconds} s; check the machine's clock and its driver"
+            f"the clock says that {counted(steps, 'step')} took {seconds} s; check the machine's clock and its driver"
         )
     return seconds
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tomebench import schema
 from tomebench.measure.allocator import describe_memory
 from tomebench.measure.machine import UNAVAILABLE, gpu_facts
+from tomebench.words import counted
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +79,7 @@ def one_line(testbed: Mapping[str, Any]) -> str:
     cpus = testbed["usable_cpus"]
     parts = [
         str(testbed["device_name"]),
-        f"{testbed['threads']} threads on {cpus:g} CPU{'' if cpus == 1 else 's'}",
+        f"{counted(testbed['threads'], 'thread')} on {counted(cpus, 'CPU')}",
         *(f"{library} {testbed[library]}" for library in ("torch", "timm")),
         f"Python {testbed['python']}",
     ]

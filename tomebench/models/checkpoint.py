@@ -23,6 +23,7 @@ from tomebench.datasets.decode import printable
 from tomebench.errors import ModelError
 from tomebench.models.torchvision_vit import is_torchvision, to_timm
 from tomebench.models.weights_file import digest, find_weights, read_content, short
+from tomebench.words import counted
 
 _TRAINED = ("model", "state_dict", "model_state", "model_state_dict")
 _AVERAGED = ("model_ema", "state_dict_ema", "ema_state_dict")
@@ -210,7 +211,7 @@ def _check_patches(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     if there is None or wanted is None or there.ndim != 4 or wanted.ndim != 4:
         return
     if there.shape[1] != wanted.shape[1]:
-        channels = f"{there.shape[1]} channel" + "s" * (there.shape[1] != 1)
+        channels = counted(there.shape[1], "channel")
         raise _Misfit(1, f"takes images of {channels}, the model of {wanted.shape[1]}; only RGB models are supported")
     if there.shape[2:] != wanted.shape[2:]:
         sizes = [" x ".join(map(str, each.shape[2:])) for each in (there, wanted)]
@@ -229,7 +230,7 @@ def _check_fit(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     ]
     head = state.get("head.weight")
     if head is not None and "head.weight" in wanted and head.shape[:1] != wanted["head.weight"].shape[:1]:
-        sizes = f"its head has {head.shape[0]} classes, the model {wanted['head.weight'].shape[0]}"
+        sizes = f"its head has {counted(head.shape[0], 'class')}, the model {wanted['head.weight'].shape[0]}"
         raise _Misfit(len(wrong), f"{sizes}; use weights fine-tuned for the data set")
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""

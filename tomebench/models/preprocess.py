@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tomebench.errors import ConfigError, ModelError
+from tomebench.words import counted
 
 Protocol = Literal["timm", "tome"]
 """Whose settings: those that the weights carry by timm's rule, or those of the ToMe paper."""
@@ -70,7 +71,7 @@ class Preprocessing:
             sides = [int(side) for side in own.img_size]  # what it was built for, whatever was published
         channels = int(getattr(model, "in_chans", channels))
         if channels != 3:
-            what = f"{channels} channel" + "s" * (channels != 1)
+            what = counted(channels, "channel")
             raise ModelError(f"the model takes images of {what}; only RGB models can be evaluated")
         if img_size is None and sides[0] != sides[1]:
             raise ModelError(

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tomebench.words import counted, noun
+
 TOLERANCE = {"fp32": 25, "half": 75}
 """Images of 50 000 by which an honest reproduction may differ; tf32 rounds as half precision does."""
 EVALUATIONS = {"top1_imagenet1k_val": 50_000, "top1_digits": 599}
@@ -72,13 +74,14 @@ def judge_top1(reported: Printed, images: int, measured: Counted | None, dtype: 
         return Finding("top-1", "not measured", "top-1 was not measured")
     if measured.seen != images or not measured.whole:
         other = "" if measured.seen != images else "another list, or with other labels: "
-        share = f"{other}{measured.seen} images, reported on {images}"
+        share = f"{other}{counted(measured.seen, 'image')}, reported on {images}"
         return Finding("top-1", "partial data", f"{share}: {100 * measured.correct / measured.seen:.2f} % right here")
     low, high = ((reported.value + half * reported.step / 2) * images / 100 for half in (-1, 1))
     off = measured.correct - reported.value * images / 100
     beyond = max(low - measured.correct, measured.correct - high, 0.0)
     limit = tolerance(dtype, images)
-    detail = f"{measured.correct} of {images} right, {off:+.0f} images ({100 * off / images:+.2f} points)"
+    right = f"{measured.correct} of {images} right"
+    detail = f"{right}, {off:+.0f} {noun(abs(round(off)), 'image')} ({100 * off / images:+.2f} points)"
     if beyond <= limit + 1e-9:
         return Finding("top-1", "reproduced", f"{detail}; {limit} may differ", round(off))
     return Finding("top-1", "differs", f"{detail}, more than the {limit} that may differ", round(off))
@@ -110,7 +113,7 @@ def judge_tokens(paper: Sequence[int], planned: Sequence[int], seen: Sequence[in
         for block, (expected, here) in enumerate(zip(paper, found, strict=True), start=1):
             if expected != here:
                 return Finding("tokens", "differs", f"{here} after block {block} in {name}, {expected} by the paper")
-    return Finding("tokens", "reproduced", f"{seen[-1]} tokens after the last block")
+    return Finding("tokens", "reproduced", f"{counted(seen[-1], 'token')} after the last block")
 
 
 SCHEDULES = ("constant", "decreasing")

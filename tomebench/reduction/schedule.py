@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from tomebench.errors import SpecError
+from tomebench.words import counted
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,10 @@ class Schedule:
         """
         if self.layers is not None:
             if len(self.layers) != depth:
-                raise SpecError(f"schedule: the list has {len(self.layers)} values but the model has {depth} blocks")
+                raise SpecError(
+                    f"schedule: the list has {counted(len(self.layers), 'value')} "
+                    f"but the model has {counted(depth, 'block')}"
+                )
             return self.layers
         if r < 0:
             raise SpecError(f"r={r}: the number of tokens to remove cannot be negative")

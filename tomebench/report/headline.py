@@ -21,6 +21,7 @@ from tomebench.measure.validity import AA_FAILED, INVALID
 from tomebench.report.series import interval, is_baseline, name, overhead, points, varying
 from tomebench.schema import Row
 from tomebench.stats import clopper_pearson
+from tomebench.words import are, counted
 
 TOLERANCE = 1.0
 """Loss of top-1 against r = 0, in points, up to which a row may be recommended."""
@@ -64,9 +65,11 @@ def sentence(rows: Sequence[Row]) -> str | None:
         text += f" at {change}"
     basis = []
     if row.speedup_vs_r0 is not None:
-        basis.append(f"median of {row.rounds} rounds" + ", not converged" * (row.status == "unconverged"))
+        basis.append(
+            f"median of {counted(row.rounds or 0, 'round')}" + ", not converged" * (row.status == "unconverged")
+        )
     if row.n_seen is not None:
-        basis.append(f"{row.n_seen} image" + "s" * (row.n_seen != 1))
+        basis.append(counted(row.n_seen, "image"))
     return text + (f" ({'; '.join(basis)})" if basis else "") + _caveat(row, choice)
 
 
@@ -125,11 +128,16 @@ def _caveat(row: Row, choice: Choice) -> str:
         case "speed only":
             return "; accuracy was not evaluated, add --data to see its price"
         case "none within" if coarse and high is not None and high >= -TOLERANCE:
-            return f"; every r loses more than {TOLERANCE:g} point, but {row.n_seen} images are too few to be sure"
+            return f"; every r loses more than {TOLERANCE:g} point, but {_too_few(row)} to be sure"
         case "none within":
             return f"; every r that is faster loses more than {TOLERANCE:g} point"
         case "likely" if coarse:
-            return f"; {row.n_seen} images are too few to tell whether the loss stays within {TOLERANCE:g} point"
+            return f"; {_too_few(row)} to tell whether the loss stays within {TOLERANCE:g} point"
         case "likely":
             return f"; the loss may exceed {TOLERANCE:g} point"
     return ""
+
+
+def _too_few(row: Row) -> str:
+    seen = row.n_seen or 0
+    return f"{counted(seen, 'image')} {are(seen)} too few"

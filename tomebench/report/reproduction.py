@@ -16,6 +16,7 @@ from tomebench.report.series import interval
 from tomebench.report.tables import markdown_table
 from tomebench.report.text import Table
 from tomebench.schema import COLUMNS
+from tomebench.words import counted
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def _cost(line: Line) -> str:
     assert line.cost is not None
     reported = "" if line.gflops is None else f", reported {line.gflops}"
     ratio = f"MAC ratio {_times(line.cost.mac_ratio)}"
-    return f"r = {line.r}: {_gmacs(line)} GMACs{reported}; {ratio}; {line.cost.seen[-1]} tokens after the last block"
+    tokens = counted(line.cost.seen[-1], "token")
+    return f"r = {line.r}: {_gmacs(line)} GMACs{reported}; {ratio}; {tokens} after the last block"
 
 
 def _missing(missing: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from tomebench.report.headline import sentence, yardsticks
 from tomebench.report.series import group, half_width, interval, is_baseline, overhead, points, varying
 from tomebench.rspec import format_r
 from tomebench.schema import Row
+from tomebench.words import counted
 
 __all__ = [
     "EXPLANATIONS",
@@ -268,7 +269,7 @@ def _which(rows: Sequence[Row], some: Sequence[Row]) -> str:
     groups = group(some, varying(rows))
     if len(groups) > _MANY:  # the table has their names
         whole = all(row in some for row in rows if row.r in {row.r for row in some})
-        return ("" if whole else f"{len(some)} rows with ") + _values_of_r(some)
+        return ("" if whole else f"{counted(len(some), 'row')} with ") + _values_of_r(some)
     return "; ".join(f"{label} " * bool(label) + _values_of_r(members) for label, members in groups.items())
 
 

@@ -17,6 +17,7 @@ from tomebench.sweeps.forward import CellFailed
 from tomebench.sweeps.job import Job
 from tomebench.sweeps.reading import Reading
 from tomebench.sweeps.rows import END_TO_END, end_to_end_turns
+from tomebench.words import are, counted
 
 IMAGES = 512
 """Images that one cell is timed on at each of its turns, or one batch where that is more."""
@@ -40,7 +41,9 @@ def measure_end_to_end(job: Job, reading: Reading) -> Iterator[Event]:
     total = batch_count(images, job.batch_size)
     last = min(total, lead + math.ceil(IMAGES / job.batch_size))
     if last <= lead:
-        yield Note(f"end-to-end speed needs over {lead * job.batch_size} images; there are {images}")
+        yield Note(
+            f"end-to-end speed needs over {counted(lead * job.batch_size, 'image')}; there {are(images)} {images}"
+        )
         return
     found = end_to_end_turns(job.store)
     order = job.live()
@@ -88,5 +91,7 @@ def _timed(job: Job, reading: Reading, key: str, lead: int, last: int) -> tuple[
     answered(0)
     seconds = clock.now() - start
     if not 0 < seconds < math.inf:
-        raise DeviceError(f"{classified} images took {seconds} s: this machine's clock cannot be right; check it")
+        raise DeviceError(
+            f"{counted(classified, 'image')} took {seconds} s: this machine's clock cannot be right; check it"
+        )
     return classified, seconds

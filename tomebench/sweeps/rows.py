@@ -46,6 +46,7 @@ from tomebench.schema import (
 )
 from tomebench.sweeps.speed_columns import speed_columns
 from tomebench.sweeps.store import Store
+from tomebench.words import counted
 
 R_CLAMPED = "R_CLAMPED"
 """The cap of half the tokens changed r in some block."""
@@ -339,10 +340,10 @@ def _status(run: _Run, key: str) -> tuple[Status, str | None]:
             "a graph was compiled inside a timed burst, so what was timed is the compiler; no speed is given",
         )
     if (found := run.predictions.get(key)) and found.nonfinite:
-        return "nonfinite", f"NaN or infinite logits on {found.nonfinite} of {len(run.labels)} images"
+        return "nonfinite", f"NaN or infinite logits on {found.nonfinite} of {counted(len(run.labels), 'image')}"
     if missing := run.shortfalls.get(key):
         done = len(step_seconds(run.rounds, key))
-        so_far = f"{done} round" + ("s" if done != 1 else "")
+        so_far = counted(done, "round")
         if missing.half_width is None:
             return "unconverged", f"{so_far} timed; about {missing.rounds_needed} more needed"
         width = f"known to ±{100 * missing.half_width:.1f} %"

@@ -1,0 +1,118 @@
+"""The command that a finished run proposes: it keeps the settings, and it would not be refused."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+
+import pytest
+import typer
+from cli_program import BASE, MERGED
+
+from tomebench.cli import app, results
+from tomebench.cli.following import next_command
+from tomebench.cli.launch import LaunchFlags
+from tomebench.errors import ConfigError
+from tomebench.sweeps.config import SweepConfig, load_config, packaged_configs
+
+
+def proposed(settings, status="ok", model="vit_tiny.in1k", files=()):
+    rows = [replace(BASE, model=model), replace(MERGED, model=model, status=status)]
+    return next_command(rows, load_config(files, settings).stored())
+
+
+def accepted(line: str) -> SweepConfig:
+    """The configuration that a command line asks for, as the program reads it; raises if it would be refused."""
+    program, name, *arguments = shlex.split(line)
+    assert program == "tomebench"
+    given = typer.main.get_command(app.app).commands[name].make_context(name, arguments).params
+    del given["help_all"]
+    return LaunchFlags(**given).load()
+
+
+def test_accepted_refuses_what_the_program_refuses():
+    with pytest.raises(ConfigError):
+        accepted("tomebench sweep --model m --mode train --data DIR")
+    with pytest.raises(typer.TyperException):
+        accepted("tomebench sweep --modle m")
+
+
+@pytest.mark.parametrize(
+    ("settings", "status", "model", "following"),
+    [
+        ({"model": "digits_vit", "data": "digits"}, "ok", "digits_vit", "tomebench sweep --model vit_b_16 --r 0..24"),
+        (
+            {"model": "digits_vit", "data": "digits", "device": "cuda", "dtype": "bf16", "r": "8", "compile": True},
+            "ok",
+            "digits_vit",
+            "tomebench sweep --model vit_b_16 --device cuda --dtype bf16 --compile --r 0..24",
+        ),
+        (
+            {"model": "m", "dtype": "bf16", "batch_size": 4},
+            "ok",
+            "vit_tiny.augreg_in21k_ft_in1k",
+            "tomebench sweep --model m --data DIR --dtype bf16 --batch-size 4 --name NEW",
+        ),
+        ({"model": "m"}, "ok", "vit_tiny.mae", "tomebench sweep --model m --checkpoint FILE --data DIR --name NEW"),
+        ({"model": "m"}, "ok", "swag_vit_b_16", "tomebench sweep --model m --checkpoint FILE --data DIR --name NEW"),
+        (
+            {"model": "m", "checkpoint": "a b.pth"},
+            "ok",
+            "m",
+            "tomebench sweep --model m --checkpoint 'a b.pth' --data DIR --name NEW",
+        ),
+        (
+            {"model": "m", "data": "d"},
+            "unconverged",
+            "m",
+            "tomebench sweep --model m --data d --budget publish --name NEW",
+        ),
+        (
+            {"model": "m", "mode": "train", "budget": "quick"},
+            "unconverged",
+            "m",
+            "tomebench sweep --model m --mode train --name NEW",
+        ),
+        ({"model": "m", "data": "d", "img_size": 96}, "ok", "m", "tomebench plan --model m --img-size 96 --r 0..24"),
+        ({"model": "m", "data": "d", "schedule": "list:8,8"}, "ok", "m", "tomebench plan --model m --r 0..24"),
+    ],
+)
+def test_the_next_command(settings, status, model, following):
+    assert proposed(settings, status, model) == following
+    accepted(following)
+
+
+def test_it_is_part_of_the_results(tmp_path):
+    context = results.write_run(tmp_path / "x", [BASE, MERGED], load_config([], {"model": "m", "data": "d"}).stored())
+    assert context.next_command == "tomebench plan --model m --r 0..24"
+    assert context.paths[0].endswith("x/table.csv")
+
+
+@pytest.mark.parametrize("status", ["ok", "unconverged"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"mode": "train"},
+        {"mode": "train", "compile": True, "r": "8", "schedule": "decreasing"},
+        {"data": "d", "budget": "none", "limit": 9, "real": "r.json", "allow_missing": 2, "cache": "c", "verify": "v"},
+        {"data": "d", "budget": "publish", "end_to_end": True, "cuda_graphs": True},
+        {"cells": "2/4", "out": "there"},
+        {"cells": "2/4", "data": "d", "workers": 0},
+        {"schedule": "list:1,2,3"},
+        {"schedule": "list:1,2,3", "data": "d", "budget": "quick"},
+        {"ablate": True, "data": "d"},
+        {"metric": "k,q", "combine": "mean", "prop_attn": False, "prefix_only": True, "ceiling": True},
+        {"matching": "kmeans-2", "data": "d", "attention": "matmul", "threads": 2, "seed": 3, "offline": True},
+    ],
+)
+def test_no_configuration_is_told_to_run_what_is_refused(settings, status):
+    for model in ("vit_b_16", "swag_vit_b_16", "mae_vit_b_16", "digits_vit"):
+        accepted(proposed({"model": model, **settings}, status))
+
+
+@pytest.mark.parametrize("name", packaged_configs())
+def test_no_packaged_configuration_is_either(name):
+    values = {} if name != "speed_cuda" else {"model": "vit_b_16"}
+    for status in ("ok", "unconverged"):
+        accepted(proposed(values, status, files=[packaged_configs()[name]]))

@@ -1,0 +1,43 @@
+"""The command worth trying after a run. It keeps the run's settings, and is never one that would be refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tomebench.schema import Row
+from tomebench.sweeps.config import command_line
+
+_MACHINE = ("device", "dtype", "mode", "compile", "cuda_graphs", "attention", "threads")
+"""Settings that mean the same for any model."""
+_IMAGES = ("data", "limit", "real", "allow_missing", "end_to_end")
+_ELSEWHERE = " --name NEW"  # another configuration in the same folder is refused
+
+
+def next_command(rows: Sequence[Row], config: Mapping[str, Any]) -> str:
+    """The next command, with DIR, FILE and NEW for what the user has to say.
+
+    Args:
+        rows: of the run.
+        config: its stored settings, :meth:`tomebench.sweeps.config.SweepConfig.stored`.
+    """
+    if config["model"] == "digits_vit":
+        kept = {name: config[name] for name in _MACHINE if config.get(name) != "cpu" and name in config}
+        return command_line({**kept, "model": "vit_b_16"}) + " --r 0..24"
+    if config["data"] is None and config.get("mode") != "train":
+        return command_line({**config, "data": "DIR", "checkpoint": _weights(rows, config)}) + _ELSEWHERE
+    if any(row.status == "unconverged" for row in rows) and config["budget"] != "publish":
+        larger = "standard" if config["budget"] == "quick" else "publish"
+        return command_line({**config, "budget": larger}) + _ELSEWHERE
+    planned = {name: value for name, value in config.items() if name not in (*_IMAGES, "r", "cells", "mode", "budget")}
+    if str(config["schedule"]).startswith("list:"):  # which says r itself
+        del planned["schedule"]
+    return command_line(planned).replace("sweep", "plan", 1) + " --r 0..24"
+
+
+def _weights(rows: Sequence[Row], config: Mapping[str, Any]) -> str | None:
+    """What --checkpoint takes for top-1; None where timm has weights for ImageNet's classes under the model's name."""
+    if config["checkpoint"] is not None:
+        return str(config["checkpoint"])
+    tag = (rows[0].model if rows else str(config["model"])).partition(".")[2]
+    return None if tag.endswith("in1k") else "FILE"
