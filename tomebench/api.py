@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,22 +11,73 @@ from tomebench.backbones.apply import apply
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import nn
 
     from tomebench.gate.verdict import Finding
-    from tomebench.schema import Row
+    from tomebench.schema import Route, Row
 
 __all__ = ["apply", "check", "load_results", "sweep"]
 
 
-def sweep(model: str, r: str = "0..24", *, out: str | Path, **settings: Any) -> list[Row]:
+def sweep(
+    model: str | nn.Module,
+    r: str | int | Sequence[int] = "0..24",
+    *,
+    out: str | Path,
+    progress: bool = False,
+    preprocessing: Literal["timm", "tome"] | Mapping[str, Any] | None = None,
+    checkpoint: str | Path | None = None,
+    use_ema: bool | None = None,
+    num_classes: int | None = None,
+    class_names: str | Path | None = None,
+    img_size: int | None = None,
+    schedule: str | None = None,
+    method: str | None = None,
+    prop_attn: bool | None = None,
+    metric: str | None = None,
+    heads: str | None = None,
+    distance: str | None = None,
+    combine: str | None = None,
+    partition: str | None = None,
+    matching: str | None = None,
+    ablate: bool | None = None,
+    attention: Route | None = None,
+    prefix_only: bool | None = None,
+    data: str | Path | None = None,
+    labels: bool | None = None,
+    limit: int | None = None,
+    real: str | Path | None = None,
+    allow_missing: int | None = None,
+    verify: str | Path | None = None,
+    device: str | None = None,
+    dtype: Literal["fp32", "tf32", "bf16", "fp16"] | None = None,
+    batch_size: int | Literal["auto"] | None = None,
+    mode: Literal["infer", "train"] | None = None,
+    compile: bool | None = None,
+    cuda_graphs: bool | None = None,
+    ceiling: bool | None = None,
+    end_to_end: bool | None = None,
+    budget: Literal["quick", "standard", "publish", "none"] | None = None,
+    cells: str | None = None,
+    name: str | None = None,
+    seed: int | None = None,
+    threads: int | None = None,
+    workers: int | None = None,
+    cache: str | Path | None = None,
+    offline: bool | None = None,
+) -> list[Row]:
     """Measure what merging r tokens per layer does to a model's speed, and with ``data`` to its accuracy.
 
     Args:
-        model: alias, preset or timm id.
-        r: values of r, such as "0..24", "0..24:4" or "0,8,16".
+        model: alias or timm id, ``hf-hub:ORG/NAME`` or ``local-dir:PATH``; or a timm VisionTransformer itself, which is
+            copied and stays as it is.
+        r: values of r, such as "0..24", "0..24:4", 8 or [0, 8, 16].
         out: run folder; the same settings on the same folder resume.
-        settings: every flag of ``tomebench sweep``, with underscores.
+        progress: draw a bar on stderr, or in a notebook.
+        preprocessing: timm or tome; or for a module some of ``mean``, ``std``, ``interpolation``, ``crop_pct`` and
+            ``crop_mode`` in place of what its ``pretrained_cfg`` says.
 
+    All others are the flags of ``tomebench sweep``; ``tomebench sweep --help-all`` explains them, None is the default.
     Reading more than a thousand images starts worker processes that import the caller's script again: call this under
     ``if __name__ == "__main__":``, or pass ``workers=0``. From the first call on, memory that is freed stays with the
     process (:mod:`tomebench.measure.allocator`).
@@ -36,16 +89,43 @@ def sweep(model: str, r: str = "0..24", *, out: str | Path, **settings: Any) -> 
     Raises:
         TomebenchError: see :mod:`tomebench.errors`.
     """
+    asked = {key: value for key, value in locals().items() if key not in ("model", "r", "progress", "preprocessing")}
+    from tomebench.errors import ConfigError
+    from tomebench.models.given import given_model, given_name
+    from tomebench.progress import drawn
     from tomebench.sweeps.config import load_config
     from tomebench.sweeps.events import Finished
     from tomebench.sweeps.run import run_sweep
 
-    config = load_config([], {"model": model, "r": r, "out": out, **settings})
+    own = preprocessing if isinstance(preprocessing, Mapping) else None
+    asked |= {"model": model if isinstance(model, str) else given_name(model), "r": _r_text(r)}
+    asked |= {"preprocessing": None if own is not None else preprocessing}
+    for path in ("out", "checkpoint", "real", "verify", "cache"):
+        asked[path] = None if asked[path] is None else Path(asked[path])
+    asked |= {key: None if asked[key] is None else str(asked[key]) for key in ("class_names", "data")}
+    config = load_config([], asked)
+    given = None
+    if not isinstance(model, str):
+        for key in ("checkpoint", "use_ema", "num_classes", "img_size"):
+            if asked[key] is not None:
+                raise ConfigError(f"{key} is about a model that is built by name; leave it out, the module has its own")
+        labelled = config.data is not None
+        given = given_model(model, preprocessing=own, class_names=config.class_names, labelled=labelled)
+    elif own is not None:
+        raise ConfigError("preprocessing as a mapping is for a module; of a named model say timm or tome")
     rows: list[Row] = []
-    for event in run_sweep(config, Path(out), should_stop=lambda: False):
+    events = run_sweep(config, Path(out), should_stop=lambda: False, given=given)
+    for event in drawn(events) if progress else events:
         if isinstance(event, Finished):
             rows = list(event.rows)  # not returned at once: other processes wait for the end
     return rows
+
+
+def _r_text(r: str | int | Sequence[int]) -> str:
+    """Values of r as the flag takes them; whole numbers of any library."""
+    if isinstance(r, str):
+        return r
+    return ",".join(str(operator.index(value)) for value in (r if isinstance(r, Iterable) else [r]))
 
 
 def check(

@@ -49,6 +49,8 @@ def resolve_model_name(name: str) -> str:
     name = ALIASES[name].timm_id if name in ALIASES else name.removeprefix("timm/")
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
+        if name.startswith("python:"):
+            raise ModelError(f"{printable(name)} was handed over in Python and cannot be built by name; do so again")
         if "/" in name or "\\" in name:
             raise ModelError(f"unknown model {printable(name)[:80]!r}: {_path_or_hub(name)}")
         near = difflib.get_close_matches(base, [*PRESETS, *ALIASES], n=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -114,7 +115,9 @@ def plan_cells(
     try:
         terms = backbone.macs()
     except (AssertionError, RuntimeError) as error:  # what timm's patch embedding says of a size it cannot take
-        raise ModelError(f"{loaded.timm_id} cannot take {config.img_size} pixels: {str(error).rstrip('.')}") from error
+        embed: Any = backbone.model.patch_embed
+        size = config.img_size or embed.img_size[0]
+        raise ModelError(f"{loaded.timm_id} cannot take {size} pixels: {str(error).rstrip('.')}") from error
     if config.prefix_only and not backbone.head_reads_prefix_only:
         raise SpecError(f"prefix-only: the head of {loaded.timm_id} pools over all tokens; leave --prefix-only out")
     preprocessing = preprocessing_of(config, loaded.model)

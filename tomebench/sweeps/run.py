@@ -46,13 +46,16 @@ from tomebench.sweeps.store import Store
 from tomebench.sweeps.timing import measure_energy, measure_memory, time_cells
 
 
-def run_sweep(config: SweepConfig, directory: Path, should_stop: Callable[[], bool]) -> Iterator[Event]:
+def run_sweep(
+    config: SweepConfig, directory: Path, should_stop: Callable[[], bool], given: LoadedModel | None = None
+) -> Iterator[Event]:
     """Measure every cell of a sweep, or go on with one that was stopped.
 
     Args:
         config: what to measure.
         directory: run folder; created, or resumed when it holds the same configuration.
         should_stop: asked between two bursts, and between two cells of an evaluated batch.
+        given: the model, where it is handed over; by default the one that the configuration names.
 
     Yields:
         Events; the last is ``Finished`` with one row per cell, or with none in a process of rank 1 and up.
@@ -69,7 +72,7 @@ def run_sweep(config: SweepConfig, directory: Path, should_stop: Callable[[], bo
             check_route(config.attention, device, config.dtype, training=config.mode == "train")
             if config.cuda_graphs and device.type != "cuda":
                 raise DeviceError(f"--cuda-graphs needs a CUDA GPU, not {device}; leave it out")
-            built = build_model(config.model_spec, meta=True)
+            built = given or build_model(config.model_spec, meta=True)
             listed = list_images(config, built.head) if config.data is not None else None
             plan_sweep(config, listed, built)  # refuses what cannot be combined before anything slow happens
             keep_memory()
@@ -82,22 +85,23 @@ def run_sweep(config: SweepConfig, directory: Path, should_stop: Callable[[], bo
 
             run = _lead if ranks.leads else _follow
             with arithmetic(config.dtype, config.threads), no_room_is_an_input_error():
-                yield from run(config, listed, directory, asked, device, ranks)
+                yield from run(config, given, listed, directory, asked, device, ranks)
         except Interrupted:
             ranks.explain()
             raise
 
 
-def _load(config: SweepConfig, device: torch.device) -> LoadedModel:
+def _load(config: SweepConfig, given: LoadedModel | None, device: torch.device) -> LoadedModel:
     """The model of a configuration."""
     # Speed does not depend on the weights, accuracy does.
-    loaded = load_model(config.model_spec, pretrained=config.data is not None)
+    loaded = given or load_model(config.model_spec, pretrained=config.data is not None)
     loaded.model.to(device=device, dtype=weights_dtype(config))
     return loaded
 
 
 def _lead(
     config: SweepConfig,
+    given: LoadedModel | None,
     listed: ImageSet | None,
     directory: Path,
     should_stop: Callable[[], bool],
@@ -112,7 +116,7 @@ def _lead(
         Store.open(directory, config.stored()).close()
     image_set = None if listed is None else usable_images(config, listed, stop_if_asked)
     stop_if_asked()
-    loaded = _load(config, device)
+    loaded = _load(config, given, device)
     ranks.meet(lambda: _facts(device), stop_if_asked)
     with Store.open(directory, config.stored()) as store:
         if image_set is not None:
@@ -148,6 +152,7 @@ def _lead(
 
 def _follow(
     config: SweepConfig,
+    given: LoadedModel | None,
     listed: ImageSet | None,
     directory: Path,
     should_stop: Callable[[], bool],
@@ -157,7 +162,7 @@ def _follow(
     """What the other ranks do: load, wait until rank 0 has looked at all images and timed, evaluate their share."""
     stop_if_asked = stops(should_stop)
     yield Phase("load", None)
-    loaded = _load(config, device)
+    loaded = _load(config, given, device)
     ranks.meet(lambda: _facts(device), stop_if_asked)
     if listed is not None:
         plan = ranks.plan(stop_if_asked)

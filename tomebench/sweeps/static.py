@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import nn
 
 from tomebench.backbones.timm_vit import TimmViT
 from tomebench.errors import DeviceError, InputError
 from tomebench.gate.records import CellRecord, Snapshot, Static, cut, packed_logits
 from tomebench.measure.probe import is_oom
 from tomebench.models.create import LoadedModel, load_model
+from tomebench.models.given import tensors_digest
 from tomebench.reduction.attention import check_route
 from tomebench.schema import Resolved, Route
 from tomebench.sweeps.config import SweepConfig
@@ -54,7 +54,7 @@ def _route(config: SweepConfig) -> Route:
 def _cells(
     on_cpu: SweepConfig, config: SweepConfig, loaded: LoadedModel, planned: Sequence[PlannedCell]
 ) -> Iterator[CellRecord]:
-    weights = _digest(loaded.model)
+    weights = tensors_digest(loaded.model)
     backbone = TimmViT(loaded.model.double())
     size = preprocessing_of(config, loaded.model).input_size
     # RandomState's stream is frozen: the same numbers on every platform and with every version.
@@ -88,15 +88,6 @@ def _cells(
             logits=packed_logits(logits),
         )
         yield CellRecord(asked=what, static=facts)
-
-
-def _digest(model: nn.Module) -> str:
-    """Of parameters and buffers, by name; a checkpoint's own digest says nothing of weights that are drawn."""
-    found = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
 
 
 def _preprocessing(resolved: Resolved) -> str:

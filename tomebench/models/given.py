@@ -1,0 +1,100 @@
+"""A model that is handed over as a module instead of by name: copied, so that measuring it changes nothing of it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from tomebench.datasets.class_lists import as_names, read_class_names
+from tomebench.datasets.classes import ORDERS, Head
+from tomebench.datasets.files import user_path
+from tomebench.errors import ConfigError, ModelError
+from tomebench.models.create import LoadedModel
+
+PREFIX = "python:"
+"""What the name of such a model begins with in settings: no command can build it again."""
+_PREPROCESSING = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
+
+
+def given_name(model: nn.Module) -> str:
+    """The name of a model in settings: its architecture as timm calls it, else its class."""
+    return PREFIX + _architecture(model)
+
+
+def given_model(
+    model: nn.Module,
+    *,
+    preprocessing: Mapping[str, Any] | None = None,
+    class_names: str | None = None,
+    labelled: bool = False,
+) -> LoadedModel:
+    """Copy a model for measuring.
+
+    Args:
+        model: a timm VisionTransformer, on any device; neither it nor its weights are changed.
+        preprocessing: some of timm's settings (``mean``, ``std``, ``interpolation``, ``crop_pct``, ``crop_mode``) in
+            place of those that the model carries in ``pretrained_cfg``.
+        class_names: file with the names of the classes, or how folder names are sorted.
+        labelled: images are to be evaluated, so the model has to say how it wants them.
+
+    Returns:
+        The copy in fp32, on the CPU and in evaluation mode; identified by the digest of its tensors.
+
+    Raises:
+        ModelError: tensors without storage or that cannot be copied, or nothing says how images are preprocessed.
+        ConfigError: an unknown setting.
+    """
+    unknown = [name for name in preprocessing or {} if name not in _PREPROCESSING]
+    if unknown:
+        raise ConfigError(f"preprocessing has no setting {unknown[0]!r}; it takes {', '.join(_PREPROCESSING)}")
+    published = getattr(model, "pretrained_cfg", None)
+    if labelled and not published and not {"mean", "std"} <= {*(preprocessing or {})}:
+        raise ModelError(
+            "the model has no pretrained_cfg, so nothing says how its images are normalised; pass preprocessing="
+            "{'mean': (...), 'std': (...), 'interpolation': ..., 'crop_pct': ...}"
+        )
+    if any(tensor.is_meta for tensor in model.state_dict().values()):
+        raise ModelError("the model is on meta, without weights; pass one with weights")
+    try:
+        mine: Any = copy.deepcopy(model).cpu().float().eval().requires_grad_(True)
+    except (RuntimeError, TypeError) as error:
+        raise ModelError(
+            f"the model cannot be copied ({str(error)[:120]}); pass it without hooks and graphs"
+        ) from error
+    mine.pretrained_cfg = {**_as_dict(published), **(preprocessing or {})}
+    return LoadedModel(mine, _architecture(model), f"sha256:{tensors_digest(model)}", _head(mine, class_names))
+
+
+def tensors_digest(model: nn.Module) -> str:
+    """Sixteen hex digits of all parameters and buffers, by name."""
+    found = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        found.update(name.encode())
+        tensor = value.detach().cpu().contiguous()
+        found.update(tensor.flatten().view(torch.uint8).numpy().tobytes())  # numpy has no bfloat16
+    return found.hexdigest()[:16]
+
+
+def _head(model: Any, class_names: str | None) -> Head:
+    num_classes = int(getattr(model, "num_classes", 0) or 0)
+    if class_names in ORDERS:
+        return Head(num_classes, order=class_names)
+    chosen = None if class_names is None else read_class_names(user_path(class_names))
+    listed = as_names(model.pretrained_cfg.get("label_names"), "label_names of the model's pretrained_cfg")
+    return Head(num_classes, () if listed is None else (listed,), chosen)
+
+
+def _architecture(model: nn.Module) -> str:
+    return str(_as_dict(getattr(model, "pretrained_cfg", None)).get("architecture") or type(model).__name__)
+
+
+def _as_dict(config: Any) -> dict[str, Any]:
+    """Timm's settings, which are a mapping or an object that makes one."""
+    if config is None:
+        return {}
+    return dict(config) if isinstance(config, Mapping) else dict(config.to_dict())
