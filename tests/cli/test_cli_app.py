@@ -15,7 +15,9 @@ from cli_program import Result
 
 import tomebench
 from tomebench.cli import app
+from tomebench.cli.launch import LaunchFlags
 from tomebench.cli.options import SweepFlags
+from tomebench.cli.panels import PANELS
 from tomebench.errors import InputError, Interrupted, StorageError
 from tomebench.sweeps.config import SweepConfig
 
@@ -33,7 +35,7 @@ def test_the_helper_notices_a_second_line():
     assert Result(2, "", "one\n").error == "one"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["sweep", "--help"], ["--version"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["sweep", "--help"], ["sweep", "--help-all"], ["--version"]])
 def test_help_imports_nothing_heavy(arguments):
     heavy = [
         name for name in HEAVY if name != "pydantic" or len(arguments) == 1
@@ -190,3 +192,45 @@ def test_an_ascii_terminal_gets_escapes_instead_of_a_crash():
     )
     assert done.returncode == 2
     assert rb"\xe4" in done.stderr
+
+
+def shown(program, monkeypatch, *arguments):
+    """The lines of a help screen, 80 columns wide."""
+    monkeypatch.setenv("COLUMNS", "80")
+    result = program(*arguments)
+    assert (result.code, result.err) == (0, "")
+    lines = result.out.splitlines()
+    assert max(map(len, lines)) <= 80
+    return lines
+
+
+def test_the_help_of_a_sweep_fits_two_screens_in_panels(program, monkeypatch):
+    lines = shown(program, monkeypatch, "sweep", "--help")
+    assert len(lines) <= 80
+    assert [line.rstrip(":") for line in lines if line and line[0] != " "][1:] == [*PANELS, "Help"]
+    whole = shown(program, monkeypatch, "sweep", "--help-all")
+    assert len(whole) > 80  # or there would be nothing to hide
+    assert {line.split()[0] for line in lines if line.startswith("  --")} < {
+        line.split()[0] for line in whole if line.startswith("  --")
+    }
+
+
+@pytest.mark.parametrize("name", ["demo", "sweep", "ablate", "reproduce", "plan", "profile"])
+def test_every_flag_has_its_panel_and_all_are_shown_by_help_all(name, program, monkeypatch):
+    assert sorted(" ".join(f"{often} {rarely}" for often, rarely in PANELS.values()).split()) == sorted(
+        {f.name for f in dataclasses.fields(LaunchFlags)}
+    )
+    out = "\n".join(shown(program, monkeypatch, name, "--help-all"))
+    params = command_tree().commands[name].params
+    for param in params:
+        if param.param_type_name == "option":
+            assert f"\n  {param.opts[0]} " in out
+    own = {f.name for f in dataclasses.fields(LaunchFlags)} & {param.name for param in params}
+    for param in params:
+        assert (getattr(param, "rich_help_panel", None) in PANELS) == (param.name in own)
+
+
+def test_a_flag_that_the_help_hides_is_taken_all_the_same(program, engine):
+    engine()
+    assert "--threads" not in program("sweep", "--help").out
+    assert program("sweep", "--model", "m", "--threads", "2", "--quiet").code == 0

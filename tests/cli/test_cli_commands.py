@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -125,6 +126,24 @@ def test_list(program):
     assert "vit_base_patch16_224\n" not in found
     assert json.loads(program("list", "methods", "--json").out)["methods"][0]["name"] == "tome"
     assert program("list", "methods", "x").code == 2
+
+
+@pytest.mark.parametrize(
+    ("pattern", "why"),
+    [
+        ("swin_tiny", r"timm has \d+ such models? of another kind; swin_tiny\S+: SwinTransformer has '\w+', which"),
+        ("eva02_", r"such models of another kind; eva02_\S+: Eva has '\w+', which token merging does not know"),
+        ("resnet50d", r"resnet50d\S*: \w+ has '\w+', which token merging does not know how to run; use a timm"),
+        ("no such", r"timm has no model with 'no such' in its name"),
+    ],
+)
+def test_a_list_without_models_says_why(program, pattern, why):
+    result = program("list", "models", pattern)
+    assert (result.code, result.err) == (0, "")
+    *_, number, line = result.out.splitlines()
+    assert number.startswith("0 of ")
+    assert re.search(why, line)
+    assert json.loads(program("list", "models", pattern, "--json").out) == {"models": []}
 
 
 def test_list_papers(program):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -61,7 +62,8 @@ def _models(pattern: str | None) -> _Listing:
     known = sorted(name for module in _TIMM_MODULES for name in timm.list_models(module=module))
     if pattern is not None:
         found = [(name, "timm") for name in known if pattern in name]
-        return ("name", "from"), found, [f"{len(found)} of {counted(len(known), 'model')}"]
+        why = [] if found else [_why_none(pattern)]
+        return ("name", "from"), found, [f"{len(found)} of {counted(len(known), 'model')}", *why]
     rows = [(name, "", note) for name, note in PRESETS.items()]
     rows += [(name, alias.timm_id, alias.note) for name, alias in ALIASES.items()]
     more = (
@@ -69,6 +71,24 @@ def _models(pattern: str | None) -> _Listing:
         "see: tomebench list models deit"
     )
     return ("name", "timm id", "what it is"), rows, [more]
+
+
+def _why_none(pattern: str) -> str:
+    """Why there is no model with this in its name, in a line."""
+    import timm
+
+    from tomebench.backbones.timm_vit import TimmViT
+    from tomebench.errors import ModelError
+    from tomebench.models.create import build_model
+
+    others = sorted(timm.list_models(f"*{glob.escape(pattern)}*"), key=lambda name: not name.startswith(pattern))
+    if not others:
+        return f"timm has no model with {pattern!r} in its name"
+    try:
+        TimmViT(build_model(others[0], meta=True).model)
+    except ModelError as error:
+        return f"timm has {counted(len(others), 'such model')} of another kind; {others[0]}: {error}"
+    return f"{others[0]} can be merged all the same; see: tomebench plan --model {others[0]}"
 
 
 def _methods(_: str | None) -> _Listing:
