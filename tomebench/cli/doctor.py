@@ -69,7 +69,7 @@ def doctor(
 
     Example: tomebench doctor --model vit_b_16 --data imagenet/val --device cuda
 
-    Example: tomebench doctor --model deit_tiny_patch16_224 --checkpoint mine.pth --data pictures
+    Example: tomebench doctor --model vit_b_16 --checkpoint my.pth --data mine
 
     Example: tomebench doctor --data imagenet/val --manifest val.sha256
 
