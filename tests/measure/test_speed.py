@@ -73,7 +73,7 @@ def test_calibrated_bursts_last_long_enough_and_not_much_longer(cost: float, lea
 def test_a_clock_that_cannot_be_right_is_an_error(reading: float) -> None:
     clock = BrokenClock(reading)
     variants = [Variant("a", clock.step(1.0))]
-    message = f"1 steps took {reading} s"
+    message = f"1 step took {reading} s"
     with pytest.raises(DeviceError, match=message):
         speed.calibrate(clock, variants[0].step, 0.1)
     with pytest.raises(DeviceError, match=message):
