@@ -54,7 +54,7 @@ def test_flags_beat_later_yaml_beats_earlier_yaml_beats_defaults(tmp_path):
 def test_the_defaults():
     config = load_config([], {"model": "m"})
     assert (config.r, config.schedule, config.method, config.prop_attn) == ("0..24", "constant", "tome", True)
-    assert (config.device, config.dtype, config.batch_size, config.budget) == ("auto", "fp32", "auto", "standard")
+    assert (config.device, config.dtype, config.batch_size, config.budget) == ("auto", "fp32", "auto", "quick")
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ Dtype = Annotated[str | None, _option("--dtype", "fp32, tf32, bf16 or fp16.", "N
 BatchSize = Annotated[str | None, _option("--batch-size", "Images per forward pass: auto or a number.", "N", "auto")]
 Budget = Annotated[
     str | None,
-    _option("--budget", "How exact the timing is: quick, standard, publish; none: top-1 only.", "NAME", "standard"),
+    _option("--budget", "How exact the timing is: quick, standard, publish; none: top-1 only.", "NAME", "quick"),
 ]
 Cells = Annotated[str | None, _option("--cells", "Only part I of N of the values of r, for array jobs: 1/4.", "I/N")]
 Cache = Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from tomebench.cli.launch import LaunchFlags
 from tomebench.cli.options import takes_sweep_flags
 from tomebench.errors import DeviceError
-from tomebench.words import counted
+from tomebench.words import counted, duration
 
 if TYPE_CHECKING:
     from tomebench.sweeps.plan import PlannedCell
@@ -27,14 +26,15 @@ def plan(flags: LaunchFlags) -> None:
     """
     from tomebench.cli.console import open_screen
     from tomebench.sweeps.config import run_directory
-    from tomebench.sweeps.plan import estimate_seconds, plan_sweep
+    from tomebench.sweeps.estimate import estimate_plan
+    from tomebench.sweeps.plan import plan_sweep
 
     config = flags.load()
     screen = open_screen(as_json=flags.json, quiet=flags.quiet)
     cells = plan_sweep(config)
     seconds, why = None, ""
     try:
-        seconds = estimate_seconds(config, cells)
+        seconds = estimate_plan(config, cells)
     except DeviceError as error:  # what a GPU would do is planned on a machine without one, too
         why = str(error)
     if screen.as_json:
@@ -51,8 +51,7 @@ def plan(flags: LaunchFlags) -> None:
     if seconds is None:
         screen.line(f"how long it takes cannot be judged here: {why}")
     else:
-        minutes = max(1, math.ceil(seconds / 60))
-        screen.line(f"about {minutes} min on this machine when it is quiet, judged by GMACs and a short matmul")
+        screen.line(f"about {duration(seconds)} on this machine when it is quiet, judged by GMACs and a short matmul")
     screen.line(f"results would go to {run_directory(config)}")
 
 

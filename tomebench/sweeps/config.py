@@ -170,7 +170,7 @@ class SweepConfig(BaseModel):
     cuda_graphs: bool = False
     ceiling: bool = False
     end_to_end: bool = False
-    budget: Literal["quick", "standard", "publish", "none"] = "standard"
+    budget: Literal["quick", "standard", "publish", "none"] = "quick"
     cells: Annotated[str, AfterValidator(_checked_cells)] | None = None
     out: FilePath | None = None
     name: Annotated[Text, AfterValidator(_checked_name)] | None = None
