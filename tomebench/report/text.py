@@ -14,7 +14,7 @@ from tomebench.report.escape import clean
 from tomebench.report.headline import sentence, yardsticks
 from tomebench.report.series import group, half_width, interval, is_baseline, overhead, points, varying
 from tomebench.rspec import format_r
-from tomebench.schema import Row
+from tomebench.schema import MAX_DROP, Row
 from tomebench.words import counted
 
 __all__ = [
@@ -113,6 +113,7 @@ class ReportContext:
     paths: tuple[str, ...] = ()  # files written
     command: str | None = None  # makes these results again
     next_command: str | None = None  # worth trying now
+    max_drop: float = MAX_DROP  # loss in points up to which a row may be recommended
 
 
 def context_for(
@@ -122,10 +123,11 @@ def context_for(
     paths: Iterable[object] = (),
     command: str | None = None,
     next_command: str | None = None,
+    max_drop: float = MAX_DROP,
 ) -> ReportContext:
     """A context with the conditions and warnings that the rows themselves hold."""
     shown = tuple(clean(str(path)) for path in paths)
-    return ReportContext(title, conditions(rows), warning_lines(rows), shown, command, next_command)
+    return ReportContext(title, conditions(rows), warning_lines(rows), shown, command, next_command, max_drop)
 
 
 def display_table(rows: Sequence[Row]) -> Table:
