@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tomebench.models.spec import PREFIX
 from tomebench.schema import Row
 from tomebench.sweeps.config import command_line
 
@@ -14,13 +15,15 @@ _IMAGES = ("data", "limit", "real", "allow_missing", "end_to_end")
 _ELSEWHERE = " --name NEW"  # another configuration in the same folder is refused
 
 
-def next_command(rows: Sequence[Row], config: Mapping[str, Any]) -> str:
-    """The next command, with DIR, FILE and NEW for what the user has to say.
+def next_command(rows: Sequence[Row], config: Mapping[str, Any]) -> str | None:
+    """The next command, with DIR, FILE and NEW for what the user has to say; None for a model without a name.
 
     Args:
         rows: of the run.
         config: its stored settings, :meth:`tomebench.sweeps.config.SweepConfig.stored`.
     """
+    if is_unnamed(config):
+        return None
     if config["model"] == "digits_vit":
         kept = {name: config[name] for name in _MACHINE if config.get(name) != "cpu" and name in config}
         return command_line({**kept, "model": "vit_b_16"}) + " --r 0..24"
@@ -33,6 +36,11 @@ def next_command(rows: Sequence[Row], config: Mapping[str, Any]) -> str:
     if str(config["schedule"]).startswith("list:"):  # which says r itself
         del planned["schedule"]
     return command_line(planned).replace("sweep", "plan", 1) + " --r 0..24"
+
+
+def is_unnamed(config: Mapping[str, Any]) -> bool:
+    """Whether the model was handed over in Python, so that no command can measure it."""
+    return str(config["model"]).startswith(PREFIX)
 
 
 def _weights(rows: Sequence[Row], config: Mapping[str, Any]) -> str | None:

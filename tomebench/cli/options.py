@@ -152,6 +152,10 @@ Budget = Annotated[
     str | None,
     _option("--budget", "How exact the timing is: quick, standard, publish; none: top-1 only.", "NAME", "quick"),
 ]
+MaxDrop = Annotated[
+    float | None,
+    _option("--max-drop", "Points of top-1 that a recommended r surely loses no more than.", "POINTS", "1"),
+]
 Cells = Annotated[str | None, _option("--cells", "Only part I of N of the values of r, for array jobs: 1/4.", "I/N")]
 Cache = Annotated[
     Path | None, _option("--cache", "Folder that keeps preprocessed images from one run to the next.", "DIR")
@@ -226,6 +230,7 @@ class SweepFlags:
     ceiling: Ceiling = None
     end_to_end: EndToEnd = None
     budget: Budget = None
+    max_drop: MaxDrop = None
     cells: Cells = None
     config: Config = None
     out: Out = None

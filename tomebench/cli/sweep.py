@@ -67,7 +67,9 @@ def measure(config: SweepConfig, flags: SweepFlags) -> tuple[Finished, ReportCon
     screen = open_screen(as_json=flags.json, quiet=flags.quiet or not leads)
     with stop_on_signal(quiet=not leads) as should_stop:
         finished = follow(run_sweep(config, run_directory(config), should_stop), screen)
-        return (finished, write_run(finished.directory, finished.rows, config.stored())) if leads else None
+        if not leads:
+            return None
+        return finished, write_run(finished.directory, finished.rows, config.stored(), config.max_drop)
 
 
 def finish(finished: Finished) -> None:
