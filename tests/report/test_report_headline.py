@@ -8,6 +8,7 @@ from report_rows import accuracy, make_row, make_sweep, speed, with_ceiling
 
 from tomebench.measure.validity import CHANCE_LEVEL
 from tomebench.report.headline import sentence, yardsticks
+from tomebench.report.text import display_table
 from tomebench.schema import MAX_DROP, Row
 
 
@@ -226,3 +227,16 @@ def test_yardsticks_golden():
 def test_yardsticks_name_the_ceiling_where_it_was_timed():
     sliced = "; slicing the same tokens off gives 1.33x over r=0, overhead of merging +2.0 % [+1.0, +3.0]"
     assert yardsticks(with_ceiling()) == yardsticks(make_sweep()) + sliced
+
+
+def test_without_labels_the_sentence_says_how_many_images_keep_their_class():
+    seen = {"dataset": "mine", "dataset_digest": "feed", "n_seen": 300}
+    base = make_row(**speed(1.0), **seen, agreement=100.0, agreed=300)
+    row = make_row(8, **speed(1.3), **seen, agreement=96.0, agreement_lo=93.1, agreement_hi=97.7, agreed=288)
+    assert sentence([base, row]) == (
+        "r=8 is 1.30x faster [1.28, 1.32] (median of 12 rounds; 300 images); 96.0 % [93.1, 97.7] of the images keep "
+        "their class, and only labels tell what the others cost"
+    )
+    headers, cells = display_table([base, row])
+    assert [line[headers.index("agreement [95%]")] for line in cells] == ["100.0", "96.0 [93.1, 97.7]"]
+    assert "top-1" not in headers

@@ -29,6 +29,7 @@ REACH = 100
 Choice = Literal[
     "recommended",  # surely faster, surely within
     "speed only",  # surely faster, and no images were asked for
+    "agreement",  # surely faster, and the images have no labels
     "images",  # surely faster, and the loss is within as far as the images tell
     "rounds",  # what is surely faster loses more; this row does not, and may be faster
     "seems beyond",  # what is surely faster loses more, as far as the images tell
@@ -52,7 +53,7 @@ class Advice:
     @property
     def recommended(self) -> bool:
         """The row may be recommended."""
-        return self.choice in ("recommended", "speed only")
+        return self.choice in ("recommended", "speed only", "agreement")
 
 
 def advise(rows: Sequence[Row], max_drop: float = MAX_DROP) -> Advice | None:
@@ -88,7 +89,10 @@ def _by_speed(rows: Sequence[Row]) -> Advice:
     faster = [row for row in unlimited if _speed(row) == "faster"]
     if not faster:
         return _not_faster(unlimited, [row for row in unlimited if _rounds(row) is not None])
-    return Advice(max(faster, key=_gain), "no accuracy" if any(row.n_seen for row in rows) else "speed only")
+    row = max(faster, key=_gain)
+    if row.agreement is not None:
+        return Advice(row, "agreement")
+    return Advice(row, "no accuracy" if any(row.n_seen for row in rows) else "speed only")
 
 
 def _by_both(rows: Sequence[Row], max_drop: float) -> Advice:

@@ -60,11 +60,15 @@ def yardsticks(rows: Sequence[Row], max_drop: float = MAX_DROP) -> str | None:
 
 
 def _words(advice: Advice, found: str, basis: str, limit: str) -> str:
+    row = advice.row
     match advice.choice:
         case "recommended":
             return f"{found}, surely within {limit}{basis}"
         case "speed only":
             return f"{found}{basis}; accuracy was not evaluated, add --data to see its price"
+        case "agreement":
+            same = f"{row.agreement:.1f} %{interval(row.agreement_lo, row.agreement_hi, '.1f')} of the images"
+            return f"{found}{basis}; {same} keep their class, and only labels tell what the others cost"
         case "no accuracy":
             return f"Nothing can be recommended: {found}{basis}, but its top-1 cannot be compared with that of r=0"
         case "images":
