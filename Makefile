@@ -6,7 +6,7 @@ INSTALLED := .venv/.installed
 RUNS := .venv/.runs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check speed-cpu speed-cuda gpu-wheels clean
+.PHONY: help demo test bench check speed-cpu speed-cuda gpu-wheels docs-images clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ speed-cuda: $(RUNS) ## the CUDA speed study: up to two days on one GPU
 
 gpu-wheels: $(INSTALLED) ## what a GPU machine without network lacks, into .gpu-wheels (GPU_PYTHON=3.12 is its Python)
 	$(BIN)/python tests/gpu/wheels.py --python $(GPU_PYTHON)
+
+docs-images: $(RUNS) ## the pictures of the README, from a run of the demo
+	$(BIN)/python tests/docs/draw.py
 
 clean: ## remove .venv and caches, keep results
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
