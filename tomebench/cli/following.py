@@ -11,7 +11,7 @@ from tomebench.sweeps.config import command_line
 
 _MACHINE = ("device", "dtype", "mode", "compile", "cuda_graphs", "attention", "threads")
 """Settings that mean the same for any model."""
-_IMAGES = ("data", "limit", "real", "allow_missing", "end_to_end")
+_IMAGES = ("data", "labels", "limit", "real", "allow_missing", "end_to_end", "max_drop")
 _ELSEWHERE = " --name NEW"  # another configuration in the same folder is refused
 
 
