@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from tomebench.cli.console import Screen
     from tomebench.paper.comparison import Found, Line
     from tomebench.paper.targets import PaperTable
+    from tomebench.report.narrow import Table
     from tomebench.report.reproduction import Layout
-    from tomebench.report.text import Table
     from tomebench.sweeps.reproduction import TableRun
 
 _SUFFIXES = {"markdown": ".md", "latex": ".tex"}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tomebench.report.narrow import Table
 from tomebench.report.series import points
-from tomebench.report.text import Table
 from tomebench.schema import Row
 from tomebench.stats import PairedDelta
 

@@ -12,9 +12,9 @@ from tomebench.paper.comparison import Line
 from tomebench.paper.reported import Reported
 from tomebench.report.escape import markdown
 from tomebench.report.latex import Head, latex_table
+from tomebench.report.narrow import Table
 from tomebench.report.series import interval
 from tomebench.report.tables import markdown_table
-from tomebench.report.text import Table
 from tomebench.schema import COLUMNS
 from tomebench.words import counted
 
