@@ -71,7 +71,7 @@ CODES: Mapping[str, Code] = {
     "unconverged": Code(
         "unconverged",
         "unc",
-        "interval wider than asked: quiet machine, --budget",
+        "interval wider than asked; try a larger --budget",
         "the speed-up interval is still wider than the budget asks; use a quieter machine or a larger --budget",
     ),
     "TESTBED_CHANGED": Code(
@@ -162,7 +162,7 @@ CODES: Mapping[str, Code] = {
     "NOISY": Code(
         "noisy",
         "noisy",
-        "step times scatter by over 10 %: quiet machine, --budget",
+        "step times scatter by over 10 %; try a larger --budget",
         "step times scatter by more than 10 % of their median; close other programs or use a larger --budget",
     ),
     "R_CLAMPED": Code(

@@ -55,7 +55,7 @@ def compact_conditions(rows: Sequence[Row]) -> str:
     parts = (
         _same(rows, "model") + ", random weights" * random,
         _same(rows, "img_size", "{} px"),
-        _same(rows, "method") + f", {schedule}" * (schedule != "constant"),
+        _same(rows, "method") + f" {schedule}" * (schedule != "constant"),
         _same(rows, "device"),
         _same(rows, "dtype"),
         _same(rows, "batch_size", "batch {}"),
