@@ -63,7 +63,6 @@ SCREENS = [
     ("doctor", "--device", "cuda:99", "--threads", "9999", "--model", "vit_b_61"),
     ("reproduce", "--list"),
     ("reproduce", "mae/l", "--static", "--r", "0,8"),
-    ("reproduce", "table1/mae_l", "--static", "--r", "0,8"),
 ]
 
 
@@ -194,7 +193,7 @@ def test_without_unicode_a_screen_fits_too(show, monkeypatch, stored) -> None:
     assert_fits(shown, 80)
 
 
-def test_each_helper_fails_where_it_should() -> None:
+def test_each_check_fails_where_it_should() -> None:
     with pytest.raises(AssertionError, match="81 columns of 80"):
         assert_fits("fits\n" + "word " * 16 + "w", 80)
     assert_fits("x" * 90, 80)
