@@ -98,6 +98,7 @@ def test_version(program):
 def test_flags_are_the_fields_of_the_configuration_and_show_its_defaults():
     assert {f.name for f in dataclasses.fields(SweepFlags)} - set(SweepConfig.model_fields) == {
         "config",
+        "details",
         "json",
         "quiet",
         "traceback",

@@ -187,6 +187,7 @@ Standalone = Annotated[
     bool, _option("--standalone", "One machine, on a free port; the default where nothing above says another place.")
 ]
 Json = Annotated[bool, _option("--json", "Print one JSON object instead of a table.")]
+Details = Annotated[bool, _option("--details", "Show all columns, every warning in full and all conditions.")]
 Quiet = Annotated[bool, _option("--quiet", "No progress on stderr: errors and the result only.")]
 Traceback = Annotated[bool, _option("--traceback", "Show where in the code an error came from.")]
 
@@ -241,6 +242,7 @@ class SweepFlags:
     cache: Cache = None
     offline: Offline = None
     json: Json = False
+    details: Details = False
     quiet: Quiet = False
     traceback: Traceback = False
 

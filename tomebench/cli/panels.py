@@ -19,7 +19,7 @@ PANELS = {
     ),
     "Data": ("data labels limit cache", "real allow_missing verify workers"),
     "Timing": ("device dtype batch_size budget mode compile ceiling", "cuda_graphs end_to_end threads"),
-    "Output": ("max_drop config out name json quiet", "traceback"),
+    "Output": ("max_drop config out name json details quiet", "traceback"),
     "Several processes": (
         "nproc_per_node cells",
         "nnodes rdzv_backend rdzv_endpoint rdzv_id node_rank master_addr master_port max_restarts standalone",

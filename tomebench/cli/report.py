@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tomebench.cli.options import Json, MaxDrop, Traceback
+from tomebench.cli.options import Details, Json, MaxDrop, Traceback
 from tomebench.errors import InputError
 
 
@@ -16,6 +16,7 @@ def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, as written by sweep or demo.")],
     max_drop: MaxDrop = None,
     json: Json = False,
+    details: Details = False,
     traceback: Traceback = False,
 ) -> None:
     """Rebuild tables and figure of stored runs, and show them.
@@ -50,7 +51,7 @@ def report(
     contexts = [write_run(run, rows, config, limit) for run, rows, config in stored]
     context = contexts[0]
     rows = [row for _, some, _ in stored for row in some]
-    screen = open_screen(as_json=json)
+    screen = open_screen(as_json=json, details=details)
     configs = [config for _, _, config in stored]
     if are_parts(configs):
         rows, notes = joined([some for _, some, _ in stored], configs)
@@ -61,7 +62,7 @@ def report(
     fields = varying(rows)
     if not json and len({name(row, fields) for row in rows}) < len(rows):
         for run, (_, some, _), one in zip(runs, stored, contexts, strict=True):  # nothing in a row tells them apart
-            screen.line(f"{run}:")
+            screen.line(f"{run}:", whole=[str(run)])
             show(screen, some, one)
         return
     if len(contexts) > 1:

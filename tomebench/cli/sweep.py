@@ -47,7 +47,7 @@ def run(config: SweepConfig, flags: SweepFlags) -> None:
     measured = measure(config, flags)
     if measured is not None:
         finished, context = measured
-        show(open_screen(as_json=flags.json, quiet=flags.quiet), finished.rows, context)
+        show(open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details), finished.rows, context)
         finish(finished)
 
 
@@ -58,7 +58,8 @@ def measure(config: SweepConfig, flags: SweepFlags) -> tuple[Finished, ReportCon
         Exit: several processes were to do it, and have ended.
     """
     start_processes(flags)
-    from tomebench.cli.console import follow, open_screen
+    from tomebench.cli.console import open_screen
+    from tomebench.cli.progress import follow
     from tomebench.cli.results import write_run
     from tomebench.sweeps.config import run_directory
     from tomebench.sweeps.run import run_sweep
