@@ -46,7 +46,7 @@ ClassNames = Annotated[
     str | None,
     _option(
         "--class-names",
-        "Class names in the order of the head: a file; or how folders are sorted: sorted, natural.",
+        "Class names in the order of the head: a file, or sorted, or natural.",
         "FILE",
         "what comes with the weights",
     ),
@@ -126,7 +126,7 @@ Data = Annotated[
 ]
 Labels = Annotated[
     bool | None,
-    _option("--labels/--no-labels", "Without labels: any pictures, and agreement with r = 0.", None, "labels"),
+    _option("--labels/--no-labels", "Without: any pictures, agreement with r = 0.", None, "labels"),
 ]
 Limit = Annotated[int | None, _option("--limit", "Use only N of the images.", "N")]
 Real = Annotated[Path | None, _option("--real", "ReaL labels (real.json) in place of the images' own.", "FILE")]
@@ -187,7 +187,7 @@ Standalone = Annotated[
     bool, _option("--standalone", "One machine, on a free port; the default where nothing above says another place.")
 ]
 Json = Annotated[bool, _option("--json", "Print one JSON object instead of a table.")]
-Details = Annotated[bool, _option("--details", "Show all columns, every warning in full and all conditions.")]
+Details = Annotated[bool, _option("--details", "Show all columns, warnings and conditions.")]
 Quiet = Annotated[bool, _option("--quiet", "No progress on stderr: errors and the result only.")]
 Traceback = Annotated[bool, _option("--traceback", "Show where in the code an error came from.")]
 
