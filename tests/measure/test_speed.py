@@ -243,7 +243,7 @@ def test_pairs_come_from_rounds_that_have_both() -> None:
 def test_the_budgets() -> None:
     assert [(b.name, b.min_rounds, b.half_width) for b in BUDGETS.values()] == [
         ("none", 0, math.inf),
-        ("quick", 6, 0.02),
+        ("quick", 6, 0.03),
         ("standard", 10, 0.01),
         ("publish", 20, 0.005),
     ]

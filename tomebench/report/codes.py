@@ -162,8 +162,9 @@ CODES: Mapping[str, Code] = {
     "NOISY": Code(
         "noisy",
         "noisy",
-        "step times scatter by over 10 %; try a larger --budget",
-        "step times scatter by more than 10 % of their median; close other programs or use a larger --budget",
+        "speed-ups scatter by over a seventh; try a larger --budget",
+        "from round to round the speed-up (of r = 0: over its twin) scatters by more than a seventh; close other "
+        "programs or use a larger --budget",
     ),
     "R_CLAMPED": Code(
         "cap",
