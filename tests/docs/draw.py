@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
 import shutil
 import subprocess
@@ -18,25 +20,26 @@ from tomebench.cli.console import Screen
 from tomebench.cli.results import read_run, show, write_run
 
 ROOT = Path(__file__).parents[2]
-IMAGES = ROOT / "results" / "images"
-COLUMNS = 100
+RUN, IMAGES = Path("results/demo"), Path("results/images")
+COLUMNS = 80
 
 
 def main() -> None:
     """Write both pictures."""
-    run = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "results" / "demo"
-    if not (run / "run.sqlite").exists():
-        subprocess.run([sys.executable, "-m", "tomebench", "demo", "--out", str(run)], check=True, cwd=ROOT)
-    rows, config = read_run(run)
+    os.chdir(ROOT)  # what is shown names no folder of this machine
+    if not (RUN / "run.sqlite").exists():
+        subprocess.run([sys.executable, "-m", "tomebench", "demo"], check=True)
+    rows, config = read_run(RUN)
+    context = write_run(RUN, rows, config)
     IMAGES.mkdir(exist_ok=True)
-    context = write_run(run, rows, config)
-    shutil.copy(run / "figure.png", IMAGES / "speed_accuracy.png")
-    console = Console(record=True, width=COLUMNS, force_terminal=True, markup=False, highlight=False, emoji=False)
-    show(Screen(console, console), rows, context)
-    svg = console.export_svg(title="$ make demo", theme=MONOKAI)
+    shutil.copy(RUN / "figure.png", IMAGES / "speed_accuracy.png")
+    terminal = Console(
+        file=io.StringIO(), record=True, width=COLUMNS, force_terminal=True, markup=False, highlight=False, emoji=False
+    )
+    show(Screen(terminal, terminal), rows, context)
+    drawn = terminal.export_svg(title="make demo", theme=MONOKAI, unique_id="screen")
     # The picture stands alone: no font is fetched from elsewhere.
-    svg = re.sub(r"@font-face\s*\{.*?\}", "", svg, flags=re.DOTALL)
-    (IMAGES / "screen.svg").write_text(svg)
+    (IMAGES / "screen.svg").write_text(re.sub(r"@font-face \{.*?\}\n", "", drawn, flags=re.DOTALL))
 
 
 if __name__ == "__main__":

@@ -239,6 +239,8 @@ def brief_lines(rows: Sequence[Row], width: int) -> list[tuple[str, str]]:
     """
     found = _found(rows)
     lines = []
+    if "NOT_STEADY" in found:
+        found.pop("DRIFT", None)  # which it says already
     for code in sorted(found, key=lambda code: not (code in CODES and CODES[code].grave)):
         brief = CODES[code].brief if code in CODES else "see the column warnings of table.csv"
         if same := _SAME_AS.fullmatch(code):
