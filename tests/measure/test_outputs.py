@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tomebench.backbones.apply import apply
+from tomebench.datasets.classes import Head
 from tomebench.measure.outputs import FEW, JITTER, output_excess
 from tomebench.models.create import load_model
 from tomebench.sweeps.config import load_config
@@ -99,7 +100,9 @@ def digits() -> tuple[nn.Module, Tensor]:
     config = load_config([], {"model": "digits_vit", "data": "digits", "device": "cpu", "batch_size": 16})
     model = load_model("digits_vit").model.eval()
     pixels = preprocessing_of(config, model)
-    return model, timing_inputs(list_images(config), pixels, 16, torch.device("cpu"), torch.float32, 0, count=1)[0]
+    return model, timing_inputs(
+        list_images(config, Head(10)), pixels, 16, torch.device("cpu"), torch.float32, 0, count=1
+    )[0]
 
 
 def test_a_token_that_is_wrong_in_one_image_is_found_in_fp32(digits: tuple[nn.Module, Tensor]) -> None:

@@ -127,7 +127,7 @@ def test_what_fails_is_blamed_on_its_variant() -> None:
     variants = [Variant("a", clock.step(0.25)), Variant("b", fails)]
     for run in (
         lambda: time_round(variants, {"a": 1, "b": 1}, clock, session=1, seed=0, blame=blame),
-        lambda: warm_up(variants, "a", clock, blame=blame),
+        lambda: list(warm_up(variants, "a", clock, blame=blame)),
     ):
         log.clear()
         with pytest.raises(RuntimeError, match="device-side assert"):

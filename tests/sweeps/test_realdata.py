@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tomebench.backbones.apply import apply
+from tomebench.datasets.classes import Head
 from tomebench.measure import budget, speed
 from tomebench.measure.compilation import compiled
 from tomebench.measure.outputs import output_excess
@@ -79,7 +80,12 @@ def deit() -> tuple[nn.Module, list[Tensor]]:
     return (
         model,
         timing_inputs(
-            list_images(config), preprocessing_of(config, model), 32, torch.device("cpu"), torch.bfloat16, seed=0
+            list_images(config, Head(1000)),
+            preprocessing_of(config, model),
+            32,
+            torch.device("cpu"),
+            torch.bfloat16,
+            seed=0,
         ),
     )
 

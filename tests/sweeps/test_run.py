@@ -211,9 +211,9 @@ def test_a_cell_out_of_memory_fails_alone(tmp_path, images, checkpoint, monkeypa
     assert rows[1].top1 is None
     assert rows[2].top1_correct is not None
     assert rows[2].batch_size == 4
-    assert [note.text for note in events if isinstance(note, Note)] == [
-        "r=8: out of memory at batch size 4; the other cells go on"
-    ]
+    first, *others = [note.text for note in events if isinstance(note, Note)]
+    assert "or more (3 cells, 22 images, batch size 4, budget quick)" in first
+    assert others == ["r=8: out of memory at batch size 4; the other cells go on"]
 
 
 @pytest.mark.parametrize("good_passes", [0, 1])
@@ -272,15 +272,15 @@ def test_nan_on_one_side_of_the_baseline_is_refused_and_on_both_is_said(tmp_path
         with pytest.raises(UnsupportedModelError, match="differs from the model itself"):
             sweep(tmp_path / "one")
     with monkeypatch.context() as weights:
-        build = create.build_model
+        build = create._create
 
-        def with_nan(name, **kwargs):
-            loaded = build(name, **kwargs)
-            if not kwargs.get("meta"):
-                loaded.model.head.bias.data[0] = float("nan")
-            return loaded
+        def with_nan(name, source, kwargs, on, seed):
+            model = build(name, source, kwargs, on, seed)
+            if on != "meta":
+                model.head.bias.data[0] = float("nan")
+            return model
 
-        weights.setattr(create, "build_model", with_nan)
+        weights.setattr(create, "_create", with_nan)
         events, _ = sweep(tmp_path / "both")
     assert any(isinstance(e, Note) and "NaN or infinite logits" in e.text for e in events)
 
