@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,10 +100,11 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fast(patch)
         here.chdir(root)
         common = ("--model", "test_vit", "--r", "0,4", "--device", "cpu", "--batch-size", "2", "--quiet")
-        for run in ("runs/a", "runs/b", "results/a", "results/b", "results/new"):
-            assert app.run(["sweep", *common, "--out", run]) == 0
-        for baseline in ("a.json", "old.json"):
-            assert app.run(["check", "runs/a", "--baseline", baseline, "--update-baseline"]) == 0
+        assert app.run(["sweep", *common, "--out", "runs/a"]) == 0
+        for run in ("runs/b", "results/a", "results/b", "results/new"):
+            shutil.copytree("runs/a", run)
+        assert app.run(["check", "runs/a", "--baseline", "a.json", "--update-baseline"]) == 0
+        shutil.copy("a.json", "old.json")
         assert app.run(["doctor", "--data", "DATA", "--manifest", "val.sha256"]) == 0
     return root
 
