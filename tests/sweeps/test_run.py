@@ -263,7 +263,8 @@ def test_a_failed_cell_is_tried_again_when_the_run_is_resumed(tmp_path, monkeypa
         break_forward(broken, 8, out_of_memory)
         sweep(tmp_path / "run")
     _, rows = sweep(tmp_path / "run")
-    assert [(row.status, row.rounds) for row in rows] == [("ok", 12), ("ok", 6), ("ok", 12)]
+    # beside r = 0, without which there is no speed-up; the other one has all it needs
+    assert [(row.status, row.rounds) for row in rows] == [("ok", 12), ("ok", 6), ("ok", 6)]
 
 
 def test_nan_on_one_side_of_the_baseline_is_refused_and_on_both_is_said(tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ def plan(flags: LaunchFlags) -> None:
     line can be planned, then run.
     """
     from tomebench.cli.console import open_screen
-    from tomebench.sweeps.config import run_directory
+    from tomebench.sweeps.folder import choose_folder
     from tomebench.sweeps.plan import estimate_seconds, plan_sweep
 
     config = flags.load()
@@ -38,7 +38,7 @@ def plan(flags: LaunchFlags) -> None:
     except DeviceError as error:  # what a GPU would do is planned on a machine without one, too
         why = str(error)
     if screen.as_json:
-        asked = {"config": config.stored(), "directory": str(run_directory(config))}
+        asked = {"config": config.stored(), "directory": str(choose_folder(config)[0])}
         planned = [{"cell": c.cell.to_json(), "resolved": c.resolved.to_json()} for c in cells]
         screen.object({**asked, "estimated_seconds": seconds, "cells": planned})
         return
@@ -53,7 +53,7 @@ def plan(flags: LaunchFlags) -> None:
     else:
         minutes = max(1, math.ceil(seconds / 60))
         screen.line(f"about {minutes} min on this machine when it is quiet, judged by GMACs and a short matmul")
-    screen.line(f"results would go to {run_directory(config)}")
+    screen.line(f"results would go to {choose_folder(config)[0]}")
 
 
 def _lines(cells: Sequence[PlannedCell]) -> Sequence[Sequence[str]]:

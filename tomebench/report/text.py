@@ -41,6 +41,7 @@ EXPLANATIONS: Mapping[str, str] = {
     "oom": "out of memory; the batch size never changes within a sweep, so run again with a smaller --batch-size and a "
     "new --out",
     "nonfinite": "some logits are NaN or infinite, so no accuracy is given; try --dtype fp32 or bf16",
+    "INTERRUPTED": "timing was stopped before its end; run the same command again to go on",
     "unconverged": "the speed-up interval is still wider than the budget asks; use a quieter machine or a larger "
     "--budget",
     "TESTBED_CHANGED": "the run was resumed on another machine or with other library versions, so img/s mixes the two; "
@@ -80,6 +81,7 @@ _NOTES: Mapping[str, str] = {
     "failed": "failed",
     "oom": "out of memory",
     "nonfinite": "NaN or infinite logits",
+    "INTERRUPTED": "interrupted",
     "unconverged": "unconverged",
     "AA_FAILED": "A/A failed",
     "TESTBED_CHANGED": "testbed changed",
