@@ -3,14 +3,15 @@ PYTHON ?= python3
 GPU_PYTHON ?= 3.12
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+RUNS := .venv/.runs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check speed-cpu speed-cuda gpu-wheels clean
+.PHONY: help demo test bench check speed-cpu speed-cuda gpu-wheels docs-images clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
 
-demo: $(INSTALLED) ## the whole job on the embedded model and images
+demo: $(RUNS) ## the whole job on the embedded model and images
 	$(BIN)/tomebench demo
 
 test: $(INSTALLED) ## run the tests on all cores (PYTEST_ARGS="-m slow" chooses others; on a GPU: "-m gpu -n 0")
@@ -25,24 +26,31 @@ check: $(INSTALLED) ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-speed-cpu: $(INSTALLED) ## the CPU speed study: an hour and a half on a machine that does nothing else
+speed-cpu: $(RUNS) ## the CPU speed study: an hour and a half on a machine that does nothing else
 	@for config in configs/speed_cpu_*.yaml; do \
 		name=$$(basename $$config .yaml); \
 		$(BIN)/tomebench sweep --config $$config --out results/$$name.keep || exit $$?; \
 	done
 
-speed-cuda: $(INSTALLED) ## the CUDA speed study: up to two days on one GPU
+speed-cuda: $(RUNS) ## the CUDA speed study: up to two days on one GPU
 	configs/speed_cuda.sh $(BIN)/tomebench
 
 gpu-wheels: $(INSTALLED) ## what a GPU machine without network lacks, into .gpu-wheels (GPU_PYTHON=3.12 is its Python)
 	$(BIN)/python tests/gpu/wheels.py --python $(GPU_PYTHON)
 
+docs-images: $(RUNS) ## the pictures of the README, from a run of the demo
+	$(BIN)/python tests/docs/draw.py
+
 clean: ## remove .venv and caches, keep results
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-$(INSTALLED): pyproject.toml
+# What a run needs, and what the tests and checks need besides.
+$(RUNS): EXTRAS = report
+$(INSTALLED): EXTRAS = report,hf,test,lint
+
+$(RUNS) $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "tomebench needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -e '.[report,hf,test,lint]'
-	@touch $@
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[$(EXTRAS)]'
+	@touch $(RUNS) $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ def drawn(events: Iterable[Event]) -> Iterator[Event]:
                 bar.set_postfix_str(event.detail, refresh=False)
                 bar.update(event.done - bar.n)
             elif isinstance(event, Note):
-                tqdm.write(event.text)
+                tqdm.write(event.text, file=sys.stderr)
             yield event
     finally:
         if bar is not None:

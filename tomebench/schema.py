@@ -28,6 +28,8 @@ CEILING = "ceiling:"
 
 NO_LABEL = -1
 """In place of a class: the image has no label, or fewer than another."""
+MAX_DROP = 1.0
+"""Loss of top-1 against r = 0, in points, up to which a row may be recommended, unless a reader says otherwise."""
 
 Route = Literal["auto", "sdpa", "padded", "matmul", "augmented", "efficient", "cudnn", "triton"]
 """How attention is computed; :mod:`tomebench.reduction.attention` says what each one is."""

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 
 def counted(number: float, word: str) -> str:
     """``1 image``, ``2 images``, ``0 batches``; a fraction as short as it goes."""
     return f"{number:.15g} {noun(number, word)}"
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``3 min`` or ``2.5 h``, never less than it is."""
+    if seconds < 90:
+        return f"{math.ceil(seconds)} s"
+    return f"{math.ceil(seconds / 60)} min" if seconds < 5400 else f"{math.ceil(seconds / 360) / 10:g} h"
 
 
 def noun(number: float, word: str) -> str:

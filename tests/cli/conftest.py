@@ -21,6 +21,12 @@ from tomebench.sweeps.config import load_config
 from tomebench.sweeps.events import Finished, Note, Phase, Planned, Progress
 
 
+@pytest.fixture(autouse=True)
+def eighty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same screen whoever runs the tests."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+
 @pytest.fixture
 def program(capsys, tmp_path, monkeypatch) -> Callable[..., Result]:
     """Run a command line in an empty folder."""

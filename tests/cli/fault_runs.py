@@ -46,7 +46,7 @@ def fast(patch: pytest.MonkeyPatch, rounds: int = 2) -> None:
     patch.setattr(pipeline, "clock_for", lambda device: TickingClock())
     patch.setattr(timing, "peak_bytes", lambda step, device, index: 2**20)
     patch.setattr(forward, "compiled", lambda model: model)
-    patch.setattr("tomebench.report.write.speed_accuracy_figure", lambda *arguments: "no figure")
+    patch.setattr("tomebench.report.write.speed_accuracy_figure", lambda *arguments, **_: "no figure")
     patch.setattr(speed, "WINDOW", 1)
     patch.setitem(budgets.BUDGETS, "quick", budgets.Budget("quick", rounds, 1e9, 1.0))  # type: ignore[arg-type]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from screens import assert_fits
 
 from tomebench.sweeps.ablation import SUB_TABLES
 from tomebench.sweeps.store import Store
@@ -21,6 +22,8 @@ def ablated(program, tmp_path):
 
 
 def test_every_sub_table_is_there(ablated, program, tmp_path):
+    assert_fits(ablated, 80)
+    assert ablated.startswith("\nOf 19 changes ")
     for title, option, values in SUB_TABLES:
         _, found, rest = ablated.partition(f"{title}, r = 24\n")
         assert found, title

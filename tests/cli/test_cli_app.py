@@ -98,6 +98,7 @@ def test_version(program):
 def test_flags_are_the_fields_of_the_configuration_and_show_its_defaults():
     assert {f.name for f in dataclasses.fields(SweepFlags)} - set(SweepConfig.model_fields) == {
         "config",
+        "details",
         "json",
         "quiet",
         "traceback",
@@ -108,6 +109,8 @@ def test_flags_are_the_fields_of_the_configuration_and_show_its_defaults():
         assert option.default is None
         if isinstance(field.default, str | int) and not isinstance(field.default, bool):
             assert option.help.endswith(f"[default: {field.default}]")
+        elif isinstance(field.default, float):
+            assert option.help.endswith(f"[default: {field.default:g}]")
         elif field.default is True:
             assert option.help.endswith(f"[default: {name.replace('_', '-')}]")
 
@@ -122,6 +125,8 @@ def test_flags_are_the_fields_of_the_configuration_and_show_its_defaults():
         (["report"], "RUN"),
         (["sweep"], "--model vit_b_16"),
         (["sweep", "--model", "m", "--r", "4..1"], "runs backwards"),
+        (["sweep", "--model", "m", "--max-drop", "101"], "--max-drop 101.0: use a number of points of top-1"),
+        (["report", "run", "--max-drop", "nan"], "--max-drop nan: use a number of points of top-1, from 0 to 100"),
         (["sweep", "--model", "m", "--dtype", "fp8"], "--dtype 'fp8': use fp32"),
         (["demo", "--config", "no.yaml"], "config 'no.yaml' cannot be read"),
         (["list", "modles"], "use models, methods, datasets, papers"),

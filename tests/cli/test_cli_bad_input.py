@@ -39,7 +39,7 @@ def picture(path: Path, **options: object) -> Path:
         ([], "no such folder"),
         (["a.JPEG", "b.JPEG"], "2 images in one flat folder have no labels"),
         (["0/a.JPEG", "1/a.JPEG"], "numbered class folders"),
-        (["cat/a.JPEG"], "not ImageNet-1k class ids"),
+        (["cat/a.JPEG"], "has 1 class (cat), the model has 1000 classes, and no list"),
         ([f"{wnids()[0]}/a.JPEG", "extra/a.JPEG"], "1 folder (extra) is not"),
         ([f"{wnids()[0]}/readme.txt"], "the class folders hold no images"),
     ],
@@ -164,7 +164,7 @@ def test_weights_of_something_else(program, earlier, state):
     missing = {name: tensor for name, tensor in state.items() if name != "norm.bias"}
     other = {name: torch.zeros(3) for name in ("conv1.weight", "fc.bias")}
     for tensors, says in (
-        (wrong, "its head has 7 classes, the model 10"),
+        (wrong, "the model has 7 classes and digits 10: use weights trained for 10 classes"),
         (missing, "norm.bias is missing"),
         (other, "does not fit the model"),
     ):
@@ -191,14 +191,14 @@ def test_a_model_that_is_no_vit(program, earlier):
 
 @pytest.mark.parametrize("variable", [False, True])
 def test_offline_names_the_file_that_it_would_need(program, earlier, monkeypatch, variable):
-    monkeypatch.setattr(create, "try_to_load_from_cache", lambda *arguments: None)
+    monkeypatch.setattr(create, "try_to_load_from_cache", lambda *arguments, **_: None)
     monkeypatch.setattr(create.timm.models._builder, "load_pretrained", lambda *a, **k: pytest.fail("network"))
     if variable:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     picture(Path("images") / wnids()[0] / "a.JPEG")
     line = refused(program, *ON_IMAGES, *(() if variable else ("--offline",)))
     assert f"{'HF_HUB_OFFLINE' if variable else '--offline'}: model.safetensors of timm/test_vit" in line
-    assert "is not in the local cache; download it beforehand or pass a file with --checkpoint" in line
+    assert "; download it beforehand or pass a file with --checkpoint" in line
 
 
 # --- values

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 from check_runs import HERE, edit
+from screens import assert_fits, assert_whole_rows
 
 import tomebench
 from tomebench.gate.file import read_baseline, write_baseline
@@ -16,13 +17,29 @@ from tomebench.sweeps import checking
 def test_a_run_passes_against_itself(program, baseline, run):
     result = program("check", "run", "--baseline", "base.json", "--quiet")
     assert (result.code, result.err) == (0, "")
-    assert result.out.splitlines()[-1] == "PASS: 6 same"
+    assert result.out.splitlines()[0] == "PASS: 6 same"
+
+
+def test_the_screen_fits_and_what_has_no_room_is_said_below(program, baseline, run, monkeypatch):
+    snapshot = read_baseline(baseline)
+    edit(baseline, accuracy=snapshot.cells[-1].accuracy.model_copy(update={"right": _ones(60)}))
+    command = ("check", "run", "--baseline", "base.json", "--accuracy", "--speed", "--max-drop", "0", "--quiet")
+    monkeypatch.setenv("COLUMNS", "500")
+    wide = program(*command).out
+    for width in (120, 80, 60, 40):
+        monkeypatch.setenv("COLUMNS", str(width))
+        for flags in ((), ("--details",)):
+            shown = program(*command, *flags).out
+            assert_fits(shown, width)
+            assert_whole_rows(shown, wide)
+            assert shown.startswith("FAIL: 1 worse")
+            assert "of 60 right" in " ".join(shown.split())
 
 
 def test_the_static_tier_needs_no_run(program, baseline, run):
     shutil.rmtree(run)
     result = program("check", "--static", "--baseline", "base.json")
-    assert (result.code, result.out.splitlines()[-1]) == (0, "PASS: 2 same")
+    assert (result.code, result.out.splitlines()[0]) == (0, "PASS: 2 same")
     assert result.err == "computing the static tier of digits_vit\n"
 
 
@@ -31,7 +48,7 @@ def test_a_loss_of_images_is_exit_3(program, baseline, run):
     edit(baseline, accuracy=snapshot.cells[-1].accuracy.model_copy(update={"right": _ones(60)}))
     result = program("check", "run", "--baseline", "base.json", "--accuracy", "--max-drop", "0", "--quiet")
     assert result.code == 3
-    assert result.out.splitlines()[-1] == "FAIL: 1 worse, 1 same"
+    assert result.out.splitlines()[0] == "FAIL: 1 worse, 1 same"
 
 
 def _ones(n: int) -> str:
@@ -158,7 +175,7 @@ def test_a_run_of_other_code_is_remarked_upon(program, baseline, run, monkeypatc
     result = program("check", "run", "--baseline", "base.json", "--accuracy", "--quiet")
     assert result.code == 0
     assert f"! this run was measured by the code of {HERE}, " in result.out
-    assert result.out.splitlines()[-1].endswith("the code at hand is 0123456789ab: run it again")
+    assert " ".join(result.out.split()).endswith("the code at hand is 0123456789ab: run it again")
     assert "measured by" not in program("check", "run", "--baseline", "base.json", "--static", "--quiet").out
 
 

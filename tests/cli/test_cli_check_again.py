@@ -94,7 +94,7 @@ def test_a_slow_down_is_measured_again(program, baseline, run, monkeypatch, agai
     monkeypatch.setattr(checking, "measure_again", lambda run, r, *_: asked.append(r) or slowed(snapshot, again))
     result = program("check", "run", "--baseline", "base.json", "--speed", "--quiet")
     assert (result.code, asked) == (code, [{8}])
-    assert says in result.out
+    assert says in " ".join(result.out.split())
     result = program("check", "run", "--baseline", "base.json", "--speed", "--no-confirm", "--quiet")
     assert (result.code, asked) == (3, [{8}])
 

@@ -27,10 +27,13 @@ def test_a_sweep_ends_with_its_table_and_what_makes_it_complete(program, engine,
     assert header.split()[:3] == ["r", "tokens", "GMACs"]
     assert any(line.split()[:2] == ["8", "101"] and "1.31x" in line for line in lines)
     assert any(line.startswith("r=8 is 1.31x faster") for line in lines)
-    assert any(line.startswith("model: vit_tiny.tag") for line in lines)
-    assert any(line.startswith("device: cpu, fp32, batch 2") for line in lines)
+    assert "vit_tiny.tag, random weights, 224 px, tome, cpu, fp32, batch 2, no images" in lines
     assert any(line.startswith("written to runs/[r=8]/x: table.csv, rows.jsonl, ") for line in lines)
-    assert lines[-1].startswith("next: tomebench sweep --model vit_tiny --checkpoint FILE --r 0,8 --data DIR")
+    command = " ".join(line.rstrip("\\").strip() for line in lines[lines.index("next:") + 1 :])
+    assert command.startswith("tomebench sweep --model vit_tiny --checkpoint FILE --r 0,8 --data DIR")
+    details = program("sweep", "--model", "vit_tiny", "--r", "0,8", "--details").out
+    assert "\nmodel: vit_tiny.tag" in details
+    assert "\ndevice: cpu, fp32, batch 2" in details
     assert (tmp_path / "runs/[r=8]/x/summary.md").read_text().count("tomebench sweep --model vit_tiny --r 0,8") == 1
 
 
@@ -85,16 +88,17 @@ def test_plan_shows_tokens_and_macs_and_loads_no_weights(program):
     result = program("plan", "--model", "deit_ti_16", "--r", "8,16..24:8")
     assert (result.code, result.err) == (0, "")
     lines = result.out.splitlines()
-    assert lines[0].startswith("deit_tiny_patch16_224.fb_in1k, 224 px, 197 tokens, 5.72 M parameters")
+    assert lines[1].startswith("deit_tiny_patch16_224.fb_in1k, 224 px, 197 tokens, 5.72 M parameters")
     table = [line.split() for line in lines if line.strip()[:1].isdigit()]
     assert [words[0] for words in table] == ["0", "8", "16", "24"]
     assert table[1][2:15] == ["1.36", *map(str, range(189, 100, -8))]
-    assert ["capped" in words for words in table] == [False, False, True, True]
+    assert ["cap" in words for words in table] == [False, False, True, True]
 
 
 def test_plan_names_cells_that_the_cap_makes_the_same(program):
-    result = program("plan", "--model", "deit_ti_16", "--r", "200,300")
-    assert "capped at half the tokens, same as r=200" in result.out
+    command = ("plan", "--model", "deit_ti_16", "--r", "200,300")
+    assert "cap, =r=200" in program(*command).out
+    assert "capped at half the tokens, same as r=200" in program(*command, "--details").out
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -140,9 +144,9 @@ def test_list(program):
 def test_a_list_without_models_says_why(program, pattern, why):
     result = program("list", "models", pattern)
     assert (result.code, result.err) == (0, "")
-    *_, number, line = result.out.splitlines()
-    assert number.startswith("0 of ")
-    assert re.search(why, line)
+    number, _, line = result.out.rpartition("models\n")
+    assert number.splitlines()[-1].startswith("0 of ")
+    assert re.search(why, " ".join(line.split()))
     assert json.loads(program("list", "models", pattern, "--json").out) == {"models": []}
 
 
@@ -167,7 +171,9 @@ def test_doctor_exits_2_when_something_asked_for_is_missing(program):
     arguments = ("--model", "vit_b_61", "--data", "nowhere", "--device", "cuda:99", "--threads", "9999")
     result = program("doctor", *arguments)
     assert (result.code, result.err) == (2, "")
-    rows = {line.split()[0]: line for line in result.out.splitlines() if line.strip()}
+    joined = result.out.replace("\n" + " " * 10, " ")  # what a line continues
+    rows = {line.split()[0]: " ".join(line.split()) for line in joined.splitlines()}
+    assert result.out.startswith("look at ")
     assert "did you mean vit_b_16" in rows["model"]
     assert "no such folder" in rows["data"]
     assert "fail" in rows["device"]
@@ -189,6 +195,34 @@ def test_report_of_a_folder_without_a_run(program, tmp_path):
         result = program("report", folder)
         assert result.code == 2
         assert folder in result.error
+
+
+def unwrapped(screen):
+    """What a screen says, whatever its width."""
+    return " ".join(screen.split())
+
+
+def test_the_limit_judges_the_rows_anew_and_is_no_part_of_the_run(program, engine, monkeypatch, tmp_path):
+    counted = {"n_seen": 50_000, "top1": 80.0, "delta_top1": -0.4, "delta_top1_lo": -0.5, "delta_top1_hi": -0.3}
+    rows = [BASE, replace(MERGED, **counted)]
+    engine(*rows)
+    told = "r=8 is 1.31x faster [1.29, 1.33] at -0.40 points [-0.50, -0.30], surely within "
+    untold = "Nothing can be recommended yet: r=8"
+    assert f"{told}1 point (" in unwrapped(program("sweep", "--model", "m", "--data", "d").out)
+    judged = program("sweep", "--model", "m", "--data", "d", "--max-drop", "0.45")
+    assert untold in unwrapped(judged.out)
+    summary = tmp_path / "results/m-tome/summary.md"
+    assert untold in summary.read_text()
+    assert "--max-drop 0.45" in summary.read_text().splitlines()[-1]
+    config = load_config([], {"model": "m", "data": "d", "max_drop": 0.45}).stored()
+    monkeypatch.setattr(results, "read_run", lambda path: (rows, config))
+    assert f"{told}1 point (" in unwrapped(program("report", "results/m-tome").out)
+    assert f"{told}0.75 points (" in unwrapped(program("report", "results/m-tome", "--max-drop", "0.75").out)
+    assert f"{told}0.75 points (" in summary.read_text()
+    shown = json.loads(program("report", "results/m-tome", "--max-drop", "0.45", "--json").out)
+    assert shown["max_drop"] == 0.45
+    assert shown["sentences"][0].startswith(untold)
+    assert untold in unwrapped(program("report", "results/m-tome", "results/b", "--max-drop", "0.45").out)
 
 
 def test_report_rebuilds_every_run_and_shows_them_together(program, monkeypatch, tmp_path):

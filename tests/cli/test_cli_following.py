@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import typer
@@ -65,13 +66,13 @@ def test_accepted_refuses_what_the_program_refuses():
             {"model": "m", "data": "d"},
             "unconverged",
             "m",
-            "tomebench sweep --model m --data d --budget publish --name NEW",
+            "tomebench sweep --model m --data d --budget standard --name NEW",
         ),
         (
-            {"model": "m", "mode": "train", "budget": "quick"},
+            {"model": "m", "mode": "train", "budget": "standard"},
             "unconverged",
             "m",
-            "tomebench sweep --model m --mode train --name NEW",
+            "tomebench sweep --model m --mode train --budget publish --name NEW",
         ),
         ({"model": "m", "data": "d", "img_size": 96}, "ok", "m", "tomebench plan --model m --img-size 96 --r 0..24"),
         ({"model": "m", "data": "d", "schedule": "list:8,8"}, "ok", "m", "tomebench plan --model m --r 0..24"),
@@ -98,6 +99,8 @@ def test_it_is_part_of_the_results(tmp_path):
         {"data": "d", "budget": "none", "limit": 9, "real": "r.json", "allow_missing": 2, "cache": "c", "verify": "v"},
         {"data": "d", "budget": "publish", "end_to_end": True, "cuda_graphs": True},
         {"cells": "2/4", "out": "there"},
+        {"data": "d", "labels": False, "max_drop": 0.5, "num_classes": 7},
+        {"data": "d", "checkpoint": Path("w.pth"), "use_ema": True, "class_names": "natural"},
         {"cells": "2/4", "data": "d", "workers": 0},
         {"schedule": "list:1,2,3"},
         {"schedule": "list:1,2,3", "data": "d", "budget": "quick"},

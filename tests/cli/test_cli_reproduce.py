@@ -14,6 +14,7 @@ from fault_runs import fast
 from latex_document import compiles, document
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from screens import assert_fits, assert_whole_rows
 
 from tomebench.datasets.imagenet import wnids
 from tomebench.models.create import build_model
@@ -22,6 +23,12 @@ from tomebench.paper.tables import TABLES
 
 QUICK = ("--threads", "1", "--workers", "0", "--quiet")
 TOP1_ONLY = ("reproduce", "digits", *QUICK, "--budget", "none", "--json")
+
+
+@pytest.fixture(autouse=True)
+def wide(eighty_columns: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A screen on which nothing is left out and no line ends before its time."""
+    monkeypatch.setenv("COLUMNS", "1000")
 
 
 def verdicts(result) -> dict[int, str]:
@@ -50,14 +57,14 @@ def test_the_whole_path_on_the_miniature(program, monkeypatch, tmp_path, part, o
     result = program("reproduce", "digits", *quick)
     assert (result.code, result.err) == (code, "")
     lines = result.out.splitlines()
-    assert lines[0] == "The miniature: the embedded model and images"
+    assert lines[1] == "The miniature: the embedded model and images"
     rows = [line.split() for line in lines if "reproduced" in line and line.lstrip()[0].isdigit()]
     found = {row[0]: row[1:4] for row in rows if len(row) > 8}
     assert (
         found.items()
         >= {r: [top1, top1, "+0"] for r, top1 in (("0", "96.49"), ("12", "95.66"), ("24", "88.65"))}.items()
     )
-    assert lines[-2] == outcome
+    assert lines[0] == outcome
     assert "1.37x" in result.out, "the reported speed-up, not that of the fake clock"
     folder = tmp_path / "results" / "paper-digits"
     assert (folder / "vit" / "run.sqlite").exists()
@@ -68,6 +75,12 @@ def test_the_whole_path_on_the_miniature(program, monkeypatch, tmp_path, part, o
     for kind, written in (("markdown", markdown), ("latex", (folder / "table.tex").read_text())):
         again = program("reproduce", "digits", *quick, "--format", kind)
         assert (again.code, again.out) == (code, written), "a finished run is shown again, ready to be pasted"
+    for width in (80, 60):
+        monkeypatch.setenv("COLUMNS", str(width))
+        shown = program("reproduce", "digits", *quick).out
+        assert_fits(shown, width)
+        assert_whole_rows(shown, result.out)
+        assert all(head in shown for head in ("top-1 rep.", "speed-up", "verdict"))
     if shutil.which("pdflatex"):
         assert compiles(document(written), tmp_path)
 
@@ -130,15 +143,15 @@ def test_what_is_missing_is_named_and_the_costs_are_checked_all_the_same(program
     result = program("reproduce", "swag/b_384", "--offline", "--r", "0,5,45")
     assert (result.code, result.err) == (4, "")
     assert (
-        "not measured: swag/b_384: images: pass the validation set of ImageNet with --data\n"
-        "not measured: swag/b_384: weights: vit_b_16_swag-9ac1b537.pth, published by torchvision as "
+        "! not measured: swag/b_384: images: pass the validation set of ImageNet with --data\n"
+        "! not measured: swag/b_384: weights: vit_b_16_swag-9ac1b537.pth, published by torchvision as "
         "ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1; put it into a folder and pass that with --weights"
     ) in result.out
     assert "2 not measured, 1 agree in tokens" in result.out
     assert "for context" not in result.out, "what others measured of SWAG is of other models"
     assert not (tmp_path / "results").exists()
 
-    mae = program("reproduce", "mae/l", "--static", "--r", "0").out
+    mae = program("reproduce", "mae/l", "--static", "--r", "0", "--details").out
     assert "ToaST project README (re-measurement, not the paper)" in mae.partition("Measured by others, for context")[2]
     deit = program("reproduce", "deit_trained/ti", "--offline", "--data", "digits", "--r", "0").out
     assert (
@@ -170,7 +183,7 @@ def test_a_file_in_the_folder_of_weights_is_used_and_its_results_stay_when_it_is
     flags = ("deit_trained/ti", "--data", "val", "--r", "13", "--budget", "none", "--device", "cpu", *QUICK)
     result = program("reproduce", *flags, "--weights", "files")
     assert (result.code, result.err) == (4, "")
-    assert f"weights sha256:{digest}" in result.out
+    assert f"weights sha256:{digest}" in program("reproduce", *flags, "--weights", "files", "--details").out
     assert "1 partial data" in result.out
     measured = (tmp_path / "results/paper-deit_trained/table-ti.md").read_text()
     assert "| partial data |" in measured
@@ -193,7 +206,7 @@ def test_a_damaged_file_in_the_folder_of_weights_is_named_with_what_it_should_be
     flags = ("--data", "val", "--weights", "files", "--budget", "none", "--device", "cpu")
     result = program("reproduce", "deit_trained/ti", *flags, *QUICK)
     assert (result.code, result.err) == (4, "")
-    (line,) = [line for line in result.out.splitlines() if line.startswith("not measured: deit_trained/ti: ")]
+    (line,) = [line for line in result.out.splitlines() if line.startswith("! not measured: deit_trained/ti: ")]
     assert reason in line
     assert "--weights DIR takes f367470145_deit_T_r13.pth, published at https://" in line
 

@@ -52,6 +52,14 @@ def test_the_accuracy_figure_says_what_it_shows():
     assert "Token merging: vit_tiny.tag" in found
 
 
+@pytest.mark.parametrize(("max_drop", "bold"), [(1.0, []), (5.0, ["r=8"])])
+def test_bold_is_what_is_recommended(max_drop, bold):
+    shown, with_accuracy = figures._shown(make_sweep())
+    figure = figures._draw(make_sweep(), shown, with_accuracy, (), max_drop)
+    texts = figure.findobj(lambda artist: hasattr(artist, "get_fontweight"))
+    assert [text.get_text() for text in texts if text.get_fontweight() == "bold"] == bold
+
+
 def test_the_ceiling_is_a_line_where_it_was_timed(tmp_path):
     label = "slicing ceiling: what the hardware gives"
     for rows in (with_ceiling(), without_accuracy(with_ceiling())):

@@ -1,12 +1,15 @@
-"""Which row the sentence is about, and what it admits."""
+"""What the sentence says in each case; which row it is about is tested with the advice."""
 
 import dataclasses
 
 import pytest
+from demo_rows import demo
 from report_rows import accuracy, make_row, make_sweep, speed, with_ceiling
 
-from tomebench.report.headline import headline, sentence, yardsticks
-from tomebench.schema import Row
+from tomebench.measure.validity import CHANCE_LEVEL
+from tomebench.report.headline import sentence, yardsticks
+from tomebench.report.text import display_table
+from tomebench.schema import MAX_DROP, Row
 
 
 def row(r: int, gain: float, loss: float | None = None, half: float = 0.1, **changes: object) -> Row:
@@ -18,9 +21,9 @@ def row(r: int, gain: float, loss: float | None = None, half: float = 0.1, **cha
     return make_row(r, **{"mac_ratio": 1 + r / 20, **fields, **changes})
 
 
-def said(*rows: Row) -> str:
+def said(*rows: Row, max_drop: float = MAX_DROP) -> str:
     """The sentence of a sweep that also has r = 0."""
-    text = sentence([make_row(**speed(1.0, None), **accuracy(250)), *rows])
+    text = sentence([make_row(**speed(1.0, None), **accuracy(250)), *rows], max_drop)
     assert text is not None
     return text
 
@@ -30,9 +33,20 @@ def test_said_fails_when_there_is_nothing_to_say():
         said()
 
 
-def test_golden():
+def test_a_recommendation():
     assert said(row(4, 1.1, 0.1), row(8, 1.31, 0.35, 0.15), row(12, 1.6, 2.0)) == (
-        "r=8 is 1.31x faster [1.29, 1.33] at -0.35 points [-0.50, -0.20] (median of 12 rounds; 50000 images)"
+        "r=8 is 1.31x faster [1.29, 1.33] at -0.35 points [-0.50, -0.20], surely within 1 point "
+        "(median of 12 rounds; 50000 images)"
+    )
+
+
+def test_the_limit_is_the_readers():
+    rows = row(4, 1.1, 0.1), row(8, 1.31, 0.35, 0.15), row(12, 1.6, 2.0)
+    assert said(*rows, max_drop=0.4).startswith("r=4 is 1.10x faster [1.08, 1.12] at -0.10 points")
+    assert ", surely within 2.5 points (" in said(*rows, max_drop=2.5)
+    assert said(*rows, max_drop=100).startswith("r=12 ")
+    assert said(*rows[1:], max_drop=0.1).startswith(
+        "Nothing pays here: every r that is faster loses more than 0.1 points;"
     )
 
 
@@ -41,38 +55,73 @@ def test_a_sure_row_wins_over_a_faster_one_that_may_lose_more():
 
 
 def test_too_few_images_to_tell():
-    text = said(row(4, 1.1, 0.3, 1.5), row(8, 1.3, 0.7, 1.5), row(12, 1.5, 2.0, 1.5))
-    assert text.startswith("r=8 is 1.30x faster")
-    assert text.endswith("; 50000 images are too few to tell whether the loss stays within 1 point")
+    assert said(row(4, 1.1, 0.3, 1.5), row(8, 1.3, 0.7, 1.5), row(12, 1.5, 2.0, 1.5)) == (
+        "Nothing can be recommended yet: r=8 is 1.30x faster [1.28, 1.32] at -0.70 points [-2.20, +0.80] "
+        "(median of 12 rounds; 50000 images), but about 1300000 images would be needed to show that its loss stays "
+        "within 1 point"
+    )
 
 
 def test_agreement_on_few_images_proves_little():
     """A paired interval is as narrow as the images that differ are few; how many there are decides what it proves."""
     for n, told in ((20, False), (300, False), (599, True), (50_000, True)):
-        text = said(row(8, 1.3, 0.0, 0.0, n_seen=n))
-        assert text.endswith("too few to tell whether the loss stays within 1 point") != told
+        assert said(row(8, 1.3, 0.0, 0.0, n_seen=n)).startswith("r=8 is 1.30x faster" if told else "Nothing can be")
 
 
 def test_images_lost_count_against_the_limit():
     # 4 of 599 lost: the true loss can be 1.7 points although the paired interval ends at 0.67.
     fields = {"delta_top1": -0.67, "delta_top1_lo": -0.67, "delta_top1_hi": 0.14, "n_seen": 599}
-    assert said(row(8, 1.4, 0.67, **fields)).endswith("; the loss may exceed 1 point")
+    assert said(row(8, 1.4, 0.67, **fields)).startswith("Nothing can be recommended yet: r=8")
 
 
-def test_a_narrow_interval_across_the_limit():
-    assert said(row(8, 1.3, 0.95, 0.1)).endswith("; the loss may exceed 1 point")
+def test_the_fastest_of_many_has_to_be_surer():
+    rows = [row(r, 1.1, 0.0, 0.0, n_seen=450) for r in range(1, 25)]
+    assert said(rows[0]).startswith("r=1 is 1.10x faster")
+    assert said(*rows).startswith("Nothing can be recommended yet")
+
+
+def test_what_no_number_of_images_can_show():
+    out_of_reach = "but over 100 times as many images would be needed to show that its loss stays within "
+    assert said(row(8, 1.3, 0.999, 0.1)).endswith(out_of_reach + "1 point")
+    assert said(row(8, 1.3, 0.0, 0.1), max_drop=0).endswith(out_of_reach + "0 points")
 
 
 def test_every_row_loses_more():
-    text = said(row(8, 1.3, 2.0), row(12, 1.6, 3.0))
-    assert text.startswith("r=8 is 1.30x faster [1.28, 1.32] at -2.00 points")
-    assert text.endswith("; every r that is faster loses more than 1 point")
-    assert said(row(8, 1.3, 2.0, 3.0)).endswith("50000 images are too few to be sure")
+    assert said(row(8, 1.3, 2.0), row(12, 1.6, 3.0)) == (
+        "Nothing pays here: every r that is faster loses more than 1 point; at best r=8 is 1.30x faster [1.28, 1.32] "
+        "at -2.00 points [-2.10, -1.90] (median of 12 rounds; 50000 images)"
+    )
+
+
+def test_every_row_seems_to_lose_more():
+    text = said(row(8, 1.3, 2.0, 3.0), row(12, 1.6, 3.0), row(16, 1.9, 3.0, 3.0))
+    assert text.startswith(
+        "Nothing pays here so far: every r that is faster seems to lose more than 1 point; at best r=8 "
+    )
+    # The interval has to be a third as wide: nine times as many images.
+    assert text.endswith("(median of 12 rounds; 50000 images), and about 450000 images would be needed to be sure")
+
+
+def test_only_a_row_that_may_not_be_faster_loses_little():
+    rows = row(4, 1.02, 0.1, speedup_vs_r0_lo=0.99), row(8, 1.3, 2.0)
+    assert said(*rows) == (
+        "Nothing pays here so far: every r that is surely faster seems to lose more than 1 point; r=4 reaches 1.02x "
+        "[0.99, 1.04] at -0.10 points [-0.20, 0.00] (median of 12 rounds; 50000 images), and about 28 rounds would be "
+        "needed to tell"
+    )
+    few = dataclasses.replace(rows[0], n_seen=100, delta_top1_lo=-1.5)
+    assert said(few, rows[1]).endswith("and about 28 rounds and 620 images would be needed to tell")
 
 
 def test_nothing_is_faster():
-    assert said(row(4, 0.9, 0.0), row(8, 0.95, 0.1)).startswith("r=8 is slower than r=0: 0.95x [0.93, 0.97] at -0.10")
-    assert said(row(8, 1.01, 0.1)).startswith("r=8 is not measurably faster than r=0: 1.01x [0.99, 1.03] at")
+    slower = said(row(4, 0.9, 0.0), row(8, 0.95, 0.1))
+    assert slower == (
+        "Nothing pays here: no r is measurably faster than r=0; at best r=8 reaches 0.95x [0.93, 0.97] at -0.10 points "
+        "[-0.20, 0.00] (median of 12 rounds; 50000 images)"
+    )
+    assert said(row(8, 1.01, 0.1)).endswith(", and about 49 rounds would be needed to tell")
+    for value in (0.992, 0.999, 1.001):
+        assert said(row(8, value, 0.1)).endswith("50000 images), and more rounds would hardly show a gain")
 
 
 def test_without_accuracy_the_fastest_row_under_the_cap():
@@ -84,6 +133,22 @@ def test_without_accuracy_the_fastest_row_under_the_cap():
     assert (sentence([rows[0], rows[3]]) or "").startswith("r=16 ")
 
 
+def test_without_accuracy_nothing_is_recommended_that_may_not_be_faster():
+    assert said(row(4, 1.01), row(8, 0.9)) == (
+        "Nothing pays here: no r is measurably faster than r=0; at best r=4 reaches 1.01x [0.99, 1.03] "
+        "(median of 12 rounds), and about 49 rounds would be needed to tell"
+    )
+
+
+def test_images_without_a_loss_are_no_speed_only_run():
+    uncounted = {"delta_top1": None, "delta_top1_lo": None, "delta_top1_hi": None}
+    assert said(row(8, 1.3, 0.1, **uncounted)) == (
+        "Nothing can be recommended: r=8 is 1.30x faster [1.28, 1.32] (median of 12 rounds; 50000 images), but its "
+        "top-1 cannot be compared with that of r=0"
+    )
+    assert said(row(8, 1.3, 0.1, **uncounted), row(4, 1.1, 0.1)).startswith("r=4 is 1.10x faster")
+
+
 @pytest.mark.parametrize(
     "changes", [{"status": s} for s in ("failed", "oom", "nonfinite")] + [{"warnings": ("SAME_AS_R8",)}]
 )
@@ -91,10 +156,16 @@ def test_rows_that_are_not_results_are_never_praised(changes):
     assert said(row(8, 1.3, 0.1), row(12, 1.6, 0.1, **changes)).startswith("r=8 ")
 
 
-def test_unconverged_and_few_rounds_are_said():
+def test_unconverged_is_said():
     assert "(median of 12 rounds, not converged; 50000 images)" in said(row(8, 1.3, 0.1, status="unconverged"))
+
+
+def test_too_few_rounds_for_an_interval_recommend_nothing():
     few = dataclasses.replace(row(8, 1.3, 0.1), speedup_vs_r0_lo=None, speedup_vs_r0_hi=None, rounds=4)
-    assert said(few).startswith("r=8 is 1.30x faster at -0.10 points [-0.20, 0.00] (median of 4 rounds; 50000 images)")
+    assert said(few).endswith(
+        "at best r=8 reaches 1.30x at -0.10 points [-0.20, 0.00] (median of 4 rounds; 50000 images), and about 6 "
+        "rounds would be needed to tell"
+    )
 
 
 def test_a_biased_run_has_no_speed_up():
@@ -105,20 +176,37 @@ def test_a_biased_run_has_no_speed_up():
     assert (sentence([*rows, other]) or "").startswith("bf16 r=8 is 1.20x faster")
 
 
+def test_guessing_at_r_0_leaves_no_loss_to_state():
+    base = make_row(**speed(1.0, None), **accuracy(30), warnings=(CHANCE_LEVEL,))
+    assert sentence([base, row(8, 1.3, 0.0)]) == (
+        "No loss of accuracy can be stated: top-1 at r=0 is what guessing gives (CHANCE_LEVEL), so check the order of "
+        "the classes and the preprocessing"
+    )
+    assert yardsticks([base, row(8, 1.3, 0.0)]) is None
+
+
 def test_untimed_rows_speak_of_macs():
-    fields = accuracy(250) | {"mac_ratio": 1.25}
-    rows = [make_row(**accuracy(250)), make_row(8, **fields)]
+    rows = [make_row(**accuracy(250)), make_row(8, **accuracy(250), mac_ratio=1.25)]
     assert sentence(rows) == (
-        "r=8 needs 20 % fewer MACs than the unwrapped model at 0.00 points [-0.15, +0.15] (300 images)"
-        "; 300 images are too few to tell whether the loss stays within 1 point"
+        "Nothing can be recommended yet: r=8 needs 20 % fewer MACs than the unwrapped model at 0.00 points "
+        "[-0.15, +0.15] (300 images), but about 390 images would be needed to show that its loss stays within 1 point"
+    )
+    assert (sentence(demo(timed=False)) or "").startswith("r=4 needs 13 % fewer MACs than the unwrapped model at 0.00")
+
+
+def test_the_screen_of_the_readme():
+    assert sentence(demo()) == (
+        "Nothing can be recommended yet: r=12 is 1.35x faster [1.32, 1.39] at -0.83 points [-1.16, +0.18] "
+        "(median of 38 rounds, not converged; 599 images), but about 27000 images would be needed to show that its "
+        "loss stays within 1 point"
     )
 
 
 def test_nothing_to_compare():
     assert sentence([]) is None
     assert sentence([make_row(**speed(1.0))]) is None
+    assert sentence([make_row(8, status="oom")]) is None
     assert yardsticks([]) is None
-    assert headline([make_row(8, status="oom")]) is None
 
 
 def test_a_list_schedule_of_zero_mean_is_not_the_baseline():
@@ -139,3 +227,16 @@ def test_yardsticks_golden():
 def test_yardsticks_name_the_ceiling_where_it_was_timed():
     sliced = "; slicing the same tokens off gives 1.33x over r=0, overhead of merging +2.0 % [+1.0, +3.0]"
     assert yardsticks(with_ceiling()) == yardsticks(make_sweep()) + sliced
+
+
+def test_without_labels_the_sentence_says_how_many_images_keep_their_class():
+    seen = {"dataset": "mine", "dataset_digest": "feed", "n_seen": 300}
+    base = make_row(**speed(1.0), **seen, agreement=100.0, agreed=300)
+    row = make_row(8, **speed(1.3), **seen, agreement=96.0, agreement_lo=93.1, agreement_hi=97.7, agreed=288)
+    assert sentence([base, row]) == (
+        "r=8 is 1.30x faster [1.28, 1.32] (median of 12 rounds; 300 images); 96.0 % [93.1, 97.7] of the images keep "
+        "their class, and only labels tell what the others cost"
+    )
+    headers, cells = display_table([base, row])
+    assert [line[headers.index("agreement [95%]")] for line in cells] == ["100.0", "96.0 [93.1, 97.7]"]
+    assert "top-1" not in headers

@@ -5,7 +5,9 @@ import dataclasses
 import pytest
 from report_rows import accuracy, make_row, make_sweep, speed, with_ceiling
 
-from tomebench.report.text import EXPLANATIONS, conditions, context_for, detail_table, display_table, warning_lines
+from tomebench.report.codes import EXPLANATIONS, warning_lines
+from tomebench.report.conditions import conditions
+from tomebench.report.text import context_for, detail_table, display_table
 
 HEADERS = ["r", "tokens", "GMACs", "img/s ±", "speed-up [95%]", "top-1", "Δ vs r=0 [95%]", "notes"]
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tomebench.errors import ConfigError, InputError
+from tomebench.schema import MAX_DROP
 from tomebench.sweeps.config import (
     NOT_IDENTITY,
     SweepConfig,
@@ -54,7 +55,7 @@ def test_flags_beat_later_yaml_beats_earlier_yaml_beats_defaults(tmp_path):
 def test_the_defaults():
     config = load_config([], {"model": "m"})
     assert (config.r, config.schedule, config.method, config.prop_attn) == ("0..24", "constant", "tome", True)
-    assert (config.device, config.dtype, config.batch_size, config.budget) == ("auto", "fp32", "auto", "standard")
+    assert (config.device, config.dtype, config.batch_size, config.budget) == ("auto", "fp32", "auto", "quick")
 
 
 @pytest.mark.parametrize(
@@ -184,6 +185,19 @@ def test_a_run_is_identified_by_everything_that_can_change_a_result():
     assert load_config([], {"model": "m", "mode": "train"}).stored()["mode"] == "train"
     assert config.stored() == load_config([], {"model": "m", "r": "0..2", "name": "b", "offline": True}).stored()
     assert config.stored() != load_config([], {"model": "m", "r": "0..3"}).stored()
+    assert config.stored() == load_config([], {"model": "m", "r": "0..2", "max_drop": 0.5}).stored()
+
+
+def test_max_drop_is_points_of_top_1(tmp_path):
+    assert load_config([], {"model": "m"}).max_drop == MAX_DROP
+    (tmp_path / "c.yaml").write_text("model: m\nmax-drop: 2\n")
+    assert load_config([tmp_path / "c.yaml"], {}).max_drop == 2
+    assert load_config([tmp_path / "c.yaml"], {"max_drop": 0.5}).max_drop == 0.5
+    for value in (-0.1, 100.5, float("nan"), float("inf")):
+        message = refusal(lambda value=value: load_config([], {"model": "m", "max_drop": value}))
+        assert message == f"--max-drop {value}: use a number of points of top-1, from 0 to 100"
+    (tmp_path / "c.yaml").write_text("model: m\nmax-drop: 3images\n")
+    assert "max-drop '3images': must be a number" in refusal(lambda: load_config([tmp_path / "c.yaml"], {}))
 
 
 @pytest.mark.parametrize("flags", [{}, {"prop_attn": True}, {"prop_attn": False}])

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hurry import StepClock
 from PIL import Image
 
 from tomebench.datasets.imagenet import wnids
@@ -62,25 +63,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "test_vit.safetensors"
     save_file(state, path)
     return path
-
-
-class StepClock:
-    """Runs the steps and charges a millisecond for each, so that nothing depends on the machine."""
-
-    min_burst = 0.001
-    backlog = None
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def burst(self, step: Callable[[], object], steps: int) -> float:
-        for _ in range(steps):
-            step()
-        self.time += 0.001 * steps
-        return 0.001 * steps
-
-    def now(self) -> float:
-        return self.time
 
 
 @pytest.fixture(autouse=True)

@@ -102,7 +102,7 @@ def test_speedups_are_paired_by_round(store: Store) -> None:
     assert (fast.speedup_vs_r0_lo, fast.speedup_vs_r0_hi) == pytest.approx((2.0, 2.0))
     assert (fast.img_per_s_lo, fast.img_per_s_hi) == (4.0, 8.0)
     assert fast.img_per_s == pytest.approx(4 / 0.75)
-    assert "NOISY" in fast.warnings
+    assert "NOISY" not in fast.warnings  # of which the speed-up knows nothing
     assert fast.status == "ok"
 
 
@@ -118,7 +118,7 @@ def test_under_six_rounds_no_interval(store: Store) -> None:
 def test_wide_intervals_are_unconverged(store: Store) -> None:
     # Ten ratios, half of them 2 and half 2 / 1.05: a half-width of sqrt(1.05) - 1 = 2.47 %, against 2 % asked.
     add_rounds(store, 10, 1.0, 0.8, 0.5, jitter=0.05)
-    base, _, fast = build_rows(store)
+    base, _, fast = build_rows(store, Budget("tight", 6, 0.02, 60))
     assert (base.status, base.error) == ("ok", None)
     more = math.ceil(10 * ((math.sqrt(1.05) - 1) / 0.02) ** 2) - 10
     assert fast.status == "unconverged"

@@ -23,7 +23,9 @@ def ablate(flags: LaunchFlags) -> None:
     packaged configuration ablate.yaml); with one, r is 8 unless --r or --config says otherwise.
     """
     from tomebench.cli.console import open_screen
-    from tomebench.report.ablation import sub_table
+    from tomebench.cli.results import tell
+    from tomebench.report.ablation import NARROWER, answer, sub_table
+    from tomebench.report.headline import sentence
     from tomebench.sweeps.ablation import sub_tables
     from tomebench.sweeps.config import packaged_config
     from tomebench.sweeps.store import Store
@@ -37,7 +39,7 @@ def ablate(flags: LaunchFlags) -> None:
     finished, context = measured
     with Store.read(finished.directory) as store:
         tables = sub_tables(store)
-    screen = open_screen(as_json=flags.json, quiet=flags.quiet)
+    screen = open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details)
     if screen.as_json:
         found = [
             {
@@ -59,17 +61,23 @@ def ablate(flags: LaunchFlags) -> None:
         ]
         screen.object({**dataclasses.asdict(context), "tables": found})
     else:
-        for table in tables:
+        several = len({table.r for table in tables}) > 1
+        values = [[(each.value, each.default, each.row, each.delta) for each in table.entries] for table in tables]
+        named = [
+            (f"{value} at r = {table.r}" if several else value, default, row, delta)
+            for table, entries in zip(tables, values, strict=True)
+            for value, default, row, delta in entries
+        ]
+        if said := answer(named) or sentence(finished.rows):
             screen.line()
-            screen.line(f"{table.title}, r = {table.r}", style="bold")
-            screen.table(
-                *sub_table(table.option, [(e.value, e.default, e.row, e.delta) for e in table.entries]), left=[0]
-            )
+            screen.line(said, style="bold")
+        lost = []
+        for table, entries in zip(tables, values, strict=True):
+            screen.line()
+            screen.line(f"{table.title}, r = {table.r}")
+            lost += screen.table(*sub_table(table.option, entries), left=[table.option], steps=NARROWER)
         screen.line()
         screen.line("* the default, with which the others are compared on the same images")
-        for warning in context.warnings:
-            screen.line(f"! {warning}", style="yellow")
-        for condition in context.conditions:
-            screen.line(condition)
-        screen.line(f"written to {finished.directory}")
+        tell(screen, finished.rows, dataclasses.replace(context, paths=()), lost)
+        screen.line(f"written to {finished.directory}", whole=[str(finished.directory)])
     finish(finished)

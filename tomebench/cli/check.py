@@ -16,7 +16,7 @@ import typer
 
 from tomebench.cli.files import write_whole
 from tomebench.cli.interrupt import stop_on_signal
-from tomebench.cli.options import Json, Quiet, Traceback
+from tomebench.cli.options import Details, Json, Quiet, Traceback
 from tomebench.errors import InputError, Interrupted, TomebenchError
 from tomebench.words import counted
 
@@ -61,6 +61,7 @@ def check(
         Path | None, typer.Option("--checkpoint", help="Where the weights are on this machine.", metavar="FILE")
     ] = None,
     json: Json = False,
+    details: Details = False,
     junit: Annotated[Path | None, typer.Option("--junit", help="Write a JUnit file.", metavar="FILE")] = None,
     github: Annotated[
         bool, typer.Option("--github", help="Write the step summary and annotations of GitHub Actions.")
@@ -93,7 +94,7 @@ def check(
     from tomebench.gate.top1 import MaxDrop
     from tomebench.sweeps.checking import judge
 
-    screen = open_screen(as_json=json, quiet=quiet)
+    screen = open_screen(as_json=json, quiet=quiet, details=details)
     chosen = {"static": static, "accuracy": accuracy, "speed": speed}
     tiers: tuple[Tier, ...] = tuple(tier for tier, wanted in chosen.items() if wanted)  # type: ignore[misc]
     limits = Limits(SpeedLimits(tolerance / 100, absolute), MaxDrop.parse(max_drop))
@@ -161,10 +162,10 @@ def _update(
         screen.line(f"noise floor of the speed-ups: {100 * update.noise_floor:.1f} %; --tolerance must be above it")
     if to is not None:
         screen.line(
-            f"written: {to} ({counted(len(update.snapshot.cells), 'cell')}: {', '.join(update.snapshot.tiers())})"
+            f"written: {to} ({counted(len(update.snapshot.cells), 'cell')}: {', '.join(update.snapshot.tiers())})",
+            whole=[str(to)],
         )
-    for doubt in doubts:
-        screen.line(f"! {doubt}", style="yellow")
+    screen.remarks([("", doubt) for doubt in doubts], doubts)
 
 
 def _subject(snapshot: Snapshot) -> str:
@@ -172,7 +173,7 @@ def _subject(snapshot: Snapshot) -> str:
 
 
 def _show(screen: Screen, judgement: Judgement, code: int, *, baseline: Path, run: Path | None) -> None:
-    from tomebench.report.verdicts import advice, last_line, verdict_table
+    from tomebench.report.verdicts import FULL_TEXT, NARROWER, advice, details, last_line, verdict_table
 
     if screen.as_json:
         screen.object(
@@ -187,12 +188,15 @@ def _show(screen: Screen, judgement: Judgement, code: int, *, baseline: Path, ru
             }
         )
         return
-    headers, rows = verdict_table(judgement.findings)
-    if rows:
-        screen.table(headers, rows, left=(0, 1, 2, 3))
     screen.line(last_line(judgement.findings), style="bold")
-    for line in (*judgement.remarks, *advice(judgement.findings)):
-        screen.line(f"! {line}", style="yellow")
+    headers, rows = verdict_table(judgement.findings)
+    lost = []
+    if rows:
+        screen.line()
+        lost = screen.table(headers, rows, left=headers, steps=NARROWER, keys=headers[:2])
+        screen.line()
+    said = [*judgement.remarks, *details(judgement.findings, lost), *advice(judgement.findings)]
+    screen.remarks([("", line) for line in said], said, [head for head in lost if head != FULL_TEXT])
 
 
 @dataclass(frozen=True)

@@ -1,34 +1,38 @@
-"""The screen: results to stdout, progress to stderr. The only user of rich.
+"""The screen: results to stdout, laid out for its width; what is going on to stderr.
 
 Everything that is data (paths, names, numbers) is printed literally: no markup, and control characters made visible.
-A terminal gets bars with the time left, anything else a plain line now and then.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+import shutil
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bars
-from rich.table import Table
 from rich.text import Text
 
+from tomebench.cli.layout import (
+    ASCII,
+    NARROWEST,
+    command_lines,
+    entries,
+    in_parts,
+    narrowed,
+    records,
+    table_lines,
+    table_width,
+    wrapped,
+)
 from tomebench.report.escape import clean
-from tomebench.words import counted
+from tomebench.report.narrow import Step
 
-if TYPE_CHECKING:
-    from tomebench.sweeps.events import Event, Finished, Phase, Progress
-
-_WIDE = 10_000  # a terminal folds a long line without losing any of it; rich would cut it
-_LINE_SECONDS = 10.0
+MOST_REMARKS = 3
+"""Lines of what to know."""
+_WIDE = 10_000  # lines are laid out here; rich would cut what it finds too long
 
 
 class _Console(Console):
@@ -46,31 +50,102 @@ class Screen:
     err: Console
     as_json: bool = False
     quiet: bool = False
+    details: bool = False
+    width: int = 80
 
     def note(self, text: str) -> None:
         """A line about what is going on, on stderr."""
         if not self.quiet:
             self.err.print(Text(clean(text)), soft_wrap=True)
 
-    def line(self, text: str = "", style: str = "") -> None:
-        """A line of the result, on stdout."""
-        self.out.print(Text(clean(text), style=style), soft_wrap=True)
+    def line(self, text: str = "", style: str = "", *, whole: Iterable[str] = ()) -> None:
+        """A line of the result, on stdout: wrapped at words, but not within what stands in ``whole``."""
+        self._print(wrapped(clean(text), self.width, whole=map(clean, whole)), style)
 
-    def table(self, headers: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[int] = (-1,)) -> None:
-        """A table of the result, on stdout.
+    def table(
+        self,
+        headers: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        *,
+        left: Collection[str] = ("notes",),
+        steps: Sequence[Step] = (),
+        keys: Collection[str] = (),
+    ) -> list[str]:
+        """A table of the result, on stdout, never wrapped.
+
+        Where it is too wide it is made narrower; with ``--details`` it becomes several tables instead.
 
         Args:
             headers: one for each column.
             rows: cells, as they are shown.
-            left: columns that hold words; all others hold numbers and are set to the right.
+            left: heads of columns that hold words; all others hold numbers and are set to the right.
+            steps: what makes it narrower, in their order.
+            keys: heads of the columns that stand in front of each of several tables; by default the first.
+
+        Returns:
+            What is left out.
         """
-        words = {index % len(headers) for index in left}
-        table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for index, header in enumerate(headers):
-            table.add_column(Text(header), justify="left" if index in words else "right", no_wrap=True)
-        for row in rows:
-            table.add_row(*(Text(clean(cell)) for cell in row))
-        self.out.print(table)
+        table = (list(headers), [[clean(cell) for cell in row] for row in rows])
+        if self.details:
+            self._print(in_parts(table, keys or headers[:1], left, self.width))
+            return []
+        shown, lost = narrowed(table, steps, self.width)
+        if table_width(shown) > self.width:
+            self._print(records(table, self.width))
+            return []
+        self._print(table_lines(shown, left))
+        return lost
+
+    def listing(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table of words; where it is too wide, a list of names with what there is to say about each."""
+        table = (list(headers), [[clean(cell) for cell in row] for row in rows])
+        if table_width(table) <= self.width:
+            self._print(table_lines(table, headers))
+            return
+        self.entries(
+            [
+                (row[0], "; ".join(_named(*pair) for pair in zip(headers[1:], row[1:], strict=True) if pair[1]))
+                for row in rows
+            ]
+        )
+
+    def entries(self, items: Sequence[tuple[str, str]]) -> None:
+        """Names with what there is to say about each."""
+        self._print(entries([(clean(name), clean(text)) for name, text in items], self.width))
+
+    def remarks(self, brief: Sequence[tuple[str, str]], full: Sequence[str], lost: Sequence[str] = ()) -> None:
+        """What to know: the first three in brief and what the others are called; with ``--details`` all in full.
+
+        Args:
+            brief: names and lines, the gravest first.
+            full: lines.
+            lost: what the tables leave out.
+        """
+        for text in full if self.details else [line for _, line in brief[:MOST_REMARKS]]:
+            first, *more = wrapped(clean(f"! {text}"), self.width, indent=2)
+            self.out.print(Text.assemble((first[:1], "bold yellow"), self._plain(first[1:])), soft_wrap=True)
+            self._print(more)
+        if self.details:
+            return
+        others = [name for name, _ in brief[MOST_REMARKS:]]
+        parts = [
+            f"and {len(others)} more ({', '.join(filter(None, dict.fromkeys(others)))})".replace(" ()", "")
+        ] * bool(others)
+        parts += [f"left out {', '.join(dict.fromkeys(lost))}"] * bool(lost)
+        if parts:
+            self.line("; ".join(parts) + ": --details")
+
+    def next(self, command: str) -> None:
+        """A command to go on with, on a line of its own, where it can be copied."""
+        self.line("next:")
+        self._print(command_lines(clean(command), self.width))
+
+    def _print(self, lines: Iterable[str], style: str = "") -> None:
+        for line in lines:
+            self.out.print(Text(self._plain(line), style=style), soft_wrap=True)
+
+    def _plain(self, text: str) -> str:
+        return text.translate(ASCII) if self.out.options.ascii_only else text
 
     def command(self, line: str) -> None:
         """A command to whatever reads the log, such as a GitHub annotation; its text is escaped already."""
@@ -81,151 +156,17 @@ class Screen:
         self.out.file.write(json.dumps(value, allow_nan=False, default=str) + "\n")
 
 
-def open_screen(*, as_json: bool = False, quiet: bool = False) -> Screen:
-    """The screen of this process: plain unless it is a terminal and NO_COLOR is unset."""
+def _named(head: str, cell: str) -> str:
+    return f"{head} {cell}" if cell.isdigit() else cell
+
+
+def open_screen(*, as_json: bool = False, quiet: bool = False, details: bool = False) -> Screen:
+    """The screen of this process: plain unless it is a terminal and NO_COLOR is unset.
+
+    It is as wide as the terminal, or as COLUMNS says, and 80 columns where nobody says.
+    """
     color: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
     out = _Console(markup=False, highlight=False, emoji=False, color_system=color, width=_WIDE)
     err = _Console(markup=False, highlight=False, emoji=False, color_system=color, stderr=True)
-    return Screen(out, err, as_json, quiet)
-
-
-def follow(events: Iterable[Event], screen: Screen) -> Finished:
-    """Draw a sweep as it runs.
-
-    Returns:
-        Its last event.
-    """
-    from tomebench.sweeps.events import Finished, Note, Phase, Planned, Progress
-
-    drawing = _drawing(screen)
-    finished: Finished | None = None
-    with drawing.live():
-        for event in events:
-            match event:
-                case Planned():
-                    screen.note(_planned(event))
-                case Note():
-                    screen.note(event.text)
-                case Phase():
-                    drawing.phase(event)
-                case Progress():
-                    drawing.progress(event)
-                case Finished():
-                    finished = event
-    if finished is None:
-        raise RuntimeError("the sweep ended without a result")
-    return finished
-
-
-def _planned(event: Any) -> str:
-    resumed = [
-        counted(count, what)
-        for count, what in ((event.resumed_rounds, "timed round"), (event.resumed_chunks, "evaluated batch"))
-        if count
-    ]
-    return f"{event.model}: {counted(event.cells, 'cell')}" + (
-        f", going on after {' and '.join(resumed)}" if resumed else ""
-    )
-
-
-class _Drawing(Protocol):
-    """What can show a phase and how far it is."""
-
-    def live(self) -> AbstractContextManager[object]: ...
-    def phase(self, event: Phase) -> None: ...
-    def progress(self, event: Progress) -> None: ...
-
-
-def _drawing(screen: Screen) -> _Drawing:
-    if screen.quiet:
-        return _Nothing()
-    if screen.err.is_terminal and not screen.err.is_dumb_terminal:
-        return _Live(screen.err)
-    return Lines(screen.note)
-
-
-class _Nothing:
-    def live(self) -> AbstractContextManager[object]:
-        return nullcontext()
-
-    def phase(self, event: Phase) -> None:
-        pass
-
-    def progress(self, event: Progress) -> None:
-        pass
-
-
-class _Live:
-    """One bar for the current phase, on a terminal."""
-
-    def __init__(self, console: Console) -> None:
-        self._bars = Bars(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[count]}", markup=False),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[detail]}", markup=False),
-            console=console,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
-        self._task: TaskID | None = None
-
-    def live(self) -> AbstractContextManager[object]:
-        return self._bars
-
-    def phase(self, event: Phase) -> None:
-        if self._task is not None:
-            self._bars.remove_task(self._task)
-        self._task = self._bars.add_task(event.name, total=event.total, count="", detail="")
-
-    def progress(self, event: Progress) -> None:
-        if self._task is not None:
-            self._bars.update(
-                self._task, completed=event.done, total=event.total, count=_count(event), detail=clean(event.detail)
-            )
-
-
-@dataclass
-class Lines:
-    """A plain line when a phase begins and then every ten seconds, for logs."""
-
-    say: Callable[[str], None]
-    now: Callable[[], float] = time.monotonic
-    _said: float = field(default=0.0, init=False)
-    _start: tuple[float, float] | None = field(default=None, init=False)  # when, done
-
-    def live(self) -> AbstractContextManager[object]:
-        """Nothing to keep alive."""
-        return nullcontext()
-
-    def phase(self, event: Phase) -> None:
-        """Name the phase."""
-        self._said, self._start = self.now(), None
-        if event.name != "load":  # most bad input is found while loading, and gets one line only
-            self.say(f"{event.name} ...")
-
-    def progress(self, event: Progress) -> None:
-        """Say how far the phase is, unless that was said a moment ago."""
-        now = self.now()
-        if self._start is None:
-            self._start = (now, event.done)
-        if now - self._said < _LINE_SECONDS:
-            return
-        self._said = now
-        parts = [_count(event), self._time_left(event, now), event.detail]
-        self.say(f"{event.phase}: {', '.join(part for part in parts if part)}")
-
-    def _time_left(self, event: Progress, now: float) -> str:
-        began, before = self._start or (now, event.done)
-        if event.total is None or event.done <= before:
-            return ""
-        left = (now - began) * max(event.total - event.done, 0) / (event.done - before)
-        return f"about {left:.0f} s left" if left < 120 else f"about {left / 60:.0f} min left"
-
-
-def _count(event: Progress) -> str:
-    total = "" if event.total is None else f" of {event.total:g}"
-    last = event.done if event.total is None else event.total
-    return f"{event.done:g}{total} {event.unit.removesuffix('s') if last == 1 else event.unit}"
+    width = max(shutil.get_terminal_size().columns, NARROWEST)
+    return Screen(out, err, as_json, quiet, details, width)

@@ -97,7 +97,11 @@ def doctor(
     if screen.as_json:
         screen.object({"findings": [dataclasses.asdict(finding) for finding in findings]})
     else:
-        screen.table(("", "", "found"), [(f.what, f.state, f.text) for f in findings], left=range(3))
+        wrong = [finding for finding in findings if finding.state != "ok"]
+        names = ", ".join(dict.fromkeys(finding.what for finding in wrong))
+        screen.line(f"look at {names}" if wrong else "nothing is in the way", style="bold")
+        longest = max(len(finding.what) for finding in findings)
+        screen.entries([(f"{f.what:{longest}}  {f.state:4}", f.text) for f in findings])
     if any(finding.state == "fail" for finding in findings):
         raise typer.Exit(InputError.exit_code)
 

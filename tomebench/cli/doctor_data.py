@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -55,8 +56,11 @@ def data_findings(
     from tomebench.datasets.images import open_dataset, open_tolerant
     from tomebench.models.create import build_model
 
+    head: Head | None = ANY_HEAD
+    if model is not None:
+        with suppress(TomebenchError):  # what is wrong with it is the model's own finding
+            head = build_model(model, meta=True).head
     try:
-        head = ANY_HEAD if model is None else build_model(model, meta=True).head
         images = open_dataset(spec, head=head, offline=offline)
     except TomebenchError as error:
         yield Finding("data", "fail", str(error))

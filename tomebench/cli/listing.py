@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from tomebench.cli.options import Json, Traceback
+from tomebench.cli.options import Details, Json, Traceback
 from tomebench.errors import SpecError
+from tomebench.report.narrow import without
 from tomebench.words import counted
 
 _TIMM_MODULES = ("vision_transformer", "deit")
@@ -24,6 +25,7 @@ def list_(
         typer.Argument(metavar="[PATTERN]", help="Models of timm, or reported tables, with this in their name."),
     ] = None,
     json: Json = False,
+    details: Details = False,
     traceback: Traceback = False,
 ) -> None:
     """What exists: models, methods, datasets, reported numbers.
@@ -42,14 +44,24 @@ def list_(
         raise SpecError(f"only models and papers take a pattern; drop {pattern!r}")
     kinds = {"models": _models, "methods": _methods, "datasets": _datasets, "papers": _papers}
     headers, rows, footer = kinds[kind](pattern)
-    screen = open_screen(as_json=json)
+    screen = open_screen(as_json=json, details=details)
     if screen.as_json:
         screen.object({kind: [dict(zip(headers, row, strict=True)) for row in rows]})
         return
-    screen.table(headers, rows, left=range(len(headers)))
+    if headers == _REPORTED:
+        lost = screen.table(headers, rows, left=headers, steps=_NARROWER, keys=_REPORTED[:2])
+        screen.line()
+        screen.remarks((), (), lost)
+    else:
+        screen.listing(headers, rows)
+        screen.line()
     for line in footer:
         screen.line(line)
 
+
+_REPORTED = ("table", "model", "size", "training", "method", "r", "acc", "im/s", "GFLOPs", "schedule", "read", "kind")
+_NARROWER = tuple(map(without, ("training", "kind", "read", "schedule", "method", "size", "GFLOPs", "im/s", "table")))
+"""What goes, in this order, where these do not fit."""
 
 _Listing = tuple[Sequence[str], Sequence[Sequence[str]], Sequence[str]]  # headers, rows, lines below the table
 
@@ -100,7 +112,7 @@ def _methods(_: str | None) -> _Listing:
 def _datasets(_: str | None) -> _Listing:
     rows = [
         ("digits", "embedded: held-out UCI optical digits, drawn at 56 pixels among clutter; for --model digits_vit"),
-        ("DIR", "a folder of class folders named by ImageNet id (n01440764, ...), or its val or validation folder"),
+        ("DIR", "a folder of class folders: ImageNet ids (n01440764, ...) or the model's own; or its val folder"),
         ("FILE.tar", "the same in one tar; or the original validation tar with the labels beside it; or its folder"),
         ("wds/PATH", "WebDataset shards: a folder of .tar files, or one, with KEY.jpg and KEY.cls"),
         ("hfds/NAME", "a Hugging Face data set, on the hub or in a folder; needs tomebench[hf]"),
@@ -143,11 +155,10 @@ def _papers(pattern: str | None) -> _Listing:
         )
         for row in chosen
     ]
-    headers = ("table", "model", "size", "training", "method", "r", "acc", "im/s", "GFLOPs", "schedule", "read", "kind")
     notes = list(
         dict.fromkeys(f"acc and im/s are {row.metric}; {row.hardware or 'hardware not stated'}" for row in chosen)
     )
-    return headers, lines, notes
+    return _REPORTED, lines, notes
 
 
 def _number(value: float | None) -> str:

@@ -46,7 +46,7 @@ ClassNames = Annotated[
     str | None,
     _option(
         "--class-names",
-        "Class names in the order of the head: a file; or how folders are sorted: sorted, natural.",
+        "Class names in the order of the head: a file, or sorted, or natural.",
         "FILE",
         "what comes with the weights",
     ),
@@ -126,7 +126,7 @@ Data = Annotated[
 ]
 Labels = Annotated[
     bool | None,
-    _option("--labels/--no-labels", "Without labels: any pictures, and agreement with r = 0.", None, "labels"),
+    _option("--labels/--no-labels", "Without: any pictures, agreement with r = 0.", None, "labels"),
 ]
 Limit = Annotated[int | None, _option("--limit", "Use only N of the images.", "N")]
 Real = Annotated[Path | None, _option("--real", "ReaL labels (real.json) in place of the images' own.", "FILE")]
@@ -150,7 +150,11 @@ Dtype = Annotated[str | None, _option("--dtype", "fp32, tf32, bf16 or fp16.", "N
 BatchSize = Annotated[str | None, _option("--batch-size", "Images per forward pass: auto or a number.", "N", "auto")]
 Budget = Annotated[
     str | None,
-    _option("--budget", "How exact the timing is: quick, standard, publish; none: top-1 only.", "NAME", "standard"),
+    _option("--budget", "How exact the timing is: quick, standard, publish; none: top-1 only.", "NAME", "quick"),
+]
+MaxDrop = Annotated[
+    float | None,
+    _option("--max-drop", "Points of top-1 that a recommended r surely loses no more than.", "POINTS", "1"),
 ]
 Cells = Annotated[str | None, _option("--cells", "Only part I of N of the values of r, for array jobs: 1/4.", "I/N")]
 Cache = Annotated[
@@ -183,6 +187,7 @@ Standalone = Annotated[
     bool, _option("--standalone", "One machine, on a free port; the default where nothing above says another place.")
 ]
 Json = Annotated[bool, _option("--json", "Print one JSON object instead of a table.")]
+Details = Annotated[bool, _option("--details", "Show all columns, warnings and conditions.")]
 Quiet = Annotated[bool, _option("--quiet", "No progress on stderr: errors and the result only.")]
 Traceback = Annotated[bool, _option("--traceback", "Show where in the code an error came from.")]
 
@@ -226,6 +231,7 @@ class SweepFlags:
     ceiling: Ceiling = None
     end_to_end: EndToEnd = None
     budget: Budget = None
+    max_drop: MaxDrop = None
     cells: Cells = None
     config: Config = None
     out: Out = None
@@ -236,6 +242,7 @@ class SweepFlags:
     cache: Cache = None
     offline: Offline = None
     json: Json = False
+    details: Details = False
     quiet: Quiet = False
     traceback: Traceback = False
 

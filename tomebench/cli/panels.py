@@ -14,12 +14,12 @@ from typer.core import TyperCommand
 PANELS = {
     "Model": ("model checkpoint class_names img_size", "use_ema num_classes preprocessing offline seed"),
     "Method": (
-        "r schedule method prop_attn ablate",
-        "metric heads distance combine partition matching attention prefix_only",
+        "r schedule method prop_attn",
+        "ablate metric heads distance combine partition matching attention prefix_only",
     ),
     "Data": ("data labels limit cache", "real allow_missing verify workers"),
     "Timing": ("device dtype batch_size budget mode compile ceiling", "cuda_graphs end_to_end threads"),
-    "Output": ("config out name json quiet", "traceback"),
+    "Output": ("max_drop config out name json details quiet", "traceback"),
     "Several processes": (
         "nproc_per_node cells",
         "nnodes rdzv_backend rdzv_endpoint rdzv_id node_rank master_addr master_port max_restarts standalone",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,10 +9,21 @@ from typing import TYPE_CHECKING
 from tomebench.cli.launch import LaunchFlags
 from tomebench.cli.options import takes_sweep_flags
 from tomebench.errors import DeviceError
-from tomebench.words import counted
+from tomebench.report.narrow import Step, without
+from tomebench.words import counted, duration
 
 if TYPE_CHECKING:
     from tomebench.sweeps.plan import PlannedCell
+
+_TOKENS = "tokens after each layer"
+_CAPPED = "capped at half the tokens"
+_NARROWER = (
+    Step("notes", "notes", lambda cells: [cell.replace(_CAPPED, "cap").replace("same as ", "=") for cell in cells]),
+    Step(_TOKENS, "tokens left", lambda cells: [cell.rpartition(" ")[2] for cell in cells], lost=_TOKENS),
+    without("MAC ratio"),
+    without("notes"),
+)
+"""What gets shorter or goes, in this order, where the table does not fit."""
 
 
 @partial(takes_sweep_flags, flags=LaunchFlags)
@@ -26,15 +36,16 @@ def plan(flags: LaunchFlags) -> None:
     line can be planned, then run.
     """
     from tomebench.cli.console import open_screen
+    from tomebench.sweeps.estimate import estimate_plan
     from tomebench.sweeps.folder import choose_folder
-    from tomebench.sweeps.plan import estimate_seconds, plan_sweep
+    from tomebench.sweeps.plan import plan_sweep
 
     config = flags.load()
-    screen = open_screen(as_json=flags.json, quiet=flags.quiet)
+    screen = open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details)
     cells = plan_sweep(config)
     seconds, why = None, ""
     try:
-        seconds = estimate_seconds(config, cells)
+        seconds = estimate_plan(config, cells)
     except DeviceError as error:  # what a GPU would do is planned on a machine without one, too
         why = str(error)
     if screen.as_json:
@@ -42,18 +53,24 @@ def plan(flags: LaunchFlags) -> None:
         planned = [{"cell": c.cell.to_json(), "resolved": c.resolved.to_json()} for c in cells]
         screen.object({**asked, "estimated_seconds": seconds, "cells": planned})
         return
+    if seconds is None:
+        screen.line(f"how long it takes cannot be judged here: {why}", style="bold")
+    else:
+        text = f"about {duration(seconds)} on this machine when it is quiet, judged by GMACs and a short matmul"
+        screen.line(text, style="bold")
     first = cells[0]
     screen.line(
         f"{first.resolved.timm_id}, {first.cell.img_size} px, {counted(first.resolved.tokens_in, 'token')}, "
         f"{first.resolved.params_m:.2f} M parameters, method {first.cell.method}, {config.schedule} schedule"
     )
-    screen.table(("r", "GMACs", "MAC ratio", "tokens after each layer", "notes"), _lines(cells), left=(-2, -1))
-    if seconds is None:
-        screen.line(f"how long it takes cannot be judged here: {why}")
-    else:
-        minutes = max(1, math.ceil(seconds / 60))
-        screen.line(f"about {minutes} min on this machine when it is quiet, judged by GMACs and a short matmul")
-    screen.line(f"results would go to {choose_folder(config)[0]}")
+    screen.line()
+    lost = screen.table(
+        ("r", "GMACs", "MAC ratio", _TOKENS, "notes"), _lines(cells), left=(_TOKENS, "notes"), steps=_NARROWER
+    )
+    screen.line()
+    screen.remarks((), (), lost)
+    folder = str(choose_folder(config)[0])
+    screen.line(f"results would go to {folder}", whole=[folder])
 
 
 def _lines(cells: Sequence[PlannedCell]) -> Sequence[Sequence[str]]:
@@ -62,7 +79,7 @@ def _lines(cells: Sequence[PlannedCell]) -> Sequence[Sequence[str]]:
     lines = []
     for planned in cells:
         r, resolved = planned.cell.r, planned.resolved
-        notes = ["capped at half the tokens"] if resolved.clamped else []
+        notes = [_CAPPED] if resolved.clamped else []
         same = first.setdefault(resolved.r_layers, r)
         if same != r:
             notes.append(f"same as r={same}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tomebench.cli.interrupt import stop_on_signal
 from tomebench.cli.options import SweepFlags, takes_sweep_flags
+from tomebench.report.narrow import without
 from tomebench.words import counted
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 _R = "0,8,13"
 """The r profiled when nobody says which."""
 _HEADERS = ("part", "ms", "ms/block", "% of pass", "% of block", "floor ms", "x floor", "bound by", "ceiling ms")
+
+_NARROWER = tuple(map(without, ("bound by", "% of block", "ms/block", "x floor", "floor ms", "% of pass")))
+"""What goes, in this order, where the table does not fit."""
 
 
 @partial(takes_sweep_flags, defaults=False)
@@ -37,12 +41,13 @@ def profile(flags: SweepFlags) -> None:
     It takes the flags of sweep, with the defaults of sweep, except --compile, --cuda-graphs and --mode train, and
     writes no files. The budget says how many rounds are timed: quick 6, standard 10, publish 20.
     """
-    from tomebench.cli.console import follow, open_screen
+    from tomebench.cli.console import open_screen
+    from tomebench.cli.progress import follow
     from tomebench.sweeps.events import Finished
     from tomebench.sweeps.profile import run_profile
 
     config = _with_default_r(flags.load())
-    screen = open_screen(as_json=flags.json, quiet=flags.quiet)
+    screen = open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details)
     reports = []
 
     with stop_on_signal() as should_stop:
@@ -71,17 +76,17 @@ def _show(screen: Screen, report: ProfileReport) -> None:
         texts = {"sentences": said, "warnings": warnings, "conditions": conditions}
         screen.object({**dataclasses.asdict(report), **texts})
         return
-    for shown in report.profiles:
-        screen.line()
-        screen.line(f"{_name(shown)}, {counted(shown.tokens[-1], 'token')} left, attention {shown.attn_kernel}")
-        screen.table(_HEADERS, _lines(shown), left=(0, 7))
     screen.line()
     for text in said:
         screen.line(text, style="bold")
-    for warning in warnings:
-        screen.line(f"! {warning}", style="yellow")
+    lost = []
+    for shown in report.profiles:
+        screen.line()
+        screen.line(f"{_name(shown)}, {counted(shown.tokens[-1], 'token')} left, attention {shown.attn_kernel}")
+        lost += screen.table(_HEADERS, _lines(shown), left=("part", "bound by"), steps=_NARROWER)
     screen.line()
-    for condition in conditions:
+    screen.remarks([(line.partition(":")[0], line) for line in warnings], warnings, lost)
+    for condition in conditions if screen.details else [_compact(report)]:
         screen.line(condition)
 
 
@@ -153,6 +158,11 @@ def _conditions(report: ProfileReport) -> list[str]:
         "a small batch may stay in a cache and beat a floor of bytes",
         f"testbed: {one_line(report.testbed)}",
     ]
+
+
+def _compact(report: ProfileReport) -> str:
+    parts = (report.model, f"{report.img_size} px", report.method, report.device, report.dtype)
+    return ", ".join((*parts, f"batch {report.batch_size}", "ms per pass of a batch"))
 
 
 def _name(profile: Profile) -> str:

@@ -8,13 +8,15 @@ from typing import Annotated
 
 import typer
 
-from tomebench.cli.options import Json, Traceback
+from tomebench.cli.options import Details, Json, MaxDrop, Traceback
 from tomebench.errors import InputError
 
 
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, as written by sweep or demo.")],
+    max_drop: MaxDrop = None,
     json: Json = False,
+    details: Details = False,
     traceback: Traceback = False,
 ) -> None:
     """Rebuild tables and figure of stored runs, and show them.
@@ -23,38 +25,47 @@ def report(
 
     Example: tomebench report results/cpu results/cuda
 
+    Example: tomebench report results/demo --max-drop 0.5
+
     Example: tomebench report results/array-cells-1-of-2 results/array-cells-2-of-2
 
     Rewrites table.csv, rows.jsonl, summary.md and figure.png of each run. Several runs are shown in one table, with a
     column for each setting in which they differ; runs of the same settings are shown one after another, and the parts
-    of one sweep (--cells) as the one table that they are.
+    of one sweep (--cells) as the one table that they are. A run does not remember --max-drop: each report judges anew.
     """
     from tomebench.cli.console import open_screen
     from tomebench.cli.results import read_run, show, write_run
     from tomebench.report.parts import are_parts, joined
     from tomebench.report.series import name, varying
     from tomebench.report.text import context_for
+    from tomebench.schema import MAX_DROP
+    from tomebench.sweeps.config import checked_max_drop
 
+    try:
+        limit = MAX_DROP if max_drop is None else checked_max_drop(max_drop)
+    except ValueError as error:
+        raise InputError(f"--max-drop {max_drop:g}: {error}") from error
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError("a run folder is named twice; name every run once")
     stored = [(run, *read_run(run)) for run in runs]  # all are read before anything is written
-    contexts = [write_run(run, rows, config) for run, rows, config in stored]
+    contexts = [write_run(run, rows, config, limit) for run, rows, config in stored]
     context = contexts[0]
     rows = [row for _, some, _ in stored for row in some]
-    screen = open_screen(as_json=json)
+    screen = open_screen(as_json=json, details=details)
     configs = [config for _, _, config in stored]
     if are_parts(configs):
         rows, notes = joined([some for _, some, _ in stored], configs)
-        context = context_for(rows, f"{len(runs)} parts", paths=[path for one in contexts for path in one.paths])
+        paths = [path for one in contexts for path in one.paths]
+        context = context_for(rows, f"{len(runs)} parts", paths=paths, max_drop=limit)
         show(screen, rows, dataclasses.replace(context, warnings=(*context.warnings, *notes)))
         return
     fields = varying(rows)
     if not json and len({name(row, fields) for row in rows}) < len(rows):
         for run, (_, some, _), one in zip(runs, stored, contexts, strict=True):  # nothing in a row tells them apart
-            screen.line(f"{run}:")
+            screen.line(f"{run}:", whole=[str(run)])
             show(screen, some, one)
         return
     if len(contexts) > 1:
         paths = [path for one in contexts for path in one.paths]
-        context = context_for(rows, f"{len(runs)} runs", paths=paths)
+        context = context_for(rows, f"{len(runs)} runs", paths=paths, max_drop=limit)
     show(screen, rows, context)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from tomebench.cli.console import Screen
     from tomebench.paper.comparison import Found, Line
     from tomebench.paper.targets import PaperTable
+    from tomebench.report.narrow import Table
     from tomebench.report.reproduction import Layout
-    from tomebench.report.text import Table
     from tomebench.sweeps.reproduction import TableRun
 
 _SUFFIXES = {"markdown": ".md", "latex": ".tex"}
@@ -78,7 +78,7 @@ def reproduce(flags: ReproduceFlags) -> None:
     from tomebench.sweeps.reproduction import found, found_audio, table_runs
 
     _check(flags)
-    screen = open_screen(as_json=flags.json, quiet=flags.quiet)
+    screen = open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details)
     if flags.list_:
         _list(screen)
         return
@@ -230,26 +230,34 @@ def _show(
     lines: Sequence[Line],
     written: Sequence[str],
 ) -> None:
-    from tomebench.report.reproduction import summary
+    from tomebench.report.codes import brief_lines
+    from tomebench.report.conditions import compact_conditions
+    from tomebench.report.reproduction import narrower, summary
 
-    left = [place for place, head in enumerate(shown.heads) if head.left]
-    screen.line(shown.title, style="bold")
+    left = [head.name for head in shown.heads if head.left]
+    screen.line(summary(lines), style="bold")
+    screen.line(shown.title)
+    lost = []
     for place, (title, _) in enumerate(shown.parts):
         screen.line()
-        screen.line(title, style="bold")
-        screen.table(*shown.table(place), left=left)
+        screen.line(title)
+        lost += screen.table(*shown.table(place), left=left, steps=narrower(shown), keys=("choice", "r"))
     screen.line()
-    for note in shown.notes:
-        screen.line(note)
-    if context[1]:
-        screen.line()
+    if context[1] and screen.details:
         screen.line("Measured by others, for context")
-        screen.table(*context, left=range(len(context[0])))
-    for line in conditions:
+        screen.table(*context, left=context[0], keys=("model", "method", "r"))
+        screen.line()
+    rows = [line.row for line in lines if line.row is not None]
+    warnings = brief_lines(rows, screen.width - 2)
+    sources = [note for note in shown.notes if note.startswith("reported: ")]
+    notes = [note for note in shown.notes if note not in sources]
+    notes.sort(key=lambda note: note.startswith("("))  # what differs and what is missing before the marks of cells
+    said = [*((note.partition(" ")[0] if note.startswith("(") else "", note) for note in notes), *warnings]
+    screen.remarks(said, notes, [*lost, *["what others measured"] * bool(context[1])])
+    for line in [*sources, *(conditions if screen.details else [compact_conditions(rows)] * bool(rows))]:
         screen.line(line)
-    screen.line(summary(lines), style="bold")
     if written:
-        screen.line(f"written: {', '.join(written)}")
+        screen.line(f"written: {', '.join(written)}", whole=written)
 
 
 def _json(
@@ -288,5 +296,5 @@ def _list(screen: Screen) -> None:
     if screen.as_json:
         screen.object({"tables": [dict(zip(headers, row, strict=True)) for row in found]})
         return
-    screen.table(headers, found, left=(0, 1, 3))
+    screen.listing(headers, found)
     screen.line("tomebench reproduce TABLE --static checks GMACs and tokens; with --data DIR everything is measured")

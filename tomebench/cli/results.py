@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tomebench.cli.console import Screen
-from tomebench.cli.following import next_command
+from tomebench.cli.following import is_unnamed, next_command
+from tomebench.report.codes import brief_lines, warning_lines
+from tomebench.report.conditions import compact_conditions
 from tomebench.report.tables import jsonl_text
-from tomebench.report.text import ReportContext, context_for, display_table, sentence, yardsticks
+from tomebench.report.text import ReportContext, context_for, display_table, narrower, sentence, yardsticks
 from tomebench.report.write import write_reports
-from tomebench.schema import Row
+from tomebench.schema import MAX_DROP, Row
 from tomebench.sweeps.config import command_line
 from tomebench.sweeps.rows import build_rows
 from tomebench.sweeps.store import Store
@@ -31,39 +33,75 @@ def read_run(directory: Path) -> tuple[list[Row], dict[str, Any]]:
         return list(build_rows(store)), store.config
 
 
-def write_run(directory: Path, rows: Sequence[Row], config: dict[str, Any]) -> ReportContext:
+def write_run(
+    directory: Path, rows: Sequence[Row], config: dict[str, Any], max_drop: float = MAX_DROP
+) -> ReportContext:
     """Write table.csv, rows.jsonl, summary.md and figure.png of one run.
+
+    Args:
+        directory: the run folder.
+        rows: of the run.
+        config: what identifies it.
+        max_drop: loss in points up to which a row may be recommended; no part of what identifies a run.
 
     Returns:
         What to say around its table, the paths written included.
     """
-    command = command_line(config)
+    config = {**config, "max_drop": max_drop}
     context = context_for(
-        rows, f"tomebench {directory.resolve().name}", command=command, next_command=next_command(rows, config)
+        rows,
+        f"tomebench {directory.resolve().name}",
+        command=None if is_unnamed(config) else command_line(config),
+        next_command=next_command(rows, config, directory),
+        max_drop=max_drop,
     )
     paths = write_reports(directory, rows, context)
     return dataclasses.replace(context, paths=tuple(map(str, paths)))
 
 
 def show(screen: Screen, rows: Sequence[Row], context: ReportContext) -> None:
-    """The final screen, complete enough to be pasted: table, sentence, warnings, conditions, files, what to try."""
-    said = [text for text in (sentence(rows), yardsticks(rows)) if text]
+    """The final screen: the answer, the table, what to know, and what makes it complete enough to be pasted."""
+    answer, also = sentence(rows, context.max_drop), yardsticks(rows, context.max_drop)
     if screen.as_json:
         table = [json.loads(line) for line in jsonl_text(rows).splitlines()]
+        said = [text for text in (answer, also) if text]
         screen.object({**dataclasses.asdict(context), "sentences": said, "rows": table})
         return
+    screen.line()
+    if answer:
+        screen.line(answer, style="bold")
+        if also and screen.details:
+            screen.line(also)
+        screen.line()
     headers, cells = display_table(rows)
+    lost = screen.table(
+        headers,
+        cells,
+        left=("notes", *headers[: headers.index("r")]),
+        steps=narrower(rows),
+        keys=headers[: headers.index("r") + 1],
+    )
     screen.line()
-    screen.table(headers, cells)
-    screen.line()
-    for text in said:
-        screen.line(text, style="bold")
-    for warning in context.warnings:
-        screen.line(f"! {warning}", style="yellow")
-    screen.line()
-    for condition in context.conditions:
+    tell(screen, rows, context, lost)
+    if context.next_command:
+        screen.next(context.next_command)
+
+
+def tell(screen: Screen, rows: Sequence[Row], context: ReportContext, lost: Sequence[str] = ()) -> None:
+    """What stands below a table: what to know, the conditions and the files.
+
+    Args:
+        screen: where to.
+        rows: of the table.
+        context: what is to be said.
+        lost: what the table leaves out.
+    """
+    of_rows = warning_lines(rows)
+    others = [("", line) for line in context.warnings if line not in of_rows]
+    screen.remarks([*others, *brief_lines(rows, screen.width - 2)], context.warnings, lost)
+    if context.warnings and screen.details:
+        screen.line()
+    for condition in context.conditions if screen.details else [compact_conditions(rows)]:
         screen.line(condition)
     for folder, files in itertools.groupby(map(Path, context.paths), lambda path: path.parent):
-        screen.line(f"written to {folder}: {', '.join(file.name for file in files)}")
-    if context.next_command:
-        screen.line(f"next: {context.next_command}")
+        screen.line(f"written to {folder}: {', '.join(file.name for file in files)}", whole=[str(folder)])

@@ -48,7 +48,7 @@ def run(config: SweepConfig, flags: SweepFlags) -> None:
     measured = measure(config, flags)
     if measured is not None:
         finished, context = measured
-        show(open_screen(as_json=flags.json, quiet=flags.quiet), finished.rows, context)
+        show(open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details), finished.rows, context)
         finish(finished)
 
 
@@ -59,7 +59,8 @@ def measure(config: SweepConfig, flags: SweepFlags) -> tuple[Finished, ReportCon
         Exit: several processes were to do it, and have ended.
     """
     start_processes(flags)
-    from tomebench.cli.console import follow, open_screen
+    from tomebench.cli.console import open_screen
+    from tomebench.cli.progress import follow
     from tomebench.cli.results import write_run
     from tomebench.sweeps.config import run_directory
     from tomebench.sweeps.folder import choose_folder
@@ -75,7 +76,7 @@ def measure(config: SweepConfig, flags: SweepFlags) -> tuple[Finished, ReportCon
         if not leads:
             return None
         settings = dict(finished.settings or config.stored())
-        return finished, write_run(finished.directory, finished.rows, settings)
+        return finished, write_run(finished.directory, finished.rows, settings, config.max_drop)
 
 
 def finish(finished: Finished) -> None:

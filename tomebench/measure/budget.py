@@ -23,7 +23,7 @@ class Budget:
 
 BUDGETS: Mapping[str, Budget] = {
     "none": Budget("none", 0, math.inf, 0),
-    "quick": Budget("quick", 6, 0.02, 60),
+    "quick": Budget("quick", 6, 0.03, 2 * 60),
     "standard": Budget("standard", 10, 0.01, 15 * 60),
     "publish": Budget("publish", 20, 0.005, 60 * 60),
 }

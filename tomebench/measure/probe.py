@@ -14,6 +14,22 @@ _OOM_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "al
 
 AUTO_BATCH_CAP: Mapping[str, int] = {"cpu": 32, "cuda": 256}
 """Largest batch that "auto" tries, by kind of device: more images per step gain no throughput worth the memory."""
+CPU_GMACS = 64.0
+"""Work in a batch that "auto" takes on a CPU, 1e9 multiply-accumulates: about a second of two cores. Larger ones run no
+faster for each image there, and make every round of a sweep longer."""
+
+
+def auto_batch_cap(device_type: str, gmacs: float) -> int:
+    """Largest batch that "auto" tries; from shapes alone, so that every machine of a kind tries the same.
+
+    Args:
+        device_type: cpu or cuda.
+        gmacs: 1e9 multiply-accumulates of one image at r = 0.
+    """
+    if device_type != "cpu":
+        return AUTO_BATCH_CAP[device_type]
+    fitting = max(1, int(CPU_GMACS / gmacs))
+    return min(AUTO_BATCH_CAP["cpu"], max(2, 1 << (fitting.bit_length() - 1)))  # 1 would time latency instead
 
 
 def is_oom(exc: BaseException) -> bool:

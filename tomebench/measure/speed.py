@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -88,12 +88,15 @@ def warm_up(
     *,
     should_stop: Callable[[], bool] = lambda: False,
     blame: Blame = nullcontext,
-) -> WarmUp:
+) -> Generator[tuple[int, int], None, WarmUp]:
     """Run every variant warm and find its steps per burst, then wait until the baseline runs steadily.
 
     Every variant gets at least three bursts; the sentinel is the baseline's twin and takes over its steps. Then
     windows of five bursts of the baseline run until the quartiles of the last two differ by at most 5 %, for at most
     eight windows or about a minute.
+
+    Yields:
+        How many variants and windows are done, and of how many, as far as that is known.
 
     Raises:
         DeviceError: from the clock.
@@ -104,10 +107,12 @@ def warm_up(
     step_of = {variant.name: variant.step for variant in variants}
     baseline_step = step_of[baseline]
     steps: dict[str, int] = {}
+    total = len(step_of.keys() - {SENTINEL}) + 2
     for name, step in step_of.items():
         if name != SENTINEL:
             with blame(name):
                 steps[name] = _warm_one(clock, step, should_stop)
+            yield len(steps), total
     if SENTINEL in step_of:
         steps[SENTINEL] = steps[baseline]
 
@@ -123,6 +128,7 @@ def warm_up(
                 seconds.append(_burst(clock, baseline_step, steps[baseline]))
         q1, q3 = np.quantile(seconds, [0.25, 0.75])
         windows.append((float(q1), float(q3)))
+        yield total - 2 + len(windows), max(total, total - 2 + len(windows))
     return WarmUp(steps, settled, len(windows), clock.now() - start)
 
 

@@ -18,7 +18,7 @@ DRIFT = "DRIFT"
 NOT_STEADY = "NOT_STEADY"
 """That trend is over 10 %: absolute numbers are not those of a steady state."""
 NOISY = "NOISY"
-"""The interquartile range of the step times is over a tenth of their median."""
+"""Within the rounds, the step times scatter by over a seventh against those that they are compared with."""
 SLOW_FIRST = "SLOW_FIRST"
 """The first round is an outlier on the slow side: the warm-up was too short."""
 THROTTLED = "THROTTLED"
@@ -45,12 +45,14 @@ CPU_BUSY = "CPU_BUSY"
 """Other processes, or other guests of the same host, took over a tenth of the machine's CPU time."""
 GPU_SHARED = "GPU_SHARED"
 """Other processes were on the GPU."""
+CHANCE_LEVEL = "CHANCE_LEVEL"
+"""Top-1 at r = 0 is what guessing gives: no loss can be counted against it."""
 
 INVALID = frozenset({AA_FAILED, THROTTLED_BADLY, RECOMPILED, OUTPUT_MISMATCH})
 """Codes of rows whose speed is not to be used."""
 
-NOISY_OVER = 0.10
-"""IQR / median above which a variant is noisy."""
+NOISY_OVER = 0.10 * math.sqrt(2)
+"""IQR / median above which a ratio is noisy: two times that scatter by a tenth each have a ratio that does so."""
 DRIFT_OVER = 0.02
 """Relative trend over a run above which it drifts, if it is significant."""
 NOT_STEADY_OVER = 0.10
@@ -96,7 +98,9 @@ def run_codes(rounds: Sequence[Round], baseline: str | None, *, on_gpu: bool = F
     return [code for code, true in holds.items() if true]
 
 
-def row_codes(rounds: Sequence[Round], name: str, beside: Collection[str], max_mhz: int | None) -> list[str]:
+def row_codes(
+    rounds: Sequence[Round], name: str, beside: Collection[str], max_mhz: int | None, against: str = ""
+) -> list[str]:
     """Codes about one variant.
 
     Args:
@@ -104,12 +108,13 @@ def row_codes(rounds: Sequence[Round], name: str, beside: Collection[str], max_m
         name: of the variant.
         beside: other variants that its numbers are made of.
         max_mhz: the GPU's highest clock; None where it is not known.
+        against: the variant that it is compared with within each round.
     """
     # A ratio is as doubtful as either of its halves: a throttled baseline makes all others look fast.
     bursts = [counted_bursts(rounds, each) for each in {name, *beside}]
     own = counted_bursts(rounds, name)
     holds = {
-        NOISY: noisy(rounds, name),
+        NOISY: noisy(rounds, name, against),
         SLOW_FIRST: slow_first(rounds, name),
         THROTTLED: any(_mostly(throttled(burst, max_mhz) for burst in each) for each in bursts),
         THROTTLED_BADLY: any(_mostly(throttled_badly(burst, max_mhz) for burst in each) for each in bursts),
@@ -165,12 +170,15 @@ def drift(rounds: Sequence[Round], name: str) -> float:
     return math.expm1(stats.theil_sen(logs) * (len(logs) - 1))
 
 
-def noisy(rounds: Sequence[Round], name: str) -> bool:
-    """The step times of a variant have IQR / median over 10 %."""
-    seconds = step_seconds(rounds, name)
+def noisy(rounds: Sequence[Round], name: str, against: str) -> bool:
+    """The ratio of a variant's step times to those of another in the same rounds has IQR / median over a seventh.
+
+    What a machine does to a whole round is in the interval of img/s and, if it is a trend, in DRIFT; no speed-up minds.
+    """
+    seconds, others = paired_seconds(rounds, name, against)
     if not seconds:
         return False
-    q1, median, q3 = np.quantile(seconds, [0.25, 0.5, 0.75])
+    q1, median, q3 = np.quantile(np.divide(seconds, others), [0.25, 0.5, 0.75])
     return bool(q3 - q1 > NOISY_OVER * median)
 
 

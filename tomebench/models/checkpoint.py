@@ -38,8 +38,8 @@ class Checkpoint:
 
     path: Path
     state: Mapping[str, Tensor]
-    taken: str | None = None  # key of the averaged weights, where these were taken
-    note: str | None = None  # which of several states was taken
+    taken: str | None = None  # which weights these are, where it could be asked: averaged, or beside averaged ones
+    note: str | None = None  # the same as a sentence
     content: Mapping[Any, Any] | None = None  # what else the file holds
 
     def unwrapped(self) -> Iterator[dict[str, Tensor]]:
@@ -137,16 +137,16 @@ def read_checkpoint(path: Path, use_ema: bool | None = None) -> Checkpoint:
         raise ModelError(f"{where}: holds no averaged weights ({', '.join(_AVERAGED)}); leave --use-ema out")
     if use_ema is False and averaged is not None and trained is None:
         raise ModelError(f"{where}: holds averaged weights only ({averaged}); leave --no-use-ema out")
-    taken = averaged if use_ema or trained is None else None
-    key = taken or trained
+    key = averaged if use_ema or trained is None else trained
     state = content if key is None else content[key]
     if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelError(f"{where}: holds no state_dict of tensors; save one as .safetensors")
     if not all(isinstance(name, str) for name in state):
         raise ModelError(f"{where}: its tensors are not named by text; save the model's state_dict")
-    note = None
+    note, taken = None, key if key == averaged else None
     if trained is not None and averaged is not None:
-        other = "--no-use-ema" if taken else "--use-ema"
+        other = "--no-use-ema" if key == averaged else "--use-ema"
+        taken = f"{key}, not {averaged if key == trained else trained}"
         note = f"the checkpoint holds {trained} and {averaged}; {key} is used, {other} takes the other"
     return Checkpoint(path, state, taken, note, content if key is not None else None)
 
@@ -163,7 +163,7 @@ def load_checkpoint(model: nn.Module, path: Path | Checkpoint, use_ema: bool | N
         use_ema: as for :func:`read_checkpoint`.
 
     Returns:
-        ``"sha256:<16 hex digits>"`` of the file, and for averaged weights what they are called there.
+        ``"sha256:<16 hex digits>"`` of the file; then which of its weights they are, where it has averaged ones.
 
     Raises:
         ModelError: as :func:`read_checkpoint`, or the tensors do not fit the model.
@@ -177,7 +177,7 @@ def load_checkpoint(model: nn.Module, path: Path | Checkpoint, use_ema: bool | N
             tried.append(misfit)
             continue
         model.load_state_dict(fitting)
-        return digest(checkpoint.path) + (f":{checkpoint.taken}" if checkpoint.taken else "")
+        return digest(checkpoint.path) + (f" ({checkpoint.taken})" if checkpoint.taken else "")
     nearest = min(tried, key=lambda misfit: misfit.count)
     raise ModelError(f"checkpoint {printable(checkpoint.path)}: {nearest}") from nearest
 

@@ -23,7 +23,7 @@ from tomebench.models import mae_vit, torchvision_vit
 from tomebench.models.aliases import ALIASES, MAE, PRESETS, TORCHVISION
 from tomebench.models.checkpoint import Checkpoint, load_checkpoint, read_checkpoint
 from tomebench.models.sources import HUB, Source, not_cached, quiet_hub, source_of, split_hub_id
-from tomebench.models.spec import ModelSpec
+from tomebench.models.spec import PREFIX, ModelSpec
 from tomebench.models.weights_file import short
 
 
@@ -49,7 +49,7 @@ def resolve_model_name(name: str) -> str:
     name = ALIASES[name].timm_id if name in ALIASES else name.removeprefix("timm/")
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
-        if name.startswith("python:"):
+        if name.startswith(PREFIX):
             raise ModelError(f"{printable(name)} was handed over in Python and cannot be built by name; do so again")
         if "/" in name or "\\" in name:
             raise ModelError(f"unknown model {printable(name)[:80]!r}: {_path_or_hub(name)}")

@@ -15,9 +15,8 @@ from tomebench.datasets.classes import ORDERS, Head
 from tomebench.datasets.files import user_path
 from tomebench.errors import ConfigError, ModelError
 from tomebench.models.create import LoadedModel
+from tomebench.models.spec import PREFIX
 
-PREFIX = "python:"
-"""What the name of such a model begins with in settings: no command can build it again."""
 _PREPROCESSING = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
 
 

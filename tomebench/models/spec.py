@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+PREFIX = "python:"
+"""What the name of a model begins with that was handed over as a module: no command can build it again."""
+
 
 @dataclass(frozen=True)
 class ModelSpec:

@@ -4,12 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tomebench.report.narrow import Table, without
 from tomebench.report.series import points
-from tomebench.report.text import Table
 from tomebench.schema import Row
 from tomebench.stats import PairedDelta
+from tomebench.words import counted
 
 DEFAULT = "*"
+NARROWER = (without("img/s"), without("p"), without("speed-up"))
+"""What goes, in this order, where a sub-table does not fit."""
+
+
+def answer(values: Sequence[tuple[str, bool, Row, PairedDelta | None]]) -> str | None:
+    """What the changes cost, in a sentence; None where top-1 was not measured.
+
+    Args:
+        values: of all sub-tables, as :func:`sub_table` takes them.
+    """
+    deltas = {name: delta for name, default, _, delta in values if not default and delta is not None}
+    if not deltas:
+        return None
+    lose = sum(delta.interval.hi < 0 for delta in deltas.values())
+    gain = sum(delta.interval.lo > 0 for delta in deltas.values())
+    name, worst = min(deltas.items(), key=lambda item: item[1].delta)
+    loses, gains = "loses" if lose == 1 else "lose", "gains" if gain == 1 else "gain"
+    text = f"Of {counted(len(deltas), 'change')} {lose} surely {loses} top-1 and {gain} surely {gains} it"
+    if worst.delta >= 0:
+        return text
+    limits = points(100 * worst.delta, 100 * worst.interval.lo, 100 * worst.interval.hi, " points")
+    return f"{text}; {name} loses most, {limits}"
 
 
 def sub_table(option: str, values: Sequence[tuple[str, bool, Row, PairedDelta | None]]) -> Table:

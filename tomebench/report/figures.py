@@ -10,11 +10,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tomebench.report.advice import Advice, advise
 from tomebench.report.escape import clean
-from tomebench.report.headline import headline
 from tomebench.report.series import group, half_width, is_baseline, varying
 from tomebench.rspec import format_r
-from tomebench.schema import Row
+from tomebench.schema import MAX_DROP, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,9 @@ _BAR: Style = {"fmt": "none", "elinewidth": 1.1, "capsize": 3.0, "alpha": 0.6, "
 _CEILING: Style = {"color": "black", "linewidth": 1.0, "linestyle": "-.", "zorder": 1}
 
 
-def speed_accuracy_figure(rows: Sequence[Row], path: Path, conditions: Sequence[str] = ()) -> str | None:
+def speed_accuracy_figure(
+    rows: Sequence[Row], path: Path, conditions: Sequence[str] = (), max_drop: float = MAX_DROP
+) -> str | None:
     """Write a PNG: speed-up against top-1 with 95 % bars, or, where nothing was evaluated, r against speed-up.
 
     The MAC ratio of each row is drawn beside it, as what counting promises, and where it was timed the slicing ceiling
@@ -45,6 +47,7 @@ def speed_accuracy_figure(rows: Sequence[Row], path: Path, conditions: Sequence[
         rows: rows of one run or several; each combination of settings is a series of its own.
         path: file to write.
         conditions: lines for the small print.
+        max_drop: loss in points up to which a row may be recommended, and is labelled in bold.
 
     Returns:
         None if the file was written, else one line with the reason why there is no figure.
@@ -57,7 +60,7 @@ def speed_accuracy_figure(rows: Sequence[Row], path: Path, conditions: Sequence[
     shown, accuracy = _shown(rows)
     if not shown:
         return "no figure: no row has a speed-up against r = 0"
-    figure = _draw(rows, shown, accuracy, conditions)
+    figure = _draw(rows, shown, accuracy, conditions, max_drop)
     figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})
     return None
 
@@ -68,7 +71,13 @@ def _shown(rows: Sequence[Row]) -> tuple[list[Row], bool]:
     return (both, True) if any(not is_baseline(row) for row in both) else (timed, False)
 
 
-def _draw(rows: Sequence[Row], shown: Sequence[Row], accuracy: bool, conditions: Sequence[str]) -> Figure:
+def _draw(
+    rows: Sequence[Row],
+    shown: Sequence[Row],
+    accuracy: bool,
+    conditions: Sequence[str],
+    max_drop: float = MAX_DROP,
+) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -91,7 +100,7 @@ def _draw(rows: Sequence[Row], shown: Sequence[Row], accuracy: bool, conditions:
         axes.set_xlabel("speed-up over r = 0")
         axes.set_ylabel("top-1 accuracy (%)")
         axes.xaxis.set_major_formatter("{x:g}x")
-        _label_points(axes, shown)
+        _label_points(axes, shown, advise(shown, max_drop))
     else:
         axes.set_xlabel("r, tokens merged per layer")
         axes.set_ylabel("speed-up over r = 0")
@@ -152,10 +161,9 @@ def _legend(axes: Axes, rows: Sequence[Row], accuracy: bool) -> None:
         text.set_parse_math(False)
 
 
-def _label_points(axes: Axes, rows: Sequence[Row]) -> None:
-    """Write r beside the markers: the headline row, the ends, and as many others as fit without touching."""
-    found = headline(rows)
-    first = [found[0]] if found else []
+def _label_points(axes: Axes, rows: Sequence[Row], advice: Advice | None) -> None:
+    """Write r beside the markers: the row of the sentence, the ends, and as many others as fit without touching."""
+    first = [advice.row] if advice else []
     taken: list[tuple[float, float]] = []
     axes.margins(x=0.05, y=0.08)
     axes.autoscale_view()  # distances on the page need the final limits
@@ -163,7 +171,7 @@ def _label_points(axes: Axes, rows: Sequence[Row]) -> None:
         x, y = axes.transData.transform((_x(row), _y(row))) * 72 / _DPI
         if all(abs(x - a) > _LABEL_WIDTH or abs(y - b) > _LABEL_HEIGHT for a, b in taken):
             taken.append((x, y))
-            weight = "bold" if row in first else "normal"
+            weight = "bold" if advice and advice.recommended and row is advice.row else "normal"
             look: Style = {"textcoords": "offset points", "fontsize": 8, "fontweight": weight, "zorder": 4}
             axes.annotate(f"r={row.r}", (_x(row), _y(row)), (5, 5), **look)
 

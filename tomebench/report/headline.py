@@ -1,84 +1,53 @@
-"""One sentence a person can act on, and the rule that picks the row it is about.
-
-Usable rows have status ok or unconverged, come from a run whose A/A control held, are not r = 0 and not a duplicate of
-a smaller r. With accuracy, among the rows that are faster than r = 0:
-
-1. the fastest whose loss is surely within ``TOLERANCE`` points: at the lower end of its interval, and by the
-   Clopper-Pearson bound on the images lost (the paired interval alone is narrow when few images differ);
-2. if there is none, the fastest whose loss itself is within it, and the sentence says what is left open;
-3. if there is none, the row that loses least, and the sentence says that every r loses more.
-
-Without accuracy it is the fastest row that the cap did not change. If nothing is faster, the sentence says so about the
-fastest row. If nothing was timed, "faster" is replaced by the MAC ratio.
-"""
+"""One sentence a person can act on: what :mod:`tomebench.report.advice` finds, in words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
-from tomebench.measure.validity import AA_FAILED, INVALID
-from tomebench.report.series import interval, is_baseline, name, overhead, points, varying
-from tomebench.schema import Row
-from tomebench.stats import clopper_pearson
-from tomebench.words import are, counted
+from tomebench.measure.validity import AA_FAILED
+from tomebench.report.advice import REACH, Advice, advise, at_chance
+from tomebench.report.series import interval, name, overhead, points, varying
+from tomebench.schema import MAX_DROP, Row
+from tomebench.words import counted
 
-TOLERANCE = 1.0
-"""Loss of top-1 against r = 0, in points, up to which a row may be recommended."""
-
-_BIASED = "No speed-up can be stated: two timings of r=0 disagree (AA_FAILED)"
-
-Choice = Literal["sure", "likely", "none within", "not faster", "speed only"]
+_BIASED = "No speed-up can be stated: two timings of r=0 disagree (AA_FAILED), so run again on a quiet machine"
+_GUESSED = (
+    "No loss of accuracy can be stated: top-1 at r=0 is what guessing gives (CHANCE_LEVEL), so check the order of the "
+    "classes and the preprocessing"
+)
 
 
-def headline(rows: Sequence[Row]) -> tuple[Row, Choice] | None:
-    """The row to talk about and why it was chosen (see the module's rule); None if no row can be compared."""
-    usable = [row for row in rows if _usable(row)]
-    if any(row.speedup_vs_r0 is not None for row in usable):
-        usable = [row for row in usable if row.speedup_vs_r0 is not None]
-    evaluated = [row for row in usable if row.delta_top1 is not None]
-    if not evaluated:
-        free = [row for row in usable if not row.clamped] or usable
-        return (max(free, key=_gain), "speed only") if free else None
-    faster = [row for row in evaluated if _gain(row) > 1]
-    if not faster:
-        return max(evaluated, key=_gain), "not faster"
-    sure = [row for row in faster if _surely_within(row)]
-    likely = [row for row in faster if _delta(row) >= -TOLERANCE]
-    if sure or likely:
-        return max(sure or likely, key=_gain), "sure" if sure else "likely"
-    return max(faster, key=lambda row: (_delta(row), _gain(row))), "none within"
+def sentence(rows: Sequence[Row], max_drop: float = MAX_DROP) -> str | None:
+    """The advice in words, e.g. ``r=8 is 1.31x faster [1.29, 1.33] at -0.35 points [-0.50, -0.20], ...``.
 
+    It either recommends a row, or begins with "Nothing" and says why and, where that is open, how many images or rounds
+    would settle it. If the A/A control failed there is no speed to speak of, and if top-1 at r = 0 is what guessing
+    gives no loss; the sentence says that instead.
 
-def sentence(rows: Sequence[Row]) -> str | None:
-    """The headline row in words, e.g. ``r=8 is 1.31x faster [1.29, 1.33] at -0.35 points [-0.50, -0.20] (...)``.
+    Args:
+        rows: of one run or several.
+        max_drop: loss of top-1 against r = 0, in points, up to which a row may be recommended.
 
-    If the A/A control failed there is no speed to speak of, and the sentence says that instead. None if there is
-    nothing to compare.
+    Returns:
+        None if there is nothing to compare.
     """
-    if (found := headline(rows)) is None:
-        biased = any(AA_FAILED in row.warnings for row in rows)
-        return f"{_BIASED}, so run again on a quiet machine" if biased else None
-    row, choice = found
-    text = f"{name(row, varying(rows))} {_speed(row)}"
-    if change := points(row.delta_top1, row.delta_top1_lo, row.delta_top1_hi, " points"):
-        text += f" at {change}"
-    basis = []
-    if row.speedup_vs_r0 is not None:
-        basis.append(
-            f"median of {counted(row.rounds or 0, 'round')}" + ", not converged" * (row.status == "unconverged")
-        )
-    if row.n_seen is not None:
-        basis.append(counted(row.n_seen, "image"))
-    return text + (f" ({'; '.join(basis)})" if basis else "") + _caveat(row, choice)
+    if (advice := advise(rows, max_drop)) is None:
+        if any(AA_FAILED in row.warnings for row in rows):
+            return _BIASED
+        return _GUESSED if any(at_chance(row) for row in rows) else None
+    row = advice.row
+    label, loss = name(row, varying(rows)), points(row.delta_top1, row.delta_top1_lo, row.delta_top1_hi, " points")
+    found = f"{label} {_speed(row)}" + (f" at {loss}" if loss else "")
+    limit = counted(max_drop, "point")
+    return _words(advice, found, _basis(row), limit)
 
 
-def yardsticks(rows: Sequence[Row]) -> str | None:
-    """The headline row against the unwrapped model and its MAC ratio; None where that was not measured."""
-    found = headline(rows)
-    if found is None or found[0].speedup_vs_unwrapped is None:
+def yardsticks(rows: Sequence[Row], max_drop: float = MAX_DROP) -> str | None:
+    """The row of the sentence against the unwrapped model and its MAC ratio; None where that was not measured."""
+    advice = advise(rows, max_drop)
+    if advice is None or advice.row.speedup_vs_unwrapped is None:
         return None
-    row = found[0]
+    row = advice.row
     measured = (
         f"{row.speedup_vs_unwrapped:.2f}x{interval(row.speedup_vs_unwrapped_lo, row.speedup_vs_unwrapped_hi, '.2f')}"
     )
@@ -90,24 +59,47 @@ def yardsticks(rows: Sequence[Row]) -> str | None:
     return f"{text}; {sliced}, overhead of merging {overhead(row)}"
 
 
-def _usable(row: Row) -> bool:
-    excluded = any(code in INVALID or code.startswith("SAME_AS_R") for code in row.warnings)
-    return row.status in ("ok", "unconverged") and not is_baseline(row) and not excluded
+def _words(advice: Advice, found: str, basis: str, limit: str) -> str:
+    row = advice.row
+    match advice.choice:
+        case "recommended":
+            return f"{found}, surely within {limit}{basis}"
+        case "speed only":
+            return f"{found}{basis}; accuracy was not evaluated, add --data to see its price"
+        case "agreement":
+            same = f"{row.agreement:.1f} %{interval(row.agreement_lo, row.agreement_hi, '.1f')} of the images"
+            return f"{found}{basis}; {same} keep their class, and only labels tell what the others cost"
+        case "no accuracy":
+            return f"Nothing can be recommended: {found}{basis}, but its top-1 cannot be compared with that of r=0"
+        case "images":
+            needed = f"{_amount(advice.images, 'images')} would be needed to show that its loss stays within {limit}"
+            return f"Nothing can be recommended yet: {found}{basis}, but {needed}"
+        case "rounds":
+            others = f"every r that is surely faster seems to lose more than {limit}"
+            return f"Nothing pays here so far: {others}; {found}{basis}{_to_tell(advice)}"
+        case "seems beyond":
+            needed = f"{_amount(advice.images, 'images')} would be needed to be sure"
+            others = f"every r that is faster seems to lose more than {limit}"
+            return f"Nothing pays here so far: {others}; at best {found}{basis}, and {needed}"
+        case "beyond":
+            return f"Nothing pays here: every r that is faster loses more than {limit}; at best {found}{basis}"
+        case "not faster":
+            return f"Nothing pays here: no r is measurably faster than r=0; at best {found}{basis}{_to_tell(advice)}"
 
 
-def _gain(row: Row) -> float:
-    return row.mac_ratio if row.speedup_vs_r0 is None else row.speedup_vs_r0
+def _to_tell(advice: Advice) -> str:
+    """What is needed to tell whether a row pays that is not surely faster; nothing if it is surely not."""
+    if advice.rounds is None:
+        slower = advice.row.speedup_vs_r0_hi is not None and advice.row.speedup_vs_r0_hi <= 1
+        return "" if slower or advice.row.speedup_vs_r0 is None else ", and more rounds would hardly show a gain"
+    needed = _amount(advice.rounds, "rounds")
+    if advice.images is not None:
+        needed += f" and {_amount(advice.images, 'images').removeprefix('about ')}"
+    return f", and {needed} would be needed to tell"
 
 
-def _surely_within(row: Row) -> bool:
-    if row.delta_top1_lo is None or row.delta_top1_lo < -TOLERANCE or not row.n_seen:
-        return False
-    lost = max(0, round(-_delta(row) * row.n_seen / 100))
-    return 100 * clopper_pearson(lost, row.n_seen).hi <= TOLERANCE
-
-
-def _delta(row: Row) -> float:
-    return row.delta_top1 if row.delta_top1 is not None else float("-inf")
+def _amount(number: int | None, what: str) -> str:
+    return f"over {REACH} times as many {what}" if number is None else f"about {number} {what}"
 
 
 def _speed(row: Row) -> str:
@@ -115,29 +107,13 @@ def _speed(row: Row) -> str:
     if value is None:
         return f"needs {100 * (1 - 1 / row.mac_ratio):.0f} % fewer MACs than the unwrapped model"
     limits = interval(low, high, ".2f")
-    if low is not None and high is not None and low <= 1 <= high:
-        return f"is not measurably faster than r=0: {value:.2f}x{limits}"
-    return f"is {value:.2f}x faster{limits}" if value > 1 else f"is slower than r=0: {value:.2f}x{limits}"
+    return f"is {value:.2f}x faster{limits}" if low is not None and low > 1 else f"reaches {value:.2f}x{limits}"
 
 
-def _caveat(row: Row, choice: Choice) -> str:
-    low, high = row.delta_top1_lo, row.delta_top1_hi
-    wide = low is not None and high is not None and high - low > TOLERANCE
-    coarse = wide or 100 * clopper_pearson(0, row.n_seen or 1).hi > TOLERANCE
-    match choice:
-        case "speed only":
-            return "; accuracy was not evaluated, add --data to see its price"
-        case "none within" if coarse and high is not None and high >= -TOLERANCE:
-            return f"; every r loses more than {TOLERANCE:g} point, but {_too_few(row)} to be sure"
-        case "none within":
-            return f"; every r that is faster loses more than {TOLERANCE:g} point"
-        case "likely" if coarse:
-            return f"; {_too_few(row)} to tell whether the loss stays within {TOLERANCE:g} point"
-        case "likely":
-            return f"; the loss may exceed {TOLERANCE:g} point"
-    return ""
-
-
-def _too_few(row: Row) -> str:
-    seen = row.n_seen or 0
-    return f"{counted(seen, 'image')} {are(seen)} too few"
+def _basis(row: Row) -> str:
+    basis = []
+    if row.speedup_vs_r0 is not None:
+        basis.append(f"median of {counted(row.rounds, 'round')}" + ", not converged" * (row.status == "unconverged"))
+    if row.n_seen is not None:
+        basis.append(counted(row.n_seen, "image"))
+    return f" ({'; '.join(basis)})" if basis else ""

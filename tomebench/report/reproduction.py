@@ -12,9 +12,9 @@ from tomebench.paper.comparison import Line
 from tomebench.paper.reported import Reported
 from tomebench.report.escape import markdown
 from tomebench.report.latex import Head, latex_table
+from tomebench.report.narrow import Step, Table, before, without
 from tomebench.report.series import interval
 from tomebench.report.tables import markdown_table
-from tomebench.report.text import Table
 from tomebench.schema import COLUMNS
 from tomebench.words import counted
 
@@ -124,6 +124,17 @@ def _sources(lines: Sequence[Line]) -> Iterator[str]:
             hardware.setdefault(source, {})[line.reported.hardware] = None
     for source, on in hardware.items():
         yield f"reported: {source}; {', '.join(filter(None, on))}".rstrip("; ")
+
+
+def narrower(found: Layout) -> tuple[Step, ...]:
+    """What makes the tables narrower, in this order; r or choice, top-1, the speed-up and the verdict never go."""
+    reported = [head for head in found.table(0)[0] if head.endswith(" reported")]
+    return (
+        *map(without, ("source", "tokens", "img/s")),
+        *(Step(head, head.replace("reported", "rep.")) for head in reported if not head.startswith("GMACs")),
+        *map(without, ("GMACs reported", "GMACs", "images", "MAC ratio")),
+        Step("speed-up [95%]", "speed-up", before(" ["), lost="the interval of the speed-up"),
+    )
 
 
 def context_table(rows: Sequence[Reported]) -> Table:

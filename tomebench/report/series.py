@@ -6,12 +6,16 @@ import math
 from collections.abc import Sequence
 
 from tomebench.report.escape import clean
+from tomebench.rspec import format_r
 from tomebench.schema import Row
+from tomebench.words import counted
 
 _SETTINGS = (
     "model", "weights", "img_size", "method", "options", "schedule", "batch_size", "dtype", "device", "attention",
     "compile", "cuda_graphs", "mode",
 )  # fmt: skip
+_MANY = 4
+"""Groups of rows that a line names one by one."""
 
 
 def varying(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -35,6 +39,21 @@ def group(rows: Sequence[Row], fields: Sequence[str]) -> dict[str, list[Row]]:
 def name(row: Row, fields: Sequence[str]) -> str:
     """``r=8``, with the values of ``fields`` in front where there are any."""
     return " ".join([*(clean(str(getattr(row, field))) for field in fields), f"r={row.r}"])
+
+
+def which(rows: Sequence[Row], some: Sequence[Row]) -> str:
+    """``every row``, ``r = 8, 16`` or ``bf16 r = 8``: some of the rows by what tells them apart."""
+    if len(some) == len(rows) > 1:
+        return "every row"
+    groups = group(some, varying(rows))
+    if len(groups) > _MANY:  # the table has their names
+        whole = all(row in some for row in rows if row.r in {row.r for row in some})
+        return ("" if whole else f"{counted(len(some), 'row')} with ") + _values_of_r(some)
+    return "; ".join(f"{label} " * bool(label) + _values_of_r(members) for label, members in groups.items())
+
+
+def _values_of_r(rows: Sequence[Row]) -> str:
+    return "r = " + format_r(sorted({row.r for row in rows})).replace(",", ", ")
 
 
 def is_baseline(row: Row) -> bool:

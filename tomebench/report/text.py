@@ -1,108 +1,31 @@
-"""The content of a report as plain strings: conditions, table, warnings. Nothing here knows about a terminal.
+"""The tables of a report as plain strings, and what stands around them. Nothing here knows about a terminal.
 
-The sentence below the table lives in :mod:`tomebench.report.headline`.
+The sentence lives in :mod:`tomebench.report.headline`, what warnings mean in :mod:`tomebench.report.codes`.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tomebench.report.codes import notes, short_notes, warning_lines
+from tomebench.report.conditions import conditions
 from tomebench.report.escape import clean
 from tomebench.report.headline import sentence, yardsticks
-from tomebench.report.series import group, half_width, interval, is_baseline, overhead, points, varying
-from tomebench.rspec import format_r
-from tomebench.schema import Row
-from tomebench.words import counted
+from tomebench.report.narrow import Step, Table, before, first, without
+from tomebench.report.series import interval, is_baseline, overhead, points, varying
+from tomebench.schema import MAX_DROP, Row
 
 __all__ = [
-    "EXPLANATIONS",
     "ReportContext",
-    "conditions",
     "context_for",
     "detail_table",
     "display_table",
+    "narrower",
     "sentence",
-    "warning_lines",
     "yardsticks",
 ]
-
-Table = tuple[list[str], list[list[str]]]
-
-EXPLANATIONS: Mapping[str, str] = {
-    "AA_FAILED": "two timings of the very same r = 0 model disagree, so the timing is biased and no speed of this run "
-    "can be used; close other programs and run again with a new --out",
-    "OUTPUT_MISMATCH": "what the timed passes computed is not what the model computes when it is evaluated, so their "
-    "speed is that of something else; leave --compile and --cuda-graphs out, and report it",
-    "RECOMPILED": "a graph was compiled inside a timed burst, so these rows have no speed; run again with a new --out",
-    "failed": "these rows could not be measured",
-    "oom": "out of memory; the batch size never changes within a sweep, so run again with a smaller --batch-size and a "
-    "new --out",
-    "nonfinite": "some logits are NaN or infinite, so no accuracy is given; try --dtype fp32 or bf16",
-    "INTERRUPTED": "timing was stopped before its end; run the same command again to go on",
-    "unconverged": "the speed-up interval is still wider than the budget asks; use a quieter machine or a larger "
-    "--budget",
-    "TESTBED_CHANGED": "the run was resumed on another machine or with other library versions, so img/s mixes the two; "
-    "speed-ups, paired within a round, still hold",
-    "THROTTLED_BADLY": "heat or the hardware held the GPU under three quarters of its highest clock, so these speeds "
-    "are not to be used; cool it, and run again with a new --out",
-    "THROTTLED": "heat or the hardware slowed the GPU down in most rounds; cool it",
-    "HOST_BOUND": "the GPU waited for the host, so these speeds are those of Python and the driver, which tokens do "
-    "not change; use --cuda-graphs, --compile or a larger --batch-size",
-    "ALLOCATED": "the driver was asked for memory in most bursts, which takes time; use a smaller --batch-size",
-    "POWER_CAPPED": "the power limit held the GPU's clock down, as it does for such work; quote the limit with the "
-    "speeds",
-    "NOT_STEADY": "r = 0 became over 10 % faster or slower during the run, so img/s are not those of a steady state; "
-    "speed-ups, paired within a round, still hold",
-    "DRIFT": "r = 0 became over 2 % faster or slower during the run; speed-ups, paired within a round, still hold",
-    "SLOW_FIRST": "the first round was slower than the others, so the warm-up was too short; the median does not "
-    "mind one",
-    "UNWATCHED": "the GPU's clock, energy and company are not known; install nvidia-ml-py (the extra gpu)",
-    "GPU_SHARED": "other processes were on the GPU; stop them and run again with a new --out",
-    "CPU_BUSY": "other processes took over a tenth of the CPU time; stop them and run again with a new --out",
-    "ATTN_FALLBACK": "PyTorch's fused attention would not take this shape and ran its slow math form; try another "
-    "--attention or --dtype",
-    "NOISY": "step times scatter by more than 10 % of their median; close other programs or use a larger --budget",
-    "R_CLAMPED": "a block can merge away at most half of its patch tokens, and this cap lowered r in some block; read "
-    "the tokens column, not r",
-    "CHANCE_LEVEL": "the unmerged model is right no more often than by guessing, or consistently names other classes "
-    "than the labels, so accuracies here mean nothing; check the order of the classes (--class-names) and the "
-    "preprocessing",
-    "PARTIAL_EVAL": "not all of the images have been evaluated; run the same command again to go on",
-}
-"""What each status and warning code means and what to do next, in the order of the report."""
-
-_MANY = 4
-"""Groups of rows that a line names one by one."""
-_SAME_AS = re.compile(r"SAME_AS_R(\d+)")
-_NOTES: Mapping[str, str] = {
-    "failed": "failed",
-    "oom": "out of memory",
-    "nonfinite": "NaN or infinite logits",
-    "INTERRUPTED": "interrupted",
-    "unconverged": "unconverged",
-    "AA_FAILED": "A/A failed",
-    "TESTBED_CHANGED": "testbed changed",
-    "NOISY": "noisy",
-    "CHANCE_LEVEL": "chance level",
-    "OUTPUT_MISMATCH": "wrong output",
-    "THROTTLED_BADLY": "throttled badly",
-    "THROTTLED": "throttled",
-    "HOST_BOUND": "host bound",
-    "ALLOCATED": "allocated",
-    "POWER_CAPPED": "power capped",
-    "NOT_STEADY": "not steady",
-    "DRIFT": "drift",
-    "SLOW_FIRST": "slow first round",
-    "UNWATCHED": "GPU unwatched",
-    "GPU_SHARED": "GPU shared",
-    "CPU_BUSY": "CPU busy",
-    "ATTN_FALLBACK": "attention fell back",
-    "R_CLAMPED": "cap",
-    "PARTIAL_EVAL": "not all images",
-}
 
 
 @dataclass(frozen=True)
@@ -115,6 +38,7 @@ class ReportContext:
     paths: tuple[str, ...] = ()  # files written
     command: str | None = None  # makes these results again
     next_command: str | None = None  # worth trying now
+    max_drop: float = MAX_DROP  # loss in points up to which a row may be recommended
 
 
 def context_for(
@@ -124,10 +48,11 @@ def context_for(
     paths: Iterable[object] = (),
     command: str | None = None,
     next_command: str | None = None,
+    max_drop: float = MAX_DROP,
 ) -> ReportContext:
     """A context with the conditions and warnings that the rows themselves hold."""
     shown = tuple(clean(str(path)) for path in paths)
-    return ReportContext(title, conditions(rows), warning_lines(rows), shown, command, next_command)
+    return ReportContext(title, conditions(rows), warning_lines(rows), shown, command, next_command, max_drop)
 
 
 def display_table(rows: Sequence[Row]) -> Table:
@@ -171,6 +96,31 @@ def display_table(rows: Sequence[Row]) -> Table:
     return _table(columns)
 
 
+def narrower(rows: Sequence[Row]) -> tuple[Step, ...]:
+    """What makes :func:`display_table` narrower, step by step, until it fits.
+
+    In this order go GMACs; the ± of img/s; words in the notes, for marks; p50; the interval of the overhead; the
+    ceiling; the overhead; end-to-end; tokens; img/s; p95; top-1; the notes, which the lines below the table repeat.
+    Settings in front, r, the speed-up and Δ (or the agreement) never go.
+    """
+    return (
+        Step("weights", "weights", first(19)),  # sha256: and twelve digits, as in the conditions
+        without("GMACs"),
+        Step("img/s ±", "img/s", before(" ±"), lost="±"),
+        Step("notes", "notes", lambda cells: short_notes(rows)),
+        without("p50 ms"),
+        Step("overhead [95%]", "overhead", before(" ["), lost="the interval of the overhead"),
+        without("ceiling"),
+        without("overhead"),
+        without("end-to-end"),
+        without("tokens"),
+        without("img/s"),
+        without("p95 ms"),
+        without("top-1"),
+        without("notes"),
+    )
+
+
 def detail_table(rows: Sequence[Row]) -> Table:
     """Headers and cells of the second table: the other yardstick of speed, memory, and the counts behind top-1."""
     columns = {field: [clean(str(getattr(r, field))) for r in rows] for field in varying(rows)}
@@ -192,105 +142,6 @@ def detail_table(rows: Sequence[Row]) -> Table:
         "" if r.top1 is None else f"{r.top1:.1f}{interval(r.top1_lo, r.top1_hi, '.1f')}" for r in rows
     ]
     return _table({head: [cell or "-" for cell in cells] for head, cells in columns.items() if any(cells)})
-
-
-def notes(row: Row) -> str:
-    """What is special about a row, in a few words, e.g. ``±2.3 %, unconverged, cap``."""
-    words = []
-    if row.status == "unconverged" and (width := half_width(row)) is not None:
-        words.append(f"±{100 * width:.1f} %")
-    for code in _codes(row):
-        same = _SAME_AS.fullmatch(code)
-        words.append(f"same as r={same[1]}" if same else _NOTES.get(code, clean(code)))
-    return ", ".join(words)
-
-
-def conditions(rows: Sequence[Row]) -> tuple[str, ...]:
-    """The lines without which the table means nothing: model, method, device, images, testbed. Empty without rows."""
-    if not rows:
-        return ()
-    weights = re.sub(r"(sha256:[0-9a-f]{12})[0-9a-f]+", r"\1…", _same(rows, "weights", "weights {}"))
-    model = (
-        _same(rows, "model"),
-        weights,
-        _same(rows, "img_size", "{} px"),
-        _same(rows, "params_m", "{:.2f} M parameters"),
-    )
-    method = (_same(rows, "method"), _same(rows, "schedule", "{} schedule"), _same(rows, "options"))
-    device = (
-        _same(rows, "device"),
-        _same(rows, "dtype"),
-        _same(rows, "batch_size", "batch {}"),
-        _same(rows, "mode"),
-        "compiled" if any(row.compile for row in rows) else "",
-        "CUDA graphs" if any(row.cuda_graphs for row in rows) else "",
-        f"attention {_kernels(rows)}",
-    )
-    seen = max((row.n_seen for row in rows if row.n_seen is not None), default=None)
-    images = ["none, accuracy was not evaluated"]
-    if seen is not None:
-        data = ", ".join(dict.fromkeys(clean(row.dataset) for row in rows if row.dataset is not None))
-        mean, std = (f"{field} " + " ".join(f"{x:.4g}" for x in getattr(rows[0], field)) for field in ("mean", "std"))
-        crop = (_same(rows, "crop_pct", "crop {:.3g}"), _same(rows, "interpolation"), mean, std)
-        images = [data, f"{seen} seen", *crop]
-    testbeds = "; ".join(dict.fromkeys(clean(row.testbed) for row in rows if row.testbed)) or "unavailable"
-    parts = {"model": model, "method": method, "device": device, "images": images, "testbed": [testbeds]}
-    return tuple(f"{head}: {', '.join(filter(None, texts))}" for head, texts in parts.items())
-
-
-def warning_lines(rows: Sequence[Row]) -> tuple[str, ...]:
-    """One line per status or warning code that occurs: the code, the rows, what it means and what to do."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        for code in _codes(row):
-            found.setdefault(code, []).append(row)
-    rank = {code: number for number, code in enumerate(EXPLANATIONS)}
-    lines = []
-    for code in sorted(found, key=lambda c: rank.get(c, len(rank))):  # stable: unknown codes as they came
-        text = EXPLANATIONS.get(code, "see this code in the column warnings of table.csv")
-        if same := _SAME_AS.fullmatch(code):
-            text = (
-                f"these remove the same tokens as r = {same[1]} in every block; leave them out, any difference is noise"
-            )
-        if code in ("failed", "oom", "nonfinite"):  # the others have no error but a width, which is in the notes
-            errors = list(dict.fromkeys(clean(row.error) for row in found[code] if row.error))
-            text = "; ".join([text, *errors[:2], *["more in the column error of table.csv"] * (len(errors) > 2)])
-        lines.append(f"{clean(code)} ({_which(rows, found[code])}): {text}")
-    return tuple(lines)
-
-
-def _codes(row: Row) -> list[str]:
-    status = [] if row.status == "ok" else [row.status]
-    clamped = ["R_CLAMPED"] if row.clamped else []
-    return list(dict.fromkeys([*status, *clamped, *row.warnings]))
-
-
-def _which(rows: Sequence[Row], some: Sequence[Row]) -> str:
-    if len(some) == len(rows) > 1:
-        return "every row"
-    groups = group(some, varying(rows))
-    if len(groups) > _MANY:  # the table has their names
-        whole = all(row in some for row in rows if row.r in {row.r for row in some})
-        return ("" if whole else f"{counted(len(some), 'row')} with ") + _values_of_r(some)
-    return "; ".join(f"{label} " * bool(label) + _values_of_r(members) for label, members in groups.items())
-
-
-def _values_of_r(rows: Sequence[Row]) -> str:
-    return "r = " + format_r(sorted({row.r for row in rows})).replace(",", ", ")
-
-
-def _same(rows: Sequence[Row], field: str, template: str = "{}") -> str:
-    values = dict.fromkeys(clean(template.format(getattr(row, field))) for row in rows)
-    return next(iter(values)) if len(values) == 1 else f"{field} varies"
-
-
-def _kernels(rows: Sequence[Row]) -> str:
-    kernels: dict[str, list[Row]] = {}
-    for row in rows:
-        kernels.setdefault(clean(row.attn_kernel), []).append(row)
-    if len(kernels) == 1:
-        return next(iter(kernels))
-    return ", ".join(f"{kernel} ({_which(rows, members)})" for kernel, members in kernels.items())
 
 
 def _decimals(values: Iterable[float | None], digits: int) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from tomebench.gate.verdict import VERDICTS, Finding, Verdict
+from tomebench.report.narrow import Step, without
 
 _MARKS: dict[Verdict, str] = {
     "worse": "FAIL",
@@ -14,6 +16,7 @@ _MARKS: dict[Verdict, str] = {
     "better": "ok, better",
     "same": "ok",
 }
+_QUANTITY = re.compile(r"^(top-1|speed-up over [^:]*|img/s): | right \([^)]*\)")
 
 
 def by_gravity(findings: Sequence[Finding]) -> list[Finding]:
@@ -46,6 +49,33 @@ def last_line(findings: Sequence[Finding]) -> str:
     if counts["inconclusive"] + counts["incomparable"] + counts["missing"]:
         return f"CANNOT TELL: {said}"
     return f"PASS: {said}"
+
+
+def _brief(found: str) -> str:
+    return _QUANTITY.sub("", found).partition(";")[0]
+
+
+FULL_TEXT = "found in full"
+NARROWER = (
+    Step("found", "found", lambda cells: [_brief(cell) for cell in cells], lost=FULL_TEXT),
+    without("found"),
+)
+"""What gets shorter or goes, in this order, where the table does not fit."""
+
+
+def details(findings: Sequence[Finding], lost: Sequence[str]) -> list[str]:
+    """What was found wherever it is not simply the same, in full, unless the table says it.
+
+    Args:
+        findings: those of the table.
+        lost: what the table leaves out.
+    """
+    return [
+        " ".join(filter(None, (f.tier, f"{f.cell}:", f.quantity and f"{f.quantity}:", f.detail)))
+        for f in by_gravity(findings)
+        if ("; " in f.detail and lost)
+        or (f.verdict != "same" and ("found" in lost or (lost and _brief(f.detail) != f.detail)))
+    ]
 
 
 def advice(findings: Sequence[Finding]) -> list[str]:

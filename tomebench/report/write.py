@@ -5,6 +5,7 @@ A reader never sees half a file, and if any of them cannot be made the earlier o
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,7 +43,8 @@ def write_reports(directory: Path, rows: Sequence[Row], context: ReportContext) 
         _stage(staged, directory / TABLE, lambda path: _save_text(path, csv_text(rows)))
         _stage(staged, directory / ROWS, lambda path: _save_text(path, jsonl_text(rows)))
         reasons: list[str | None] = []
-        _stage(staged, directory / FIGURE, lambda p: reasons.append(speed_accuracy_figure(rows, p, context.conditions)))
+        drawn = functools.partial(speed_accuracy_figure, conditions=context.conditions, max_drop=context.max_drop)
+        _stage(staged, directory / FIGURE, lambda path: reasons.append(drawn(rows, path)))
         no_figure = reasons[0]
         _stage(staged, directory / SUMMARY, lambda path: _save_text(path, summary_text(rows, context, no_figure)))
         written = list(staged)
@@ -69,11 +71,12 @@ def summary_text(rows: Sequence[Row], context: ReportContext, no_figure: str | N
         context: what stands around them.
         no_figure: why there is no figure; None links to it.
     """
+    said = sentence(rows, context.max_drop), yardsticks(rows, context.max_drop)
     parts = [
         f"# {markdown(context.title)}",
         _bullets(context.conditions),
         markdown_table(*display_table(rows)).rstrip() if rows else "No rows.",
-        "\n".join(markdown(line) + "." for line in (sentence(rows), yardsticks(rows)) if line),
+        "\n".join(markdown(line) + "." for line in said if line),
         _LEGEND if rows else "",
         "![Speed and accuracy for every r](figure.png)" if no_figure is None else markdown(no_figure) + ".",
         "## Warnings\n\n" + _bullets(context.warnings) if context.warnings else "",

@@ -36,10 +36,10 @@ def wilson(k: int, n: int) -> Interval:
     return Interval(0.0 if k == 0 else centre - half, 1.0 if k == n else centre + half)
 
 
-def clopper_pearson(k: int, n: int) -> Interval:
+def clopper_pearson(k: int, n: int, *, level: float = LEVEL) -> Interval:
     """Exact interval of the fraction k / n; [0, 1] for n = 0. Clopper and Pearson, Biometrika 26 (1934)."""
     _check_counts(k, n)
-    tail = (1 - LEVEL) / 2
+    tail = (1 - level) / 2
     lo = 0.0 if k == 0 else _beta_quantile(tail, k, n - k + 1)
     hi = 1.0 if k == n else 1 - _beta_quantile(tail, n - k, k + 1)
     return Interval(lo, hi)

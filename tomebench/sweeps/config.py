@@ -24,10 +24,10 @@ from tomebench.models.spec import ModelSpec
 from tomebench.reduction.options import OPTIONS, PAPER, Options, choices
 from tomebench.reduction.schedule import parse_schedule
 from tomebench.rspec import format_r, parse_r
-from tomebench.schema import Route
+from tomebench.schema import MAX_DROP, Route
 from tomebench.sweeps.yaml_file import read_yaml
 
-NOT_IDENTITY = frozenset({"out", "name", "workers", "offline", "cache", "verify"})
+NOT_IDENTITY = frozenset({"out", "name", "workers", "offline", "cache", "verify", "max_drop"})
 """Fields that may change between two runs of one folder: they cannot change a result."""
 _YOUNGER = (
     "attention",
@@ -114,6 +114,17 @@ def _checked_cells(value: str) -> str:
     return f"{int(found[1])}/{int(found[2])}"
 
 
+def checked_max_drop(value: float) -> float:
+    """Points of top-1, as given.
+
+    Raises:
+        ValueError: less than 0, more than 100, or no number.
+    """
+    if not 0 <= value <= 100:
+        raise ValueError("use a number of points of top-1, from 0 to 100")
+    return value
+
+
 def _choice(name: str) -> Any:
     """One value of an option or several, with commas between them, each a cell of its own."""
 
@@ -170,7 +181,8 @@ class SweepConfig(BaseModel):
     cuda_graphs: bool = False
     ceiling: bool = False
     end_to_end: bool = False
-    budget: Literal["quick", "standard", "publish", "none"] = "standard"
+    budget: Literal["quick", "standard", "publish", "none"] = "quick"
+    max_drop: Annotated[float, AfterValidator(checked_max_drop)] = MAX_DROP
     cells: Annotated[str, AfterValidator(_checked_cells)] | None = None
     out: FilePath | None = None
     name: Annotated[Text, AfterValidator(_checked_name)] | None = None
@@ -382,6 +394,7 @@ def _slug(text: str) -> str:
 _TYPE_MESSAGES = {
     "string_type": "must be text; put it in quotes",
     "int_type": "must be a whole number",
+    "float_type": "must be a number",
     "int_from_float": "must be a whole number",
     "bool_type": "must be true or false",
     "path_type": "must be a path",

@@ -16,7 +16,7 @@ from tomebench.errors import DeviceError, DeviceLostError
 from tomebench.measure.compilation import CompilationError, RecompileLimitError, compiled
 from tomebench.measure.cuda_graph import GraphedForward
 from tomebench.measure.device import DTYPES
-from tomebench.measure.probe import AUTO_BATCH_CAP, auto_batch_size, is_oom
+from tomebench.measure.probe import auto_batch_cap, auto_batch_size, is_oom
 from tomebench.measure.speed import Variant
 from tomebench.measure.training import Trainer
 from tomebench.models.preprocess import Preprocessing
@@ -294,7 +294,9 @@ def choose_batch_size(config: SweepConfig, model: nn.Module, preprocessing: Prep
 
         return step
 
-    size = auto_batch_size(make_step, AUTO_BATCH_CAP[device.type])
+    backbone = TimmViT(model)
+    gmacs = backbone.macs().gmacs(backbone.tokens, [backbone.tokens] * backbone.depth)
+    size = auto_batch_size(make_step, auto_batch_cap(device.type, gmacs))
     model.eval()
     return size
 

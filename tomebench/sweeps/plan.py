@@ -14,10 +14,7 @@ from tomebench.datasets.classes import Head
 from tomebench.datasets.images import ImageSet, open_dataset
 from tomebench.errors import ModelError, SpecError
 from tomebench.measure.accuracy import require_matching_head
-from tomebench.measure.budget import BUDGETS
-from tomebench.measure.device import DTYPES, arithmetic, resolve_device
-from tomebench.measure.estimate import macs_per_second, sweep_seconds
-from tomebench.measure.probe import AUTO_BATCH_CAP
+from tomebench.measure.device import DTYPES, resolve_device
 from tomebench.models.create import LoadedModel, build_model
 from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.options import PAPER, Options
@@ -228,27 +225,3 @@ def _axis(config: SweepConfig) -> Sequence[tuple[str, int, Options, bool]]:
 
 def _parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
-
-
-def estimate_seconds(config: SweepConfig, planned: Sequence[PlannedCell]) -> float:
-    """About how long the sweep takes on this machine at its best: from MACs and a short probe of the device.
-
-    Raises:
-        InputError: the device is not available, or the images cannot be listed.
-    """
-    device = resolve_device(config.device, config.dtype)
-    batch_size = config.batch_size if isinstance(config.batch_size, int) else AUTO_BATCH_CAP[device.type]
-    images = len(list_images(config, build_model(config.model_spec, meta=True).head)) if config.data else 0
-    with arithmetic(config.dtype, config.threads):
-        rate = macs_per_second(device, DTYPES[config.dtype])
-    gmacs = [cell.resolved.gmacs for cell in planned]
-    return sweep_seconds(
-        gmacs,
-        batch_size,
-        images,
-        rate,
-        BUDGETS[config.budget],
-        device.type,
-        training=config.mode == "train",
-        ceilings=config.ceiling,
-    )

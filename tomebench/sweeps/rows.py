@@ -200,7 +200,9 @@ def _row(run: _Run, cell: Cell, resolved: Resolved, same_as: int | None) -> Row:
         OUTPUT_MISMATCH: any(run.output_excess.get(each, 0.0) > 1 for each in (key, run.baseline or key)),
     }
     codes = [code for code, holds in about_row.items() if holds]
-    codes += row_codes(run.rounds, key, _beside(run, key), run.max_mhz)
+    codes += row_codes(
+        run.rounds, key, _beside(run, key), run.max_mhz, SENTINEL if key == run.baseline else run.baseline or key
+    )
     return Row(
         model=cell.model,
         method=cell.method,

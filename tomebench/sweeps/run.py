@@ -24,7 +24,8 @@ from tomebench.sweeps.accuracy import count_top1, help_out
 from tomebench.sweeps.accuracy_columns import PROCESSES
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.database import FILE
-from tomebench.sweeps.events import Event, Finished, Note, Phase, Planned
+from tomebench.sweeps.estimate import in_words
+from tomebench.sweeps.events import Event, Finished, Note, Phase, Planned, Progress
 from tomebench.sweeps.folder import merged, unlike
 from tomebench.sweeps.forward import (
     CellFailed,
@@ -39,7 +40,12 @@ from tomebench.sweeps.forward import (
 )
 from tomebench.sweeps.job import LOST, Job, stops
 from tomebench.sweeps.pipeline import measure_end_to_end
-from tomebench.sweeps.plan import list_images, plan_cells, plan_sweep, preprocessing_of
+from tomebench.sweeps.plan import (
+    list_images,
+    plan_cells,
+    plan_sweep,
+    preprocessing_of,
+)
 from tomebench.sweeps.presence import FIRST
 from tomebench.sweeps.ranks import Place, Ranks
 from tomebench.sweeps.reading import Reading
@@ -120,8 +126,10 @@ def _lead(
         Store.open(directory, config.stored(), unlike).close()
     image_set = None if listed is None else usable_images(config, listed, stop_if_asked)
     stop_if_asked()
+    yield _loading(1, "weights")
     loaded = _load(config, given, device)
     ranks.meet(lambda: _facts(device), stop_if_asked)
+    yield _loading(2, "first passes")
     with Store.open(directory, config.stored(), unlike) as store:
         if image_set is not None:
             store.put_images(image_set.info)
@@ -137,11 +145,15 @@ def _lead(
         job = Job(config, store, device, loaded, planned, batch_size, image_set, should_stop)
         yield from map(Note, loaded.notes)
         yield Planned(len(planned), loaded.timm_id, len(store.rounds()), len(store.done_chunks()))
+        if not store.rounds() and not store.done_chunks():
+            yield Note(in_words(config, planned, batch_size, 0 if image_set is None else len(image_set), device))
+        stop_if_asked()
         reading = None
         if image_set is not None:
             reading = _reading(config, image_set, loaded, batch_size, device, ranks)
         with ranks.allow(FIRST):  # any of these passes may be compiled first
             yield from _check_baseline(job)
+            yield _loading(3, "")
             loaded.model.train(config.mode == "train")
             processes = {PROCESSES: ranks.place.size} if ranks.place.size > 1 else {}
             session = store.begin_session({**describe(device, threads), **processes})
@@ -185,6 +197,10 @@ def _follow(
                 raise lost_with(failure, who, device) from failure
             raise ending(failure, "r = 0", config) from failure
     yield Finished((), directory)
+
+
+def _loading(done: int, what: str) -> Progress:
+    return Progress("load", float(done), 3.0, "steps", what)
 
 
 def _facts(device: torch.device) -> dict[str, str]:

@@ -106,7 +106,7 @@ def asked(cell: Cell, settings: Mapping[str, Any]) -> Asked:
 
 def _accuracy(stored: _Stored, key: str, row: Row) -> Accuracy | None:
     images, found = stored.images, stored.predictions.get(key)
-    if images is None or found is None or found.nonfinite or not len(stored.seen):
+    if images is None or not images.labelled or found is None or found.nonfinite or not len(stored.seen):
         return None
     return Accuracy(
         dataset=cut(row.dataset or images.name),

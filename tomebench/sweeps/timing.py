@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -15,7 +15,7 @@ from tomebench.measure.machine import MachineGauges
 from tomebench.measure.memory import device_bytes, driver_allocations, peak_bytes
 from tomebench.measure.outputs import output_excess
 from tomebench.measure.rounds import paired_seconds, step_seconds
-from tomebench.measure.speed import Variant, time_round, warm_up
+from tomebench.measure.speed import Variant, WarmUp, time_round, warm_up
 from tomebench.schema import CEILING, Round
 from tomebench.sweeps.events import Event, Note, Phase, Progress
 from tomebench.sweeps.forward import CellFailed
@@ -57,7 +57,7 @@ def time_cells(job: Job, session: int) -> Iterator[Event]:
                 if job.config.compile:
                     yield from _compile(job, variants, clock)
                 yield Phase("warm-up", None)
-                warm = warm_up(variants, job.baseline, clock, should_stop=job.should_stop, blame=job.blame)
+                warm = yield from _warm_up(job, variants, clock)
                 steps, start = warm.steps, clock.now()
                 if not warm.settled:
                     yield Note(f"r = 0 was still changing speed by more than 5 % after {warm.seconds:.0f} s of warm-up")
@@ -97,6 +97,18 @@ def _without_ceiling(job: Job, rounds: Sequence[Round], budget: Budget) -> list[
         for key in job.live()
         if CEILING + key in names and len(paired_seconds(rounds, key, CEILING + key)[0]) < budget.min_rounds
     ]
+
+
+def _warm_up(job: Job, variants: Sequence[Variant], clock: Clock) -> Generator[Event, None, WarmUp]:
+    """:func:`warm_up`, its steps as progress."""
+    steps = warm_up(variants, job.baseline, clock, should_stop=job.should_stop, blame=job.blame)
+    while True:
+        try:
+            done, total = next(steps)
+        except StopIteration as end:
+            found: WarmUp = end.value
+            return found
+        yield Progress("warm-up", float(done), float(total), "steps", "")
 
 
 def _compile(job: Job, variants: Sequence[Variant], clock: Clock) -> Iterator[Event]:
@@ -180,6 +192,7 @@ def measure_memory(job: Job) -> Iterator[Event]:
         try:
             with job.blame(key):
                 on_device = device_bytes(job.passes.step(key, job.inputs[:1]), job.device)
+                job.stop_if_asked()
                 # Not as a CUDA graph, whose memory is set aside before it runs.
                 step = job.passes.step(key, job.inputs[:1], timed=False)
                 peak = peak_bytes(step, job.device, 0)

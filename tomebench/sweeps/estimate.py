@@ -1,0 +1,97 @@
+"""How long a sweep will take on this machine, and what would take less, before anything is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from tomebench.measure.budget import BUDGETS
+from tomebench.measure.device import DTYPES, arithmetic, resolve_device
+from tomebench.measure.estimate import macs_per_second, sweep_seconds
+from tomebench.measure.probe import auto_batch_cap
+from tomebench.models.create import build_model
+from tomebench.rspec import parse_r
+from tomebench.sweeps.config import SweepConfig, command_line
+from tomebench.sweeps.plan import PlannedCell, list_images
+from tomebench.words import counted, duration
+
+LONG = 600.0
+"""Seconds from which on a CPU something quicker is proposed."""
+_FEW_R, _FEW_IMAGES = 4, 500
+"""Values of r and images of a first look."""
+
+
+def estimate_seconds(
+    config: SweepConfig, planned: Sequence[PlannedCell], batch_size: int, images: int, device: torch.device
+) -> float:
+    """About how long a sweep takes on this machine at its best: from MACs and a short probe of the device.
+
+    Args:
+        config: of the sweep.
+        planned: its cells.
+        batch_size: images per pass.
+        images: images to evaluate.
+        device: where it runs.
+    """
+    with arithmetic(config.dtype, config.threads):
+        rate = macs_per_second(device, DTYPES[config.dtype])
+    return sweep_seconds(
+        [cell.resolved.gmacs for cell in planned],
+        batch_size,
+        images,
+        rate,
+        BUDGETS[config.budget],
+        device.type,
+        training=config.mode == "train",
+        ceilings=config.ceiling,
+    )
+
+
+def estimate_plan(config: SweepConfig, planned: Sequence[PlannedCell]) -> float:
+    """:func:`estimate_seconds` of a sweep that has settled neither its batch size nor its device yet.
+
+    Raises:
+        InputError: the device is not available, or the images cannot be listed.
+    """
+    device = resolve_device(config.device, config.dtype)
+    batch_size = config.batch_size
+    if not isinstance(batch_size, int):
+        batch_size = auto_batch_cap(device.type, planned[0].resolved.gmacs)
+    images = len(list_images(config, build_model(config.model_spec, meta=True).head)) if config.data else 0
+    return estimate_seconds(config, planned, batch_size, images, device)
+
+
+def in_words(
+    config: SweepConfig, planned: Sequence[PlannedCell], batch_size: int, images: int, device: torch.device
+) -> str:
+    """A line that says how long a sweep takes, and on a CPU where that is long, what would take less."""
+    seconds = estimate_seconds(config, planned, batch_size, images, device)
+    parts = [counted(len(planned), "cell"), f"batch size {batch_size}", f"budget {config.budget}"]
+    if images:
+        parts.insert(1, counted(images, "image"))
+    text = f"about {duration(seconds)} or more ({', '.join(parts)})"
+    quicker = quicker_command(config, images)
+    if device.type != "cpu" or seconds <= LONG or quicker is None:
+        return text
+    return f"{text}; for a first look: {quicker}"
+
+
+def quicker_command(config: SweepConfig, images: int) -> str | None:
+    """The command of a first look: fewer values of r, fewer images, the smallest budget; None if it is one already.
+
+    Args:
+        config: of the sweep.
+        images: images to evaluate.
+    """
+    stored = config.stored()
+    less = dict(stored)
+    values = sorted({0, *parse_r(stored["r"])}) if not config.schedule.startswith("list:") else [0]
+    if len(values) > _FEW_R:
+        step = (len(values) - 1) / (_FEW_R - 1)
+        less["r"] = ",".join(str(values[round(step * number)]) for number in range(_FEW_R))
+    if images > _FEW_IMAGES:
+        less["limit"] = _FEW_IMAGES
+    if config.budget != "none":
+        less["budget"] = "quick"
+    return None if less == stored else f"{command_line(less)} --name quick"
