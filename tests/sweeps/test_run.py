@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hurry import StepClock
 from PIL import Image
 
 from tomebench.datasets.imagenet import wnids
@@ -62,25 +63,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "test_vit.safetensors"
     save_file(state, path)
     return path
-
-
-class StepClock:
-    """Runs the steps and charges a millisecond for each, so that nothing depends on the machine."""
-
-    min_burst = 0.001
-    backlog = None
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def burst(self, step: Callable[[], object], steps: int) -> float:
-        for _ in range(steps):
-            step()
-        self.time += 0.001 * steps
-        return 0.001 * steps
-
-    def now(self) -> float:
-        return self.time
 
 
 @pytest.fixture(autouse=True)
@@ -263,7 +245,8 @@ def test_a_failed_cell_is_tried_again_when_the_run_is_resumed(tmp_path, monkeypa
         break_forward(broken, 8, out_of_memory)
         sweep(tmp_path / "run")
     _, rows = sweep(tmp_path / "run")
-    assert [(row.status, row.rounds) for row in rows] == [("ok", 12), ("ok", 6), ("ok", 12)]
+    # beside r = 0, without which there is no speed-up; the other one has all it needs
+    assert [(row.status, row.rounds) for row in rows] == [("ok", 12), ("ok", 6), ("ok", 6)]
 
 
 def test_nan_on_one_side_of_the_baseline_is_refused_and_on_both_is_said(tmp_path, monkeypatch):

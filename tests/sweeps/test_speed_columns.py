@@ -26,7 +26,7 @@ from store_samples import (
 from tomebench.measure.budget import BUDGETS, Budget
 from tomebench.report.text import detail_table, display_table
 from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Burst, Round
-from tomebench.sweeps import store as store_module
+from tomebench.sweeps.records import packed, unpacked
 from tomebench.sweeps.rows import DEVICE_MEMORY, END_TO_END, ENERGY, OUTPUT_EXCESS, build_rows
 from tomebench.sweeps.store import Store
 
@@ -179,7 +179,7 @@ def test_energy_and_what_is_taken_of_the_device_are_facts_of_a_cell(store: Store
 def test_a_store_whose_bursts_have_an_energy_of_their_own_is_read() -> None:
     """Bursts were too short for the counter, and what they said of it is not used."""
     about = {"mhz": 1900, "joules": 2.5, "passes": [0.5, 0.5]}
-    assert store_module._unpacked(["a", 2, 1.0, 0, about]) == Burst("a", 2, 1.0, mhz=1900, passes=(0.5, 0.5))
+    assert unpacked(["a", 2, 1.0, 0, about]) == Burst("a", 2, 1.0, mhz=1900, passes=(0.5, 0.5))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_store_whose_bursts_have_an_energy_of_their_own_is_read() -> None:
     ],
 )
 def test_a_burst_is_stored_as_it_was_taken(burst: Burst) -> None:
-    assert store_module._unpacked(json.loads(json.dumps(store_module._packed(burst)))) == burst
+    assert unpacked(json.loads(json.dumps(packed(burst)))) == burst
 
 
 def test_end_to_end_is_images_over_seconds(store: Store) -> None:

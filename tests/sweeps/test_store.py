@@ -183,13 +183,46 @@ def test_true_is_not_one(tmp_path: Path) -> None:
     [
         ([(make_cell(r, device="cuda"), make_resolved(r)) for r in (0, 8, 16)], 'device: "cpu" -> "cuda"'),
         ([(make_cell(r), make_resolved(r, crop_pct=1.0)) for r in (0, 8, 16)], "crop_pct: 0.9 -> 1.0"),
-        (CELLS[:2], "cells: 3 -> 2"),
+        ([*CELLS, (make_cell(4, weights="pretrained"), make_resolved(4))], 'weights: "random:0" -> "pretrained"'),
+        ([(make_cell(4), make_resolved(4, params_m=0.6))], "params_m: 0.5 -> 0.6"),
     ],
 )
 def test_settings_that_came_to_something_else(folder: Path, cells: Any, says: str) -> None:
     with Store.open(folder, CONFIG) as store, pytest.raises(RunError) as error:
         store.put_cells(cells)
     assert f"({says})" in message(error)
+
+
+def test_other_values_of_r_join_those_that_are_there(folder: Path) -> None:
+    more = [(make_cell(r), make_resolved(r)) for r in (0, 4, 24)]
+    with Store.open(folder, CONFIG) as store:
+        store.put_cells(more, {**CONFIG, "r": "0,4,8,16,24"})
+        assert [cell.r for cell, _ in store.cells()] == [0, 4, 8, 16, 24]
+        assert store.config["r"] == "0,4,8,16,24"
+    after = read_contents(folder)
+    assert after["config"] == {**CONFIG, "r": "0,4,8,16,24"}
+    assert after["cells"][0] == CELLS[0]
+    assert len(after["rounds"]) == 8
+
+
+def test_a_cell_that_comes_later_is_added_to_the_chunks_that_are_there(opened: Store) -> None:
+    opened.put_cells(CELLS)
+    chunks = make_chunks(make_images(10), {key: set() for key in KEYS})
+    for chunk in chunks:
+        opened.add_chunk(Chunk(chunk.index, {KEYS[0]: chunk.predictions[KEYS[0]]}, 1, 2.0, 0.5))
+    pace = opened.paces()
+    for chunk in chunks[:2]:
+        opened.add_chunk(Chunk(chunk.index, {KEYS[1]: chunk.predictions[KEYS[1]]}, 2, 9.0, 0.5))
+    assert opened.predictions().keys() == {KEYS[0]}  # the other one lacks a chunk
+    assert opened.evaluated() == {0: {*KEYS[:2]}, 1: {*KEYS[:2]}, 2: {KEYS[0]}}
+    opened.add_chunk(Chunk(2, {KEYS[1]: chunks[2].predictions[KEYS[1]]}, 3, 9.0, 0.5))
+    assert opened.predictions()[KEYS[1]].top1.tolist() == list(range(10))
+    assert opened.paces() == pace
+    assert opened.late() == {KEYS[1]: [2, 3]}
+    with pytest.raises(ValueError, match="chunk 2 is already stored"):
+        opened.add_chunk(Chunk(2, {KEYS[1]: chunks[2].predictions[KEYS[1]]}))
+    with pytest.raises(ValueError, match="chunk 2 has 2 images, not 4"):
+        opened.add_chunk(Chunk(2, {KEYS[2]: chunks[0].predictions[KEYS[2]]}))
 
 
 def test_other_images_are_refused(folder: Path) -> None:

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tomebench.models.spec import PREFIX
 from tomebench.schema import Row
-from tomebench.sweeps.config import command_line
+from tomebench.sweeps.config import SweepConfig, command_line, run_directory
+from tomebench.sweeps.rows import INTERRUPTED, PARTIAL_EVAL
 
 _MACHINE = ("device", "dtype", "mode", "compile", "cuda_graphs", "attention", "threads")
 """Settings that mean the same for any model."""
 _IMAGES = ("data", "labels", "limit", "real", "allow_missing", "end_to_end", "max_drop")
-_ELSEWHERE = " --name NEW"  # another configuration in the same folder is refused
+_ELSEWHERE = " --name NEW"  # other images or weights in the same folder are refused
 
 
-def next_command(rows: Sequence[Row], config: Mapping[str, Any]) -> str | None:
+def next_command(rows: Sequence[Row], config: Mapping[str, Any], directory: Path | None = None) -> str | None:
     """The next command, with DIR, FILE and NEW for what the user has to say; None for a model without a name.
 
     Args:
         rows: of the run.
         config: its stored settings, :meth:`tomebench.sweeps.config.SweepConfig.stored`.
+        directory: the run folder, where a command can go on; by default the one that a sweep of that model takes.
     """
     if is_unnamed(config):
         return None
+    if any(INTERRUPTED in row.warnings or PARTIAL_EVAL in row.warnings for row in rows):
+        return command_line(config) + _here(config, directory)
     if config["model"] == "digits_vit":
         kept = {name: config[name] for name in _MACHINE if config.get(name) != "cpu" and name in config}
         return command_line({**kept, "model": "vit_b_16"}) + " --r 0..24"
@@ -31,7 +37,7 @@ def next_command(rows: Sequence[Row], config: Mapping[str, Any]) -> str | None:
         return command_line({**config, "data": "DIR", "checkpoint": _weights(rows, config)}) + _ELSEWHERE
     if any(row.status == "unconverged" for row in rows) and config["budget"] != "publish":
         larger = "standard" if config["budget"] == "quick" else "publish"
-        return command_line({**config, "budget": larger}) + _ELSEWHERE
+        return command_line({**config, "budget": larger}) + _here(config, directory)
     planned = {name: value for name, value in config.items() if name not in (*_IMAGES, "r", "cells", "mode", "budget")}
     if str(config["schedule"]).startswith("list:"):  # which says r itself
         del planned["schedule"]
@@ -41,6 +47,12 @@ def next_command(rows: Sequence[Row], config: Mapping[str, Any]) -> str | None:
 def is_unnamed(config: Mapping[str, Any]) -> bool:
     """Whether the model was handed over in Python, so that no command can measure it."""
     return str(config["model"]).startswith(PREFIX)
+
+
+def _here(config: Mapping[str, Any], directory: Path | None) -> str:
+    """What makes a command go on in a folder: nothing where it would do so anyway."""
+    asked = SweepConfig.model_construct(**{"out": None, "name": None, "cells": None, **config})
+    return "" if directory in (None, run_directory(asked)) else f" --out {shlex.quote(str(directory))}"
 
 
 def _weights(rows: Sequence[Row], config: Mapping[str, Any]) -> str | None:

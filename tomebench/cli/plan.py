@@ -36,8 +36,8 @@ def plan(flags: LaunchFlags) -> None:
     line can be planned, then run.
     """
     from tomebench.cli.console import open_screen
-    from tomebench.sweeps.config import run_directory
     from tomebench.sweeps.estimate import estimate_plan
+    from tomebench.sweeps.folder import choose_folder
     from tomebench.sweeps.plan import plan_sweep
 
     config = flags.load()
@@ -49,7 +49,7 @@ def plan(flags: LaunchFlags) -> None:
     except DeviceError as error:  # what a GPU would do is planned on a machine without one, too
         why = str(error)
     if screen.as_json:
-        asked = {"config": config.stored(), "directory": str(run_directory(config))}
+        asked = {"config": config.stored(), "directory": str(choose_folder(config)[0])}
         planned = [{"cell": c.cell.to_json(), "resolved": c.resolved.to_json()} for c in cells]
         screen.object({**asked, "estimated_seconds": seconds, "cells": planned})
         return
@@ -69,7 +69,8 @@ def plan(flags: LaunchFlags) -> None:
     )
     screen.line()
     screen.remarks((), (), lost)
-    screen.line(f"results would go to {run_directory(config)}", whole=[str(run_directory(config))])
+    folder = str(choose_folder(config)[0])
+    screen.line(f"results would go to {folder}", whole=[folder])
 
 
 def _lines(cells: Sequence[PlannedCell]) -> Sequence[Sequence[str]]:

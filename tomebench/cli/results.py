@@ -52,7 +52,7 @@ def write_run(
         rows,
         f"tomebench {directory.resolve().name}",
         command=None if is_unnamed(config) else command_line(config),
-        next_command=next_command(rows, config),
+        next_command=next_command(rows, config, directory),
         max_drop=max_drop,
     )
     paths = write_reports(directory, rows, context)

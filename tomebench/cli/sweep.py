@@ -29,8 +29,9 @@ def sweep(flags: LaunchFlags) -> None:
 
     Example: tomebench sweep --model vit_b_16 --data imagenet/val --device cuda --nproc-per-node 8
 
-    Results are stored in the run folder as they come. The same command goes on where it stopped. A flag wins over
-    --config, a later --config over an earlier one.
+    Results are stored in the run folder as they come. The same command goes on where it stopped; with another --r or a
+    larger --budget it measures what is missing. Other settings take a numbered folder, where neither --out nor --name
+    names one. A flag wins over --config, a later --config over an earlier one.
     """
     run(flags.load(), flags)
 
@@ -62,15 +63,20 @@ def measure(config: SweepConfig, flags: SweepFlags) -> tuple[Finished, ReportCon
     from tomebench.cli.progress import follow
     from tomebench.cli.results import write_run
     from tomebench.sweeps.config import run_directory
+    from tomebench.sweeps.folder import choose_folder
     from tomebench.sweeps.run import run_sweep
 
-    leads = Place.here().rank == 0
+    leads = Place.here().rank == 0  # and is the only one that writes
     screen = open_screen(as_json=flags.json, quiet=flags.quiet or not leads)
     with stop_on_signal(quiet=not leads) as should_stop:
-        finished = follow(run_sweep(config, run_directory(config), should_stop), screen)
+        folder, remark = choose_folder(config) if leads else (run_directory(config), None)
+        if remark:
+            screen.note(remark)
+        finished = follow(run_sweep(config, folder, should_stop), screen)
         if not leads:
             return None
-        return finished, write_run(finished.directory, finished.rows, config.stored(), config.max_drop)
+        settings = dict(finished.settings or config.stored())
+        return finished, write_run(finished.directory, finished.rows, settings, config.max_drop)
 
 
 def finish(finished: Finished) -> None:

@@ -68,6 +68,13 @@ CODES: Mapping[str, Code] = {
         "some logits are NaN or infinite, so no accuracy is given; try --dtype fp32 or bf16",
         grave=True,
     ),
+    "INTERRUPTED": Code(
+        "interrupted",
+        "int",
+        "timing was stopped: run the same command again to go on",
+        "timing was stopped before its end; run the same command again to go on",
+        grave=True,
+    ),
     "unconverged": Code(
         "unconverged",
         "unc",
@@ -265,7 +272,9 @@ def _found(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _codes(row: Row) -> list[str]:
-    status = [] if row.status == "ok" else [row.status]
+    # Of a row that was cut short it is no news that its interval is wide, and another budget is not what it wants.
+    unsaid = ("ok", "unconverged") if "INTERRUPTED" in row.warnings else ("ok",)
+    status = [] if row.status in unsaid else [row.status]
     clamped = ["R_CLAMPED"] if row.clamped else []
     return list(dict.fromkeys([*status, *clamped, *row.warnings]))
 

@@ -1,7 +1,8 @@
 """Top-1 of every cell in one pass over the images: each batch is decoded once and run through all of them.
 
 Which images are in a batch depends on the list and the batch size only. So an image has the same neighbours, and its
-logits the same bits, whatever was evaluated before and however many processes share the work.
+logits the same bits, whatever was evaluated before and however many processes share the work. A cell that a later sweep
+adds is run on the batches that the others have seen, and they are not run again.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -68,8 +69,7 @@ class Evaluated:
 def evaluate(
     passes: Passes,
     reading: Reading,
-    indices: Sequence[int],
-    live: Sequence[str],
+    work: Sequence[tuple[int, Sequence[str]]],
     ranks: Ranks,
     stop_if_asked: Callable[[], None],
 ) -> Iterator[Evaluated]:
@@ -78,12 +78,12 @@ def evaluate(
     Args:
         passes: of all cells.
         reading: where the batches come from.
-        indices: of the batches, in ascending order.
-        live: keys of the cells to run; one that fails is not run again.
+        work: indices of the batches, in ascending order, each with the keys of the cells to run; one that fails is not
+            run again.
         ranks: this process and its peers.
         stop_if_asked: raises when the sweep is to stop or cannot go on; called before every pass.
     """
-    live = list(live)
+    failed: set[str] = set()
 
     def watched(key: str) -> Callable[[Tensor], Tensor]:
         forward = passes.forward(key)
@@ -99,14 +99,20 @@ def evaluate(
 
         return run
 
-    asked, batches = time.perf_counter(), reading.batches(indices)
-    while True:
+    asked, batches = time.perf_counter(), reading.batches([index for index, _ in work])
+    over = False  # no cell is left that could be run on the rest
+    for number, (index, keys) in enumerate(work):
+        if over:
+            yield Evaluated(Chunk(index, {}))
+            continue
         with ranks.allow(reading.patience):
-            batch = next(batches, None)
-        if batch is None:
-            return
+            batch = next(batches)
         came, failures = time.perf_counter(), []
         while True:
+            live = [key for key in keys if key not in failed]
+            if not live:
+                chunk = Chunk(index, {})
+                break
             try:
                 chunk = predict({key: watched(key) for key in live}, batch, reading.prepare)
                 break
@@ -114,19 +120,29 @@ def evaluate(
                 if failure.key == passes.baseline or lost(reading.device):  # which no other cell would survive
                     raise
                 failures.append((failure.key, failure.status, str(failure)))
-                live.remove(failure.key)
+                failed.add(failure.key)
+                over = failed.issuperset(key for _, rest in work[number:] for key in rest)
         now = time.perf_counter()
         yield Evaluated(dataclasses.replace(chunk, seconds=now - asked, waited=came - asked), tuple(failures))
         asked = time.perf_counter()
 
 
 def count_top1(job: Job, listed: ImageSet, reading: Reading, session: int, ranks: Ranks) -> Iterator[Event]:
-    """Evaluate what is not in the store yet, together with the other ranks, and commit every batch as it is done."""
+    """Evaluate what is not in the store yet, together with the other ranks, and commit every batch as it is done.
+
+    Args:
+        job: the sweep; only the cells that it asks for are run.
+        listed: the images as they were listed.
+        reading: those that can be used.
+        session: number of the session.
+        ranks: this process and its peers.
+    """
     store, total = job.store, len(reading.image_set)
-    done = store.done_chunks()
-    remaining = [index for index in range(batch_count(total, job.batch_size)) if index not in done]
-    before = sum(min(job.batch_size, total - index * job.batch_size) for index in done)
-    counter = _Counter(total, before)
+    work = _to_do(job, total)
+    images = [
+        min(job.batch_size, total - index * job.batch_size) for index in range(batch_count(total, job.batch_size))
+    ]
+    counter = _Counter(images, [index for index, _ in work])
     yield Phase("accuracy", float(total))
     ranks.publish(
         {
@@ -135,8 +151,7 @@ def count_top1(job: Job, listed: ImageSet, reading: Reading, session: int, ranks
             "cells": [cell.cell.key for cell in job.planned],
             "images": reading.image_set.info.digest,
             "left_out": _left_out(listed, reading.image_set),
-            "live": job.live(),
-            "remaining": remaining,
+            "work": _packed(work),
         }
     )
 
@@ -144,18 +159,19 @@ def count_top1(job: Job, listed: ImageSet, reading: Reading, session: int, ranks
         for key, status, why in found.failures:
             if key in job.live():
                 yield job.failed(CellFailed(key, status, why))
-        store.add_chunk(dataclasses.replace(found.chunk, session=session))
+        if found.chunk.predictions:
+            store.add_chunk(dataclasses.replace(found.chunk, session=session))
         waiting.discard(found.chunk.index)
-        yield counter.progress(found.chunk)
+        yield counter.progress(found.chunk.index)
 
     def commit_received() -> Iterator[Event]:
         for text in ranks.received():
             yield from commit(Evaluated.from_json(text))
 
     told = 0
-    waiting = set(remaining)
+    waiting = {index for index, _ in work}
     try:
-        for found in evaluate(job.passes, reading, ranks.share(remaining), job.live(), ranks, job.stop_if_asked):
+        for found in evaluate(job.passes, reading, ranks.share(work), ranks, job.stop_if_asked):
             yield from commit(found)
             yield from commit_received()
             yield from map(Note, reading.troubles[told:])
@@ -170,6 +186,29 @@ def count_top1(job: Job, listed: ImageSet, reading: Reading, session: int, ranks
         with suppress(RankError):
             yield from commit_received()  # what the others have done is not lost with the one that is gone
         raise
+
+
+def _to_do(job: Job, total: int) -> list[tuple[int, list[str]]]:
+    """The batches that some cell has not seen, in order, each with the keys of those cells."""
+    done, live = job.store.evaluated(), job.live()
+    needed = [
+        (index, [key for key in live if key not in done.get(index, ())])
+        for index in range(batch_count(total, job.batch_size))
+    ]
+    return [(index, keys) for index, keys in needed if keys]
+
+
+def _packed(work: Sequence[tuple[int, Sequence[str]]]) -> list[tuple[list[str], list[int]]]:
+    """The same by cells: many batches want the same ones."""
+    batches: dict[tuple[str, ...], list[int]] = {}
+    for index, keys in work:
+        batches.setdefault(tuple(keys), []).append(index)
+    return [(list(keys), indices) for keys, indices in batches.items()]
+
+
+def _unpacked(packed: Sequence[tuple[list[str], list[int]]]) -> list[tuple[int, list[str]]]:
+    """Inverse of :func:`_packed`."""
+    return sorted((index, keys) for keys, indices in packed for index in indices)
 
 
 def _left_out(listed: ImageSet, image_set: ImageSet) -> list[int]:
@@ -197,7 +236,7 @@ def help_out(passes: Passes, reading: Reading, plan: dict[str, Any], ranks: Rank
         raise RankError("it finds other images than rank 0; give every machine the same --data", quiet=True)
     if plan["cells"] != list(passes.models):
         raise RankError("its model or weights are not those of rank 0; give every machine the same files", quiet=True)
-    for found in evaluate(passes, reading, ranks.share(plan["remaining"]), plan["live"], ranks, stop):
+    for found in evaluate(passes, reading, ranks.share(_unpacked(plan["work"])), ranks, stop):
         ranks.send(found.to_json())
     while not ranks.over():
         stop()
@@ -205,12 +244,18 @@ def help_out(passes: Passes, reading: Reading, plan: dict[str, Any], ranks: Rank
 
 
 class _Counter:
-    """Images done and how fast."""
+    """Images done and how fast.
 
-    def __init__(self, total: int, before: int) -> None:
-        self._total, self._before, self._done, self._began = total, before, before, time.monotonic()
+    Args:
+        images: how many are in each batch.
+        work: indices of the batches that are to be done.
+    """
 
-    def progress(self, chunk: Chunk) -> Progress:
-        self._done += len(next(iter(chunk.predictions.values())).top1)
+    def __init__(self, images: Sequence[int], work: Collection[int]) -> None:
+        self._images, self._began = images, time.monotonic()
+        self._before = self._done = sum(images) - sum(images[index] for index in work)
+
+    def progress(self, index: int) -> Progress:
+        self._done += self._images[index]
         rate = (self._done - self._before) / max(time.monotonic() - self._began, 1e-9)
-        return Progress("accuracy", float(self._done), float(self._total), "images", f"{rate:.1f} images/s")
+        return Progress("accuracy", float(self._done), float(sum(self._images)), "images", f"{rate:.1f} images/s")

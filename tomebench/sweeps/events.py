@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tomebench.schema import Row
 
@@ -53,6 +54,7 @@ class Finished:
 
     rows: tuple[Row, ...]
     directory: Path
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the folder: of all that its table holds
 
 
 Event = Planned | Note | Phase | Progress | Finished

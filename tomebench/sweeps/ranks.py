@@ -15,11 +15,12 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from tomebench.errors import Interrupted, RankError
 from tomebench.sweeps.presence import AGAIN, BEAT, GRACE, START, Channel, Presence
 
+Work = TypeVar("Work")
 _POLL = 0.05
 _STOPPED = "stopped"
 """What a process says that ends for no fault of its own."""
@@ -93,9 +94,9 @@ class Ranks:
         """This is rank 0, which plans, times and writes."""
         return self.place.rank == 0
 
-    def share(self, indices: Sequence[int]) -> list[int]:
+    def share(self, work: Sequence[Work]) -> list[Work]:
         """The batches that are this rank's: every ``size``-th."""
-        return list(indices[self.place.rank :: self.place.size])
+        return list(work[self.place.rank :: self.place.size])
 
     def meet(self, facts: Callable[[], Mapping[str, str]], stop_if_asked: Callable[[], None]) -> None:
         """This process has loaded all it needs. Rank 0 waits for the others: nothing else may run while it times.

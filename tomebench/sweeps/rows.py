@@ -6,18 +6,12 @@ Nothing here measures and nothing is kept: intervals, differences, statuses and 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from tomebench import stats
 from tomebench.measure import testbed
-from tomebench.measure.accuracy import agreeing, at_chance_level, counts, discordant
-from tomebench.measure.budget import BUDGETS, Budget, Shortfall, shortfall
+from tomebench.measure.budget import Budget, Shortfall
 from tomebench.measure.rounds import step_seconds
 from tomebench.measure.validity import (
     ATTN_FALLBACK,
@@ -34,9 +28,6 @@ from tomebench.schema import (
     SENTINEL,
     UNWRAPPED,
     Cell,
-    CellPredictions,
-    ImageList,
-    Pace,
     Resolved,
     Round,
     Row,
@@ -44,8 +35,10 @@ from tomebench.schema import (
     Status,
     fingerprint,
 )
+from tomebench.sweeps.accuracy_columns import Answers, accuracy_columns, guesses, pace_columns
 from tomebench.sweeps.speed_columns import speed_columns
 from tomebench.sweeps.store import Store
+from tomebench.sweeps.targets import budgets, interrupted, shortfalls
 from tomebench.words import counted
 
 R_CLAMPED = "R_CLAMPED"
@@ -53,7 +46,9 @@ R_CLAMPED = "R_CLAMPED"
 SAME_AS_R = "SAME_AS_R"
 """Followed by the r of an earlier row that removes the same number of tokens in every block: this row repeats it."""
 PARTIAL_EVAL = "PARTIAL_EVAL"
-"""Only some of the images have been evaluated yet, the same ones for every row."""
+"""Only some of the images have been evaluated yet: the same ones for every row that has top-1, or too few to say it."""
+INTERRUPTED = "INTERRUPTED"
+"""Timing was stopped before it came to its end."""
 ACCURACY_SESSIONS = "accuracy_sessions"
 """Name of a fact in older stores: numbers of the sessions that evaluated images, which each chunk says now."""
 COMPILE_SECONDS = "compile_seconds"
@@ -66,8 +61,6 @@ DEVICE_MEMORY = "device_memory"
 """Name of the stored fact: bytes of the GPU that were taken when a cell had run, by cell key."""
 OUTPUT_EXCESS = "output_excess"
 """Name of the stored fact: how far timed logits are from the model's, over what rounding explains, by cell key."""
-PROCESSES = "processes"
-"""Name in a session's testbed: how many processes evaluate images side by side; absent for one."""
 TESTBED_CHANGED = "TESTBED_CHANGED"
 """Measured on different machines or library versions; only the ratios within a round hold."""
 
@@ -100,12 +93,12 @@ _RUN = ("timm_id", "r_layers", "tokens_in", "crop_pct", "interpolation", "mean",
 def build_rows(store: Store, budget: Budget | None = None) -> list[Row]:
     """One row per cell, in order of r.
 
-    Speeds are compared in the rounds that have both variants, top-1 on the images that every cell has seen; a run that
+    Speeds are compared in the rounds that have both variants, top-1 on the images that all others have seen; a run that
     was stopped halfway gives the rows of what it has.
 
     Args:
         store: an open run.
-        budget: what the speed-up intervals should reach; by default the one the run was asked for.
+        budget: what the speed-up intervals should reach; by default what was asked for each cell.
 
     Raises:
         StorageError: the store is damaged.
@@ -136,10 +129,9 @@ class _Run:
     compile_seconds: Mapping[str, float]
     end_to_end: Mapping[str, tuple[int, float, int]]  # images and seconds, of how many turns
     output_excess: Mapping[str, float]
-    images: ImageList | None
-    labels: npt.NDArray[np.int64]  # of the images seen, [n_seen]
-    predictions: Mapping[str, CellPredictions]  # each [n_seen]
-    evaluation: Mapping[str, float]  # columns about the pass over the images
+    budgets: Mapping[str, str]  # names
+    interrupted: Collection[str]
+    answers: Answers | None  # None without images
     testbed: str
     warnings: tuple[str, ...]  # about the run as a whole
 
@@ -147,11 +139,9 @@ class _Run:
 def _load(store: Store, budget: Budget | None) -> _Run:
     keys = [cell.key for cell, _ in store.cells()]
     baseline = next((cell.key for cell, _ in store.cells() if cell.is_baseline), None)
-    budget = budget or BUDGETS.get(store.config.get("budget", ""))
-    rounds, images, seen = store.rounds(), store.images(), store.seen()
-    timed = [key for key in keys if step_seconds(rounds, key)]
-    paces = store.paces()
-    counted = {pace.session for pace in paces} | set(store.get(ACCURACY_SESSIONS) or ())
+    asked, rounds = budgets(store), store.rounds()
+    images, seen, late, paces = store.images(), store.seen(), store.late(), store.paces()
+    counted = {pace.session for pace in paces} | set(store.get(ACCURACY_SESSIONS) or ()) | set().union(*late.values())
     sessions = {round_.session for round_ in rounds} | counted
     testbeds = [found for session, found in store.sessions() if session in sessions or not sessions]
     on_gpu = any(cell.device.startswith("cuda") for cell, _ in store.cells())
@@ -159,12 +149,18 @@ def _load(store: Store, budget: Budget | None) -> _Run:
         PARTIAL_EVAL: images is not None and len(seen) < len(images.labels),
         TESTBED_CHANGED: len({testbed.fingerprint(found) for found in testbeds}) > 1,
     }
+    answers = None
+    if images is not None:
+        pace = pace_columns(paces, dict(store.sessions()))
+        answers = Answers(images, images.labels[seen], store.predictions(), baseline, pace, frozenset(late))
     return _Run(
         settings={name: value for name, value in store.config.items() if name not in _STATED_EXACTLY},
         baseline=baseline,
         rounds=rounds,
         max_mhz=_max_mhz(testbeds),
-        shortfalls=shortfall(rounds, baseline, timed, budget) if budget and baseline else {},
+        budgets=asked,
+        interrupted=interrupted(store, rounds, asked),
+        shortfalls=shortfalls(store, rounds, dict.fromkeys(keys, budget) if budget else asked),
         statuses=store.statuses(),
         peaks=store.peak_memory(),
         device_memory=store.get(DEVICE_MEMORY) or {},
@@ -172,10 +168,7 @@ def _load(store: Store, budget: Budget | None) -> _Run:
         compile_seconds=store.get(COMPILE_SECONDS) or {},
         end_to_end=end_to_end_turns(store),
         output_excess=store.get(OUTPUT_EXCESS) or {},
-        images=images,
-        labels=seen if images is None else images.labels[seen],
-        predictions=store.predictions(),
-        evaluation=_evaluation(paces, dict(store.sessions())),
+        answers=answers,
         testbed="; ".join(dict.fromkeys(testbed.one_line(found) for found in testbeds)),
         warnings=(*run_codes(rounds, baseline, on_gpu=on_gpu), *(code for code, holds in about_run.items() if holds)),
     )
@@ -201,7 +194,9 @@ def _row(run: _Run, cell: Cell, resolved: Resolved, same_as: int | None) -> Row:
         R_CLAMPED: resolved.clamped,
         f"{SAME_AS_R}{same_as}": same_as is not None,
         ATTN_FALLBACK: attn_fallback(cell.attention, resolved.attn_kernel),
-        CHANCE_LEVEL: key == run.baseline and _guesses(run, key),
+        INTERRUPTED: key in run.interrupted and status in ("ok", "unconverged"),
+        PARTIAL_EVAL: _awaits_images(run, key),
+        CHANCE_LEVEL: key == run.baseline and run.answers is not None and guesses(run.answers, key),
         OUTPUT_MISMATCH: any(run.output_excess.get(each, 0.0) > 1 for each in (key, run.baseline or key)),
     }
     codes = [code for code, holds in about_row.items() if holds]
@@ -244,8 +239,15 @@ def _row(run: _Run, cell: Cell, resolved: Resolved, same_as: int | None) -> Row:
         error=error,
         warnings=(*codes, *run.warnings),
         **_speed(run, cell, mac_ratio),
-        **_accuracy(run, key),
+        **(accuracy_columns(run.answers, key) if run.answers else {}),
     )
+
+
+def _awaits_images(run: _Run, key: str) -> bool:
+    """A cell lacks images that others have been evaluated on, as one does that came later."""
+    if run.answers is None or PARTIAL_EVAL in run.warnings or key in run.answers.predictions:
+        return False
+    return run.statuses.get(key, ("ok", None))[0] == "ok"
 
 
 def _speed(run: _Run, cell: Cell, mac_ratio: float) -> dict[str, Any]:
@@ -264,74 +266,6 @@ def _beside(run: _Run, key: str) -> set[str]:
     return {key, CEILING + key, UNWRAPPED, SENTINEL, run.baseline or key}
 
 
-def _accuracy(run: _Run, key: str) -> dict[str, Any]:
-    """The accuracy columns of a row; none if the cell was not evaluated, no counts if its logits were not finite."""
-    found, n = run.predictions.get(key), len(run.labels)
-    if run.images is None or found is None:
-        return {}
-    note = f" ({run.images.note})" if run.images.note else ""
-    fields: dict[str, Any] = {
-        "dataset": run.images.name + note,
-        "dataset_digest": run.images.digest,
-        "n_seen": n,
-        **run.evaluation,
-    }
-    if found.nonfinite:
-        return fields
-    base = run.predictions.get(run.baseline or "")
-    if base is not None and not base.nonfinite:
-        agreed = agreeing(base, found)
-        fields |= {"agreement": 100 * agreed / n, "agreed": agreed}
-        if key != run.baseline:
-            share = stats.wilson(agreed, n)
-            fields |= {"agreement_lo": 100 * share.lo, "agreement_hi": 100 * share.hi}
-    if not run.images.labelled:
-        return fields
-    hits, top5 = counts(found, run.labels)
-    interval = stats.wilson(hits, n)
-    fields |= {
-        "top1_correct": hits,
-        "top5_correct": top5,
-        "ties": found.ties,
-        "top1": 100 * hits / n,
-        "top1_lo": 100 * interval.lo,
-        "top1_hi": 100 * interval.hi,
-    }
-    if key == run.baseline:
-        fields |= {"delta_top1": 0.0, "delta_top1_lo": 0.0, "delta_top1_hi": 0.0, "mcnemar_p": 1.0}  # by definition
-    elif base is not None and not base.nonfinite:
-        delta = stats.paired_delta(*discordant(base, found, run.labels), n)
-        fields |= {
-            "delta_top1": 100 * delta.delta,
-            "delta_top1_lo": 100 * delta.interval.lo,
-            "delta_top1_hi": 100 * delta.interval.hi,
-            "mcnemar_p": delta.p,
-        }
-    return fields
-
-
-def _guesses(run: _Run, key: str) -> bool:
-    found = run.predictions.get(key)
-    if run.images is None or not run.images.labelled or found is None or found.nonfinite:
-        return False
-    return at_chance_level(found, run.labels, run.images.num_classes)
-
-
-def _evaluation(paces: Sequence[Pace], testbeds: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:
-    """How fast the pass over the images was, for all cells together; nothing where no chunk says so."""
-    if not paces:
-        return {}
-    # Processes work side by side, each on as many batches as the others or one less.
-    wall = 0.0
-    for pace in paces:
-        turns = math.ceil(pace.chunks / testbeds[pace.session].get(PROCESSES, 1))
-        wall += turns * pace.seconds / pace.chunks
-    return {
-        "img_per_s_accuracy": sum(pace.images for pace in paces) / wall,
-        "input_share": 100 * sum(pace.waited for pace in paces) / sum(pace.seconds for pace in paces),
-    }
-
-
 def _status(run: _Run, key: str) -> tuple[Status, str | None]:
     """Status and error text, the gravest first: not measurable, then wrong numbers, then too few."""
     if key in run.statuses and run.statuses[key][0] != "ok":
@@ -341,8 +275,12 @@ def _status(run: _Run, key: str) -> tuple[Status, str | None]:
             "failed",
             "a graph was compiled inside a timed burst, so what was timed is the compiler; no speed is given",
         )
-    if (found := run.predictions.get(key)) and found.nonfinite:
-        return "nonfinite", f"NaN or infinite logits on {found.nonfinite} of {counted(len(run.labels), 'image')}"
+    found = run.answers and run.answers.predictions.get(key)
+    if run.answers and found and found.nonfinite:
+        return (
+            "nonfinite",
+            f"NaN or infinite logits on {found.nonfinite} of {counted(len(run.answers.labels), 'image')}",
+        )
     if missing := run.shortfalls.get(key):
         done = len(step_seconds(run.rounds, key))
         so_far = counted(done, "round")
@@ -356,18 +294,20 @@ def _status(run: _Run, key: str) -> tuple[Status, str | None]:
 def _protocol(run: _Run, cell: Cell, resolved: Resolved) -> str:
     """Hash of what was asked and what it came to: two rows may be compared if and only if it is equal.
 
-    It covers the cell, what runs for it, the images and the remaining settings (budget, seed, threads), so neither the
-    other values of r, nor paths, nor "auto" matter. The machine and the library versions are the testbed's part: a
-    change of theirs is what comparisons are made for.
+    It covers the cell, what runs for it, the images and the remaining settings (its own budget, seed, threads), so
+    neither the other values of r, nor what they were measured with, nor paths, nor "auto" matter. The machine and the
+    library versions are the testbed's part: a change of theirs is what comparisons are made for.
     """
-    runs = resolved.to_json()
+    runs, settings = resolved.to_json(), dict(run.settings)
+    if "budget" in settings:
+        settings["budget"] = run.budgets[cell.key]
     return fingerprint(
         {
             "cell": cell.key,
             "fused": not resolved.attn_kernel.startswith("unfused"),
             "resolved": {name: runs[name] for name in _RUN},
-            "images": run.images and run.images.digest,
-            "settings": dict(run.settings),
+            "images": run.answers and run.answers.images.digest,
+            "settings": settings,
         }
     )
 

@@ -6,7 +6,7 @@ A generator of events. The store is written after every round and every evaluate
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import PIL
@@ -21,10 +21,12 @@ from tomebench.measure.testbed import describe
 from tomebench.models.create import LoadedModel, build_model, load_model
 from tomebench.reduction.attention import check_route
 from tomebench.sweeps.accuracy import count_top1, help_out
+from tomebench.sweeps.accuracy_columns import PROCESSES
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.database import FILE
 from tomebench.sweeps.estimate import in_words
 from tomebench.sweeps.events import Event, Finished, Note, Phase, Planned, Progress
+from tomebench.sweeps.folder import merged, unlike
 from tomebench.sweeps.forward import (
     CellFailed,
     Passes,
@@ -47,8 +49,9 @@ from tomebench.sweeps.plan import (
 from tomebench.sweeps.presence import FIRST
 from tomebench.sweeps.ranks import Place, Ranks
 from tomebench.sweeps.reading import Reading
-from tomebench.sweeps.rows import PROCESSES, build_rows
+from tomebench.sweeps.rows import build_rows
 from tomebench.sweeps.store import Store
+from tomebench.sweeps.targets import keep_budgets
 from tomebench.sweeps.timing import measure_energy, measure_memory, time_cells
 
 
@@ -59,12 +62,13 @@ def run_sweep(
 
     Args:
         config: what to measure.
-        directory: run folder; created, or resumed when it holds the same configuration.
+        directory: run folder; created, or gone on with where :func:`tomebench.sweeps.folder.unlike` finds nothing.
         should_stop: asked between two bursts, and between two cells of an evaluated batch.
         given: the model, where it is handed over; by default the one that the configuration names.
 
     Yields:
-        Events; the last is ``Finished`` with one row per cell, or with none in a process of rank 1 and up.
+        Events; the last is ``Finished`` with one row per cell of the folder, whichever of them this sweep measured, or
+        with none in a process of rank 1 and up.
 
     Raises:
         InputError: the model, data, device or folder cannot be used as asked; nothing was measured.
@@ -119,14 +123,14 @@ def _lead(
     yield Phase("load", None)
     if (config.verify or config.allow_missing) and (directory / FILE).exists():
         # Looking at every image takes minutes: what the folder refuses is said before.
-        Store.open(directory, config.stored()).close()
+        Store.open(directory, config.stored(), unlike).close()
     image_set = None if listed is None else usable_images(config, listed, stop_if_asked)
     stop_if_asked()
     yield _loading(1, "weights")
     loaded = _load(config, given, device)
     ranks.meet(lambda: _facts(device), stop_if_asked)
     yield _loading(2, "first passes")
-    with Store.open(directory, config.stored()) as store:
+    with Store.open(directory, config.stored(), unlike) as store:
         if image_set is not None:
             store.put_images(image_set.info)
         threads = _threads(config, store)
@@ -134,8 +138,10 @@ def _lead(
             batch_size = store.get("batch_size") or _batch_size(config, loaded, device)
         store.put("batch_size", batch_size)
         planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=batch_size, device=device_name(device))
-        store.put_cells([(cell.cell, cell.resolved) for cell in planned])
-        _forget_failures(store)
+        keys = [cell.cell.key for cell in planned]
+        keep_budgets(store, keys, config.budget)
+        store.put_cells([(cell.cell, cell.resolved) for cell in planned], merged(store.config, config.stored()))
+        _forget_failures(store, keys)
         job = Job(config, store, device, loaded, planned, batch_size, image_set, should_stop)
         yield from map(Note, loaded.notes)
         yield Planned(len(planned), loaded.timm_id, len(store.rounds()), len(store.done_chunks()))
@@ -159,7 +165,7 @@ def _lead(
                 yield from measure_end_to_end(job, reading)
         if listed is not None and reading is not None:
             yield from count_top1(job, listed, reading, session, ranks)
-        yield Finished(tuple(build_rows(store)), directory)
+        yield Finished(tuple(build_rows(store)), directory, store.config)
 
 
 def _follow(
@@ -260,14 +266,13 @@ def _check_baseline(job: Job) -> Iterator[Event]:
     yield Note(f"r = 0 differs from the unwrapped model by up to {worst:.2g} (rounding)")
 
 
-def _forget_failures(store: Store) -> None:
-    """Try failed cells again on a resumed run, unless the others have gone on to evaluate images without them.
+def _forget_failures(store: Store, keys: Collection[str]) -> None:
+    """Try failed cells again on a resumed run, those that are asked for.
 
-    Nor those that took the GPU with them, or no cell after them would ever be measured.
+    But not those that took the GPU with them, or no cell after them would ever be measured.
     """
-    if not store.done_chunks():
-        for key in store.statuses().keys() - {*(store.get(LOST) or ())}:
-            store.set_status(key, "ok")
+    for key in (store.statuses().keys() & keys) - {*(store.get(LOST) or ())}:
+        store.set_status(key, "ok")
 
 
 def _batch_size(config: SweepConfig, loaded: LoadedModel, device: torch.device) -> int:

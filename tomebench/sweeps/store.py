@@ -10,7 +10,7 @@ import errno
 import json
 import shutil
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,6 @@ import numpy.typing as npt
 
 from tomebench.errors import RunError, StorageError
 from tomebench.schema import (
-    Burst,
     Cell,
     CellPredictions,
     Chunk,
@@ -33,11 +32,11 @@ from tomebench.schema import (
     canonical_json,
 )
 from tomebench.sweeps import database, lock
+from tomebench.sweeps.records import cell_differences, concatenated, differences, packed, unpacked
 
 MIN_FREE_MIB = 64
 """Free space a run folder needs before anything is measured."""
 _ABOUT_ROUND = ("other_cpus", "gpu_processes")
-_ABOUT_BURST = ("mhz", "passes", "capped", "slowed", "backlog", "allocated")
 
 
 class Store:
@@ -55,15 +54,22 @@ class Store:
         self.config: dict[str, Any] = self._fact("config")
 
     @classmethod
-    def open(cls, directory: Path, config: Mapping[str, Any]) -> Store:
-        """Begin a run, or go on with the one that is there if it has the same configuration.
+    def open(
+        cls,
+        directory: Path,
+        config: Mapping[str, Any],
+        unlike: Callable[[Store, Mapping[str, Any]], list[str]] | None = None,
+    ) -> Store:
+        """Begin a run, or go on with the one that is there if its configuration allows it.
 
         Args:
             directory: run folder; made if it is not there.
             config: JSON object of everything that can change a result, and nothing else.
+            unlike: from the run that is there and ``config`` to what keeps one from going on with the other, each as
+                ``setting: stored -> asked``; by default everything in which they differ.
 
         Raises:
-            RunError: the folder holds a run with another configuration, something else than a run, or the run of a
+            RunError: the folder holds a run with such other settings, something else than a run, or the run of a
                 newer version; or another process is using it. Nothing in it was changed.
             StorageError: the store is damaged, the disk is full or the folder cannot be written.
         """
@@ -76,7 +82,8 @@ class Store:
                 database.create(path, asked)
             connection = resources.enter_context(closing(database.open_writer(path)))
             store = cls(path, connection, resources, writable=True)
-            if differing := _differences(store.config, json.loads(asked)):
+            wanted = json.loads(asked)
+            if differing := unlike(store, wanted) if unlike else differences(store.config, wanted):
                 raise RunError(
                     f"{directory} holds a run with other settings ({', '.join(differing)}); "
                     "use --out another folder, or the same settings to go on with it"
@@ -129,31 +136,35 @@ class Store:
         """Number and testbed of every session, in order."""
         return [(session, json.loads(testbed)) for session, testbed in self._select("sessions")]
 
-    def put_cells(self, cells: Sequence[tuple[Cell, Resolved]]) -> None:
-        """Keep what is measured, in the order of the table. On a resumed run it must be what it was.
+    def put_cells(self, cells: Sequence[tuple[Cell, Resolved]], config: Mapping[str, Any] | None = None) -> None:
+        """Keep what is measured, beside what has been: the cells that are there must be what they were.
+
+        Args:
+            cells: in the order of the table.
+            config: the configuration of the run from now on, where it asks for other cells than before.
 
         Raises:
-            RunError: the folder holds other cells, since the settings came to something else than before: another
-                device, checkpoint file or library version.
+            RunError: the settings came to something else than before: another device, checkpoint file or library
+                version.
         """
-        asked = [{"cell": cell.to_json(), "resolved": resolved.to_json()} for cell, resolved in cells]
-        stored = self._fact("cells")
-        if stored is None:
-            self._put_fact("cells", "", asked)
-            return
-        differing = [] if len(stored) == len(asked) else [f"cells: {len(stored)} -> {len(asked)}"]
-        for old, new in zip(stored, json.loads(canonical_json(asked)), strict=False):
-            # With the fields that it is too old to have.
-            cell = json.loads(canonical_json(Cell.from_json(old["cell"]).to_json()))
-            # Which kernel runs is the library's choice, and whether that is another one the testbed says.
-            resolved = {**old["resolved"], "attn_kernel": new["resolved"]["attn_kernel"]}
-            differing += _differences(cell, new["cell"]) + _differences(resolved, new["resolved"])
-        if differing:
-            shown = ", ".join(list(dict.fromkeys(differing))[:5])
+        asked = json.loads(
+            canonical_json([{"cell": cell.to_json(), "resolved": each.to_json()} for cell, each in cells])
+        )
+        stored = self._fact("cells") or []
+        if stored and (differing := cell_differences(stored, asked)):
             raise RunError(
-                f"{self._path.parent} was measured with something else under the same settings ({shown}); "
-                "use --out another folder"
+                f"{self._path.parent} was measured with something else under the same settings "
+                f"({', '.join(differing[:5])}); use --out another folder"
             )
+        known = {Cell.from_json(item["cell"]).key for item in stored}
+        more = [item for (cell, _), item in zip(cells, asked, strict=True) if cell.key not in known]
+        together = sorted([*stored, *more], key=lambda item: int(item["cell"]["r"])) if stored else more
+        facts = [("facts", "cells", "", canonical_json(together))] if more else []
+        if config is not None and canonical_json(config) != canonical_json(self.config):
+            facts.append(("facts", "config", "", canonical_json(config)))
+            self.config = json.loads(canonical_json(config))
+        if facts:
+            self._insert(*facts)
 
     def cells(self) -> list[tuple[Cell, Resolved]]:
         """What is measured, in the order of the table; empty before :meth:`put_cells`."""
@@ -162,7 +173,7 @@ class Store:
 
     def add_round(self, round_: Round) -> None:
         """Commit one timed round."""
-        bursts = canonical_json([_packed(burst) for burst in round_.bursts])
+        bursts = canonical_json([packed(burst) for burst in round_.bursts])
         number = database.next_id(self._path, self._connection, "rounds")
         about = {name: value for name in _ABOUT_ROUND if (value := getattr(round_, name)) is not None}
         self._insert(
@@ -174,7 +185,7 @@ class Store:
         """All rounds of all sessions, in the order they were added."""
         about = self._facts("round")
         return [
-            Round(session, seed, tuple(map(_unpacked, json.loads(bursts))), **about.get(str(number), {}))
+            Round(session, seed, tuple(map(unpacked, json.loads(bursts))), **about.get(str(number), {}))
             for number, session, seed, bursts in self._select("rounds")
         ]
 
@@ -201,21 +212,40 @@ class Store:
         return stored and ImageList(**{**stored, "labels": np.array(stored["labels"], dtype=np.int64)})
 
     def add_chunk(self, chunk: Chunk) -> None:
-        """Commit one evaluated batch.
+        """Commit one evaluated batch; or what cells that came later say about the images of one that is there.
 
         Raises:
-            ValueError: the chunk is already there, is empty, or its cells differ in their number of images.
+            ValueError: the chunk is there for one of these cells, is empty, or its cells differ in their number of
+                images, among themselves or from what is there.
         """
         sizes = {len(array) for p in chunk.predictions.values() for array in (p.top1, p.in_top5)}
         if len(sizes) != 1 or sizes == {0}:
             raise ValueError(f"chunk {chunk.index} needs the same images for every cell; got {sorted(sizes)} of them")
-        if self._select("chunks", "WHERE id = ?", chunk.index):
-            raise ValueError(f"chunk {chunk.index} is already stored: its images would count twice")
         rows: list[tuple[Any, ...]] = [("chunks", chunk.index, *sizes, chunk.session, chunk.seconds, chunk.waited)]
+        if there := self._select("chunks", "WHERE id = ?", chunk.index):
+            if {row[1] for row in self._select("predictions", "WHERE chunk = ?", chunk.index)} & {*chunk.predictions}:
+                raise ValueError(f"chunk {chunk.index} is already stored: its images would count twice")
+            if sizes != {there[0][1]}:
+                raise ValueError(f"chunk {chunk.index} has {there[0][1]} images, not {min(sizes)}")
+            # The pace stays that of the pass before; whose answers came later, and when, is kept beside it.
+            before = self.late()
+            late = {key: sorted({*before.get(key, ()), chunk.session or 0}) for key in chunk.predictions}
+            rows = [("facts", "late", key, canonical_json(sessions)) for key, sessions in late.items()]
         for cell, p in chunk.predictions.items():
             top1, in_top5 = p.top1.astype("<u2").tobytes(), np.packbits(p.in_top5).tobytes()
             rows.append(("predictions", chunk.index, cell, top1, in_top5, p.ties, p.nonfinite))
         self._insert(*rows)
+
+    def late(self) -> dict[str, list[int]]:
+        """Sessions, by cell key, in which cells were evaluated on images that others had been evaluated on before."""
+        return self._facts("late")
+
+    def evaluated(self) -> dict[int, set[str]]:
+        """Keys of the cells that were evaluated, by the index of the chunk."""
+        found: dict[int, set[str]] = {}
+        for chunk, cell, *_ in self._select("predictions"):
+            found.setdefault(chunk, set()).add(cell)
+        return found
 
     def done_chunks(self) -> set[int]:
         """Indices of the chunks that were committed."""
@@ -235,7 +265,7 @@ class Store:
     def predictions(self) -> dict[str, CellPredictions]:
         """Predictions by cell key for the images of :meth:`seen`, in that order.
 
-        A cell that lacks some done chunk, because it failed on the way, is left out.
+        A cell that lacks some done chunk, because it failed on the way or came later, is left out.
         """
         size = {index: images for index, images, *_ in self._select("chunks")}
         parts: dict[str, list[CellPredictions]] = {}
@@ -243,7 +273,7 @@ class Store:
             labels = np.frombuffer(top1, dtype="<u2").astype(np.uint16)
             bits = np.unpackbits(np.frombuffer(in_top5, dtype=np.uint8), count=size[chunk]).astype(np.bool_)
             parts.setdefault(cell, []).append(CellPredictions(labels, bits, ties, nonfinite))
-        return {cell: _concatenated(found) for cell, found in parts.items() if len(found) == len(size)}
+        return {cell: concatenated(found) for cell, found in parts.items() if len(found) == len(size)}
 
     def seen(self) -> npt.NDArray[np.int64]:
         """Indices into the image list of the images of all done chunks, in ascending order; shape [n_seen].
@@ -312,33 +342,3 @@ def _prepare(directory: Path) -> None:
         )
     if free < MIN_FREE_MIB * 2**20:
         raise StorageError(f"the disk of {directory} has {free / 2**20:.0f} MiB left; free at least {MIN_FREE_MIB} MiB")
-
-
-def _differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    """``field: stored -> asked`` for every field that differs."""
-    texts = [{name: json.dumps(value) for name, value in fields.items()} for fields in (stored, asked)]
-    names = dict.fromkeys([*stored, *asked])
-    pairs = [(name, *(text.get(name, "not set") for text in texts)) for name in names]
-    return [f"{name}: {old} -> {new}" for name, old, new in pairs if old != new]
-
-
-def _packed(burst: Burst) -> list[Any]:
-    """A burst as JSON, without what was not measured: [variant, steps, seconds, compiled, {mhz, passes, ...}]."""
-    extra = {name: value for name in _ABOUT_BURST if (value := getattr(burst, name)) != getattr(Burst, name)}
-    packed = [burst.variant, burst.steps, burst.seconds]
-    return [*packed, burst.compiled, extra] if extra else [*packed, *([burst.compiled] if burst.compiled else [])]
-
-
-def _unpacked(packed: list[Any]) -> Burst:
-    extra = dict(packed[4]) if len(packed) > 4 else {}
-    extra.pop("joules", None)  # of older stores: the energy of a burst too short for its counter
-    return Burst(*packed[:4], **{**extra, "passes": tuple(extra.get("passes", ()))})
-
-
-def _concatenated(parts: Sequence[CellPredictions]) -> CellPredictions:
-    return CellPredictions(
-        np.concatenate([part.top1 for part in parts]),
-        np.concatenate([part.in_top5 for part in parts]),
-        sum(part.ties for part in parts),
-        sum(part.nonfinite for part in parts),
-    )

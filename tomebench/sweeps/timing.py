@@ -8,26 +8,31 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 import numpy as np
 from torch import Tensor
 
-from tomebench.measure.budget import BUDGETS, next_round_needed, shortfall
+from tomebench.measure.budget import BUDGETS, Budget, next_round_needed, shortfall
 from tomebench.measure.clock import Clock, clock_for
 from tomebench.measure.compilation import graphs_compiled
 from tomebench.measure.machine import MachineGauges
 from tomebench.measure.memory import device_bytes, driver_allocations, peak_bytes
 from tomebench.measure.outputs import output_excess
-from tomebench.measure.rounds import step_seconds
+from tomebench.measure.rounds import paired_seconds, step_seconds
 from tomebench.measure.speed import Variant, WarmUp, time_round, warm_up
-from tomebench.schema import Round
+from tomebench.schema import CEILING, Round
 from tomebench.sweeps.events import Event, Note, Phase, Progress
 from tomebench.sweeps.forward import CellFailed
 from tomebench.sweeps.job import Job
 from tomebench.sweeps.rows import COMPILE_SECONDS, DEVICE_MEMORY, ENERGY, OUTPUT_EXCESS
+from tomebench.sweeps.targets import timing_begins, timing_ends
 
 ENERGY_SECONDS = 2.0
 """Seconds over which energy is counted: twenty times what a GPU's counter may stand still."""
 
 
 def time_cells(job: Job, session: int) -> Iterator[Event]:
-    """Time rounds until every speed-up is known as well as the budget asks."""
+    """Time rounds until every speed-up is known as well as the budget asks.
+
+    Cells that are known so well already, from an earlier sweep into the same folder, are left out. But r = 0 never is,
+    since a speed-up is one within a round.
+    """
     budget = BUDGETS[job.config.budget]
     clock, gauges = clock_for(job.device), MachineGauges(job.device)
     max_mhz = gauges.max_mhz()
@@ -37,8 +42,16 @@ def time_cells(job: Job, session: int) -> Iterator[Event]:
         )
     rounds, steps = job.store.rounds(), None
     before, start = len(rounds), clock.now()
-    while next_round_needed(rounds, job.baseline, job.live(), budget, clock.now() - start):
-        variants = job.passes.variants(job.live(), job.inputs)
+    short = {*shortfall(rounds, job.baseline, job.live(), budget), *_without_ceiling(job, rounds, budget)}
+
+    def live(*always: str) -> list[str]:
+        return [key for key in job.live() if key in short or key in always]
+
+    timing_begins(job.store, job.live(), short)
+    while next_round_needed(rounds, job.baseline, live(), budget, clock.now() - start) or any(
+        key in live() for key in _without_ceiling(job, rounds, budget)
+    ):
+        variants = job.passes.variants(live(job.baseline), job.inputs)
         try:
             if steps is None:
                 if job.config.compile:
@@ -69,9 +82,21 @@ def time_cells(job: Job, session: int) -> Iterator[Event]:
             continue
         job.store.add_round(done)
         rounds.append(done)
-        yield _timing_progress(job, rounds, (clock.now() - start) / (len(rounds) - before), clock.now() - start)
+        pace = (clock.now() - start) / (len(rounds) - before)
+        yield _timing_progress(job, rounds, live(), pace, clock.now() - start)
+    timing_ends(job.store, [cell.cell.key for cell in job.planned])
     if rounds and job.config.mode == "infer":
         yield from _compare_outputs(job)
+
+
+def _without_ceiling(job: Job, rounds: Sequence[Round], budget: Budget) -> list[str]:
+    """Keys of the cells whose ceiling is asked for and was timed beside them in too few rounds."""
+    names = job.passes.names(job.live())
+    return [
+        key
+        for key in job.live()
+        if CEILING + key in names and len(paired_seconds(rounds, key, CEILING + key)[0]) < budget.min_rounds
+    ]
 
 
 def _warm_up(job: Job, variants: Sequence[Variant], clock: Clock) -> Generator[Event, None, WarmUp]:
@@ -141,15 +166,18 @@ def _stoppable(job: Job, key: str) -> Callable[[Tensor], Tensor]:
     return evaluate
 
 
-def _timing_progress(job: Job, rounds: Sequence[Round], round_seconds: float, elapsed: float) -> Progress:
+def _timing_progress(
+    job: Job, rounds: Sequence[Round], keys: Sequence[str], round_seconds: float, elapsed: float
+) -> Progress:
     """How many rounds are done and how many more the budget allows and the intervals ask for."""
     budget = BUDGETS[job.config.budget]
-    missing = shortfall(rounds, job.baseline, job.live(), budget)
+    missing = shortfall(rounds, job.baseline, keys, budget)
+    fewest = min((len(step_seconds(rounds, key)) for key in keys), default=len(rounds))
     widths = [s.half_width for s in missing.values() if s.half_width is not None]
     wanted = max((s.rounds_needed for s in missing.values()), default=0)
     # A clock may stand still for as long as a round of a very small model takes.
     left = math.ceil((budget.cap_seconds - elapsed) / max(round_seconds, 1e-9))
-    affordable = max(budget.min_rounds - len(rounds), left, 0)
+    affordable = max(budget.min_rounds - fewest, left, 0)
     detail = f"widest interval ±{max(widths):.1%}" if widths else ""
     return Progress("timing", float(len(rounds)), float(len(rounds) + min(wanted, affordable)), "rounds", detail)
 

@@ -1,0 +1,131 @@
+"""In which folder a sweep goes on: what of its settings may differ from those of the run there, and what may not.
+
+More to do is no other run. Another ``--r`` or ``--budget``, ``--ceiling``, ``--end-to-end`` or more values of an option
+add to the table of the folder; anything else changes what its rows mean, and belongs in a folder of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tomebench.measure.device import device_name, resolve_device
+from tomebench.reduction.options import OPTIONS
+from tomebench.rspec import format_r, parse_r
+from tomebench.sweeps import database, lock
+from tomebench.sweeps.config import SweepConfig, run_directory
+from tomebench.sweeps.records import differences
+from tomebench.sweeps.store import Store
+from tomebench.sweeps.targets import budget_rank
+
+_MORE = ("ceiling", "end_to_end")
+"""Settings that add columns and change no other."""
+_GROWS = frozenset({"r", "budget", *_MORE, *OPTIONS})
+"""Settings that say how much is measured."""
+
+
+def choose_folder(config: SweepConfig) -> tuple[Path, str | None]:
+    """The folder of a sweep, and where it is not the usual one a line that says why.
+
+    A folder that ``out`` or ``name`` names is taken as it is, and refused later where its run has other settings.
+    Otherwise that is the first of ``results/NAME``, ``results/NAME-2``, ``results/NAME-3``, ... which holds nothing, or
+    a run that the sweep can go on with.
+
+    Args:
+        config: of the sweep.
+
+    Raises:
+        RunError: one of them holds the run of a newer version.
+        StorageError: one of them is damaged.
+    """
+    usual = run_directory(config)
+    if config.out is not None or config.name is not None or not (reasons := _reasons(usual, config)):
+        return usual, None
+    for number in itertools.count(2):
+        folder = usual.with_name(f"{usual.name}-{number}")
+        if not _reasons(folder, config) and not _is_taken(folder):
+            return folder, f"{usual} holds a run with other settings ({reasons[0]}); this one is in {folder}"
+    raise AssertionError("there is always a next number")
+
+
+def unlike(store: Store, asked: Mapping[str, Any]) -> list[str]:
+    """What keeps a sweep from going on with a run, each as ``setting: stored -> asked``; empty if it can.
+
+    A batch size or device that "auto" came to is the same as one that was asked for by its number or name.
+
+    Args:
+        store: of the run.
+        asked: settings of the sweep, :meth:`tomebench.sweeps.config.SweepConfig.stored`.
+    """
+    before, now = dict(store.config), dict(asked)
+    if isinstance(now.get("batch_size"), int) and store.get("batch_size") == now["batch_size"]:
+        before["batch_size"] = now["batch_size"]
+    cells = store.cells()
+    if cells and "device" in now:
+        before["device"], now["device"] = cells[0][0].device, _device(now["device"])
+    found = differences(*({k: v for k, v in each.items() if k not in _GROWS} for each in (before, now)))
+    if before.get("cells") or now.get("cells"):  # which deals out the values of one r
+        found += differences({"r": before.get("r")}, {"r": now.get("r")})
+    if _grid(merged(before, now)) != _grid(before) | _grid(now):  # which no settings could say
+        names = [name for name in OPTIONS if before.get(name) != now.get(name)]
+        found += differences(*({name: ",".join(_values(each, name)) for name in names} for each in (before, now)))
+    return found
+
+
+def merged(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run that another sweep goes on with: those of a sweep that measures the cells of both.
+
+    Args:
+        stored: settings of the run.
+        asked: settings of the sweep, which :func:`unlike` does not keep from it.
+    """
+    both = dict(stored)
+    for name in OPTIONS:
+        values = list(dict.fromkeys([*_values(stored, name), *_values(asked, name)]))
+        if len(values) > 1 or name in both:
+            both[name] = ",".join(values)
+    if not _says_r(stored):
+        both["r"] = format_r(sorted({*_r(stored), *_r(asked)}))
+    both["budget"] = max((str(each.get("budget")) for each in (stored, asked)), key=budget_rank)
+    return both | {name: True for name in _MORE if asked.get(name)}
+
+
+def _reasons(folder: Path, config: SweepConfig) -> list[str]:
+    """What keeps a sweep from going on in a folder; nothing where there is no run."""
+    if not (folder / database.FILE).is_file():
+        return []
+    with Store.read(folder) as store:
+        return unlike(store, config.stored())
+
+
+def _is_taken(folder: Path) -> bool:
+    """It holds files and no run."""
+    if not folder.is_dir() or (folder / database.FILE).is_file():
+        return folder.is_file()
+    return bool({entry.name for entry in folder.iterdir()} - database.OWN_FILES - {lock.FILE})
+
+
+def _device(asked: str) -> str:
+    return device_name(resolve_device("auto")) if asked == "auto" else asked.removesuffix(":0")
+
+
+def _values(settings: Mapping[str, Any], name: str) -> list[str]:
+    return str(settings.get(name, SweepConfig.model_fields[name].default)).split(",")
+
+
+def _says_r(settings: Mapping[str, Any]) -> bool:
+    return str(settings.get("schedule", "")).startswith("list:")
+
+
+def _r(settings: Mapping[str, Any]) -> tuple[int, ...]:
+    if _says_r(settings):  # the setting means nothing there
+        return ()
+    return parse_r(str(settings.get("r", SweepConfig.model_fields["r"].default)))
+
+
+def _grid(settings: Mapping[str, Any]) -> set[tuple[Any, ...]]:
+    """Value of r and options of every cell but r = 0, for which options mean nothing."""
+    values = ["list"] if _says_r(settings) else [r for r in _r(settings) if r]
+    return {*itertools.product(values, *(_values(settings, name) for name in OPTIONS))}

@@ -1,0 +1,110 @@
+"""How exactly each cell of a run is to be timed, how far it is from that, and whether its timing was cut short.
+
+A run is measured by one command or by several, which may ask for different cells and budgets. A cell is judged by the
+largest budget that it has reached, or by the last one that was asked of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from tomebench.measure.budget import BUDGETS, Budget, Shortfall, shortfall
+from tomebench.measure.rounds import step_seconds
+from tomebench.schema import Round
+from tomebench.sweeps.store import Store
+
+_BUDGETS = "budgets"
+"""Name of the stored fact: budget by cell key, where they are not all that of the configuration."""
+_TIMING = "timing"
+"""Name of the stored fact: keys of the cells whose timing has begun and has not come to its end."""
+
+
+def budget_rank(name: str) -> int:
+    """Place of a budget among all, the smallest first; -1 of one that is none."""
+    return list(BUDGETS).index(name) if name in BUDGETS else -1
+
+
+def budgets(store: Store) -> dict[str, str]:
+    """Name of the budget that each cell is judged by, by cell key."""
+    usual = str(store.config.get("budget", ""))
+    return {**{cell.key: usual for cell, _ in store.cells()}, **(store.get(_BUDGETS) or {})}
+
+
+def keep_budgets(store: Store, keys: Collection[str], asked: str) -> None:
+    """Ask a budget of cells, before the configuration of their run is changed; one that reaches a larger one keeps it.
+
+    Args:
+        store: of the run, which may not have these cells yet.
+        keys: of the cells.
+        asked: name of the budget; "none" asks nothing of a cell that is there.
+    """
+    before = budgets(store)
+    short = shortfalls(store, store.rounds(), before)
+    now = {
+        key: asked
+        for key in keys
+        if key not in before or (asked != "none" and (key in short or budget_rank(asked) > budget_rank(before[key])))
+    }
+    after = {**before, **now}
+    if store.get(_BUDGETS) or len({*after.values(), *([store.config["budget"]] if before else [])}) > 1:
+        store.put(_BUDGETS, after)
+
+
+def shortfalls(store: Store, rounds: Sequence[Round], asked: Mapping[str, str | Budget]) -> dict[str, Shortfall]:
+    """How far timed cells are from what is asked of them, those that are; by cell key.
+
+    Args:
+        store: of the run.
+        rounds: all of its rounds.
+        asked: budget, or its name, by cell key.
+    """
+    baseline = next((cell.key for cell, _ in store.cells() if cell.is_baseline), None)
+    if baseline is None:
+        return {}
+    found: dict[str, Shortfall] = {}
+    for key, name in asked.items():
+        budget = BUDGETS.get(name) if isinstance(name, str) else name
+        if budget is not None and step_seconds(rounds, key):
+            found |= shortfall(rounds, baseline, [key], budget)
+    return found
+
+
+def timing_begins(store: Store, asked: Collection[str], short: Collection[str]) -> None:
+    """Note that cells are being timed: should it not come to its end, their rows say so.
+
+    Args:
+        store: of the run.
+        asked: keys of the cells that the sweep asks for; of the others what was noted stays.
+        short: those of them that are to be timed.
+    """
+    _note(store, (_noted(store) - {*asked}) | {*short})
+
+
+def timing_ends(store: Store, asked: Collection[str]) -> None:
+    """Note that timing the cells that a sweep asks for has come to its end."""
+    _note(store, _noted(store) - {*asked})
+
+
+def interrupted(store: Store, rounds: Sequence[Round], asked: Mapping[str, str]) -> set[str]:
+    """Keys of the cells whose timing was cut short: it was never noted to have ended, or has too few rounds.
+
+    Args:
+        store: of the run.
+        rounds: all of its rounds.
+        asked: name of the budget by cell key.
+    """
+    few = {
+        key
+        for key, name in asked.items()
+        if name in BUDGETS and 0 < len(step_seconds(rounds, key)) < BUDGETS[name].min_rounds
+    }
+    return few | _noted(store)
+
+
+def _noted(store: Store) -> set[str]:
+    return {*(store.get(_TIMING) or ())}
+
+
+def _note(store: Store, keys: Collection[str]) -> None:
+    if {*keys} != _noted(store):
+        store.put(_TIMING, sorted(keys))
