@@ -1,0 +1,363 @@
+"""More to do is no other run: another r, budget or column goes on in the folder, and measures what is missing only."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hurry import StepClock
+from noisy_images import write_data
+
+from tomebench.errors import Interrupted, RunError
+from tomebench.measure import speed
+from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Cell, Row
+from tomebench.sweeps import accuracy, run, targets, timing
+from tomebench.sweeps.config import SweepConfig, load_config
+from tomebench.sweeps.events import Finished
+from tomebench.sweeps.rows import build_rows
+from tomebench.sweeps.store import Store
+
+IMAGES, BATCH = 11, 4  # three batches, the last one short
+COUNTED = ("n_seen", "top1_correct", "top5_correct", "ties", "delta_top1", "delta_top1_lo", "delta_top1_hi", "agreed")
+
+
+def settings_of(flags: list[str]) -> dict[str, str]:
+    return {name.removeprefix("--"): value for name, value in zip(flags[::2], flags[1::2], strict=True)}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Settings of images and weights."""
+    flags = write_data(tmp_path_factory.mktemp("data"), (7 * (i % 5) for i in range(IMAGES)))
+    return settings_of(flags)
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "clock_for", lambda device: StepClock())
+    monkeypatch.setattr(speed, "WINDOW", 1)
+
+
+def config(**settings: object) -> SweepConfig:
+    defaults = {"model": "test_vit", "r": "0,4", "device": "cpu", "batch_size": BATCH, "workers": 0, "img_size": 64}
+    settings = {**defaults, "budget": "quick", "threads": 1, **settings}
+    if isinstance(settings.get("checkpoint"), str):
+        settings["checkpoint"] = Path(str(settings["checkpoint"]))
+    return load_config([], settings)
+
+
+def sweep(directory: Path, should_stop: Callable[[], bool] = lambda: False, **settings: object) -> list[Row]:
+    *_, last = run.run_sweep(config(**settings), directory, should_stop)
+    assert isinstance(last, Finished)
+    return list(last.rows)
+
+
+def cells(directory: Path) -> dict[str, Cell]:
+    with Store.read(directory) as store:
+        return {cell.key: cell for cell, _ in store.cells()}
+
+
+def timed(directory: Path) -> list[list[str]]:
+    """What every round timed: ``r=4``, ``ceiling r=4``, the sentinel and the unwrapped model; sorted."""
+    found = cells(directory)
+
+    def name(variant: str) -> str:
+        key = variant.removeprefix(CEILING)
+        return variant if key not in found else f"{'ceiling ' * (key != variant)}r={found[key].r}"
+
+    with Store.read(directory) as store:
+        return [sorted(name(burst.variant) for burst in round_.bursts) for round_ in store.rounds()]
+
+
+def round_of(*names: str) -> list[str]:
+    return sorted([*names, SENTINEL, UNWRAPPED])
+
+
+def answers(directory: Path) -> dict[int, tuple[bytes, bytes, int, int]]:
+    """Every stored bit about the images, by r."""
+    found = cells(directory)
+    with Store.read(directory) as store:
+        predictions = store.predictions()
+    return {
+        found[key].r: (p.top1.tobytes(), np.packbits(p.in_top5).tobytes(), p.ties, p.nonfinite)
+        for key, p in predictions.items()
+    }
+
+
+def counted(rows: list[Row]) -> dict[int, list[object]]:
+    return {row.r: [getattr(row, name) for name in COUNTED] for row in rows}
+
+
+class Watched:
+    """Notes which cells are run on which batch."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.batches: list[tuple[int, int]] = []  # index, number of cells
+        predict = accuracy.predict
+
+        def noted(models: Any, batch: Any, prepare: Any) -> Any:
+            self.batches.append((batch.index, len(models)))
+            return predict(models, batch, prepare)
+
+        monkeypatch.setattr(accuracy, "predict", noted)
+
+
+def test_another_r_measures_one_cell(tmp_path: Path, data: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep(tmp_path / "run", **data)
+    with Store.read(tmp_path / "run") as store:
+        before = store.rounds(), store.predictions(), store.paces()
+    watched = Watched(monkeypatch)
+    rows = sweep(tmp_path / "run", r="0,6", **data)
+
+    assert timed(tmp_path / "run") == [round_of("r=0", "r=4")] * 6 + [round_of("r=0", "r=6")] * 6
+    assert watched.batches == [(0, 1), (1, 1), (2, 1)]
+    with Store.read(tmp_path / "run") as store:
+        assert store.rounds()[:6] == before[0]
+        assert store.paces() == before[2]
+        for key, kept in before[1].items():
+            np.testing.assert_array_equal(store.predictions()[key].top1, kept.top1)
+        assert store.config == config(r="0,4,6", **data).stored()
+    # The table is that of the folder, whatever was asked for last.
+    assert [(row.r, row.status, row.rounds, row.n_seen) for row in rows] == [
+        (0, "ok", 12, IMAGES),
+        (4, "ok", 6, IMAGES),
+        (6, "ok", 6, IMAGES),
+    ]
+    assert all(not {"INTERRUPTED", "PARTIAL_EVAL"} & {*row.warnings} for row in rows)
+    assert [row.img_per_s_accuracy is None for row in rows] == [False, False, True]  # of a pass that r = 6 was not in
+
+    whole = sweep(tmp_path / "whole", r="0,4,6", **data)
+    assert answers(tmp_path / "run") == answers(tmp_path / "whole")
+    assert counted(rows) == counted(whole)
+    assert [row.protocol for row in rows] == [row.protocol for row in whole]
+    monkeypatch.setattr(timing, "time_round", lambda *_, **__: pytest.fail("a round was timed again"))
+    monkeypatch.setattr(accuracy, "predict", lambda *_: pytest.fail("an image was evaluated again"))
+    for r in ("0,4,6", "4", "0"):  # fewer are there already
+        assert sweep(tmp_path / "run", r=r, **data) == rows
+
+
+def test_answers_tell_two_runs_apart(tmp_path: Path, data: dict[str, str]) -> None:
+    """The comparison above can fail, and so can the one of what was timed."""
+    sweep(tmp_path / "one", **data)
+    sweep(tmp_path / "two", r="0,8", **data)
+    one, two = answers(tmp_path / "one"), answers(tmp_path / "two")
+    assert one != two
+    assert one[0] == two[0] != one[4] != two[8]
+    assert timed(tmp_path / "one") != timed(tmp_path / "two")
+
+
+@pytest.mark.parametrize("stop_at", [0.2, 0.5, 0.8, 0.95])
+def test_an_added_cell_that_is_stopped_on_the_way_goes_on(tmp_path: Path, data: dict[str, str], stop_at: float) -> None:
+    sweep(tmp_path / "run", **data)
+    sweep(tmp_path / "other", **data)
+    asked = itertools.count()
+    whole = sweep(tmp_path / "other", lambda: next(asked) < 0, r="0,4,6,8", **data)
+    last = int(stop_at * next(asked))
+    asked = itertools.count()
+    with pytest.raises(Interrupted):
+        sweep(tmp_path / "run", lambda: next(asked) >= last, r="0,4,6,8", **data)
+    with Store.read(tmp_path / "run") as store:
+        rows = {row.r: row for row in build_rows(store)}
+    assert [rows[r].n_seen for r in (0, 4)] == [IMAGES, IMAGES]
+    for row in (rows[r] for r in (6, 8) if r in rows):
+        assert ("PARTIAL_EVAL" in row.warnings) == (row.n_seen is None)
+    assert counted(sweep(tmp_path / "run", r="0,4,6,8", **data)) == counted(whole)
+    assert answers(tmp_path / "run") == answers(tmp_path / "other")
+
+
+def test_what_was_stopped_while_it_was_evaluated_goes_on_with_another_r(
+    tmp_path: Path, data: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some batches want one cell then, others two."""
+    done = itertools.count()
+    predict = accuracy.predict
+
+    def stopping(*arguments: Any) -> Any:
+        if next(done) == 1:
+            raise Interrupted("stopped")
+        return predict(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(accuracy, "predict", stopping)
+        with pytest.raises(Interrupted):
+            sweep(tmp_path / "run", budget="none", **data)
+    watched = Watched(monkeypatch)
+    rows = sweep(tmp_path / "run", r="0,6", budget="none", **data)
+    assert watched.batches == [(0, 1), (1, 2), (2, 2)]
+    assert [(row.r, row.n_seen, "PARTIAL_EVAL" in row.warnings) for row in rows] == [
+        (0, IMAGES, False),
+        (4, None, True),  # it was not asked for, and is not on the images that the others were evaluated on
+        (6, IMAGES, False),
+    ]
+    rows = sweep(tmp_path / "run", budget="none", **data)
+    assert watched.batches[3:] == [(1, 1), (2, 1)]
+    assert counted(rows) == counted(sweep(tmp_path / "whole", r="0,4,6", budget="none", **data))
+    assert answers(tmp_path / "run") == answers(tmp_path / "whole")
+
+
+def test_a_larger_budget_goes_on_and_a_smaller_one_adds_nothing(tmp_path: Path) -> None:
+    quick = sweep(tmp_path / "run")
+    standard = sweep(tmp_path / "run", budget="standard")
+    assert [row.rounds for row in quick] == [6, 6]
+    assert [row.rounds for row in standard] == [10, 10]
+    whole = sweep(tmp_path / "whole", budget="standard")
+    assert [row.protocol for row in standard] == [row.protocol for row in whole]
+    assert {row.protocol for row in standard}.isdisjoint(row.protocol for row in quick)
+    assert sweep(tmp_path / "run") == standard
+    with Store.read(tmp_path / "run") as store:
+        assert store.config["budget"] == "standard"
+
+
+def test_each_cell_keeps_the_budget_that_it_reached(tmp_path: Path) -> None:
+    sweep(tmp_path / "run", budget="standard")
+    rows = sweep(tmp_path / "run", r="0,6")
+    assert [(row.r, row.status, row.rounds) for row in rows] == [(0, "ok", 16), (4, "ok", 10), (6, "ok", 6)]
+    assert timed(tmp_path / "run")[10:] == [round_of("r=0", "r=6")] * 6
+    quick, standard = sweep(tmp_path / "quick", r="0,6"), sweep(tmp_path / "standard", budget="standard")
+    assert [row.protocol for row in rows] == [standard[0].protocol, standard[1].protocol, quick[1].protocol]
+    rows = sweep(tmp_path / "run", r="0,6", budget="standard")
+    assert [(row.r, row.rounds) for row in rows] == [(0, 20), (4, 10), (6, 10)]
+
+
+def test_what_is_only_evaluated_can_be_timed_later(tmp_path: Path, data: dict[str, str]) -> None:
+    rows = sweep(tmp_path / "run", budget="none", **data)
+    assert [row.rounds for row in rows] == [0, 0]
+    rows = sweep(tmp_path / "run", **data)
+    assert [(row.rounds, row.n_seen) for row in rows] == [(6, IMAGES), (6, IMAGES)]
+    rows = sweep(tmp_path / "run", r="0,6", budget="none", **data)
+    assert [(row.r, row.status, row.rounds, row.n_seen) for row in rows] == [
+        (0, "ok", 6, IMAGES),
+        (4, "ok", 6, IMAGES),
+        (6, "ok", 0, IMAGES),
+    ]
+    assert all("INTERRUPTED" not in row.warnings for row in rows)
+
+
+def test_columns_and_options_are_added(tmp_path: Path, data: dict[str, str]) -> None:
+    sweep(tmp_path / "run", r="0,4", **data)
+    rows = sweep(tmp_path / "run", r="0,4", ceiling=True, **data)
+    assert timed(tmp_path / "run")[6:] == [round_of("r=0", "r=4", "ceiling r=4")] * 6
+    assert rows[1].merge_overhead is not None
+    assert sweep(tmp_path / "run", r="0,4", ceiling=True, **data) == rows
+    more = sweep(tmp_path / "run", metric="x", **data)
+    assert [(row.r, row.options, row.rounds, row.n_seen) for row in more] == [
+        (0, "prop_attn=true", 18, IMAGES),
+        (4, "prop_attn=true", 12, IMAGES),
+        (4, "metric=x prop_attn=true", 6, IMAGES),
+    ]
+    with Store.read(tmp_path / "run") as store:
+        assert (store.config["metric"], store.config["ceiling"]) == ("k,x", True)
+    with pytest.raises(RunError, match=r'metric: "k,x" -> "q"'):  # no settings say these cells and no others
+        sweep(tmp_path / "run", r="0,8", metric="q", **data)
+
+
+@pytest.mark.parametrize("stop_at", ["warm-up", 2, 5])
+def test_timing_that_was_cut_short_says_so_until_it_has_come_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: object
+) -> None:
+    count = itertools.count()
+    time_round = timing.time_round
+
+    def stopping(*arguments: Any, **more: Any) -> Any:
+        if next(count) == (0 if stop_at == "warm-up" else stop_at):
+            raise Interrupted("stopped")
+        return time_round(*arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(timing, "time_round", stopping)
+        with pytest.raises(Interrupted):
+            sweep(tmp_path / "run")
+    with Store.read(tmp_path / "run") as store:
+        rows = build_rows(store)
+        assert len(store.rounds()) == (0 if stop_at == "warm-up" else stop_at)
+    assert all("INTERRUPTED" in row.warnings for row in rows)
+    for row in sweep(tmp_path / "run"):
+        assert ("INTERRUPTED" in row.warnings, row.status, row.rounds) == (False, "ok", 6)
+
+
+def test_only_the_cells_that_were_being_timed_are_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep(tmp_path / "run")
+    with monkeypatch.context() as patch:
+
+        def stopped(*_: Any, **__: Any) -> Any:
+            raise Interrupted("stopped")
+
+        patch.setattr(timing, "time_round", stopped)
+        with pytest.raises(Interrupted):
+            sweep(tmp_path / "run", r="0,6")
+    with Store.read(tmp_path / "run") as store:
+        assert {row.r: "INTERRUPTED" in row.warnings for row in build_rows(store)} == {0: False, 4: False, 6: True}
+    rows = sweep(tmp_path / "run", r="0,8")  # which is no reason to forget it
+    assert {row.r: "INTERRUPTED" in row.warnings for row in rows} == {0: False, 4: False, 6: True, 8: False}
+    rows = sweep(tmp_path / "run", r="0,6")
+    assert not any("INTERRUPTED" in row.warnings for row in rows)
+
+
+def test_a_run_of_before_that_was_stopped_is_marked_by_its_rounds(tmp_path: Path) -> None:
+    """Such a store does not note when timing begins and ends."""
+    sweep(tmp_path / "run")
+    with Store.open(tmp_path / "run", config().stored()) as store:
+        assert store.get(targets._TIMING) == []
+        store._connection.execute("DELETE FROM facts WHERE kind = 'fact' AND name = ?", (targets._TIMING,))
+        assert not any("INTERRUPTED" in row.warnings for row in build_rows(store))
+        store._connection.execute("DELETE FROM rounds WHERE id > 4")
+        assert all("INTERRUPTED" in row.warnings for row in build_rows(store))
+    assert [(row.rounds, "INTERRUPTED" in row.warnings) for row in sweep(tmp_path / "run")] == [(6, False)] * 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"dtype": "bf16"}, 'dtype: "fp32" -> "bf16"'),
+        ({"batch_size": 2}, "batch_size: 4 -> 2"),
+        ({"batch_size": "auto"}, 'batch_size: 4 -> "auto"'),
+        ({"seed": 1}, "seed: 0 -> 1"),
+        ({"threads": 2}, "threads: 1 -> 2"),
+        ({"prop_attn": False}, "prop_attn: true -> false"),
+        ({"schedule": "decreasing"}, 'schedule: "constant" -> "decreasing"'),
+        ({"mode": "train"}, 'mode: not set -> "train"'),
+        ({"cells": "1/2"}, 'cells: not set -> "1/2"'),
+        ({"r": "0,6", "dtype": "bf16"}, 'dtype: "fp32" -> "bf16"'),
+    ],
+)
+def test_what_means_something_else_is_refused(tmp_path: Path, settings: dict[str, object], says: str) -> None:
+    sweep(tmp_path / "run")
+    before = (tmp_path / "run" / "run.sqlite").read_bytes()
+    with pytest.raises(RunError) as error:
+        sweep(tmp_path / "run", **settings)
+    assert f"({says})" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "run" / "run.sqlite").read_bytes() == before
+
+
+def test_auto_is_what_it_came_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "choose_batch_size", lambda *_: 2)
+    sweep(tmp_path / "run", batch_size="auto", device="auto")
+    rows = sweep(tmp_path / "run", batch_size=2, device=cells(tmp_path / "run").popitem()[1].device, r="0,6")
+    assert [(row.r, row.batch_size, row.rounds) for row in rows] == [(0, 2, 12), (4, 2, 6), (6, 2, 6)]
+    with pytest.raises(RunError, match='batch_size: "auto" -> 4'):
+        sweep(tmp_path / "run", batch_size=4)
+    with Store.read(tmp_path / "run") as store:
+        assert json.loads(json.dumps(store.config))["batch_size"] == "auto"
+
+
+def test_other_weights_under_the_same_name_do_not_join(tmp_path: Path, data: dict[str, str]) -> None:
+    flags = write_data(tmp_path / "data", (0 for _ in range(4)))
+    mine = settings_of(flags)
+    sweep(tmp_path / "run", budget="none", **mine)
+    Path(mine["checkpoint"]).write_bytes(changed(Path(mine["checkpoint"]).read_bytes()))
+    with pytest.raises(RunError, match=r"weights: \"sha256:.* -> \"sha256:"):
+        sweep(tmp_path / "run", r="0,6", budget="none", **mine)
+    assert {cell.r for cell in cells(tmp_path / "run").values()} == {0, 4}
+    with Store.read(tmp_path / "run") as store:
+        assert store.config["r"] == "0,4"
+
+
+def changed(weights: bytes) -> bytes:
+    """Weights of which the last number is another one."""
+    return weights[:-4] + np.float32(0.123).tobytes()
