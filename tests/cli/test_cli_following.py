@@ -14,7 +14,7 @@ from tomebench.cli import app, results
 from tomebench.cli.following import next_command
 from tomebench.cli.launch import LaunchFlags
 from tomebench.errors import ConfigError
-from tomebench.sweeps.config import SweepConfig, load_config, packaged_configs
+from tomebench.sweeps.config import SweepConfig, load_config, packaged_configs, run_directory
 
 
 def proposed(settings, status="ok", model="vit_tiny.in1k", files=()):
@@ -66,13 +66,13 @@ def test_accepted_refuses_what_the_program_refuses():
             {"model": "m", "data": "d"},
             "unconverged",
             "m",
-            "tomebench sweep --model m --data d --budget standard --name NEW",
+            "tomebench sweep --model m --data d --budget standard",
         ),
         (
             {"model": "m", "mode": "train", "budget": "standard"},
             "unconverged",
             "m",
-            "tomebench sweep --model m --mode train --budget publish --name NEW",
+            "tomebench sweep --model m --mode train --budget publish",
         ),
         ({"model": "m", "data": "d", "img_size": 96}, "ok", "m", "tomebench plan --model m --img-size 96 --r 0..24"),
         ({"model": "m", "data": "d", "schedule": "list:8,8"}, "ok", "m", "tomebench plan --model m --r 0..24"),
@@ -81,6 +81,17 @@ def test_accepted_refuses_what_the_program_refuses():
 def test_the_next_command(settings, status, model, following):
     assert proposed(settings, status, model) == following
     accepted(following)
+
+
+@pytest.mark.parametrize(("code", "status"), [("INTERRUPTED", "unconverged"), ("PARTIAL_EVAL", "ok")])
+def test_what_was_stopped_goes_on_in_its_folder(tmp_path, code, status):
+    rows = [BASE, replace(MERGED, warnings=(code,), status=status)]
+    config = load_config([], {"model": "digits_vit", "data": "digits", "r": "0,8"}).stored()
+    command = "tomebench sweep --model digits_vit --r 0,8 --data digits"
+    assert next_command(rows, config) == next_command(rows, config, run_directory(accepted(command))) == command
+    there = next_command(rows, config, tmp_path / "a b")
+    assert there == f"{command} --out '{tmp_path}/a b'"
+    assert accepted(there).out == tmp_path / "a b"
 
 
 def test_it_is_part_of_the_results(tmp_path):

@@ -22,11 +22,11 @@ ACCURACY = ["r", "n_seen", "top1_correct", "top5_correct", "top1", "delta_top1",
 
 
 @pytest.fixture(scope="module")
-def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], list[str]]:
+def command(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, str], list[str]]:
     root = tmp_path_factory.mktemp("kill")
     data = write_data(root, (i % 50 for i in range(IMAGES)))
-    flags = "--model test_vit --r 0,8 --device cpu --batch-size 2 --budget quick --workers 0 --threads 1 --quiet"
-    return lambda out: [str(PROGRAM), "sweep", *flags.split(), *data, "--out", str(out)]
+    flags = "--model test_vit --device cpu --batch-size 2 --budget quick --workers 0 --threads 1 --quiet"
+    return lambda out, r: [str(PROGRAM), "sweep", *flags.split(), *data, "--r", r, "--out", str(out)]
 
 
 def start(command: list[str], errors: Path) -> Forked:
@@ -61,24 +61,29 @@ def test_kill_when_notices_a_process_that_ends_by_itself(tmp_path):
 
 
 def test_a_killed_sweep_resumes_to_the_result_of_an_undisturbed_one(tmp_path, command):
+    """Also where the cells come one after the other, each in a sweep of its own, and every one of them is killed."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    finish(command(whole), tmp_path / "errors")
-    for reached in (
-        lambda store: len(store.rounds()) >= 2,
-        lambda store: len(store.done_chunks()) >= 40,
+    finish(command(whole, "0,4,8"), tmp_path / "errors")
+    for r, reached in (
+        ("0,8", lambda store: len(store.rounds()) >= 2),
+        ("0,8", lambda store: len(store.done_chunks()) >= 40),
+        ("0,4", lambda store: len(store.rounds()) >= 8),
+        ("0,4,8", lambda store: len(store.done_chunks()) >= 60),
     ):
-        kill_when(start(command(killed), tmp_path / "errors"), killed, reached)
+        kill_when(start(command(killed, r), tmp_path / "errors"), killed, reached)
         with Store.read(killed) as store:
             rounds, chunks, seen = store.rounds(), store.done_chunks(), store.predictions()
-    assert 40 <= len(chunks) < IMAGES // 2
+    assert 60 <= len(chunks) < IMAGES // 2
 
-    finish(command(killed), tmp_path / "errors")
+    finish(command(killed, "0,4,8"), tmp_path / "errors")
     with Store.read(killed) as store, Store.read(whole) as other:
         assert store.rounds()[: len(rounds)] == rounds
         assert store.done_chunks() == other.done_chunks()
         for key, kept in seen.items():
             np.testing.assert_array_equal(store.predictions()[key].top1[: len(kept.top1)], kept.top1)
-            np.testing.assert_array_equal(store.predictions()[key].top1, other.predictions()[key].top1)
+        for key, found in other.predictions().items():
+            np.testing.assert_array_equal(store.predictions()[key].top1, found.top1)
+            np.testing.assert_array_equal(store.predictions()[key].in_top5, found.in_top5)
     resumed, expected = (read_csv(folder / "table.csv") for folder in (killed, whole))
     assert resumed[ACCURACY].equals(expected[ACCURACY])
-    assert resumed["n_seen"].tolist() == [IMAGES, IMAGES]
+    assert resumed["n_seen"].tolist() == [IMAGES, IMAGES, IMAGES]

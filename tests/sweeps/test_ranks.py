@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,9 +43,9 @@ class Runner:
         self.data = [*write_data(root, (i % 10 for i in range(IMAGES + 1))), "--allow-missing", "1"]
         (root / "images" / wnids()[4] / "00004.JPEG").write_bytes(b"damaged")  # every rank leaves out the same one
 
-    def command(self, processes: int, out: Path, *, launched: bool = False) -> list[str]:
+    def command(self, processes: int, out: Path, *, launched: bool = False, r: str = "0,2,4") -> list[str]:
         """The command line; ``launched`` by the program itself, which suffers no faults then."""
-        flags = f"sweep --model test_vit --img-size 64 --r 0,2,4 --device cpu --batch-size {BATCH} --budget none \
+        flags = f"sweep --model test_vit --img-size 64 --r {r} --device cpu --batch-size {BATCH} --budget none \
             --workers 0 --quiet --out {out}".split()
         # torchrun takes --r for a short form of its own --role and others; after -- it does not look.
         count = ["--nproc-per-node", str(processes)]
@@ -59,11 +60,11 @@ class Runner:
         kept = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
         return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PIDS": str(pids), **faults}
 
-    def run(self, processes: int, out: Path, *, launched: bool = False, **faults: str) -> Ended:
+    def run(self, processes: int, out: Path, *, launched: bool = False, r: str = "0,2,4", **faults: str) -> Ended:
         """Run to the end, whatever it is; afterwards no process may be left."""
         environment, began = self.environment(**faults), time.monotonic()
         done = subprocess.run(
-            self.command(processes, out, launched=launched),
+            self.command(processes, out, launched=launched, r=r),
             capture_output=True,
             text=True,
             timeout=1000,
@@ -156,6 +157,22 @@ def test_any_number_of_processes_gives_the_same_bits(
     assert not launched or ended.err == ""
     assert said(ended) == []
     assert results(out) == results(alone)
+
+
+def test_several_processes_add_a_cell_to_what_one_has_evaluated(runner: Runner, alone: Path, tmp_path: Path) -> None:
+    """Interrupted on the way: then some batches want the cell and others do not."""
+    out, whole = tmp_path / "added", tmp_path / "whole"
+    shutil.copytree(alone, out)
+    ended = runner.run(1, out, r="0,6", FAULT="0:SIGTERM:3", OMP_NUM_THREADS="1", SLOW="0.2")
+    assert ended.code == 130, ended.err
+    with Store.read(out) as store:
+        added = [len(keys) for keys in store.evaluated().values()]
+        assert {3, 4} == {*added}
+        assert len(store.predictions()) == 3
+    ended = runner.run(2, out, r="0,6")
+    assert (ended.code, said(ended)) == (0, [])
+    assert runner.run(1, whole, r="0,2,4,6", OMP_NUM_THREADS="1").code == 0
+    assert results(out) == results(whole)
 
 
 @pytest.mark.parametrize(
