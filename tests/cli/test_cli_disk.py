@@ -211,9 +211,10 @@ def test_the_lock_of_a_process_that_is_gone_is_taken_over(program, earlier, undi
 
 
 def test_other_settings_are_refused_with_the_list_of_what_differs(program, earlier):
-    line = refused(program, *EVERY_PHASE, "--r", "0,4", "--seed", "1")
-    assert 'r: "0,8" -> "0,4"' in line
+    line = refused(program, *EVERY_PHASE, "--r", "0,4", "--seed", "1", "--dtype", "bf16")
+    assert 'dtype: "fp32" -> "bf16"' in line
     assert "seed: 0 -> 1" in line
+    assert "r: " not in line  # more of the same goes on there
     assert "use --out another folder" in line
 
 

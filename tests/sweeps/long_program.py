@@ -46,7 +46,7 @@ def main() -> None:
     sizes = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         for event in run.run_sweep(config, Path(folder) / "run", lambda: False):
-            if isinstance(event, Progress):
+            if isinstance(event, Progress) and event.phase in ("timing", "accuracy"):
                 sizes[event.phase].append(resident())
     for phase, found in sizes.items():
         print(phase, *found)
