@@ -72,7 +72,8 @@ def sweep(
         model: alias or timm id, ``hf-hub:ORG/NAME`` or ``local-dir:PATH``; or a timm VisionTransformer itself, which is
             copied and stays as it is.
         r: values of r, such as "0..24", "0..24:4", 8 or [0, 8, 16].
-        out: run folder; the same settings on the same folder resume.
+        out: run folder; one that holds a run goes on: the same settings where it stopped, another r, a larger budget
+            or more options of the method with what is missing.
         progress: draw a bar on stderr, or in a notebook.
         preprocessing: timm or tome; or for a module some of ``mean``, ``std``, ``interpolation``, ``crop_pct`` and
             ``crop_mode`` in place of what its ``pretrained_cfg`` says.
@@ -83,8 +84,8 @@ def sweep(
     process (:mod:`tomebench.measure.allocator`).
 
     Returns:
-        One row per r; none in a process of rank 1 and up, where torchrun has started several. The run folder holds the
-        raw measurements.
+        One row per cell of the run folder; none in a process of rank 1 and up, where torchrun has started several. The
+        run folder holds the raw measurements.
 
     Raises:
         TomebenchError: see :mod:`tomebench.errors`.

@@ -239,6 +239,23 @@ def test_report_rebuilds_every_run_and_shows_them_together(program, monkeypatch,
         assert (tmp_path / name / "summary.md").is_file()
 
 
+def test_report_names_the_images_of_runs_over_different_ones(program, monkeypatch, tmp_path):
+    config = load_config([], {"model": "vit_tiny", "data": "d"}).stored()
+    rows = [replace(row, n_seen=300, dataset="digits", dataset_digest="a" * 64, top1=90.0) for row in (BASE, MERGED)]
+    other = [replace(row, dataset="imagenetv2", dataset_digest="b" * 64, top1=50.0) for row in rows]
+    runs = {"a": rows, "b": other, "c": rows}
+    monkeypatch.setattr(results, "read_run", lambda path: (runs[path.name], config))
+    both = program("report", "a", "b").out
+    assert next(line for line in both.splitlines() if "speed-up" in line).split()[:2] == ["data", "r"]
+    assert [line.split()[:2] for line in both.splitlines() if line.split()[1:2] == ["8"]] == [
+        ["digits", "8"],
+        ["imagenetv2", "8"],
+    ]
+    assert "300 images of digits and 300 images of imagenetv2" in unwrapped(both)
+    apart = program("report", "a", "c").out  # the same images: nothing tells their rows apart, so no column does
+    assert [line for line in apart.splitlines() if line in ("a:", "c:")] == ["a:", "c:"]
+
+
 def test_a_closed_pipe_is_no_bug():
     arguments = ("plan", "--model", "test_vit", "--r", "0..8")
     program = subprocess.Popen(

@@ -30,8 +30,9 @@ def report(
     Example: tomebench report results/array-cells-1-of-2 results/array-cells-2-of-2
 
     Rewrites table.csv, rows.jsonl, summary.md and figure.png of each run. Several runs are shown in one table, with a
-    column for each setting in which they differ; runs of the same settings are shown one after another, and the parts
-    of one sweep (--cells) as the one table that they are. A run does not remember --max-drop: each report judges anew.
+    column for each setting in which they differ, their images included; runs of the same settings are shown one after
+    another, and the parts of one sweep (--cells) as the one table that they are. A run does not remember --max-drop:
+    each report judges anew.
     """
     from tomebench.cli.console import open_screen
     from tomebench.cli.results import read_run, show, write_run

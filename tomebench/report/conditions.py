@@ -32,13 +32,12 @@ def conditions(rows: Sequence[Row]) -> tuple[str, ...]:
         "CUDA graphs" if any(row.cuda_graphs for row in rows) else "",
         f"attention {_kernels(rows)}",
     )
-    seen = max((row.n_seen for row in rows if row.n_seen is not None), default=None)
+    sets = _image_sets(rows)
     images = ["none, accuracy was not evaluated"]
-    if seen is not None:
-        data = ", ".join(dict.fromkeys(clean(row.dataset) for row in rows if row.dataset is not None))
+    if sets:
         mean, std = (f"{field} " + " ".join(f"{x:.4g}" for x in getattr(rows[0], field)) for field in ("mean", "std"))
         crop = (_same(rows, "crop_pct", "crop {:.3g}"), _same(rows, "interpolation"), mean, std)
-        images = [data, f"{seen} seen", *crop]
+        images = ["; ".join(f"{data}, {seen} seen" for data, seen in sets), *crop]
     testbeds = "; ".join(dict.fromkeys(clean(row.testbed) for row in rows if row.testbed)) or "unavailable"
     parts = {"model": model, "method": method, "device": device, "images": images, "testbed": [testbeds]}
     return tuple(f"{head}: {', '.join(filter(None, texts))}" for head, texts in parts.items())
@@ -48,8 +47,7 @@ def compact_conditions(rows: Sequence[Row]) -> str:
     """What a pasted table cannot do without, in a line: model, method, device, images. Empty without rows."""
     if not rows:
         return ""
-    seen = max((row.n_seen for row in rows if row.n_seen is not None), default=None)
-    data = ", ".join(dict.fromkeys(clean(row.dataset) for row in rows if row.dataset is not None))
+    images = " and ".join(f"{counted(seen, 'image')} of {data}" for data, seen in _image_sets(rows))
     random = any(row.weights.startswith("random") for row in rows)
     schedule = _same(rows, "schedule")
     parts = (
@@ -62,9 +60,19 @@ def compact_conditions(rows: Sequence[Row]) -> str:
         "training" if all(row.mode == "train" for row in rows) else "",
         "compiled" if any(row.compile for row in rows) else "",
         "CUDA graphs" if any(row.cuda_graphs for row in rows) else "",
-        "no images" if seen is None else f"{counted(seen, 'image')} of {data}",
+        images or "no images",
     )
     return ", ".join(filter(None, parts))
+
+
+def _image_sets(rows: Sequence[Row]) -> list[tuple[str, int]]:
+    """The images that rows are about, each list once: what they are, and how many of them were seen."""
+    sets: dict[str | None, tuple[str, int]] = {}
+    for row in rows:
+        if row.n_seen is not None:
+            data, seen = sets.get(row.dataset_digest, (clean(row.dataset or ""), 0))
+            sets[row.dataset_digest] = (data, max(seen, row.n_seen))
+    return list(sets.values())
 
 
 def _same(rows: Sequence[Row], field: str, template: str = "{}") -> str:

@@ -14,31 +14,53 @@ _SETTINGS = (
     "model", "weights", "img_size", "method", "options", "schedule", "batch_size", "dtype", "device", "attention",
     "compile", "cuda_graphs", "mode",
 )  # fmt: skip
+_IMAGES = ("data", "data seen", "data digest")
+"""Ways to name the images of a row, the shortest first: the data set; with how many; with the digest of their list."""
 _MANY = 4
 """Groups of rows that a line names one by one."""
 
 
 def varying(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Names of the settings, r apart, that are not the same in all rows.
+    """Names of the settings, r apart, that are not the same in all rows; :func:`value` gives their values.
 
-    The testbed is one of them only where nothing else tells two rows of the same r apart: it is long.
+    Where rows are about different images, "data" is one of them, or "data" and what else tells them apart. The testbed
+    is one only where nothing else tells two rows of the same r apart: it is long.
     """
     fields = tuple(field for field in _SETTINGS if len({getattr(row, field) for row in rows}) > 1)
+    if len({row.dataset_digest for row in rows} - {None}) > 1:
+        fields += (next((field for field in _IMAGES if _tells_images(rows, field)), _IMAGES[-1]),)
     distinct = {(name(row, fields), row.testbed) for row in rows}
     return fields if len({label for label, _ in distinct}) == len(distinct) else (*fields, "testbed")
+
+
+def _tells_images(rows: Sequence[Row], field: str) -> bool:
+    """Every list of images has one name there, and every name is that of one."""
+    named = {(value(row, field), row.dataset_digest) for row in rows}
+    return len({label for label, _ in named}) == len(named) == len({digest for _, digest in named})
+
+
+def value(row: Row, field: str) -> str:
+    """The value of one of the settings that :func:`varying` names, as it is shown."""
+    if field not in _IMAGES:
+        return clean(str(getattr(row, field)))
+    if row.dataset_digest is None:
+        return "-"
+    short = (row.dataset or "").partition(" (")[0]  # without what is partial about them
+    more = {_IMAGES[1]: f" {row.n_seen}", _IMAGES[2]: f" {row.dataset_digest[:8]}"}
+    return clean(short + more.get(field, ""))
 
 
 def group(rows: Sequence[Row], fields: Sequence[str]) -> dict[str, list[Row]]:
     """Rows by the values of ``fields``, written out, in the order they first occur."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(" ".join(clean(str(getattr(row, field))) for field in fields), []).append(row)
+        groups.setdefault(" ".join(value(row, field) for field in fields), []).append(row)
     return groups
 
 
 def name(row: Row, fields: Sequence[str]) -> str:
     """``r=8``, with the values of ``fields`` in front where there are any."""
-    return " ".join([*(clean(str(getattr(row, field))) for field in fields), f"r={row.r}"])
+    return " ".join([*(value(row, field) for field in fields), f"r={row.r}"])
 
 
 def which(rows: Sequence[Row], some: Sequence[Row]) -> str:

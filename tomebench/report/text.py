@@ -14,7 +14,7 @@ from tomebench.report.conditions import conditions
 from tomebench.report.escape import clean
 from tomebench.report.headline import sentence, yardsticks
 from tomebench.report.narrow import Step, Table, before, first, without
-from tomebench.report.series import interval, is_baseline, overhead, points, varying
+from tomebench.report.series import interval, is_baseline, overhead, points, value, varying
 from tomebench.schema import MAX_DROP, Row
 
 __all__ = [
@@ -65,7 +65,7 @@ def display_table(rows: Sequence[Row]) -> Table:
     measured". ``±`` is the farther end of the 95 % interval; top-1 is in %, Δ in points.
     """
     timed, evaluated = any(r.img_per_s is not None for r in rows), any(r.top1 is not None for r in rows)
-    columns = {field: [clean(str(getattr(r, field))) for r in rows] for field in varying(rows)}
+    columns = {field: [value(r, field) for r in rows] for field in varying(rows)}
     columns["r"] = [str(r.r) for r in rows]
     columns["tokens"] = [str(r.tokens_out) for r in rows]
     digits = max(2, _decimals((r.gmacs for r in rows), 2))
@@ -123,7 +123,7 @@ def narrower(rows: Sequence[Row]) -> tuple[Step, ...]:
 
 def detail_table(rows: Sequence[Row]) -> Table:
     """Headers and cells of the second table: the other yardstick of speed, memory, and the counts behind top-1."""
-    columns = {field: [clean(str(getattr(r, field))) for r in rows] for field in varying(rows)}
+    columns = {field: [value(r, field) for r in rows] for field in varying(rows)}
     columns["r"] = [str(r.r) for r in rows]
     columns["vs unwrapped [95%]"] = [
         _ratio(r.speedup_vs_unwrapped, r.speedup_vs_unwrapped_lo, r.speedup_vs_unwrapped_hi) for r in rows
