@@ -158,7 +158,10 @@ def test_examples_run(
 ) -> None:
     monkeypatch.chdir(house)
     fast(monkeypatch)
-    code = app.run(stand_in(line))
+    words = stand_in(line)
+    if words[0] == "reproduce" and any(stand_in(other) == words for other in EXAMPLES[: EXAMPLES.index(line)]):
+        return  # the same stands in for both
+    code = app.run(words)
     said = capsys.readouterr()
     assert code in (0, 3, 4), said.err
 

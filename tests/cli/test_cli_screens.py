@@ -62,7 +62,7 @@ SCREENS = [
     ("list", "papers", "third_party"),
     ("doctor", "--device", "cuda:99", "--threads", "9999", "--model", "vit_b_61"),
     ("reproduce", "--list"),
-    ("reproduce", "mae/l", "--static", "--r", "0,8"),
+    ("reproduce", "digits", "--static", "--r", "0,8"),
 ]
 
 
