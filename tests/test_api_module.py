@@ -60,7 +60,7 @@ def test_a_module_without_settings_has_to_say_them_for_images_only(tmp_path: Pat
     model = timm.create_model("test_vit", num_classes=10, img_size=64)
     model.pretrained_cfg = None
     with pytest.raises(ModelError, match="nothing says how its images are normalised; pass preprocessing="):
-        given_model(model, labelled=True)
+        given_model(model, evaluated=True)
     assert given_model(model).head.num_classes == 10
     stated = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
     (row,) = tomebench.sweep(model, 0, out=tmp_path, data="digits", limit=64, preprocessing=stated, **FAST)

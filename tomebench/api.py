@@ -110,8 +110,8 @@ def sweep(
         for key in ("checkpoint", "use_ema", "num_classes", "img_size"):
             if asked[key] is not None:
                 raise ConfigError(f"{key} is about a model that is built by name; leave it out, the module has its own")
-        labelled = config.data is not None
-        given = given_model(model, preprocessing=own, class_names=config.class_names, labelled=labelled)
+        evaluated = config.data is not None
+        given = given_model(model, preprocessing=own, class_names=config.class_names, evaluated=evaluated)
     elif own is not None:
         raise ConfigError("preprocessing as a mapping is for a module; of a named model say timm or tome")
     rows: list[Row] = []

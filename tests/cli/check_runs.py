@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from tomebench.gate.file import read_baseline, write_baseline
@@ -10,25 +9,6 @@ from tomebench.gate.records import Snapshot
 
 HERE = "feedfeedfeed"
 """The code that runs and baselines are of."""
-
-
-class EvenClock:
-    """Runs the steps and charges a millisecond for each: whatever is compared with it is as fast."""
-
-    min_burst = 0.001
-    backlog = None
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def burst(self, step: Callable[[], object], steps: int) -> float:
-        for _ in range(steps):
-            step()
-        self.time += 0.001 * steps
-        return 0.001 * steps
-
-    def now(self) -> float:
-        return self.time
 
 
 def edit(path: Path, **cell_changes: object) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from check_runs import HERE, EvenClock
+from check_runs import HERE
 from cli_program import BASE, MERGED, Result
+from even_clock import EvenClock
 from fault_runs import EVERY_PHASE, fast
 
 from tomebench.cli import app

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from check_runs import EvenClock
 from cli_program import Result
+from even_clock import EvenClock
 
 from tomebench.measure import budget as budgets
 from tomebench.measure import speed

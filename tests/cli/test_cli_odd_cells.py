@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from check_runs import EvenClock
+from even_clock import EvenClock
 from fault_runs import DIGITS, EVERY_PHASE, SWEEP, TickingClock, fast, table
 from safetensors.torch import save_file
 

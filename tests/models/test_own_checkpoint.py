@@ -198,6 +198,7 @@ def test_folders_that_hold_no_model_of_timm(tmp_path, state, config, line):
 
 
 def test_names_as_people_write_them(tmp_path):
+    assert resolve_model_name("hf_hub:org/name") == "hf-hub:org/name"  # as timm called it once; nothing is fetched
     assert resolve_model_name("timm/test_vit.r160_in1k") == "test_vit.r160_in1k"
     (tmp_path / "w.pth").write_bytes(b"x")
     for name, hint in (

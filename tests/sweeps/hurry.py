@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
 from tomebench.measure import budget as budgets
@@ -16,25 +14,6 @@ class ShortClock(CpuClock):
     """A real clock whose bursts are one step."""
 
     min_burst = 1e-6
-
-
-class StepClock:
-    """Runs the steps and charges a millisecond for each, so that nothing depends on the machine."""
-
-    min_burst = 0.001
-    backlog = None
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def burst(self, step: Callable[[], object], steps: int) -> float:
-        for _ in range(steps):
-            step()
-        self.time += 0.001 * steps
-        return 0.001 * steps
-
-    def now(self) -> float:
-        return self.time
 
 
 def hurry(monkeypatch: pytest.MonkeyPatch, rounds: int = 6) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hurry import StepClock
+from even_clock import EvenClock
 from noisy_images import write_data
 
 from tomebench.errors import Interrupted, RunError
@@ -39,7 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "clock_for", lambda device: StepClock())
+    monkeypatch.setattr(timing, "clock_for", lambda device: EvenClock())
     monkeypatch.setattr(speed, "WINDOW", 1)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hurry import StepClock
+from even_clock import EvenClock
 from PIL import Image
 
 from tomebench.datasets.imagenet import wnids
@@ -67,7 +67,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "clock_for", lambda device: StepClock())
+    monkeypatch.setattr(timing, "clock_for", lambda device: EvenClock())
     monkeypatch.setattr(speed, "WINDOW", 1)
 
 
@@ -194,7 +194,7 @@ def test_a_cell_out_of_memory_fails_alone(tmp_path, images, checkpoint, monkeypa
     assert rows[2].top1_correct is not None
     assert rows[2].batch_size == 4
     first, *others = [note.text for note in events if isinstance(note, Note)]
-    assert "or more (3 cells, 22 images, batch size 4, budget quick)" in first
+    assert "(3 cells, 22 images, batch size 4, budget quick)" in first
     assert others == ["r=8: out of memory at batch size 4; the other cells go on"]
 
 

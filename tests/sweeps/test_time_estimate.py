@@ -28,10 +28,10 @@ def proposed(line: str) -> SweepConfig:
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_only_a_long_sweep_on_a_cpu_is_told_what_is_quicker(monkeypatch, seconds, device):
     monkeypatch.setattr(estimate, "estimate_seconds", lambda *_: seconds)
-    config = load_config([], {"model": "test_vit", "r": "0..24", "budget": "standard", "device": "cpu"})
+    config = load_config([], {"model": "test_vit", "r": "0..24", "budget": "quick", "device": "cpu"})
     planned = plan_sweep(config)
     text = estimate.in_words(config, planned, 8, 0, torch.device(device))
-    said = f"about {'30 s' if seconds < 600 else '50 min'} or more (25 cells, batch size 8, budget standard)"
+    said = f"about {'30 s to 3 min' if seconds < 600 else '50 min to 52 min'} (25 cells, batch size 8, budget quick)"
     assert text.startswith(said)
     assert ("for a first look:" in text) == (device == "cpu" and seconds > 600)
 
@@ -41,12 +41,11 @@ def test_what_is_proposed_is_less_of_the_same():
         [], {"model": "test_vit", "r": "0..24", "budget": "standard", "data": "digits", "dtype": "bf16"}
     )
     line = estimate.quicker_command(config, images=50_000)
-    assert line == (
-        "tomebench sweep --model test_vit --r 0,8,16,24 --data digits --limit 500 --dtype bf16 --name quick"
-    )
+    assert line == ("tomebench sweep --model test_vit --r 0,8,16,24 --data digits --limit 500 --dtype bf16")
     less = proposed(line)
     assert {0, *less.r_values} < {0, *config.r_values}
     assert estimate.quicker_command(less, images=500) is None
+    assert estimate.quicker_command(config.model_copy(update={"model": "python:ViT"}), images=50_000) is None
 
 
 def test_an_estimate_grows_with_the_work():

@@ -15,7 +15,7 @@ def demo(flags: LaunchFlags) -> None:
 
     Example: tomebench demo
 
-    About a minute and a half on two cores. It is "tomebench sweep --config demo", so every flag of sweep changes it;
+    About two minutes on two cores. It is "tomebench sweep --config demo", so every flag of sweep changes it;
     what no flag says is in the packaged configuration demo.yaml.
     """
     from tomebench.sweeps.config import packaged_config

@@ -81,7 +81,11 @@ def doctor(
     findings = [*_libraries(), *_folder()]
     if all(finding.state == "ok" for finding in findings if finding.what in _REQUIRED):
         findings += [*_device(device, dtype), *_threads(threads)]
-        asked = _spec(model, checkpoint, use_ema, num_classes, class_names, data is not None, bool(offline))
+        asked = None
+        if model is not None:
+            asked = ModelSpec(
+                model, checkpoint, use_ema, num_classes, class_names, labelled=data is not None, offline=bool(offline)
+            )
         if asked is not None:
             findings += _asked("model", lambda: _model(asked))
         elif checkpoint is not None:
@@ -167,28 +171,6 @@ def _asked(what: str, look: Callable[[], str]) -> list[Finding]:
         return [Finding(what, "ok", look())]
     except TomebenchError as error:
         return [Finding(what, "fail", str(error))]
-
-
-def _spec(
-    model: str | None,
-    checkpoint: Path | None,
-    use_ema: bool | None,
-    num_classes: int | None,
-    class_names: str | None,
-    labelled: bool,
-    offline: bool,
-) -> ModelSpec | None:
-    if model is None:
-        return None
-    return ModelSpec(
-        model,
-        checkpoint=checkpoint,
-        use_ema=use_ema,
-        num_classes=num_classes,
-        class_names=class_names,
-        labelled=labelled,
-        offline=offline,
-    )
 
 
 def _model(spec: ModelSpec) -> str:

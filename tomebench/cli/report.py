@@ -40,7 +40,7 @@ def report(
     from tomebench.report.series import name, varying
     from tomebench.report.text import context_for
     from tomebench.schema import MAX_DROP
-    from tomebench.sweeps.config import checked_max_drop
+    from tomebench.sweeps.values import checked_max_drop
 
     try:
         limit = MAX_DROP if max_drop is None else checked_max_drop(max_drop)

@@ -70,11 +70,10 @@ def read_wds(root: Path, head: Head | None = None) -> tuple[ImageList, PackedIma
 
 def _classes(root: Path, head: Head | None) -> tuple[ClassMap, list[int]]:
     """The model's classes, and which of them each number in the shards is."""
-    if head is None:
+    own = None if head is None else names_beside(root if root.is_dir() else root.parent)
+    if head is None or (head == ANY_HEAD and own is None):
         return imagenet(), list(range(NUM_CLASSES))
-    if head == ANY_HEAD and names_beside(root if root.is_dir() else root.parent) is None:
-        return imagenet(), list(range(NUM_CLASSES))
-    if (own := names_beside(root if root.is_dir() else root.parent)) is not None:
+    if own is not None:
         classes = map_classes(str(root), own.names, head, ordered=True)
         return classes, [classes.numbers[name] for name in own.names]
     if (names := head.names()) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,14 +16,14 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from tomebench.datasets.class_lists import CONFIG, read_class_names
-from tomebench.datasets.classes import ORDERS, Head
+from tomebench.datasets.classes import ORDERS, ClassNames, Head
 from tomebench.datasets.decode import printable
 from tomebench.datasets.files import user_path
 from tomebench.errors import ModelError
 from tomebench.models import mae_vit, torchvision_vit
 from tomebench.models.aliases import ALIASES, MAE, PRESETS, TORCHVISION
 from tomebench.models.checkpoint import Checkpoint, load_checkpoint, read_checkpoint
-from tomebench.models.sources import HUB, Source, not_cached, quiet_hub, source_of, split_hub_id
+from tomebench.models.sources import HUB, Source, located_name, not_cached, quiet_hub, source_of, split_hub_id
 from tomebench.models.spec import PREFIX, ModelSpec
 from tomebench.models.weights_file import short
 
@@ -44,8 +45,10 @@ def resolve_model_name(name: str) -> str:
     Raises:
         ModelError: unknown name or tag; the message names the nearest one.
     """
-    if name in PRESETS or source_of(name) is not None:
+    if name in PRESETS:
         return name
+    if (located := located_name(name)) is not None:
+        return located
     name = ALIASES[name].timm_id if name in ALIASES else name.removeprefix("timm/")
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
@@ -191,15 +194,29 @@ def _positions(model: Any) -> int:
 
 
 def _head(spec: ModelSpec, model: nn.Module, source: Source | None, file: Checkpoint | None) -> Head:
-    num_classes = int(getattr(model, "num_classes", 0) or 0)
-    if spec.class_names in ORDERS:
-        return Head(num_classes, order=spec.class_names)
-    chosen = None if spec.class_names is None else read_class_names(user_path(spec.class_names))
-    if not spec.labelled:
-        return Head(num_classes, chosen=chosen)
-    found = [] if file is None else file.class_names()
-    if source is not None and source.weights is None and (names := source.names) is not None:
+    found = []
+    if spec.labelled and file is not None:
+        found += file.class_names()
+    if spec.labelled and source is not None and source.weights is None and (names := source.names) is not None:
         found.append(names)
+    return head_of(model, spec.class_names, found)
+
+
+def head_of(model: nn.Module, class_names: str | None, found: Sequence[ClassNames]) -> Head:
+    """What is known of the outputs of a model.
+
+    Args:
+        model: which says how many there are.
+        class_names: what the user gives: a file with the names, or one of ``ORDERS``.
+        found: lists of names that come with the model.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    num_classes = int(getattr(model, "num_classes", 0) or 0)
+    if class_names in ORDERS:
+        return Head(num_classes, order=class_names)
+    chosen = None if class_names is None else read_class_names(user_path(class_names))
     return Head(num_classes, tuple(found), chosen)
 
 

@@ -10,11 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from tomebench.datasets.class_lists import as_names, read_class_names
-from tomebench.datasets.classes import ORDERS, Head
-from tomebench.datasets.files import user_path
+from tomebench.datasets.class_lists import as_names
 from tomebench.errors import ConfigError, ModelError
-from tomebench.models.create import LoadedModel
+from tomebench.models.create import LoadedModel, head_of
 from tomebench.models.spec import PREFIX
 
 _PREPROCESSING = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
@@ -30,7 +28,7 @@ def given_model(
     *,
     preprocessing: Mapping[str, Any] | None = None,
     class_names: str | None = None,
-    labelled: bool = False,
+    evaluated: bool = False,
 ) -> LoadedModel:
     """Copy a model for measuring.
 
@@ -39,7 +37,7 @@ def given_model(
         preprocessing: some of timm's settings (``mean``, ``std``, ``interpolation``, ``crop_pct``, ``crop_mode``) in
             place of those that the model carries in ``pretrained_cfg``.
         class_names: file with the names of the classes, or how folder names are sorted.
-        labelled: images are to be evaluated, so the model has to say how it wants them.
+        evaluated: images are to be evaluated, so the model has to say how it wants them.
 
     Returns:
         The copy in fp32, on the CPU and in evaluation mode; identified by the digest of its tensors.
@@ -52,7 +50,7 @@ def given_model(
     if unknown:
         raise ConfigError(f"preprocessing has no setting {unknown[0]!r}; it takes {', '.join(_PREPROCESSING)}")
     published = getattr(model, "pretrained_cfg", None)
-    if labelled and not published and not {"mean", "std"} <= {*(preprocessing or {})}:
+    if evaluated and not published and not {"mean", "std"} <= {*(preprocessing or {})}:
         raise ModelError(
             "the model has no pretrained_cfg, so nothing says how its images are normalised; pass preprocessing="
             "{'mean': (...), 'std': (...), 'interpolation': ..., 'crop_pct': ...}"
@@ -66,7 +64,9 @@ def given_model(
             f"the model cannot be copied ({str(error)[:120]}); pass it without hooks and graphs"
         ) from error
     mine.pretrained_cfg = {**_as_dict(published), **(preprocessing or {})}
-    return LoadedModel(mine, _architecture(model), f"sha256:{tensors_digest(model)}", _head(mine, class_names))
+    listed = as_names(mine.pretrained_cfg.get("label_names"), "label_names of the model's pretrained_cfg")
+    head = head_of(mine, class_names, [] if listed is None else [listed])
+    return LoadedModel(mine, _architecture(model), f"sha256:{tensors_digest(model)}", head)
 
 
 def tensors_digest(model: nn.Module) -> str:
@@ -77,15 +77,6 @@ def tensors_digest(model: nn.Module) -> str:
         tensor = value.detach().cpu().contiguous()
         found.update(tensor.flatten().view(torch.uint8).numpy().tobytes())  # numpy has no bfloat16
     return found.hexdigest()[:16]
-
-
-def _head(model: Any, class_names: str | None) -> Head:
-    num_classes = int(getattr(model, "num_classes", 0) or 0)
-    if class_names in ORDERS:
-        return Head(num_classes, order=class_names)
-    chosen = None if class_names is None else read_class_names(user_path(class_names))
-    listed = as_names(model.pretrained_cfg.get("label_names"), "label_names of the model's pretrained_cfg")
-    return Head(num_classes, () if listed is None else (listed,), chosen)
 
 
 def _architecture(model: nn.Module) -> str:

@@ -23,6 +23,7 @@ from tomebench.errors import ModelError
 from tomebench.models.weights_file import short
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
+_OLD_HUB = "hf_hub:"
 
 
 @dataclass(frozen=True)
@@ -50,14 +51,21 @@ class Source:
         return model
 
 
+def located_name(name: str) -> str | None:
+    """The name of a model that says where it is, as timm writes it; None for any other."""
+    name = HUB + name.removeprefix(_OLD_HUB) if name.startswith(_OLD_HUB) else name
+    return name if name.startswith((HUB, FOLDER)) else None
+
+
 def source_of(name: str, offline: bool = False) -> Source | None:
     """Where a model is, if its name says that; its settings are fetched where they are not in the local cache.
 
     Raises:
         ModelError: it is not there, cannot be had, or is no model of timm.
     """
-    if name.startswith("hf_hub:"):
-        name = HUB + name.removeprefix("hf_hub:")
+    if (located := located_name(name)) is None:
+        return None
+    name = located
     if name.startswith(FOLDER):
         folder = user_path(name.removeprefix(FOLDER))
         if not (folder / CONFIG).is_file():
@@ -66,10 +74,8 @@ def source_of(name: str, offline: bool = False) -> Source | None:
                 "saved a model in, or --model NAME with --checkpoint FILE"
             )
         return Source(FOLDER + str(folder), _architecture(folder / CONFIG, name), folder / CONFIG, folder)
-    if name.startswith(HUB):
-        config = _fetched_config(name, offline)
-        return Source(name, _architecture(config, name), config)
-    return None
+    config = _fetched_config(name, offline)
+    return Source(name, _architecture(config, name), config)
 
 
 def split_hub_id(name: str) -> tuple[str, str | None]:

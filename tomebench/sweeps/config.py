@@ -8,7 +8,6 @@ the only place where defaults live.
 from __future__ import annotations
 
 import itertools
-import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -22,9 +21,23 @@ from tomebench.errors import ConfigError
 from tomebench.models.aliases import default_prop_attn
 from tomebench.models.spec import ModelSpec
 from tomebench.reduction.options import OPTIONS, PAPER, Options, choices
-from tomebench.reduction.schedule import parse_schedule
 from tomebench.rspec import format_r, parse_r
 from tomebench.schema import MAX_DROP, Route
+from tomebench.sweeps.values import (
+    FilePath,
+    Text,
+    checked_batch_size,
+    checked_cells,
+    checked_device,
+    checked_max_drop,
+    checked_name,
+    checked_r,
+    checked_schedule,
+    choice,
+    digits_to_int,
+    path_text,
+    r_text,
+)
 from tomebench.sweeps.yaml_file import read_yaml
 
 NOT_IDENTITY = frozenset({"out", "name", "workers", "offline", "cache", "verify", "max_drop"})
@@ -51,97 +64,6 @@ _YOUNGER = (
 """Fields that the first stores did not have: at their defaults they are left out, so that those runs go on."""
 
 
-def _text(value: str) -> str:
-    """Refuse what no name and no path can be."""
-    if not value.strip():
-        raise ValueError("must not be empty")
-    if "\0" in value:
-        raise ValueError("must not contain a NUL character")
-    return value
-
-
-def _path(value: object) -> object:
-    """Text to a path, ``~`` expanded as a shell would have done it."""
-    return Path(os.path.expanduser(_text(value))) if isinstance(value, str) else value  # noqa: PTH111 (never raises)
-
-
-def _path_text(value: object) -> object:
-    return str(value) if isinstance(value, Path) else value
-
-
-def _r_text(value: object) -> object:
-    """Accept the natural YAML forms ``r: 8`` and ``r: [0, 8]`` as what they mean."""
-    items = value if isinstance(value, list | tuple | range) else [value]
-    return ",".join(map(str, items)) if items and all(type(item) is int for item in items) else value
-
-
-def _checked_r(value: str) -> str:
-    parse_r(value)
-    return value
-
-
-def _checked_schedule(value: str) -> str:
-    parse_schedule(value)
-    return value
-
-
-def _checked_device(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", value):
-        raise ValueError("use auto, cpu, cuda or cuda:N")
-    return value
-
-
-def _checked_name(value: str) -> str:
-    if re.search(r"[/\\]", value) or value in (".", "..") or len(value) > 100:
-        raise ValueError("is not the name of a folder under results/; use --out for a folder elsewhere")
-    return value
-
-
-def _digits_to_int(value: object) -> object:
-    return int(value) if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value) else value
-
-
-def _checked_batch_size(value: str | int) -> str | int:
-    if value != "auto" and not (isinstance(value, int) and 1 <= value <= 65536):
-        raise ValueError("use auto, or a whole number from 1 to 65536")
-    return value
-
-
-def _checked_cells(value: str) -> str:
-    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
-        raise ValueError("use i/n with i from 1 to n, as in 1/4, 2/4, 3/4 and 4/4")
-    return f"{int(found[1])}/{int(found[2])}"
-
-
-def checked_max_drop(value: float) -> float:
-    """Points of top-1, as given.
-
-    Raises:
-        ValueError: less than 0, more than 100, or no number.
-    """
-    if not 0 <= value <= 100:
-        raise ValueError("use a number of points of top-1, from 0 to 100")
-    return value
-
-
-def _choice(name: str) -> Any:
-    """One value of an option or several, with commas between them, each a cell of its own."""
-
-    def checked(value: str) -> str:
-        given = [each.strip() for each in value.split(",")]
-        for each in given:
-            if each not in choices(name):
-                raise ValueError(f"use {', '.join(choices(name))}, or several of them with commas")
-        return ",".join(dict.fromkeys(given))
-
-    return Annotated[str, AfterValidator(checked)]
-
-
-Text = Annotated[str, AfterValidator(_text)]
-FilePath = Annotated[Path, BeforeValidator(_path)]
-
-
 class SweepConfig(BaseModel):
     """Everything a sweep can be asked, validated; see ``tomebench sweep --help`` for what each field does."""
 
@@ -151,31 +73,31 @@ class SweepConfig(BaseModel):
     checkpoint: FilePath | None = None
     use_ema: bool | None = None
     num_classes: Annotated[int, Field(ge=1, le=MOST_CLASSES)] | None = None
-    class_names: Annotated[Text, BeforeValidator(_path_text)] | None = None
+    class_names: Annotated[Text, BeforeValidator(path_text)] | None = None
     img_size: Annotated[int, Field(ge=1, le=8192)] | None = None
     preprocessing: Literal["timm", "tome"] = "timm"
-    r: Annotated[str, BeforeValidator(_r_text), AfterValidator(_checked_r)] = "0..24"
-    schedule: Annotated[str, AfterValidator(_checked_schedule)] = "constant"
+    r: Annotated[str, BeforeValidator(r_text), AfterValidator(checked_r)] = "0..24"
+    schedule: Annotated[str, AfterValidator(checked_schedule)] = "constant"
     method: Text = "tome"
     prop_attn: bool = True
-    metric: _choice("metric") = PAPER.metric  # type: ignore[valid-type]
-    heads: _choice("heads") = PAPER.heads  # type: ignore[valid-type]
-    distance: _choice("distance") = PAPER.distance  # type: ignore[valid-type]
-    combine: _choice("combine") = PAPER.combine  # type: ignore[valid-type]
-    partition: _choice("partition") = PAPER.partition  # type: ignore[valid-type]
-    matching: _choice("matching") = PAPER.matching  # type: ignore[valid-type]
+    metric: choice("metric") = PAPER.metric  # type: ignore[valid-type]
+    heads: choice("heads") = PAPER.heads  # type: ignore[valid-type]
+    distance: choice("distance") = PAPER.distance  # type: ignore[valid-type]
+    combine: choice("combine") = PAPER.combine  # type: ignore[valid-type]
+    partition: choice("partition") = PAPER.partition  # type: ignore[valid-type]
+    matching: choice("matching") = PAPER.matching  # type: ignore[valid-type]
     ablate: bool = False
     attention: Route = "auto"
     prefix_only: bool = False
-    data: Annotated[Text, BeforeValidator(_path_text)] | None = None
+    data: Annotated[Text, BeforeValidator(path_text)] | None = None
     labels: bool = True
     limit: Annotated[int, Field(ge=1)] | None = None
     real: FilePath | None = None
     allow_missing: Annotated[int, Field(ge=0)] = 0
     verify: FilePath | None = None
-    device: Annotated[str, AfterValidator(_checked_device)] = "auto"
+    device: Annotated[str, AfterValidator(checked_device)] = "auto"
     dtype: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
-    batch_size: Annotated[int | str, BeforeValidator(_digits_to_int), AfterValidator(_checked_batch_size)] = "auto"
+    batch_size: Annotated[int | str, BeforeValidator(digits_to_int), AfterValidator(checked_batch_size)] = "auto"
     mode: Literal["infer", "train"] = "infer"
     compile: bool = False
     cuda_graphs: bool = False
@@ -183,9 +105,9 @@ class SweepConfig(BaseModel):
     end_to_end: bool = False
     budget: Literal["quick", "standard", "publish", "none"] = "quick"
     max_drop: Annotated[float, AfterValidator(checked_max_drop)] = MAX_DROP
-    cells: Annotated[str, AfterValidator(_checked_cells)] | None = None
+    cells: Annotated[str, AfterValidator(checked_cells)] | None = None
     out: FilePath | None = None
-    name: Annotated[Text, AfterValidator(_checked_name)] | None = None
+    name: Annotated[Text, AfterValidator(checked_name)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None

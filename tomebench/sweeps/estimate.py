@@ -11,6 +11,7 @@ from tomebench.measure.device import DTYPES, arithmetic, resolve_device
 from tomebench.measure.estimate import macs_per_second, sweep_seconds
 from tomebench.measure.probe import auto_batch_cap
 from tomebench.models.create import build_model
+from tomebench.models.spec import PREFIX
 from tomebench.rspec import parse_r
 from tomebench.sweeps.config import SweepConfig, command_line
 from tomebench.sweeps.plan import PlannedCell, list_images
@@ -65,25 +66,38 @@ def estimate_plan(config: SweepConfig, planned: Sequence[PlannedCell]) -> float:
 def in_words(
     config: SweepConfig, planned: Sequence[PlannedCell], batch_size: int, images: int, device: torch.device
 ) -> str:
-    """A line that says how long a sweep takes, and on a CPU where that is long, what would take less."""
-    seconds = estimate_seconds(config, planned, batch_size, images, device)
+    """A line that says how long a sweep takes, and on a CPU where that is long, what would take less.
+
+    From its least to that and all the time that the budget allows for further rounds, which a machine that is not quiet
+    takes.
+    """
+    least = estimate_seconds(config, planned, batch_size, images, device)
+    most = least + BUDGETS[config.budget].cap_seconds
     parts = [counted(len(planned), "cell"), f"batch size {batch_size}", f"budget {config.budget}"]
     if images:
         parts.insert(1, counted(images, "image"))
-    text = f"about {duration(seconds)} or more ({', '.join(parts)})"
+    how_long = duration(least) if duration(least) == duration(most) else f"{duration(least)} to {duration(most)}"
+    text = f"about {how_long} ({', '.join(parts)})"
     quicker = quicker_command(config, images)
-    if device.type != "cpu" or seconds <= LONG or quicker is None:
+    if device.type != "cpu" or most <= LONG or quicker is None:
         return text
     return f"{text}; for a first look: {quicker}"
 
 
 def quicker_command(config: SweepConfig, images: int) -> str | None:
-    """The command of a first look: fewer values of r, fewer images, the smallest budget; None if it is one already.
+    """The command of a first look: fewer values of r, fewer images, the smallest budget.
+
+    With as many images the whole sweep goes on from there, since it is one of the same folder.
 
     Args:
         config: of the sweep.
         images: images to evaluate.
+
+    Returns:
+        None if it is one already, or if no command can build the model.
     """
+    if config.model.startswith(PREFIX):
+        return None
     stored = config.stored()
     less = dict(stored)
     values = sorted({0, *parse_r(stored["r"])}) if not config.schedule.startswith("list:") else [0]
@@ -94,4 +108,4 @@ def quicker_command(config: SweepConfig, images: int) -> str | None:
         less["limit"] = _FEW_IMAGES
     if config.budget != "none":
         less["budget"] = "quick"
-    return None if less == stored else f"{command_line(less)} --name quick"
+    return None if less == stored else command_line(less)

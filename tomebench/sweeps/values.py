@@ -1,0 +1,113 @@
+"""What the values of settings may be, each as a function that gives the value or says in words what would do."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator
+
+from tomebench.reduction.options import choices
+from tomebench.reduction.schedule import parse_schedule
+from tomebench.rspec import parse_r
+
+
+def text(value: str) -> str:
+    """Refuse what no name and no path can be."""
+    if not value.strip():
+        raise ValueError("must not be empty")
+    if "\0" in value:
+        raise ValueError("must not contain a NUL character")
+    return value
+
+
+def path(value: object) -> object:
+    """Text to a path, ``~`` expanded as a shell would have done it."""
+    return Path(os.path.expanduser(text(value))) if isinstance(value, str) else value  # noqa: PTH111 (never raises)
+
+
+def path_text(value: object) -> object:
+    """A path as the text it was."""
+    return str(value) if isinstance(value, Path) else value
+
+
+def r_text(value: object) -> object:
+    """Accept the natural YAML forms ``r: 8`` and ``r: [0, 8]`` as what they mean."""
+    items = value if isinstance(value, list | tuple | range) else [value]
+    return ",".join(map(str, items)) if items and all(type(item) is int for item in items) else value
+
+
+def checked_r(value: str) -> str:
+    """Values of r that can be read."""
+    parse_r(value)
+    return value
+
+
+def checked_schedule(value: str) -> str:
+    """A schedule that can be read."""
+    parse_schedule(value)
+    return value
+
+
+def checked_device(value: str) -> str:
+    """The name of a device."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", value):
+        raise ValueError("use auto, cpu, cuda or cuda:N")
+    return value
+
+
+def checked_name(value: str) -> str:
+    """The name of a folder, no path."""
+    if re.search(r"[/\\]", value) or value in (".", "..") or len(value) > 100:
+        raise ValueError("is not the name of a folder under results/; use --out for a folder elsewhere")
+    return value
+
+
+def digits_to_int(value: object) -> object:
+    """Text of digits as its number: the command line gives nothing else."""
+    return int(value) if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value) else value
+
+
+def checked_batch_size(value: str | int) -> str | int:
+    """``auto``, or images in a batch."""
+    if value != "auto" and not (isinstance(value, int) and 1 <= value <= 65536):
+        raise ValueError("use auto, or a whole number from 1 to 65536")
+    return value
+
+
+def checked_cells(value: str) -> str:
+    """A part of the values of r, as i/n."""
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise ValueError("use i/n with i from 1 to n, as in 1/4, 2/4, 3/4 and 4/4")
+    return f"{int(found[1])}/{int(found[2])}"
+
+
+def checked_max_drop(value: float) -> float:
+    """Points of top-1, as given.
+
+    Raises:
+        ValueError: less than 0, more than 100, or no number.
+    """
+    if not 0 <= value <= 100:
+        raise ValueError("use a number of points of top-1, from 0 to 100")
+    return value
+
+
+def choice(name: str) -> Any:
+    """One value of an option or several, with commas between them, each a cell of its own."""
+
+    def checked(value: str) -> str:
+        given = [each.strip() for each in value.split(",")]
+        for each in given:
+            if each not in choices(name):
+                raise ValueError(f"use {', '.join(choices(name))}, or several of them with commas")
+        return ",".join(dict.fromkeys(given))
+
+    return Annotated[str, AfterValidator(checked)]
+
+
+Text = Annotated[str, AfterValidator(text)]
+FilePath = Annotated[Path, BeforeValidator(path)]
