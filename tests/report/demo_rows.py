@@ -17,7 +17,7 @@ SPEEDS = {
     4: (0.96, 0.90, 1.00), 8: (1.08, 1.03, 1.16), 12: (1.35, 1.32, 1.39), 16: (1.60, 1.51, 1.65),
     20: (1.99, 1.90, 2.09), 22: (2.25, 2.10, 2.36), 24: (2.48, 2.34, 2.65),
 }  # fmt: skip
-"""Speed-ups with their intervals, as README shows them."""
+"""Speed-ups with their intervals, as one run of the demo measured them."""
 
 Images = npt.NDArray[np.int64]
 
@@ -45,7 +45,7 @@ def demo(images: Images | None = None, *, timed: bool = True, **r4: Any) -> list
 
     Args:
         images: their indices; None for all.
-        timed: with the speed-ups of README; otherwise only MACs are known.
+        timed: with the speed-ups of that run; otherwise only MACs are known.
         r4: fields of the row of r = 4 to change.
     """
     images = np.arange(IMAGES) if images is None else images

@@ -194,7 +194,7 @@ def test_untimed_rows_speak_of_macs():
     assert (sentence(demo(timed=False)) or "").startswith("r=4 needs 13 % fewer MACs than the unwrapped model at 0.00")
 
 
-def test_the_screen_of_the_readme():
+def test_the_sentence_of_a_run_of_the_demo():
     assert sentence(demo()) == (
         "Nothing can be recommended yet: r=12 is 1.35x faster [1.32, 1.39] at -0.83 points [-1.16, +0.18] "
         "(median of 38 rounds, not converged; 599 images), but about 27000 images would be needed to show that its "
