@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 import shutil
@@ -71,8 +72,21 @@ def commands(text: str) -> Iterator[str]:
                 yield line.partition(" #")[0].strip()
 
 
-EXAMPLES = sorted({line for page in PAGES for line in commands(page.read_text()) if "--self-check" not in line})
-"""A self-check measures in processes of its own, for minutes; its tests are those of the gate."""
+def help_texts() -> Iterator[str]:
+    """What ``--help`` prints of the program and of every command."""
+    yield str(app.app.info.help)
+    for command in app.app.registered_commands:
+        yield str(command.help or inspect.getdoc(command.callback))
+
+
+def proposed() -> set[str]:
+    """Commands that help screens and messages tell a reader to type."""
+    examples = {line for text in help_texts() for line in re.findall(r"(?:Example:|Start with:) (.+)", text)}
+    sources = (path.read_text() for path in (ROOT / "tomebench").rglob("*.py"))
+    return examples | {line for text in sources for line in re.findall(r"see: (tomebench list \w+(?: \w+)?)", text)}
+
+
+LINES = sorted({line.strip() for line in (*proposed(), *(x for page in PAGES for x in commands(page.read_text())))})
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +99,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("my_pictures", own),
         ("DIR", wnids()[:2]),
         ("DATA", wnids()[:2]),
+        ("mine", own),
     ):
         for number, name in enumerate(names):
             (root / folder / name).mkdir(parents=True)
@@ -94,17 +109,23 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 )
                 Image.fromarray(pixels).save(root / folder / name / f"ILSVRC2012_val_{image + 1:08d}.JPEG")
     save_file(dict(build_model("test_vit").model.state_dict()), root / "w.safetensors")
-    save_file(dict(build_model("test_vit", num_classes=3).model.state_dict()), root / "my_best.pth.tar")
+    for mine in ("my_best.pth.tar", "my.pth"):
+        save_file(dict(build_model("test_vit", num_classes=3).model.state_dict()), root / mine)
     (root / "real.json").write_text(str([[0]] * 50_000))
     with pytest.MonkeyPatch.context() as patch, pytest.MonkeyPatch.context() as here:
         fast(patch)
         here.chdir(root)
         common = ("--model", "test_vit", "--r", "0,4", "--device", "cpu", "--batch-size", "2", "--quiet")
         assert app.run(["sweep", *common, "--out", "runs/a"]) == 0
-        for run in ("runs/b", "results/a", "results/b", "results/new"):
+        for run in ("runs/b", "results/a", "results/b", "results/new", "results/demo", "results/cpu", "results/cuda"):
             shutil.copytree("runs/a", run)
+        for part in (1, 2):
+            out = f"results/array-cells-{part}-of-2"
+            assert app.run(["sweep", *common, "--cells", f"{part}/2", "--out", out]) == 0
         assert app.run(["check", "runs/a", "--baseline", "a.json", "--update-baseline"]) == 0
-        shutil.copy("a.json", "old.json")
+        for copy in ("old.json", "results/baselines/demo.json"):
+            Path(copy).parent.mkdir(exist_ok=True)
+            shutil.copy("a.json", copy)
         assert app.run(["doctor", "--data", "DATA", "--manifest", "val.sha256"]) == 0
     return root
 
@@ -118,7 +139,7 @@ def stand_in(line: str) -> list[str]:
             at = words.index(flag)
             words[at : at + 2] = [] if new is None else [flag, new]
 
-    if words[0] in ("sweep", "ablate", "plan", "profile"):
+    if words[0] in ("sweep", "ablate", "plan", "profile", "doctor"):
         value("--model", "test_vit")
         value("--device", "cpu")
         value("--nproc-per-node", None)
@@ -126,16 +147,18 @@ def stand_in(line: str) -> list[str]:
         words += ["--device", "cpu"] if "--device" not in words else []
         for slow in ("--compile", "--end-to-end", "--cuda-graphs"):
             words[:] = [word for word in words if word != slow]
-        if "--data" in words and "--checkpoint" not in words:
+        if "--data" in words and "--model" in words and "--checkpoint" not in words:
             words += ["--checkpoint", "w.safetensors"]
         if words[0] in ("sweep", "ablate") and "--batch-size" not in words:
             words += ["--batch-size", "2"]
-        if words[0] in ("sweep", "ablate") and "--out" not in words and "--name" not in words:
-            words += ["--name", f"run{abs(hash(line))}"]
         value("--cache", "pixels")
         if words[0] in ("sweep", "ablate"):
             value("--r", "0,4")
             words += [] if "--r" in words else ["--r", "0,4"]
+        if words[0] == "ablate" and "--model" not in words:
+            words += ["--limit", "8"]
+    elif words[0] == "demo":
+        words += ["--limit", "8", "--batch-size", "8", "--r", "0,4"]
     elif words[0] == "reproduce" and not words[1].startswith("--"):
         words[1] = "digits"
         for flag in ("--data", "--weights", "--device", "--dtype"):
@@ -152,18 +175,42 @@ def fast(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(speed, "WINDOW", 1)
 
 
-@pytest.mark.parametrize("line", EXAMPLES)
+EXAMPLES = {tuple(stand_in(line)): line for line in LINES if "--self-check" not in line}
+"""Lines by what stands in for them. A self-check measures for minutes; its tests are those of the gate."""
+
+
+@pytest.mark.parametrize("words", EXAMPLES, ids=EXAMPLES.values())
 def test_examples_run(
-    line: str, house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...], house: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(house)
     fast(monkeypatch)
-    words = stand_in(line)
-    if words[0] == "reproduce" and any(stand_in(other) == words for other in EXAMPLES[: EXAMPLES.index(line)]):
-        return  # the same stands in for both
-    code = app.run(words)
-    said = capsys.readouterr()
-    assert code in (0, 3, 4), said.err
+    first = words
+    for number in range(3):  # what a run proposes, and what that proposes
+        named = words[0] not in ("sweep", "ablate", "demo") or {"--out", "--name"} & {*words}
+        code = app.run([*words, *([] if named else ["--name", f"run{[*EXAMPLES].index(first)}-{number}"])])
+        said = capsys.readouterr()
+        assert code in (0, 3, 4), said.out + said.err
+        if (following := next_command(said.out)) is None:
+            break
+        words = tuple(stand_in(following))
+
+
+def next_command(screen: str) -> str | None:
+    """The command below the "next:" of a screen, with what a reader puts for its capitals."""
+    found = re.search(r"^next:\n((?:.*\\\n)*.*)$", screen, flags=re.MULTILINE)
+    if found is None:
+        return None
+    line = found[1].replace("\\\n", " ")
+    for capitals, own in (("FILE", "w.safetensors"), ("NEW", f"new{abs(hash(screen))}")):
+        line = re.sub(rf"(?<= ){capitals}\b", own, line)
+    return line
+
+
+def test_the_command_after_next_is_found() -> None:
+    assert next_command("a\n") is None
+    screen = "a\nnext:\n  tomebench sweep \\\n    --checkpoint FILE --data DIR\nb:\n"
+    assert (next_command(screen) or "").split() == shlex.split("tomebench sweep --checkpoint w.safetensors --data DIR")
 
 
 def test_python_examples_run(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:

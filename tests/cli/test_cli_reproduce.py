@@ -193,6 +193,10 @@ def test_a_file_in_the_folder_of_weights_is_used_and_its_results_stay_when_it_is
     other = program("reproduce", *flags, "--weights", "files", "--no-prop-attn")
     assert "not measured: deit_trained/ti: weights: f367470145_deit_T_r13.pth" in other.out, "asked for other settings"
     assert (tmp_path / "results/paper-deit_trained/table-ti.md").read_text() == measured
+    more = program("reproduce", *flags, "--r", "8,13", "--weights", "files")
+    assert "not measured: deit_trained/ti: weights" in more.out, "r = 8 never was"
+    fewer = program("reproduce", *flags, "--r", "0", "--weights", "files")
+    assert "not measured: deit_trained/ti" not in fewer.out, "r = 0 was, with r = 13"
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,20 @@ def unlike(store: Store, asked: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def covers(store: Store, asked: Mapping[str, Any]) -> bool:
+    """Whether a run was asked for all that a sweep asks for: its cells, columns and budget, and the same settings.
+
+    Args:
+        store: of the run.
+        asked: settings of the sweep, :meth:`tomebench.sweeps.config.SweepConfig.stored`.
+    """
+    if unlike(store, asked):
+        return False
+    before, both = store.config, merged(store.config, asked)
+    more = ("budget", *_MORE)
+    return _grid(both) == _grid(before) and all(both.get(name) == before.get(name) for name in more)
+
+
 def merged(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run that another sweep goes on with: those of a sweep that measures the cells of both.
 

@@ -27,6 +27,7 @@ from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import Cell
 from tomebench.sweeps.config import SweepConfig, load_config, packaged_configs
 from tomebench.sweeps.database import FILE
+from tomebench.sweeps.folder import covers
 from tomebench.sweeps.plan import STATED, plan_cells, reduced_vit
 from tomebench.sweeps.rows import build_rows
 from tomebench.sweeps.store import Store
@@ -208,12 +209,11 @@ def measured_before(run: TableRun, directory: Path) -> bool:
         return False
     try:
         with Store.read(directory) as store:
-            before = store.config
+            apart = {*ABOUT_IMAGES, "checkpoint"}  # what is missing now
+            asked = {name: value for name, value in run.config.stored().items() if name not in apart}
+            return covers(store, asked | {name: value for name, value in store.config.items() if name in apart})
     except RunError:  # nothing was measured yet
         return False
-    now = run.config.stored()
-    apart = {*ABOUT_IMAGES, "checkpoint"}
-    return {k: v for k, v in before.items() if k not in apart} == {k: v for k, v in now.items() if k not in apart}
 
 
 def with_measured(facts: Found, run: TableRun, directory: Path) -> Found:
