@@ -21,21 +21,39 @@ counts = st.tuples(st.integers(0, 3000), st.integers(0, 3000), st.integers(0, 50
 
 
 @pytest.mark.parametrize(
-    ("b", "c", "delta", "se", "p", "lo", "hi"),
+    ("n", "b", "c", "delta", "lo", "hi", "p"),
     [
-        (900, 650, -0.500, 0.079, 2.33e-10, -0.653, -0.345),
-        (300, 280, -0.040, 0.048, 0.43, -0.136, 0.056),
-        (60, 40, -0.040, 0.020, 0.0569, -0.079, 0.001),
+        (599, 4, 0, -0.67, -1.70, -0.03, 0.125),
+        (599, 13, 3, -1.67, -3.24, -0.41, 0.0213),
+        (599, 18, 2, -2.67, -4.41, -1.36, 4.02e-4),
+        (599, 50, 3, -7.85, -10.39, -5.74, 5.55e-12),
+        (50_000, 900, 650, -0.500, -0.655, -0.346, 2.33e-10),
+        (50_000, 60, 40, -0.040, -0.081, -0.001, 0.0569),
     ],
 )
-def test_golden_paired_differences_on_50_000_images(
-    b: int, c: int, delta: float, se: float, p: float, lo: float, hi: float
-) -> None:
-    got = stats.paired_delta(b, c, 50_000)
-    points = [100 * got.delta, 100 * got.se, 100 * got.interval.lo, 100 * got.interval.hi]
-    assert points == pytest.approx([delta, se, lo, hi], abs=5.1e-4)
+def test_golden_paired_differences(n: int, b: int, c: int, delta: float, lo: float, hi: float, p: float) -> None:
+    got = stats.paired_delta(b, c, n)
+    points = [100 * got.delta, 100 * got.interval.lo, 100 * got.interval.hi]
+    assert points == pytest.approx([delta, lo, hi], abs=5.1e-3 if n == 599 else 5.1e-4)
     assert got.p == pytest.approx(p, rel=5e-3)
     assert got.p == stats.mcnemar(b, c)
+
+
+def score(b: int, c: int, n: int, delta: float) -> float:
+    """Tango's statistic, its variance from the likelihood: searched for on a grid instead of solved."""
+    lost = np.linspace(max(0.0, -delta), (1 - delta) / 2, 200_001)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = (b, lost), (c, lost + delta), (n - b - c, 1 - 2 * lost - delta)
+        likelihood = sum(k * np.log(share) for k, share in terms if k)
+    best = lost[int(np.nanargmax(likelihood))]
+    return float((c - b - n * delta) / math.sqrt(n * (2 * best + delta - delta**2)))
+
+
+@pytest.mark.parametrize(("b", "c", "n"), [(4, 0, 599), (0, 0, 40), (13, 3, 599), (900, 650, 50_000), (0, 7, 20)])
+def test_both_limits_are_where_the_score_test_begins_to_reject(b: int, c: int, n: int) -> None:
+    found = stats.paired_delta(b, c, n).interval
+    assert score(b, c, n, found.lo) == pytest.approx(1.959964, abs=2e-3)
+    assert score(b, c, n, found.hi) == pytest.approx(-1.959964, abs=2e-3)
 
 
 def random_counts(tables: int) -> tuple[np.ndarray, np.ndarray]:
@@ -87,8 +105,7 @@ def test_without_discordant_images_the_interval_says_how_rare_they_may_be() -> N
     for n in (1, 20, 300, 50_000):
         found = stats.paired_delta(0, 0, n)
         assert (found.delta, found.se, found.p) == (0.0, 0.0, 1.0)
-        bound = oracle.binomtest(0, n).proportion_ci(method="exact").high
-        assert found.interval.hi == pytest.approx(bound)
+        assert found.interval.hi == pytest.approx(oracle.binomtest(0, n).proportion_ci(method="wilson").high)
         assert found.interval.lo == -found.interval.hi
 
 
@@ -106,9 +123,19 @@ def test_swapping_the_models_turns_the_difference_round(table: tuple[int, int, i
     n = b + c + others + 1
     there, back = stats.paired_delta(b, c, n), stats.paired_delta(c, b, n)
     assert (there.delta, there.se, there.p) == (-back.delta, back.se, back.p)
-    assert (there.interval.lo, there.interval.hi) == pytest.approx((-back.interval.hi, -back.interval.lo), abs=1e-12)
-    assert there.delta in Interval(there.interval.lo - 1e-12, there.interval.hi + 1e-12)
-    assert (0.0 in there.interval) == (there.p > 0.05)  # the interval and the test say the same
+    assert (there.interval.lo, there.interval.hi) == (-back.interval.hi, -back.interval.lo)
+    assert there.delta in there.interval
+    assert -1 <= there.interval.lo <= there.interval.hi <= 1
+
+
+@given(counts)
+@settings(max_examples=100, deadline=None)
+def test_one_more_lost_image_raises_no_limit(table: tuple[int, int, int]) -> None:
+    b, c, others = table
+    n = b + c + others + 1
+    before, after = stats.paired_delta(b, c, n).interval, stats.paired_delta(b + 1, c, n).interval
+    assert after.lo <= before.lo
+    assert after.hi <= before.hi
 
 
 @given(seconds, st.floats(0.1, 10), st.floats(0.1, 10))

@@ -196,8 +196,8 @@ def test_untimed_rows_speak_of_macs():
 
 def test_the_sentence_of_a_run_of_the_demo():
     assert sentence(demo()) == (
-        "Nothing can be recommended yet: r=12 is 1.35x faster [1.32, 1.39] at -0.83 points [-1.16, +0.18] "
-        "(median of 38 rounds, not converged; 599 images), but about 27000 images would be needed to show that its "
+        "Nothing can be recommended yet: r=12 is 1.35x faster [1.32, 1.39] at -0.83 points [-2.02, +0.04] "
+        "(median of 38 rounds, not converged; 599 images), but about 31000 images would be needed to show that its "
         "loss stays within 1 point"
     )
 

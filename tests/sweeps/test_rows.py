@@ -65,8 +65,8 @@ def test_accuracy_by_hand(store: Store) -> None:
     assert (base.delta_top1, base.delta_top1_lo, base.delta_top1_hi, base.mcnemar_p) == (0.0, 0.0, 0.0, 1.0)
     assert mid.delta_top1 == pytest.approx(-10.0)
     assert mid.mcnemar_p == pytest.approx(1.0)  # P(X <= 1 of 3) = 1/2, twice
-    # Clopper-Pearson for 2 of 3 is [0.0943, 0.9916]; times -2, plus 1, times 3 images of 10.
-    assert (mid.delta_top1_lo, mid.delta_top1_hi) == pytest.approx((-29.50, 24.34), abs=0.01)
+    # Solutions of the score equation.
+    assert (mid.delta_top1_lo, mid.delta_top1_hi) == pytest.approx((-45.35, 28.01), abs=0.01)
     assert bad.delta_top1 == pytest.approx(-90.0)
     assert bad.mcnemar_p == pytest.approx(2 / 2**9)
     assert (bad.top1_lo, bad.top1_hi) == pytest.approx((0.0, 27.75), abs=0.01)  # Wilson: z2 / (n + z2)

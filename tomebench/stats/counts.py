@@ -62,9 +62,9 @@ def mcnemar(b: int, c: int) -> float:
 def paired_delta(b: int, c: int, n: int) -> PairedDelta:
     """Accuracy of the other model minus that of the baseline, on the same n images.
 
-    The interval is conditional on b + c: Clopper-Pearson on b / (b + c), scaled. Without discordant images there is
-    nothing to condition on; what is known then is how rare they are, and the interval is the Clopper-Pearson bound on
-    0 of n, to both sides.
+    The interval is Tango's score interval (Statistics in Medicine 17, 1998): the differences that a score test of the
+    paired counts does not reject. It takes neither the number of discordant images nor their share as known, so it can
+    hold 0 where the exact McNemar test rejects, and the other way round, when few images differ.
 
     Args:
         b: images that only the baseline classifies correctly.
@@ -78,14 +78,35 @@ def paired_delta(b: int, c: int, n: int) -> PairedDelta:
     _check_counts(b, b + c)
     if n == 0:
         raise ValueError("an accuracy difference needs at least one image")
-    discordant = b + c
-    if discordant == 0:
-        bound = clopper_pearson(0, n).hi
-        return PairedDelta(0.0, 0.0, Interval(-bound, bound), 1.0)
-    lost = clopper_pearson(b, discordant)
-    interval = Interval(discordant * (1 - 2 * lost.hi) / n, discordant * (1 - 2 * lost.lo) / n)
-    se = math.sqrt(discordant - (b - c) ** 2 / n) / n
+    se = math.sqrt(b + c - (b - c) ** 2 / n) / n
+    # The upper limit is the lower one with the models swapped, to the last bit.
+    interval = Interval(_tango_lower(b, c, n), -_tango_lower(c, b, n))
     return PairedDelta((c - b) / n, se, interval, mcnemar(b, c))
+
+
+def _tango_lower(b: int, c: int, n: int) -> float:
+    """Smallest difference (c - b) / n that the score test does not reject, in [-1, 1]."""
+    lo, hi = -1.0, (c - b) / n  # the score is 0 at the estimate and rises towards -1
+    for _ in range(60):
+        middle = (lo + hi) / 2
+        if _tango_score(b, c, n, middle) > _Z:
+            lo = middle
+        else:
+            hi = middle
+    return (lo + hi) / 2
+
+
+def _tango_score(b: int, c: int, n: int, delta: float) -> float:
+    """Score statistic of the true difference being ``delta``, above the difference seen or equal to it: ~ N(0, 1).
+
+    Its variance is that of the most likely share of images lost, given ``delta``: the root of a quadratic, in [0, 1].
+    """
+    half = b + c - (2 * n - c + b) * delta
+    lost = (half + math.sqrt(max(0.0, half * half + 8 * n * b * delta * (1 - delta)))) / (4 * n)
+    lost = max(lost, 0.0, -delta)  # what rounding must not undercut
+    variance = n * (2 * lost + delta * (1 - delta))
+    distance = c - b - n * delta
+    return distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance) if distance else 0.0
 
 
 def _check_counts(k: int, n: int) -> None:
