@@ -287,6 +287,8 @@ class Row:
     agreement_lo: float | None = None
     agreement_hi: float | None = None
     agreed: int | None = None
+    top1_lost: int | None = None
+    top1_gained: int | None = None
     delta_top1: float | None = None
     delta_top1_lo: float | None = None
     delta_top1_hi: float | None = None
@@ -346,6 +348,8 @@ COLUMNS: tuple[Column, ...] = (
     _column("top5_correct", "int", "images whose true class is among the five largest logits", "images", "higher"),
     _column("n_seen", "int", "images evaluated", "images"),
     _column("ties", "int", "images whose largest logit is shared by two classes", "images"),
+    _column("top1_lost", "int", "images that are right at r = 0 and wrong here", "images", "lower"),
+    _column("top1_gained", "int", "images that are wrong at r = 0 and right here", "images", "higher"),
     _column("delta_top1", "float", "top-1 minus top-1 at r = 0, same images", "points", "higher", "+.2f"),
     _column("delta_top1_lo", "float", "lower end of its 95 % paired interval", "points", None, "+.2f"),
     _column("delta_top1_hi", "float", "upper end of its 95 % paired interval", "points", None, "+.2f"),

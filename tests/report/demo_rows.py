@@ -53,8 +53,10 @@ def demo(images: Images | None = None, *, timed: bool = True, **r4: Any) -> list
     rows = [make_row(**(speed(1.0, None) if timed else {}), **accuracy(int(base.sum()), n, int(base.sum()), 0.0))]
     for r, (value, low, high) in SPEEDS.items():
         mac_ratio, right = stored()[r][0], stored()[r][1][images]
-        delta = _delta(int((base & ~right).sum()), int((~base & right).sum()), n)
+        lost, gained = int((base & ~right).sum()), int((~base & right).sum())
+        delta = _delta(lost, gained, n)
         fields = {"mac_ratio": mac_ratio} | accuracy(int(right.sum()), n, int(base.sum()))
+        fields |= {"top1_lost": lost, "top1_gained": gained}
         fields |= {"delta_top1_lo": 100 * delta.interval.lo, "delta_top1_hi": 100 * delta.interval.hi}
         if timed:
             fields |= {"rounds": 38, "status": "unconverged"}

@@ -38,6 +38,7 @@ def accuracy(correct: int, n: int = 300, base: int = 250, half: float | None = 0
     return {
         "dataset": "digits", "dataset_digest": "feed", "n_seen": n, "top1_correct": correct, "top5_correct": n,
         "top1": 100 * correct / n, "top1_lo": 100 * correct / n - 4, "top1_hi": 100 * correct / n + 4, "ties": 0,
+        "top1_lost": max(0, base - correct), "top1_gained": max(0, correct - base),
         "delta_top1": delta, "delta_top1_lo": None if half is None else delta - half,
         "delta_top1_hi": None if half is None else delta + half, "mcnemar_p": 1.0,
     }  # fmt: skip

@@ -10,14 +10,20 @@ from tomebench.measure.validity import CHANCE_LEVEL
 from tomebench.report.headline import sentence, yardsticks
 from tomebench.report.text import display_table
 from tomebench.schema import MAX_DROP, Row
+from tomebench.stats import paired_delta
 
 
-def row(r: int, gain: float, loss: float | None = None, half: float = 0.1, **changes: object) -> Row:
-    """``gain`` times as fast, ``loss`` points worse plus or minus ``half``."""
+def row(r: int, gain: float, loss: float | None = None, half: float = 0.1, n: int = 50_000, **changes: object) -> Row:
+    """``gain`` times as fast, about ``loss`` points worse plus or minus about ``half``, on ``n`` images."""
     fields = speed(gain)
     if loss is not None:
-        fields |= accuracy(250, half=half) | {"n_seen": 50_000}
-        fields |= {"delta_top1": -loss, "delta_top1_lo": -loss - half, "delta_top1_hi": -loss + half}
+        fewer = round(loss * n / 100)
+        changed = max(abs(fewer), round((half * n / 196) ** 2 + fewer**2 / n))
+        lost, gained = (changed + fewer) // 2, (changed - fewer) // 2
+        delta = paired_delta(lost, gained, n)
+        fields |= accuracy(250) | {"n_seen": n, "top1_lost": lost, "top1_gained": gained}
+        fields |= {"delta_top1": 100 * delta.delta, "mcnemar_p": delta.p}
+        fields |= {"delta_top1_lo": 100 * delta.interval.lo, "delta_top1_hi": 100 * delta.interval.hi}
     return make_row(r, **{"mac_ratio": 1 + r / 20, **fields, **changes})
 
 
@@ -55,51 +61,49 @@ def test_a_sure_row_wins_over_a_faster_one_that_may_lose_more():
 
 
 def test_too_few_images_to_tell():
-    assert said(row(4, 1.1, 0.3, 1.5), row(8, 1.3, 0.7, 1.5), row(12, 1.5, 2.0, 1.5)) == (
-        "Nothing can be recommended yet: r=8 is 1.30x faster [1.28, 1.32] at -0.70 points [-2.20, +0.80] "
-        "(median of 12 rounds; 50000 images), but about 1300000 images would be needed to show that its loss stays "
+    assert said(row(4, 1.1, 0.3, 1.5, 1000), row(8, 1.3, 0.7, 1.5, 1000), row(12, 1.5, 2.0, 1.5, 1000)) == (
+        "Nothing can be recommended yet: r=8 is 1.30x faster [1.28, 1.32] at -0.70 points [-2.26, +0.83] "
+        "(median of 12 rounds; 1000 images), but about 38000 images would be needed to show that its loss stays "
         "within 1 point"
     )
 
 
 def test_agreement_on_few_images_proves_little():
-    """A paired interval is as narrow as the images that differ are few; how many there are decides what it proves."""
     for n, told in ((20, False), (300, False), (599, True), (50_000, True)):
-        assert said(row(8, 1.3, 0.0, 0.0, n_seen=n)).startswith("r=8 is 1.30x faster" if told else "Nothing can be")
+        assert said(row(8, 1.3, 0.0, 0.0, n)).startswith("r=8 is 1.30x faster" if told else "Nothing can be")
 
 
 def test_images_lost_count_against_the_limit():
-    # 4 of 599 lost: the true loss can be 1.7 points although the paired interval ends at 0.67.
-    fields = {"delta_top1": -0.67, "delta_top1_lo": -0.67, "delta_top1_hi": 0.14, "n_seen": 599}
-    assert said(row(8, 1.4, 0.67, **fields)).startswith("Nothing can be recommended yet: r=8")
+    # 4 of 599 lost: the true loss can be 1.7 points.
+    assert said(row(8, 1.4, 0.67, 0.0, 599)).startswith("Nothing can be recommended yet: r=8")
 
 
 def test_the_fastest_of_many_has_to_be_surer():
-    rows = [row(r, 1.1, 0.0, 0.0, n_seen=450) for r in range(1, 25)]
+    rows = [row(r, 1.1, 0.0, 0.0, 450) for r in range(1, 25)]
     assert said(rows[0]).startswith("r=1 is 1.10x faster")
     assert said(*rows).startswith("Nothing can be recommended yet")
 
 
 def test_what_no_number_of_images_can_show():
     out_of_reach = "but over 100 times as many images would be needed to show that its loss stays within "
-    assert said(row(8, 1.3, 0.999, 0.1)).endswith(out_of_reach + "1 point")
+    assert said(row(8, 1.3, 0.998, 0.1)).endswith(out_of_reach + "1 point")
     assert said(row(8, 1.3, 0.0, 0.1), max_drop=0).endswith(out_of_reach + "0 points")
 
 
 def test_every_row_loses_more():
     assert said(row(8, 1.3, 2.0), row(12, 1.6, 3.0)) == (
         "Nothing pays here: every r that is faster loses more than 1 point; at best r=8 is 1.30x faster [1.28, 1.32] "
-        "at -2.00 points [-2.10, -1.90] (median of 12 rounds; 50000 images)"
+        "at -2.00 points [-2.13, -1.88] (median of 12 rounds; 50000 images)"
     )
 
 
 def test_every_row_seems_to_lose_more():
-    text = said(row(8, 1.3, 2.0, 3.0), row(12, 1.6, 3.0), row(16, 1.9, 3.0, 3.0))
+    text = said(row(8, 1.3, 2.0, 3.0, 400), row(12, 1.6, 3.0, 0.1, 400), row(16, 1.9, 3.0, 3.0, 400))
     assert text.startswith(
         "Nothing pays here so far: every r that is faster seems to lose more than 1 point; at best r=8 "
     )
     # The interval has to be a third as wide: nine times as many images.
-    assert text.endswith("(median of 12 rounds; 50000 images), and about 450000 images would be needed to be sure")
+    assert text.endswith("(median of 12 rounds; 400 images), and about 3700 images would be needed to be sure")
 
 
 def test_only_a_row_that_may_not_be_faster_loses_little():
@@ -109,8 +113,16 @@ def test_only_a_row_that_may_not_be_faster_loses_little():
         "[0.99, 1.04] at -0.10 points [-0.20, 0.00] (median of 12 rounds; 50000 images), and about 28 rounds would be "
         "needed to tell"
     )
-    few = dataclasses.replace(rows[0], n_seen=100, delta_top1_lo=-1.5)
-    assert said(few, rows[1]).endswith("and about 28 rounds and 620 images would be needed to tell")
+    few = dataclasses.replace(rows[0], n_seen=100, top1_lost=0, top1_gained=0)
+    assert said(few, rows[1]).endswith("and about 28 rounds and 500 images would be needed to tell")
+
+
+def test_what_may_be_faster_loses_more():
+    text = "Nothing pays here so far: no r is surely faster than r=0, and what may be seems to lose more than 1 point; "
+    few = {"speedup_vs_r0_lo": None, "speedup_vs_r0_hi": None, "rounds": 3}
+    for open_ in (row(8, 1.5, 20.0, speedup_vs_r0_lo=0.9, speedup_vs_r0_hi=2.0), row(8, 1.3, 5.0, **few)):
+        assert said(open_).startswith(text + "at best r=8 reaches 1.")
+        assert said(open_).endswith(" images)")
 
 
 def test_nothing_is_faster():
@@ -191,13 +203,13 @@ def test_untimed_rows_speak_of_macs():
         "Nothing can be recommended yet: r=8 needs 20 % fewer MACs than the unwrapped model at 0.00 points "
         "[-0.15, +0.15] (300 images), but about 390 images would be needed to show that its loss stays within 1 point"
     )
-    assert (sentence(demo(timed=False)) or "").startswith("r=4 needs 13 % fewer MACs than the unwrapped model at 0.00")
+    assert (sentence(demo(timed=False), 1.5) or "").startswith("r=4 needs 13 % fewer MACs than the unwrapped model at")
 
 
 def test_the_sentence_of_a_run_of_the_demo():
     assert sentence(demo()) == (
         "Nothing can be recommended yet: r=12 is 1.35x faster [1.32, 1.39] at -0.83 points [-2.02, +0.04] "
-        "(median of 38 rounds, not converged; 599 images), but about 31000 images would be needed to show that its "
+        "(median of 38 rounds, not converged; 599 images), but about 35000 images would be needed to show that its "
         "loss stays within 1 point"
     )
 
@@ -234,8 +246,12 @@ def test_without_labels_the_sentence_says_how_many_images_keep_their_class():
     base = make_row(**speed(1.0), **seen, agreement=100.0, agreed=300)
     row = make_row(8, **speed(1.3), **seen, agreement=96.0, agreement_lo=93.1, agreement_hi=97.7, agreed=288)
     assert sentence([base, row]) == (
+        "Nothing can be recommended without labels: at best r=8 is 1.30x faster [1.28, 1.32] (median of 12 rounds; 300 "
+        "images); 96.0 % [93.1, 97.7] of the images keep their class, so it loses up to 6.9 points"
+    )
+    assert sentence([base, row], 7) == (
         "r=8 is 1.30x faster [1.28, 1.32] (median of 12 rounds; 300 images); 96.0 % [93.1, 97.7] of the images keep "
-        "their class, and only labels tell what the others cost"
+        "their class, so it loses 7 points at most"
     )
     headers, cells = display_table([base, row])
     assert [line[headers.index("agreement [95%]")] for line in cells] == ["100.0", "96.0 [93.1, 97.7]"]

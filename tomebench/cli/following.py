@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tomebench.measure.validity import INTERRUPTED, PARTIAL_EVAL
 from tomebench.models.spec import PREFIX
 from tomebench.schema import Row
 from tomebench.sweeps.config import SweepConfig, command_line, run_directory
-from tomebench.sweeps.rows import INTERRUPTED, PARTIAL_EVAL
 
 _MACHINE = ("device", "dtype", "mode", "compile", "cuda_graphs", "attention", "threads")
 """Settings that mean the same for any model."""

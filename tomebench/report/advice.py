@@ -1,10 +1,10 @@
 """Which row may be recommended; and where none may, which row comes nearest and what would settle it.
 
 A row is recommended if it is surely faster than r = 0 (the lower end of its speed-up interval is above 1) and its loss
-is surely within ``max_drop`` points: the whole paired interval is, and so is the Clopper-Pearson bound on the images
-lost on balance. The paired interval alone is narrow where few images differ; and the fastest of many rows is the one
-with the most luck, so the rows share the error of that bound. Of the rows that qualify it is the fastest. Without
-accuracy speed alone decides; without timing the MAC ratio stands for it.
+is surely within ``max_drop`` points: the whole paired interval is. The fastest of many rows is the one with the most
+luck, so that interval is at the level at which those of all rows hold together. Of the rows that qualify it is the
+fastest. Without labels a row cannot lose more than the images it answers otherwise than r = 0; without images speed
+alone decides; without timing the MAC ratio stands for it. What is unfinished is not recommended.
 
 Nothing here asks whether an estimate is above 1, only whether its interval is: a ratio that moves from 0.9999 to 1.0001
 changes no advice.
@@ -13,29 +13,30 @@ changes no advice.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Literal
 
-from tomebench.measure.validity import CHANCE_LEVEL, INVALID
+from tomebench.measure.validity import CHANCE_LEVEL, INTERRUPTED, INVALID, PARTIAL_EVAL
 from tomebench.report.series import is_baseline
 from tomebench.schema import MAX_DROP, Row
-from tomebench.stats import LEVEL, MIN_VALUES, clopper_pearson
+from tomebench.stats import LEVEL, MIN_VALUES, Interval, paired_interval, wilson
 
 REACH = 100
 """No more than this many times the images or rounds are asked for: beyond it, more of them is no advice."""
 
 Choice = Literal[
-    "recommended",  # surely faster, surely within
+    "recommended",  # surely faster, surely within; without labels: surely within, whatever the truth is
     "speed only",  # surely faster, and no images were asked for
-    "agreement",  # surely faster, and the images have no labels
+    "agreement",  # surely faster, and too many images without labels are answered otherwise
     "images",  # surely faster, and the loss is within as far as the images tell
     "rounds",  # what is surely faster loses more; this row does not, and may be faster
     "seems beyond",  # what is surely faster loses more, as far as the images tell
     "beyond",  # what is surely faster surely loses more
+    "open",  # nothing is surely faster, and what may be seems to lose more
     "not faster",  # nothing is surely faster
     "no accuracy",  # surely faster, and no loss could be counted though there are images
+    "unfinished",  # what was measured to its end recommends nothing
 ]
 _Speed = Literal["faster", "open", "not faster"]
 _Loss = Literal["within", "seems within", "seems beyond", "beyond"]
@@ -53,7 +54,7 @@ class Advice:
     @property
     def recommended(self) -> bool:
         """The row may be recommended."""
-        return self.choice in ("recommended", "speed only", "agreement")
+        return self.choice in ("recommended", "speed only")
 
 
 def advise(rows: Sequence[Row], max_drop: float = MAX_DROP) -> Advice | None:
@@ -75,8 +76,11 @@ def advise(rows: Sequence[Row], max_drop: float = MAX_DROP) -> Advice | None:
         usable = [row for row in usable if row.speedup_vs_r0 is not None]
     if not usable:
         return None
-    evaluated = [row for row in usable if row.delta_top1 is not None]
-    return _by_both(evaluated, max_drop) if evaluated else _by_speed(usable)
+    finished = [row for row in usable if not {INTERRUPTED, PARTIAL_EVAL} & {*row.warnings}]
+    found = _by_losses(finished, max_drop) if finished else None
+    if len(finished) < len(usable) and (found is None or not found.recommended):
+        return Advice(max((row for row in usable if row not in finished), key=_gain), "unfinished")
+    return found
 
 
 def at_chance(row: Row) -> bool:
@@ -84,15 +88,25 @@ def at_chance(row: Row) -> bool:
     return is_baseline(row) and CHANCE_LEVEL in row.warnings
 
 
-def _by_speed(rows: Sequence[Row]) -> Advice:
+def _by_losses(rows: Sequence[Row], max_drop: float) -> Advice:
+    if evaluated := [row for row in rows if row.delta_top1 is not None]:
+        return _by_both(evaluated, max_drop)
     unlimited = [row for row in rows if not row.clamped] or rows  # beyond the cap r says nothing about the tokens
     faster = [row for row in unlimited if _speed(row) == "faster"]
     if not faster:
-        return _not_faster(unlimited, [row for row in unlimited if _rounds(row) is not None])
-    row = max(faster, key=_gain)
-    if row.agreement is not None:
-        return Advice(row, "agreement")
-    return Advice(row, "no accuracy" if any(row.n_seen for row in rows) else "speed only")
+        promising = [row for row in unlimited if _rounds(row) is not None]
+        return _of(max(promising or unlimited, key=_gain), "not faster")
+    agreeing = [row for row in rows if row.agreed is not None]
+    if agreeing:
+        return _by_agreement([row for row in faster if row.agreed is not None] or faster, max_drop, len(agreeing))
+    return Advice(max(faster, key=_gain), "no accuracy" if any(row.n_seen for row in rows) else "speed only")
+
+
+def _by_agreement(faster: Sequence[Row], max_drop: float, chances: int) -> Advice:
+    within = [row for row in faster if 100 * (1 - _agreement(row, chances).lo) <= max_drop]
+    if within:
+        return Advice(max(within, key=_gain), "recommended")
+    return Advice(max(faster, key=lambda row: (row.agreement or 0.0, _gain(row))), "agreement")
 
 
 def _by_both(rows: Sequence[Row], max_drop: float) -> Advice:
@@ -102,23 +116,24 @@ def _by_both(rows: Sequence[Row], max_drop: float) -> Advice:
     if within := [row for row in faster if losses[id(row)] == "within"]:
         return Advice(max(within, key=_gain), "recommended")
     if open_ := [row for row in faster if losses[id(row)] == "seems within"]:
-        needs = {id(row): _images(row, max_drop, chances) for row in open_}
+        needs = {id(row): _images_to_accept(row, max_drop, chances) for row in open_}
         row = max([row for row in open_ if needs[id(row)] is not None] or open_, key=_gain)
         return Advice(row, "images", needs[id(row)])
-    promising = [row for row in rows if losses[id(row)] in ("within", "seems within") and _rounds(row) is not None]
-    if not faster or promising:
-        found = _not_faster(rows, promising, "rounds" if faster else "not faster")
-        images = _images(found.row, max_drop, chances) if losses[id(found.row)] == "seems within" else None
-        return Advice(found.row, found.choice, images, found.rounds) if found.rounds is not None else found
+    if promising := [row for row in rows if losses[id(row)] in ("within", "seems within") and _rounds(row) is not None]:
+        row = max(promising, key=_gain)
+        images = _images_to_accept(row, max_drop, chances) if losses[id(row)] == "seems within" else None
+        return _of(row, "rounds" if faster else "not faster", images)
+    if not faster:
+        maybe = [row for row in rows if _rounds(row) is not None]
+        return Advice(max(maybe or rows, key=_gain), "open" if maybe else "not faster")
     if unsure := [row for row in faster if losses[id(row)] == "seems beyond"]:
         row = max(unsure, key=_least_loss)
         return Advice(row, "seems beyond", _images_to_refuse(row, max_drop))
     return Advice(max(faster, key=_least_loss), "beyond")
 
 
-def _not_faster(rows: Sequence[Row], promising: Sequence[Row], choice: Choice = "not faster") -> Advice:
-    row = max(promising or rows, key=_gain)
-    return Advice(row, choice, rounds=_rounds(row) if promising else None)
+def _of(row: Row, choice: Choice, images: int | None = None) -> Advice:
+    return Advice(row, choice, images, _rounds(row))
 
 
 def _usable(row: Row) -> bool:
@@ -154,18 +169,21 @@ def _speed(row: Row) -> _Speed:
 
 
 def _loss(row: Row, max_drop: float, chances: int) -> _Loss:
-    if _surely_within(row, max_drop, chances):
-        return "within"
-    if _delta(row) >= -max_drop:
-        return "seems within"
-    return "beyond" if row.delta_top1_hi is not None and row.delta_top1_hi < -max_drop else "seems beyond"
+    if _delta(row) < -max_drop:
+        return "beyond" if _paired(row, 1).hi < -max_drop / 100 else "seems beyond"
+    return "within" if _paired(row, chances).lo >= -max_drop / 100 else "seems within"
 
 
-def _surely_within(row: Row, max_drop: float, chances: int) -> bool:
-    if row.delta_top1_lo is None or row.delta_top1_lo < -max_drop or not row.n_seen:
-        return False
-    lost = max(0, round(-_delta(row) * row.n_seen / 100))
-    return 100 * clopper_pearson(lost, row.n_seen, level=_level(chances)).hi <= max_drop
+def _paired(row: Row, chances: int, times: float = 1.0) -> Interval:
+    """Interval of the change of top-1, as a fraction, if ``times`` as many images of the same kind were seen."""
+    if row.top1_lost is None or row.top1_gained is None or not row.n_seen:
+        return Interval(-1.0, 1.0)
+    lost, gained, n = (times * count for count in (row.top1_lost, row.top1_gained, row.n_seen))
+    return paired_interval(lost, gained, n, level=_level(chances))
+
+
+def _agreement(row: Row, chances: int) -> Interval:
+    return wilson(row.agreed or 0, row.n_seen or 0, level=_level(chances))
 
 
 def _level(chances: int) -> float:
@@ -173,27 +191,25 @@ def _level(chances: int) -> float:
     return 1 - (1 - LEVEL) / chances
 
 
-def _images(row: Row, max_drop: float, chances: int) -> int | None:
-    """About how many images would show that the loss is within, if it stays as it is: both bounds have to hold."""
-    low, n, limit, lost = row.delta_top1_lo, row.n_seen, max_drop / 100, max(0.0, -_delta(row) / 100)
-    if low is None or not n or not lost < limit < 1:
-        return None
-    errors = NormalDist().inv_cdf((1 + _level(chances)) / 2) / (limit - lost)
-    needed = errors * errors * limit * (1 - limit)  # the score test of the images lost
-    width = _delta(row) - low
-    # An interval that is no wider than where no image differs at all does not shrink like a root; see the other bound.
-    if width > 100 * clopper_pearson(0, n).hi:
-        widths = width / (_delta(row) + max_drop)
-        needed = max(needed, n * widths * widths)
-    return _about(needed, n)
+def _images_to_accept(row: Row, max_drop: float, chances: int) -> int | None:
+    """About how many images would show that the loss is within, if it stays as it is."""
+    return _enough(row, lambda times: _paired(row, chances, times).lo >= -max_drop / 100)
 
 
 def _images_to_refuse(row: Row, max_drop: float) -> int | None:
     """About how many images would show that the loss is beyond, if it stays as it is."""
-    if row.delta_top1_hi is None or not row.n_seen:
+    return _enough(row, lambda times: _paired(row, 1, times).hi < -max_drop / 100)
+
+
+def _enough(row: Row, shown: Callable[[float], bool]) -> int | None:
+    """About how many images show something that more of the same show the better; None if out of reach."""
+    low, high = 1.0, float(REACH)
+    if not row.n_seen or not shown(high):
         return None
-    widths = (row.delta_top1_hi - _delta(row)) / (-max_drop - _delta(row))
-    return _about(row.n_seen * widths * widths, row.n_seen)
+    while high - low > 0.001 * low:
+        middle = (low + high) / 2
+        low, high = (low, middle) if shown(middle) else (middle, high)
+    return _about(high * row.n_seen, row.n_seen)
 
 
 def _rounds(row: Row) -> int | None:

@@ -61,14 +61,20 @@ def yardsticks(rows: Sequence[Row], max_drop: float = MAX_DROP) -> str | None:
 
 def _words(advice: Advice, found: str, basis: str, limit: str) -> str:
     row = advice.row
+    same = ""
+    if row.agreement is not None and row.delta_top1 is None:
+        share = f"{row.agreement:.1f} %{interval(row.agreement_lo, row.agreement_hi, '.1f')} of the images"
+        same = f"; {share} keep their class, so it loses "
     match advice.choice:
+        case "recommended" if same:
+            return f"{found}{basis}{same}{limit} at most"
         case "recommended":
             return f"{found}, surely within {limit}{basis}"
         case "speed only":
             return f"{found}{basis}; accuracy was not evaluated, add --data to see its price"
         case "agreement":
-            same = f"{row.agreement:.1f} %{interval(row.agreement_lo, row.agreement_hi, '.1f')} of the images"
-            return f"{found}{basis}; {same} keep their class, and only labels tell what the others cost"
+            most = counted(float(f"{100 - (row.agreement_lo or 0.0):.1f}"), "point")
+            return f"Nothing can be recommended without labels: at best {found}{basis}{same}up to {most}"
         case "no accuracy":
             return f"Nothing can be recommended: {found}{basis}, but its top-1 cannot be compared with that of r=0"
         case "images":
@@ -83,6 +89,12 @@ def _words(advice: Advice, found: str, basis: str, limit: str) -> str:
             return f"Nothing pays here so far: {others}; at best {found}{basis}, and {needed}"
         case "beyond":
             return f"Nothing pays here: every r that is faster loses more than {limit}; at best {found}{basis}"
+        case "open":
+            others = f"no r is surely faster than r=0, and what may be seems to lose more than {limit}"
+            return f"Nothing pays here so far: {others}; at best {found}{basis}"
+        case "unfinished":
+            rest = "run the same command again, which goes on where it stopped"
+            return f"Nothing can be recommended yet: the sweep is unfinished; {rest}"
         case "not faster":
             return f"Nothing pays here: no r is measurably faster than r=0; at best {found}{basis}{_to_tell(advice)}"
 

@@ -1,6 +1,6 @@
 """Statistics of a run: pure functions over numbers. All intervals are 95 %."""
 
-from tomebench.stats.counts import PairedDelta, clopper_pearson, mcnemar, paired_delta, wilson
+from tomebench.stats.counts import PairedDelta, clopper_pearson, mcnemar, paired_delta, paired_interval, wilson
 from tomebench.stats.interval import LEVEL, Interval
 from tomebench.stats.pairs import (
     MIN_VALUES,
@@ -30,6 +30,7 @@ __all__ = [
     "median_shift",
     "modified_z",
     "paired_delta",
+    "paired_interval",
     "rounds_needed",
     "speedup",
     "theil_sen",

@@ -11,8 +11,6 @@ from statistics import NormalDist
 
 from tomebench.stats.interval import LEVEL, Interval
 
-_Z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
-
 
 @dataclass(frozen=True)
 class PairedDelta:
@@ -24,14 +22,15 @@ class PairedDelta:
     p: float  # exact two-sided McNemar
 
 
-def wilson(k: int, n: int) -> Interval:
+def wilson(k: int, n: int, *, level: float = LEVEL) -> Interval:
     """Wilson interval of the fraction k / n, for one model's accuracy; [0, 1] for n = 0. Wilson, JASA 22 (1927)."""
     _check_counts(k, n)
     if n == 0:
         return Interval(0.0, 1.0)
-    fraction, z2 = k / n, _Z * _Z
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    fraction, z2 = k / n, z * z
     centre = (fraction + z2 / (2 * n)) / (1 + z2 / n)
-    half = _Z / (1 + z2 / n) * math.sqrt(fraction * (1 - fraction) / n + z2 / (4 * n * n))
+    half = z / (1 + z2 / n) * math.sqrt(fraction * (1 - fraction) / n + z2 / (4 * n * n))
     # At k = 0 and k = n an end is 0 or 1 exactly; rounding must not push it outside.
     return Interval(0.0 if k == 0 else centre - half, 1.0 if k == n else centre + half)
 
@@ -62,10 +61,6 @@ def mcnemar(b: int, c: int) -> float:
 def paired_delta(b: int, c: int, n: int) -> PairedDelta:
     """Accuracy of the other model minus that of the baseline, on the same n images.
 
-    The interval is Tango's score interval (Statistics in Medicine 17, 1998): the differences that a score test of the
-    paired counts does not reject. It takes neither the number of discordant images nor their share as known, so it can
-    hold 0 where the exact McNemar test rejects, and the other way round, when few images differ.
-
     Args:
         b: images that only the baseline classifies correctly.
         c: images that only the other model classifies correctly.
@@ -74,30 +69,49 @@ def paired_delta(b: int, c: int, n: int) -> PairedDelta:
     Raises:
         ValueError: counts that cannot be.
     """
+    se = math.sqrt(b + c - (b - c) ** 2 / n) / n if n else math.nan
+    return PairedDelta((c - b) / n if n else math.nan, se, paired_interval(b, c, n), mcnemar(b, c))
+
+
+def paired_interval(b: float, c: float, n: float, *, level: float = LEVEL) -> Interval:
+    """Interval of the difference (c - b) / n of two accuracies on the same n images: Tango's score interval.
+
+    It holds the differences that a score test of the paired counts does not reject (Statistics in Medicine 17, 1998).
+    It takes neither the number of discordant images nor their share as known; so where few images differ it may leave 0
+    out although the exact McNemar test does not reject, and the other way round.
+
+    Args:
+        b: images that only the baseline classifies correctly; like the others a fraction where images are foreseen.
+        c: images that only the other model classifies correctly.
+        n: images seen, >= 1 and >= b + c.
+        level: of confidence, above 0 and below 1.
+
+    Raises:
+        ValueError: counts that cannot be.
+    """
     _check_counts(b + c, n)
     _check_counts(b, b + c)
     if n == 0:
         raise ValueError("an accuracy difference needs at least one image")
-    se = math.sqrt(b + c - (b - c) ** 2 / n) / n
+    z = NormalDist().inv_cdf((1 + level) / 2)
     # The upper limit is the lower one with the models swapped, to the last bit.
-    interval = Interval(_tango_lower(b, c, n), -_tango_lower(c, b, n))
-    return PairedDelta((c - b) / n, se, interval, mcnemar(b, c))
+    return Interval(_tango_lower(b, c, n, z), -_tango_lower(c, b, n, z))
 
 
-def _tango_lower(b: int, c: int, n: int) -> float:
+def _tango_lower(b: float, c: float, n: float, z: float) -> float:
     """Smallest difference (c - b) / n that the score test does not reject, in [-1, 1]."""
     lo, hi = -1.0, (c - b) / n  # the score is 0 at the estimate and rises towards -1
     for _ in range(60):
         middle = (lo + hi) / 2
-        if _tango_score(b, c, n, middle) > _Z:
+        if _tango_score(b, c, n, middle) > z:
             lo = middle
         else:
             hi = middle
     return (lo + hi) / 2
 
 
-def _tango_score(b: int, c: int, n: int, delta: float) -> float:
-    """Score statistic of the true difference being ``delta``, above the difference seen or equal to it: ~ N(0, 1).
+def _tango_score(b: float, c: float, n: float, delta: float) -> float:
+    """Score statistic of the true difference being ``delta``, at or below the difference seen: ~ N(0, 1).
 
     Its variance is that of the most likely share of images lost, given ``delta``: the root of a quadratic, in [0, 1].
     """
@@ -109,7 +123,7 @@ def _tango_score(b: int, c: int, n: int, delta: float) -> float:
     return distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance) if distance else 0.0
 
 
-def _check_counts(k: int, n: int) -> None:
+def _check_counts(k: float, n: float) -> None:
     if not 0 <= k <= n:
         raise ValueError(f"a count of {k} out of {n} is not possible")
 

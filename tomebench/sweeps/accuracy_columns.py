@@ -70,10 +70,14 @@ def accuracy_columns(answers: Answers, key: str) -> dict[str, Any]:
         "top1_hi": 100 * interval.hi,
     }
     if key == answers.baseline:
-        fields |= {"delta_top1": 0.0, "delta_top1_lo": 0.0, "delta_top1_hi": 0.0, "mcnemar_p": 1.0}  # by definition
+        fields |= {"top1_lost": 0, "top1_gained": 0, "mcnemar_p": 1.0}  # by definition
+        fields |= {"delta_top1": 0.0, "delta_top1_lo": 0.0, "delta_top1_hi": 0.0}
     elif base is not None and not base.nonfinite:
-        delta = stats.paired_delta(*discordant(base, found, answers.labels), n)
+        lost, gained = discordant(base, found, answers.labels)
+        delta = stats.paired_delta(lost, gained, n)
         fields |= {
+            "top1_lost": lost,
+            "top1_gained": gained,
             "delta_top1": 100 * delta.delta,
             "delta_top1_lo": 100 * delta.interval.lo,
             "delta_top1_hi": 100 * delta.interval.hi,

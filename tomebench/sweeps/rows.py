@@ -16,7 +16,9 @@ from tomebench.measure.rounds import step_seconds
 from tomebench.measure.validity import (
     ATTN_FALLBACK,
     CHANCE_LEVEL,
+    INTERRUPTED,
     OUTPUT_MISMATCH,
+    PARTIAL_EVAL,
     attn_fallback,
     recompiled,
     row_codes,
@@ -45,10 +47,6 @@ R_CLAMPED = "R_CLAMPED"
 """The cap of half the tokens changed r in some block."""
 SAME_AS_R = "SAME_AS_R"
 """Followed by the r of an earlier row that removes the same number of tokens in every block: this row repeats it."""
-PARTIAL_EVAL = "PARTIAL_EVAL"
-"""Only some of the images have been evaluated yet: the same ones for every row that has top-1, or too few to say it."""
-INTERRUPTED = "INTERRUPTED"
-"""Timing was stopped before it came to its end."""
 ACCURACY_SESSIONS = "accuracy_sessions"
 """Name of a fact in older stores: numbers of the sessions that evaluated images, which each chunk says now."""
 COMPILE_SECONDS = "compile_seconds"
