@@ -203,7 +203,8 @@ def unwrapped(screen):
 
 
 def test_the_limit_judges_the_rows_anew_and_is_no_part_of_the_run(program, engine, monkeypatch, tmp_path):
-    counted = {"n_seen": 50_000, "top1": 80.0, "delta_top1": -0.4, "delta_top1_lo": -0.5, "delta_top1_hi": -0.3}
+    counted = {"n_seen": 50_000, "top1": 80.0, "top1_lost": 425, "top1_gained": 225}
+    counted |= {"delta_top1": -0.4, "delta_top1_lo": -0.5, "delta_top1_hi": -0.3}
     rows = [BASE, replace(MERGED, **counted)]
     engine(*rows)
     told = "r=8 is 1.31x faster [1.29, 1.33] at -0.40 points [-0.50, -0.30], surely within "

@@ -56,3 +56,17 @@ def test_a_folder_that_was_named_is_kept_as_it_is(program, naming):
     assert folders() == [USUAL.name]
     assert program(*SWEEP, "--r", "0,4", "--quiet", *naming).code == 0
     assert table(USUAL, "r") == [{"r": 0}, {"r": 4}, {"r": 8}]
+
+
+def test_a_name_that_nobody_typed_is_numbered(program):
+    demo = ("demo", "--budget", "none", "--device", "cpu", "--r", "0", "--quiet")
+    assert [program(*demo, "--limit", str(limit)).code for limit in (4, 8)] == [0, 0]
+    assert folders() == ["demo", "demo-2"]
+    assert program(*demo, "--limit", "4", "--name", "demo-2").code == 2
+
+
+def test_a_folder_of_other_things_is_left_alone(program):
+    USUAL.mkdir(parents=True)
+    (USUAL / "notes.txt").write_text("mine")
+    result = program(*SWEEP)
+    assert (result.code, f"{USUAL} holds other files; this one is in {USUAL}-2" in result.err) == (0, True)

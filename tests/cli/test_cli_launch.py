@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 
 from tomebench.cli import launch
 from tomebench.cli.launch import LAUNCHED_AS, LaunchFlags, exit_code, launcher_arguments
-from tomebench.errors import Interrupted, RankError
+from tomebench.errors import ConfigError, Interrupted, RankError
 
 SWEEP = ("sweep", "--model", "m", "--r", "0..24")
 
@@ -88,6 +89,16 @@ def test_elastic_options_are_passed_on():
         assert getattr(args, name) == getattr(flags, name)
     assert (args.node_rank, args.master_addr, args.master_port, args.max_restarts) == (1, "host", 29501, 3)
     assert not args.standalone
+
+
+@pytest.mark.parametrize("name", ["node_rank", "master_port", "max_restarts"])
+def test_nought_is_a_value(name):
+    alone = dataclasses.replace(LaunchFlags(), **{name: 0})
+    with pytest.raises(ConfigError, match="add --nproc-per-node"):
+        launcher_arguments(alone, {})
+    flags = dataclasses.replace(alone, nproc_per_node="2", nnodes="2", master_addr="host")
+    args = torchrun.parse_args([*launcher_arguments(flags, {"PET_NODE_RANK": "1"}), "script"])
+    assert getattr(args, name) == 0
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tomebench.measure import speed
 from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Cell, Row
 from tomebench.sweeps import accuracy, run, targets, timing
 from tomebench.sweeps.config import SweepConfig, load_config
-from tomebench.sweeps.events import Finished
+from tomebench.sweeps.events import Finished, Note
 from tomebench.sweeps.rows import build_rows
 from tomebench.sweeps.store import Store
 
@@ -280,16 +280,49 @@ def test_timing_that_was_cut_short_says_so_until_it_has_come_to_its_end(
         assert ("INTERRUPTED" in row.warnings, row.status, row.rounds) == (False, "ok", 6)
 
 
-def test_only_the_cells_that_were_being_timed_are_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sweep(tmp_path / "run")
+def stop_before_timing(directory: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> None:
+    """A sweep that is interrupted when it begins to time."""
+
+    def stopped(*_: Any, **__: Any) -> Any:
+        raise Interrupted("stopped")
+
     with monkeypatch.context() as patch:
-
-        def stopped(*_: Any, **__: Any) -> Any:
-            raise Interrupted("stopped")
-
         patch.setattr(timing, "time_round", stopped)
         with pytest.raises(Interrupted):
-            sweep(tmp_path / "run", r="0,6")
+            sweep(directory, **settings)
+
+
+def test_a_run_in_which_nothing_was_measured_is_in_nobodys_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_before_timing(tmp_path / "run", monkeypatch, r="0..6", budget="standard", dtype="bf16")
+    rows = sweep(tmp_path / "run", r="0,4")
+    assert [(row.r, row.dtype, row.status, row.rounds) for row in rows] == [(0, "fp32", "ok", 6), (4, "fp32", "ok", 6)]
+    assert not any("INTERRUPTED" in row.warnings for row in rows)
+    with Store.read(tmp_path / "run") as store:
+        assert (store.config["r"], store.config["budget"]) == ("0,4", "quick")
+
+
+def test_a_cell_is_not_judged_by_a_budget_that_it_was_never_timed_for(
+    tmp_path: Path, data: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep(tmp_path / "run", budget="none", **data)
+    stop_before_timing(tmp_path / "run", monkeypatch, budget="standard", **data)
+    for row in sweep(tmp_path / "run", **data):
+        assert ("INTERRUPTED" in row.warnings, row.status, row.rounds) == (False, "ok", 6)
+
+
+def test_how_long_more_of_a_run_takes_is_said_before_it_begins(tmp_path: Path) -> None:
+    def said(**settings: object) -> list[str]:
+        events = run.run_sweep(config(**settings), tmp_path / "run", lambda: False)
+        return [event.text for event in events if isinstance(event, Note) and event.text.startswith("about ")]
+
+    assert "(2 cells, batch size 4, budget quick)" in said()[0]
+    assert "(3 cells, batch size 4, budget quick)" in said(r="0,4,6,8")[0]
+    assert said(r="0,4,6,8") == []
+
+
+def test_only_the_cells_that_were_being_timed_are_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep(tmp_path / "run")
+    stop_before_timing(tmp_path / "run", monkeypatch, r="0,6")
     with Store.read(tmp_path / "run") as store:
         assert {row.r: "INTERRUPTED" in row.warnings for row in build_rows(store)} == {0: False, 4: False, 6: True}
     rows = sweep(tmp_path / "run", r="0,8")  # which is no reason to forget it

@@ -173,7 +173,9 @@ def test_other_settings_are_refused_and_listed(folder: Path) -> None:
 
 
 def test_true_is_not_one(tmp_path: Path) -> None:
-    Store.open(tmp_path / "run", {"x": 1}).close()
+    with Store.open(tmp_path / "run", {"x": 1}) as store:
+        store.begin_session(TESTBED)
+        store.add_round(make_round({SENTINEL: 1.0}, 1))
     with pytest.raises(RunError, match="x: 1 -> true"):
         Store.open(tmp_path / "run", {"x": True})
 

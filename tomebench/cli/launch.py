@@ -90,7 +90,8 @@ def launcher_arguments(flags: LaunchFlags, environment: Mapping[str, str]) -> li
     Raises:
         InputError: flags that do not go together, or a process that has been started by torchrun already.
     """
-    given = {name: value for name in _OWN if (value := getattr(flags, name)) not in (None, False)}
+    values = {name: getattr(flags, name) for name in _OWN}
+    given = {name: value for name, value in values.items() if value is not None and value is not False}  # 0 is given
     if not given:
         return []
     if flags.nproc_per_node is None:

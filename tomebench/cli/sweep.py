@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from tomebench.sweeps.ranks import Place
 if TYPE_CHECKING:
     from tomebench.report.text import ReportContext
     from tomebench.sweeps.config import SweepConfig
-    from tomebench.sweeps.events import Finished
+    from tomebench.sweeps.events import Event, Finished
 
 
 @partial(takes_sweep_flags, flags=LaunchFlags)
@@ -69,14 +70,23 @@ def measure(config: SweepConfig, flags: SweepFlags) -> tuple[Finished, ReportCon
     leads = Place.here().rank == 0  # and is the only one that writes
     screen = open_screen(as_json=flags.json, quiet=flags.quiet or not leads)
     with stop_on_signal(quiet=not leads) as should_stop:
-        folder, remark = choose_folder(config) if leads else (run_directory(config), None)
-        if remark:
-            screen.note(remark)
-        finished = follow(run_sweep(config, folder, should_stop), screen)
+        named = config.out is not None or bool(flags.name or flags.config)  # not by demo.yaml
+        folder, remark = choose_folder(config, named=named) if leads else (run_directory(config), None)
+        finished = follow(_remarked(run_sweep(config, folder, should_stop), remark), screen)
         if not leads:
             return None
         settings = dict(finished.settings or config.stored())
         return finished, write_run(finished.directory, finished.rows, settings, config.max_drop)
+
+
+def _remarked(events: Iterator[Event], remark: str | None) -> Iterator[Event]:
+    """Events, and a remark once it is certain that something will be measured."""
+    from tomebench.sweeps.events import Note, Planned
+
+    for event in events:
+        if remark and isinstance(event, Planned):
+            yield Note(remark)
+        yield event
 
 
 def finish(finished: Finished) -> None:

@@ -77,7 +77,8 @@ def in_words(
     if images:
         parts.insert(1, counted(images, "image"))
     how_long = duration(least) if duration(least) == duration(most) else f"{duration(least)} to {duration(most)}"
-    text = f"about {how_long} ({', '.join(parts)})"
+    decoding = ", decoding aside" if images else ""
+    text = f"about {how_long}{decoding} ({', '.join(parts)})"
     quicker = quicker_command(config, images)
     if device.type != "cpu" or most <= LONG or quicker is None:
         return text
@@ -87,7 +88,7 @@ def in_words(
 def quicker_command(config: SweepConfig, images: int) -> str | None:
     """The command of a first look: fewer values of r, fewer images, the smallest budget.
 
-    With as many images the whole sweep goes on from there, since it is one of the same folder.
+    With as many images the whole sweep goes on from there, if neither names a folder.
 
     Args:
         config: of the sweep.

@@ -26,27 +26,31 @@ _GROWS = frozenset({"r", "budget", *_MORE, *OPTIONS})
 """Settings that say how much is measured."""
 
 
-def choose_folder(config: SweepConfig) -> tuple[Path, str | None]:
+def choose_folder(config: SweepConfig, *, named: bool | None = None) -> tuple[Path, str | None]:
     """The folder of a sweep, and where it is not the usual one a line that says why.
 
-    A folder that ``out`` or ``name`` names is taken as it is, and refused later where its run has other settings.
-    Otherwise that is the first of ``results/NAME``, ``results/NAME-2``, ``results/NAME-3``, ... which holds nothing, or
-    a run that the sweep can go on with.
+    A folder that the user names is taken as it is, and refused later where its run has other settings. Otherwise that
+    is the first of ``results/NAME``, ``results/NAME-2``, ``results/NAME-3``, ... which holds nothing, or a run that the
+    sweep can go on with.
 
     Args:
         config: of the sweep.
+        named: the user names the folder; by default if ``out`` or ``name`` is set.
 
     Raises:
         RunError: one of them holds the run of a newer version.
         StorageError: one of them is damaged.
     """
     usual = run_directory(config)
-    if config.out is not None or config.name is not None or not (reasons := _reasons(usual, config)):
+    named = config.out is not None or config.name is not None if named is None else named
+    reasons = [] if named else ["other files"] if _is_taken(usual) else _reasons(usual, config)
+    if not reasons:
         return usual, None
     for number in itertools.count(2):
         folder = usual.with_name(f"{usual.name}-{number}")
         if not _reasons(folder, config) and not _is_taken(folder):
-            return folder, f"{usual} holds a run with other settings ({reasons[0]}); this one is in {folder}"
+            what = reasons[0] if _is_taken(usual) else f"a run with other settings ({reasons[0]})"
+            return folder, f"{usual} holds {what}; this one is in {folder}"
     raise AssertionError("there is always a next number")
 
 
@@ -111,7 +115,7 @@ def _reasons(folder: Path, config: SweepConfig) -> list[str]:
     if not (folder / database.FILE).is_file():
         return []
     with Store.read(folder) as store:
-        return unlike(store, config.stored())
+        return unlike(store, config.stored()) if store.has_results else []
 
 
 def _is_taken(folder: Path) -> bool:

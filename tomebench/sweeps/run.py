@@ -139,14 +139,16 @@ def _lead(
         store.put("batch_size", batch_size)
         planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=batch_size, device=device_name(device))
         keys = [cell.cell.key for cell in planned]
+        known = {cell.key for cell, _ in store.cells()} if store.has_results else set()
         keep_budgets(store, keys, config.budget)
         store.put_cells([(cell.cell, cell.resolved) for cell in planned], merged(store.config, config.stored()))
         _forget_failures(store, keys)
         job = Job(config, store, device, loaded, planned, batch_size, image_set, should_stop)
         yield from map(Note, loaded.notes)
         yield Planned(len(planned), loaded.timm_id, len(store.rounds()), len(store.done_chunks()))
-        if not store.rounds() and not store.done_chunks():
-            yield Note(in_words(config, planned, batch_size, 0 if image_set is None else len(image_set), device))
+        if new := [cell for cell in planned if cell.cell.key not in known]:
+            timed = new if planned[0] in new else [planned[0], *new]  # the baseline in the same rounds
+            yield Note(in_words(config, timed, batch_size, 0 if image_set is None else len(image_set), device))
         stop_if_asked()
         reading = None
         if image_set is not None:

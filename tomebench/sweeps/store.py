@@ -62,6 +62,8 @@ class Store:
     ) -> Store:
         """Begin a run, or go on with the one that is there if its configuration allows it.
 
+        A run that was stopped before anything was measured is in nobody's way: it is begun anew.
+
         Args:
             directory: run folder; made if it is not there.
             config: JSON object of everything that can change a result, and nothing else.
@@ -83,6 +85,8 @@ class Store:
             connection = resources.enter_context(closing(database.open_writer(path)))
             store = cls(path, connection, resources, writable=True)
             wanted = json.loads(asked)
+            if store.config != wanted and not store.has_results:
+                store._begin_anew(asked)
             if differing := unlike(store, wanted) if unlike else differences(store.config, wanted):
                 raise RunError(
                     f"{directory} holds a run with other settings ({', '.join(differing)}); "
@@ -117,6 +121,11 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def has_results(self) -> bool:
+        """Something was measured: a round, or a batch of images."""
+        return any(self._select(table, "LIMIT 1") for table in ("rounds", "chunks"))
 
     def get(self, key: str) -> Any | None:
         """A small fact put by :meth:`put`, such as the batch size that "auto" came to; None if there is none."""
@@ -301,6 +310,13 @@ class Store:
     def peak_memory(self) -> dict[str, int]:
         """Peak memory in bytes by cell key, of the cells that have been measured."""
         return self._facts("peak")
+
+    def _begin_anew(self, config: str) -> None:
+        with database.reported(self._path), database.transaction(self._connection):
+            for table in ("facts", "sessions"):
+                self._connection.execute(f"DELETE FROM {table}")
+            database.insert(self._connection, "facts", "config", "", config)
+        self.config = json.loads(config)
 
     def _fact(self, kind: str, name: str = "") -> Any:
         found = self._select("facts", "WHERE kind = ? AND name = ?", kind, name)

@@ -39,11 +39,13 @@ def keep_budgets(store: Store, keys: Collection[str], asked: str) -> None:
         asked: name of the budget; "none" asks nothing of a cell that is there.
     """
     before = budgets(store)
-    short = shortfalls(store, store.rounds(), before)
+    rounds = store.rounds()
+    reached = {key for key in before if step_seconds(rounds, key)} - {*shortfalls(store, rounds, before)}
     now = {
         key: asked
         for key in keys
-        if key not in before or (asked != "none" and (key in short or budget_rank(asked) > budget_rank(before[key])))
+        if key not in before
+        or (asked != "none" and (key not in reached or budget_rank(asked) > budget_rank(before[key])))
     }
     after = {**before, **now}
     if store.get(_BUDGETS) or len({*after.values(), *([store.config["budget"]] if before else [])}) > 1:
