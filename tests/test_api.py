@@ -61,7 +61,9 @@ def test_the_public_names_are_seen_before_they_are_loaded():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     *names, torch_loaded = done.stdout.split()
     assert torch_loaded == "False"
-    assert set(tomebench.__all__) == {"TomebenchError", "__version__", "apply", "check", "load_results", "sweep"}
+    assert set(tomebench.__all__) == {
+        *("TomebenchError", "__version__", "advise", "apply", "check", "load_results", "sweep")
+    }
     assert set(tomebench.__all__) <= set(names)
     text = pydoc.plain(pydoc.render_doc(tomebench))
     assert all(name in text for name in tomebench.__all__)

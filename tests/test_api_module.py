@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
+from demo_rows import demo
 from torch import nn
 
 import tomebench
-from tomebench.errors import ConfigError, InputError, ModelError
+from tomebench.errors import ConfigError, InputError, ModelError, SpecError, UnsupportedModelError
 from tomebench.models.create import load_model
 from tomebench.models.given import given_model
+from tomebench.report.headline import sentence
 from tomebench.sweeps.config import SweepConfig
 
 FAST = {"device": "cpu", "batch_size": 64, "budget": "none"}
@@ -40,8 +44,9 @@ def test_a_module_gives_what_its_name_gives(tmp_path: Path, digits_vit: nn.Modul
 def test_other_weights_or_preprocessing_never_go_on_in_the_same_folder(tmp_path: Path, digits_vit: nn.Module) -> None:
     common = {"out": tmp_path / "run", "data": "digits", "limit": 64, **FAST}
     tomebench.sweep(digits_vit, 0, **common)
-    with pytest.raises(InputError):
-        tomebench.sweep(digits_vit, 0, preprocessing={"mean": (0.4, 0.4, 0.4)}, **common)
+    for changed in ({"mean": (0.4, 0.4, 0.4)}, {"crop_mode": "squash"}):
+        with pytest.raises(InputError, match=f"{next(iter(changed))}: "):
+            tomebench.sweep(digits_vit, 0, preprocessing=changed, **common)
     other = load_model("digits_vit").model
     with torch.no_grad():
         other.norm.bias += 1
@@ -73,12 +78,86 @@ def test_a_module_without_settings_has_to_say_them_for_images_only(tmp_path: Pat
         ({"checkpoint": "x.pth"}, "checkpoint is about a model that is built by name; leave it out"),
         ({"num_classes": 3}, "num_classes is about a model that is built by name"),
         ({"preprocessing": {"crop": 1}}, "preprocessing has no setting 'crop'; it takes mean, std"),
+        ({"preprocessing": {"mean": 0.5}}, "preprocessing mean 0.5: give three numbers, one for each channel"),
+        ({"preprocessing": {"std": (0.5, 0.5)}}, "preprocessing std .*: give three numbers"),
+        ({"preprocessing": {"std": (0.5, 0.5, 0.0)}}, "pixels are divided by it; give three above 0"),
+        ({"preprocessing": {"interpolation": "foo"}}, "interpolation 'foo' is not known; use one of nearest"),
+        ({"preprocessing": {"crop_mode": "foo"}}, "crop_mode 'foo' is not known; use one of center"),
+        ({"preprocessing": {"crop_pct": 3}}, "crop_pct 3: give a fraction of the resized image"),
+        ({"preprocessing": {"crop_pct": 0}}, "crop_pct 0: give a fraction"),
+        ({"class_names": ["a", "b"]}, "class_names .*: give a path"),
+        ({"out": None}, "out None: give a path"),
         ({"batch_size": 0}, "batch-size"),
     ],
 )
 def test_what_a_module_has_no_use_for_is_one_line(tmp_path: Path, digits_vit: nn.Module, settings, line) -> None:
     with pytest.raises(ConfigError, match=line):
-        tomebench.sweep(digits_vit, 0, out=tmp_path, **{**FAST, "budget": "quick", **settings})
+        tomebench.sweep(digits_vit, 0, **{**FAST, "out": tmp_path, "budget": "quick", **settings})
+
+
+@pytest.mark.parametrize("r", [8.5, [0.0, 8.0], None, "8.5"])
+def test_what_is_no_r_is_one_line(tmp_path: Path, digits_vit: nn.Module, r) -> None:
+    with pytest.raises(SpecError, match="r "):
+        tomebench.sweep(digits_vit, r, out=tmp_path, **FAST)
+
+
+def test_a_model_that_merges_already_and_a_wrapper_are_refused_by_name(tmp_path: Path, digits_vit: nn.Module) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = digits_vit
+
+    with pytest.raises(UnsupportedModelError, match="merges tokens already; pass the one it was made of"):
+        tomebench.sweep(tomebench.apply(digits_vit, 4), 0, out=tmp_path, data="digits", **FAST)
+    with pytest.raises(UnsupportedModelError, match=r"Net holds a VisionTransformer as \.model; pass that"):
+        tomebench.sweep(Net(), 0, out=tmp_path, data="digits", **FAST)
+
+
+def test_whole_numbers_of_numpy_are_numbers(tmp_path: Path, digits_vit: nn.Module) -> None:
+    settings = {**FAST, "batch_size": np.int64(32), "limit": np.int64(64)}
+    (row,) = tomebench.sweep(digits_vit, np.int64(0), out=tmp_path, data="digits", **settings)
+    assert (row.n_seen, row.batch_size) == (64, 32)
+
+
+def test_the_same_tensors_in_another_forward_pass_are_another_model(tmp_path: Path) -> None:
+    def make(**settings: object) -> nn.Module:
+        torch.manual_seed(0)
+        return timm.create_model("test_vit", num_classes=10, img_size=64, fc_norm=False, **settings)
+
+    first = make(global_pool="token")
+    digests = {given_model(make(global_pool=pool)).weights for pool in ("token", "avg")}
+    other = make(global_pool="token")
+    for block in other.blocks:
+        block.attn.num_heads, block.attn.head_dim = 2 * block.attn.num_heads, block.attn.head_dim // 2
+    digests.add(given_model(other).weights)
+    assert len(digests) == 3
+    assert given_model(first).weights == given_model(make(global_pool="token").train()).weights
+
+
+def test_what_nobody_asked_for_is_a_warning_unless_a_bar_says_it(tmp_path: Path, digits_vit: nn.Module) -> None:
+    state = digits_vit.state_dict()
+    torch.save({"model": state, "model_ema": state}, tmp_path / "both.pth")
+    settings = {"checkpoint": tmp_path / "both.pth", "data": "digits", "limit": 8, **FAST}
+    with pytest.warns(UserWarning, match="the checkpoint holds model and model_ema; model is used"):
+        tomebench.sweep("digits_vit", 0, out=tmp_path / "a", **settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tomebench.sweep("digits_vit", 0, out=tmp_path / "b", progress=True, **settings)
+
+
+def test_advice_is_the_sentence_of_the_screen_and_its_row() -> None:
+    rows = demo()
+    found = tomebench.advise(rows, max_drop=3)
+    assert found is not None
+    assert (found.row, found.text) == (next(row for row in rows if row.r == 12), sentence(rows, 3.0))
+    nothing = tomebench.advise(rows)
+    assert nothing is not None
+    assert (nothing.row, str(nothing).startswith("Nothing can be recommended yet")) == (None, True)
+    assert (nothing.images or 0) > rows[0].n_seen
+    assert tomebench.advise([]) is None
+    for limit in (-1, 101, float("nan"), "0.5"):
+        with pytest.raises(InputError, match=r"max_drop .*: use a number of points of top-1"):
+            tomebench.advise(rows, limit)
 
 
 def test_a_model_without_weights_or_copy_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numbers
 import operator
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,9 +16,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tomebench.gate.verdict import Finding
+    from tomebench.report.headline import Answer
     from tomebench.schema import Route, Row
 
-__all__ = ["apply", "check", "load_results", "sweep"]
+__all__ = ["advise", "apply", "check", "load_results", "sweep"]
 
 
 def sweep(
@@ -83,9 +86,11 @@ def sweep(
     ``if __name__ == "__main__":``, or pass ``workers=0``. From the first call on, memory that is freed stays with the
     process (:mod:`tomebench.measure.allocator`).
 
+    What was decided without being asked for is said as a Python warning, where no bar is drawn.
+
     Returns:
-        One row per cell of the run folder; none in a process of rank 1 and up, where torchrun has started several. The
-        run folder holds the raw measurements.
+        One row per cell of the run folder, for :func:`advise`; none in a process of rank 1 and up, where torchrun has
+        started several. The run folder holds the raw measurements.
 
     Raises:
         TomebenchError: see :mod:`tomebench.errors`.
@@ -95,15 +100,19 @@ def sweep(
     from tomebench.models.given import given_model, given_name
     from tomebench.progress import drawn
     from tomebench.sweeps.config import load_config
-    from tomebench.sweeps.events import Finished
+    from tomebench.sweeps.events import Estimate, Finished, Note
     from tomebench.sweeps.run import run_sweep
 
     own = preprocessing if isinstance(preprocessing, Mapping) else None
     asked |= {"model": model if isinstance(model, str) else given_name(model), "r": _r_text(r)}
     asked |= {"preprocessing": None if own is not None else preprocessing}
+    for path in ("out", "checkpoint", "real", "verify", "cache", "class_names", "data"):
+        if not isinstance(asked[path], str | Path | None) or (path == "out" and out is None):
+            raise ConfigError(f"{path} {asked[path]!r}: give a path")
     for path in ("out", "checkpoint", "real", "verify", "cache"):
         asked[path] = None if asked[path] is None else Path(asked[path])
     asked |= {key: None if asked[key] is None else str(asked[key]) for key in ("class_names", "data")}
+    asked |= {key: int(value) for key, value in asked.items() if _is_whole(value)}
     config = load_config([], asked)
     given = None
     if not isinstance(model, str):
@@ -117,6 +126,8 @@ def sweep(
     rows: list[Row] = []
     events = run_sweep(config, Path(out), should_stop=lambda: False, given=given)
     for event in drawn(events) if progress else events:
+        if isinstance(event, Note) and not isinstance(event, Estimate) and not progress:
+            warnings.warn(event.text, stacklevel=2)
         if isinstance(event, Finished):
             rows = list(event.rows)  # not returned at once: other processes wait for the end
     return rows
@@ -124,9 +135,43 @@ def sweep(
 
 def _r_text(r: str | int | Sequence[int]) -> str:
     """Values of r as the flag takes them; whole numbers of any library."""
+    from tomebench.errors import SpecError
+
     if isinstance(r, str):
         return r
-    return ",".join(str(operator.index(value)) for value in (r if isinstance(r, Iterable) else [r]))
+    try:
+        return ",".join(str(operator.index(value)) for value in (r if isinstance(r, Iterable) else [r]))
+    except TypeError as error:
+        raise SpecError(f"r {r!r}: give whole numbers such as 8 or [0, 8, 16], or text such as '0..24'") from error
+
+
+def _is_whole(value: object) -> bool:
+    """A whole number of another library."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, int)
+
+
+def advise(rows: Sequence[Row], max_drop: float = 1.0) -> Answer | None:
+    """Which of some rows may be used: the fastest that is surely faster than r = 0 and loses surely little.
+
+    Args:
+        rows: of one sweep, or of several.
+        max_drop: loss of top-1 against r = 0 that is acceptable, in points, from 0 to 100.
+
+    Returns:
+        The row, None where none can be recommended, and the answer in words; None if there is nothing to compare.
+
+    Raises:
+        InputError: a limit that is none.
+    """
+    from tomebench.errors import InputError
+    from tomebench.report.headline import answer
+    from tomebench.sweeps.values import checked_max_drop
+
+    try:
+        limit = checked_max_drop(max_drop)
+    except ValueError as error:
+        raise InputError(f"max_drop {max_drop!r}: {error}") from error
+    return answer(rows, limit)
 
 
 def check(

@@ -210,7 +210,7 @@ def test_the_limit_judges_the_rows_anew_and_is_no_part_of_the_run(program, engin
     told = "r=8 is 1.31x faster [1.29, 1.33] at -0.40 points [-0.50, -0.30], surely within "
     untold = "Nothing can be recommended yet: r=8"
     assert f"{told}1 point (" in unwrapped(program("sweep", "--model", "m", "--data", "d").out)
-    judged = program("sweep", "--model", "m", "--data", "d", "--max-drop", "0.45")
+    judged = program("sweep", "--model", "m", "--data", "d", "--max-drop", "0.45", "--out", "results/m-tome")
     assert untold in unwrapped(judged.out)
     summary = tmp_path / "results/m-tome/summary.md"
     assert untold in summary.read_text()

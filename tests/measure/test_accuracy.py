@@ -247,7 +247,22 @@ def test_chance_level_is_guessing_or_another_order_of_the_classes():
 def test_few_images_are_no_chance_level():
     assert not at_chance_level(named([0, 1, 0, 1]), np.array([0, 1, 0, 0]), 2)
     assert not at_chance_level(named([3]), np.array([3]), 1000)
-    assert at_chance_level(named([0, 0, 0]), np.array([[3, -1], [4, 5], [6, -1]]), 1000)
+    assert not at_chance_level(named([0]), np.array([3]), 1000)
+    assert not at_chance_level(named([0] * 14 + [1] * 6), np.zeros(20, dtype=np.int64), 2)
+    assert at_chance_level(named([0] * 6), np.array([[3, -1], [4, 5], [6, -1]] * 2), 1000)
+
+
+def test_classes_in_another_order_are_told_from_a_poor_model():
+    once = np.arange(37)  # an image of each class cannot show that a class is called by another's name
+    assert not at_chance_level(named([*once[:15], *np.roll(once[15:], 1)]), once, 37)
+    twice = np.repeat(once, 2)  # 22 of 37 classes where they belong, the others exchanged
+    assert not at_chance_level(named([*twice[:44], *np.roll(twice[44:], 2)]), twice, 37)
+    assert at_chance_level(named([*twice[:34], *np.roll(twice[34:], 2)]), twice, 37)
+    labels = np.repeat(np.arange(100), 4)  # 20 classes exchanged, 30 images right, the rest called anything
+    found = (labels + 50 + 13 * (np.arange(400) % 4)) % 100
+    found[:80] = np.roll(labels[:80], 4)
+    found[80:200:4] = labels[80:200:4]
+    assert not at_chance_level(named(found.tolist()), labels, 100)
 
 
 def test_agreement_counts_the_same_answers_of_finite_logits():

@@ -199,6 +199,6 @@ def test_top_1_at_chance_says_nothing_about_a_loss(fields):
     base = make_row(**speed(1.0, None), **accuracy(30), warnings=(CHANCE_LEVEL,))
     merged = make_row(8, **speed(1.3), **accuracy(30, 50_000, 30))
     assert advise([base, merged]) is None
-    assert (sentence([base, merged]) or "").startswith("No loss of accuracy can be stated: top-1 at r=0 is what")
+    assert (sentence([base, merged]) or "").startswith("No loss of accuracy can be stated: top-1 at r=0 is that")
     other = dataclasses.replace(merged, r=4, **fields)
     assert advised([base, merged, other]).row == other

@@ -191,8 +191,8 @@ def test_a_biased_run_has_no_speed_up():
 def test_guessing_at_r_0_leaves_no_loss_to_state():
     base = make_row(**speed(1.0, None), **accuracy(30), warnings=(CHANCE_LEVEL,))
     assert sentence([base, row(8, 1.3, 0.0)]) == (
-        "No loss of accuracy can be stated: top-1 at r=0 is what guessing gives (CHANCE_LEVEL), so check the order of "
-        "the classes and the preprocessing"
+        "No loss of accuracy can be stated: top-1 at r=0 is that of guessing or of classes in another order "
+        "(CHANCE_LEVEL), so check the order of the classes and the preprocessing"
     )
     assert yardsticks([base, row(8, 1.3, 0.0)]) is None
 

@@ -131,8 +131,9 @@ def at_chance_level(found: CellPredictions, labels: npt.NDArray[np.int64], num_c
         num_classes: of the model.
     """
     n, hits = len(labels), counts(found, labels)[0]
-    midway = (1 / num_classes + 1) / 2  # fewer than a handful of images tell nothing
-    if clopper_pearson(hits, n).lo <= 1 / num_classes and hits < midway * n:
+    midway = (1 / num_classes + 1) / 2
+    share = clopper_pearson(hits, n)  # of a handful of images it is too wide to tell
+    if share.lo <= 1 / num_classes and share.hi < midway:
         return True
     if labels.ndim > 1:
         return False
@@ -171,7 +172,7 @@ def require_matching_head(num_classes: int, images: ImageList) -> None:
     """
     if num_classes > MOST_CLASSES:
         raise DataError(f"the model has {_spaced(num_classes)} classes: at most {_spaced(MOST_CLASSES)} can be counted")
-    if num_classes == images.num_classes or (num_classes > 0 and not images.labelled):
+    if num_classes > 0 and (num_classes == images.num_classes or not images.labelled):
         return
     if num_classes == 0:
         problem = "the model has no classifier"
@@ -180,7 +181,8 @@ def require_matching_head(num_classes: int, images: ImageList) -> None:
     if images.num_classes == NUM_CLASSES and num_classes > NUM_CLASSES:
         remedy = "use a tag ending in _ft_in1k"
     else:
-        remedy = f"use weights trained for {_classes(images.num_classes)}, or leave out --data"
+        own = f"trained for {_classes(images.num_classes)}" if images.labelled else "with a classifier"
+        remedy = f"use weights {own}, or leave out --data"
     raise DataError(f"{problem}: {remedy}")
 
 

@@ -8,14 +8,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from tomebench.datasets.class_lists import as_names
-from tomebench.errors import ConfigError, ModelError
+from tomebench.errors import ModelError, UnsupportedModelError
 from tomebench.models.create import LoadedModel, head_of
+from tomebench.models.preprocess import checked_settings
 from tomebench.models.spec import PREFIX
-
-_PREPROCESSING = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
+from tomebench.reduction.vit import ReducedViT
 
 
 def given_name(model: nn.Module) -> str:
@@ -40,17 +41,18 @@ def given_model(
         evaluated: images are to be evaluated, so the model has to say how it wants them.
 
     Returns:
-        The copy in fp32, on the CPU and in evaluation mode; identified by the digest of its tensors.
+        The copy in fp32, on the CPU and in evaluation mode; identified by the digest of its tensors and of
+        what else decides how it computes.
 
     Raises:
         ModelError: tensors without storage or that cannot be copied, or nothing says how images are preprocessed.
-        ConfigError: an unknown setting.
+        UnsupportedModelError: a wrapper around a model, or one that merges tokens already.
+        ConfigError: an unknown setting, or a value that it cannot have.
     """
-    unknown = [name for name in preprocessing or {} if name not in _PREPROCESSING]
-    if unknown:
-        raise ConfigError(f"preprocessing has no setting {unknown[0]!r}; it takes {', '.join(_PREPROCESSING)}")
+    _refuse_wrapped(model)
+    own = checked_settings(preprocessing or {})
     published = getattr(model, "pretrained_cfg", None)
-    if evaluated and not published and not {"mean", "std"} <= {*(preprocessing or {})}:
+    if evaluated and not published and not {"mean", "std"} <= {*own}:
         raise ModelError(
             "the model has no pretrained_cfg, so nothing says how its images are normalised; pass preprocessing="
             "{'mean': (...), 'std': (...), 'interpolation': ..., 'crop_pct': ...}"
@@ -63,10 +65,10 @@ def given_model(
         raise ModelError(
             f"the model cannot be copied ({str(error)[:120]}); pass it without hooks and graphs"
         ) from error
-    mine.pretrained_cfg = {**_as_dict(published), **(preprocessing or {})}
+    mine.pretrained_cfg = {**_as_dict(published), **own}
     listed = as_names(mine.pretrained_cfg.get("label_names"), "label_names of the model's pretrained_cfg")
     head = head_of(mine, class_names, [] if listed is None else [listed])
-    return LoadedModel(mine, _architecture(model), f"sha256:{tensors_digest(model)}", head)
+    return LoadedModel(mine, _architecture(model), f"sha256:{_digest(model)}", head)
 
 
 def tensors_digest(model: nn.Module) -> str:
@@ -77,6 +79,28 @@ def tensors_digest(model: nn.Module) -> str:
         tensor = value.detach().cpu().contiguous()
         found.update(tensor.flatten().view(torch.uint8).numpy().tobytes())  # numpy has no bfloat16
     return found.hexdigest()[:16]
+
+
+def _digest(model: nn.Module) -> str:
+    """Sixteen hex digits of its tensors, its layers and their settings.
+
+    Of two models with the same tensors one may take the class token and the other the mean.
+    """
+    found = hashlib.sha256(f"{tensors_digest(model)}\n{model!r}".encode())
+    for name, layer in model.named_modules():
+        settings = {key: value for key, value in vars(layer).items() if isinstance(value, str | int | float)}
+        settings.pop("training", None)
+        found.update(f"{name} {sorted(settings.items())}\n".encode())
+    return found.hexdigest()[:16]
+
+
+def _refuse_wrapped(model: nn.Module) -> None:
+    if isinstance(model, ReducedViT):
+        raise UnsupportedModelError("the model merges tokens already; pass the one it was made of, r does the merging")
+    inside = [name for name, child in model.named_children() if isinstance(child, VisionTransformer)]
+    if inside and not isinstance(model, VisionTransformer):
+        what = f"{type(model).__name__} holds a VisionTransformer as .{inside[0]}"
+        raise UnsupportedModelError(f"{what}; pass that, if its answers are the wrapper's")
 
 
 def _architecture(model: nn.Module) -> str:

@@ -6,7 +6,8 @@ An override replaces a setting in the same structure, so a row always shows what
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +24,48 @@ Protocol = Literal["timm", "tome"]
 TOME_CROP_PCT = 224 / 256
 """The paper resizes every image to 256/224 of the input size, whatever that is, and takes the centre."""
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+CROP_MODES = ("center", "squash", "border")
+
+
+def checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Some of timm's settings, as they may stand in a model's ``pretrained_cfg``.
+
+    Args:
+        settings: any of ``mean`` and ``std`` (three numbers each), ``interpolation``, ``crop_pct`` and ``crop_mode``.
+
+    Raises:
+        ConfigError: another setting, or a value that it cannot have.
+    """
+    checked: dict[str, Any] = {}
+    for name, value in settings.items():
+        match name:
+            case "mean" | "std":
+                numbers = isinstance(value, Sequence) and all(isinstance(each, int | float) for each in value)
+                if not numbers or len(value) != 3 or not all(math.isfinite(each) for each in value):
+                    raise ConfigError(f"preprocessing {name} {value!r}: give three numbers, one for each channel")
+                if name == "std" and min(value) <= 0:
+                    raise ConfigError(f"preprocessing std {value!r}: pixels are divided by it; give three above 0")
+                checked[name] = tuple(map(float, value))
+            case "crop_pct":
+                if isinstance(value, bool) or not isinstance(value, int | float):
+                    raise ConfigError(f"preprocessing crop_pct {value!r}: give a fraction, above 0 and at most 1")
+                checked[name] = _checked_crop_pct(value)
+            case "interpolation" | "crop_mode":
+                known = INTERPOLATIONS if name == "interpolation" else CROP_MODES
+                if value not in known:
+                    raise ConfigError(f"{name} {value!r} is not known; use one of {', '.join(known)}")
+                checked[name] = value
+            case _:
+                raise ConfigError(
+                    f"preprocessing has no setting {name!r}; it takes mean, std, interpolation, crop_pct, crop_mode"
+                )
+    return checked
+
+
+def _checked_crop_pct(value: float) -> float:
+    if not 0 < value <= 1:
+        raise ConfigError(f"crop_pct {value:g}: give a fraction of the resized image, above 0 and at most 1")
+    return float(value)
 
 
 @dataclass(frozen=True)
@@ -60,10 +103,8 @@ class Preprocessing:
             ConfigError: an override that is out of range.
             ModelError: the model does not take images of three channels.
         """
-        if crop_pct is not None and not 0 < crop_pct <= 1:
-            raise ConfigError(f"crop_pct {crop_pct:g}: give a fraction of the resized image, above 0 and at most 1")
-        if interpolation is not None and interpolation not in INTERPOLATIONS:
-            raise ConfigError(f"interpolation {interpolation!r} is not known; use one of {', '.join(INTERPOLATIONS)}")
+        asked = {"crop_pct": crop_pct, "interpolation": interpolation}
+        overrides = checked_settings({name: value for name, value in asked.items() if value is not None})
         published = getattr(model, "pretrained_cfg", None) or {}
         channels, *sides = tuple(published.get("input_size", (3, 224, 224)))
         own: Any = getattr(model, "patch_embed", None)
@@ -82,8 +123,7 @@ class Preprocessing:
         given: dict[str, Any] = {}
         if protocol == "tome":
             given = {"crop_pct": TOME_CROP_PCT, "crop_mode": "center"}
-        overrides = {"crop_pct": crop_pct, "interpolation": interpolation}
-        given |= {name: value for name, value in overrides.items() if value is not None}
+        given |= overrides
         config = timm.data.resolve_model_data_config(
             model,
             args={"input_size": size, **given},

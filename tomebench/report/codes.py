@@ -183,7 +183,7 @@ CODES: Mapping[str, Code] = {
     "CHANCE_LEVEL": Code(
         "chance level",
         "chance",
-        "no better than guessing: check the order of the classes",
+        "guessing, or classes in another order: check --class-names",
         "the unmerged model is right no more often than by guessing, or consistently names other classes than the "
         "labels, so accuracies here mean nothing; check the order of the classes (--class-names) and the "
         "preprocessing",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tomebench.measure.validity import AA_FAILED
 from tomebench.report.advice import REACH, Advice, advise, at_chance
@@ -12,9 +13,32 @@ from tomebench.words import counted
 
 _BIASED = "No speed-up can be stated: two timings of r=0 disagree (AA_FAILED), so run again on a quiet machine"
 _GUESSED = (
-    "No loss of accuracy can be stated: top-1 at r=0 is what guessing gives (CHANCE_LEVEL), so check the order of the "
-    "classes and the preprocessing"
+    "No loss of accuracy can be stated: top-1 at r=0 is that of guessing or of classes in another order "
+    "(CHANCE_LEVEL), so check the order of the classes and the preprocessing"
 )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a table says to someone who has to choose a row."""
+
+    row: Row | None  # the one that is recommended
+    text: str  # the same in a sentence, or why there is none and what would settle it
+    images: int | None = None  # about how many in all would settle it, where they would
+    rounds: int | None = None  # likewise
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def answer(rows: Sequence[Row], max_drop: float = MAX_DROP) -> Answer | None:
+    """:func:`sentence` with the row that it recommends."""
+    text, advice = sentence(rows, max_drop), advise(rows, max_drop)
+    if text is None:
+        return None
+    if advice is None:
+        return Answer(None, text)
+    return Answer(advice.row if advice.recommended else None, text, advice.images, advice.rounds)
 
 
 def sentence(rows: Sequence[Row], max_drop: float = MAX_DROP) -> str | None:

@@ -30,6 +30,11 @@ class Note:
 
 
 @dataclass(frozen=True)
+class Estimate(Note):
+    """About how long a sweep takes."""
+
+
+@dataclass(frozen=True)
 class Phase:
     """A phase begins."""
 

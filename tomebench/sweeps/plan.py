@@ -160,6 +160,7 @@ def plan_cells(
             params_m=_parameters(loaded.model) / 1e6,
             attn_kernel=" then ".join(dict.fromkeys(kernels)),
             crop_pct=preprocessing.crop_pct,
+            crop_mode=preprocessing.crop_mode,
             interpolation=preprocessing.interpolation,
             mean=preprocessing.mean,
             std=preprocessing.std,

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from tomebench.schema import Burst, Cell, CellPredictions, canonical_json
+from tomebench.schema import Burst, Cell, CellPredictions, Resolved, canonical_json
 
 _ABOUT_BURST = ("mhz", "passes", "capped", "slowed", "backlog", "allocated")
 _OF_ONE_CELL = frozenset({"r", "schedule", "options"})
 """Fields in which two cells of one run differ."""
-_OF_THE_MODEL = ("timm_id", "tokens_in", "gmacs_unwrapped", "params_m", "crop_pct", "interpolation", "mean", "std")
+_IMAGES = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
+_OF_THE_MODEL = ("timm_id", "tokens_in", "gmacs_unwrapped", "params_m", *_IMAGES)
 """What cells of one run come to alike."""
 
 
@@ -39,7 +40,8 @@ def cell_differences(stored: Sequence[Mapping[str, Any]], asked: Sequence[Mappin
         old, resolved = there.get(new.key) or next(iter(there.values()))
         # With the fields that it is too old to have.
         fields = [json.loads(canonical_json(cell.to_json())) for cell in (old, new)]
-        facts = [dict(resolved), dict(item["resolved"])]
+        both = [Resolved.from_json(each) for each in (resolved, item["resolved"])]
+        facts = [json.loads(canonical_json(each.to_json())) for each in both]
         if new.key in there:
             # Which kernel runs is the library's choice, and whether that is another one the testbed says.
             facts[0]["attn_kernel"] = facts[1]["attn_kernel"]

@@ -25,7 +25,7 @@ from tomebench.sweeps.accuracy_columns import PROCESSES
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.database import FILE
 from tomebench.sweeps.estimate import in_words
-from tomebench.sweeps.events import Event, Finished, Note, Phase, Planned, Progress
+from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Planned, Progress
 from tomebench.sweeps.folder import merged, unlike
 from tomebench.sweeps.forward import (
     CellFailed,
@@ -148,7 +148,7 @@ def _lead(
         yield Planned(len(planned), loaded.timm_id, len(store.rounds()), len(store.done_chunks()))
         if new := [cell for cell in planned if cell.cell.key not in known]:
             timed = new if planned[0] in new else [planned[0], *new]  # the baseline in the same rounds
-            yield Note(in_words(config, timed, batch_size, 0 if image_set is None else len(image_set), device))
+            yield Estimate(in_words(config, timed, batch_size, 0 if image_set is None else len(image_set), device))
         stop_if_asked()
         reading = None
         if image_set is not None:

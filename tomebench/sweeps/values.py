@@ -91,7 +91,7 @@ def checked_max_drop(value: float) -> float:
     Raises:
         ValueError: less than 0, more than 100, or no number.
     """
-    if not 0 <= value <= 100:
+    if not isinstance(value, int | float) or not 0 <= value <= 100:
         raise ValueError("use a number of points of top-1, from 0 to 100")
     return value
 

@@ -25,7 +25,7 @@ Images = npt.NDArray[np.int64]
 @functools.cache
 def stored() -> dict[int, tuple[float, npt.NDArray[np.bool_]]]:
     """By r: MAC ratio, and for every image whether it is right, [599]."""
-    cells = read_baseline(Path(__file__).parents[2] / "results" / "baselines" / "demo.json").cells
+    cells = read_baseline(Path(__file__).parents[1] / "results" / "baselines" / "demo.json").cells
     found = {}
     for cell in cells:
         assert cells[0].static is not None
