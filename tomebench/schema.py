@@ -295,6 +295,7 @@ class Row:
     delta_top1_hi: float | None = None
     mcnemar_p: float | None = None
     testbed: str = ""
+    run: str = ""
     status: Status = "ok"
     error: str | None = None
     warnings: tuple[str, ...] = ()
@@ -400,4 +401,5 @@ COLUMNS: tuple[Column, ...] = (
     _column("dataset_digest", "str", "hash of the ordered list of images and labels"),
     _column("protocol", "str", "hash of everything that can change the measurement"),
     _column("testbed", "str", "device, threads and library versions"),
+    _column("run", "str", "name of the run folder, where rows of several are shown together"),
 )

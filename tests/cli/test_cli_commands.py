@@ -223,7 +223,8 @@ def test_the_limit_judges_the_rows_anew_and_is_no_part_of_the_run(program, engin
     shown = json.loads(program("report", "results/m-tome", "--max-drop", "0.45", "--json").out)
     assert shown["max_drop"] == 0.45
     assert shown["sentences"][0].startswith(untold)
-    assert untold in unwrapped(program("report", "results/m-tome", "results/b", "--max-drop", "0.45").out)
+    both = program("report", "results/m-tome", "results/b", "--max-drop", "0.45").out
+    assert untold.replace("r=8", "m-tome r=8") in unwrapped(both)
 
 
 def test_report_rebuilds_every_run_and_shows_them_together(program, monkeypatch, tmp_path):
@@ -253,8 +254,24 @@ def test_report_names_the_images_of_runs_over_different_ones(program, monkeypatc
         ["imagenetv2", "8"],
     ]
     assert "300 images of digits and 300 images of imagenetv2" in unwrapped(both)
-    apart = program("report", "a", "c").out  # the same images: nothing tells their rows apart, so no column does
-    assert [line for line in apart.splitlines() if line in ("a:", "c:")] == ["a:", "c:"]
+
+
+def test_report_calls_runs_by_their_folders_where_settings_would_be_long(program, monkeypatch, tmp_path):
+    config = load_config([], {"model": "vit_tiny"}).stored()
+    other = [replace(row, weights="sha256:0123456789abcdef", batch_size=32) for row in (BASE, MERGED)]
+    half = [replace(row, dtype="bf16") for row in (BASE, MERGED)]
+    runs = {"a": [BASE, MERGED], "b": other, "c": [BASE, MERGED], "both": [*half, BASE, MERGED]}
+    monkeypatch.setattr(results, "read_run", lambda path: (runs[path.name], config))
+    for there in ("b", "c"):  # other weights and batch size; nothing but another folder
+        shown = program("report", "x/a", f"x/{there}").out
+        assert next(line for line in shown.splitlines() if "speed-up" in line).split()[:2] == ["run", "r"]
+        assert [line.split()[:2] for line in shown.splitlines() if line.split()[1:2] == ["8"]] == [
+            ["a", "8"],
+            [there, "8"],
+        ]
+    assert "y/c r=8 is 1.31x faster" in program("report", "x/c", "y/c").out.replace("x/c r=8", "y/c r=8")
+    inner = program("report", "a", "both").out
+    assert next(line for line in inner.splitlines() if "speed-up" in line).split()[:3] == ["run", "dtype", "r"]
 
 
 def test_a_closed_pipe_is_no_bug():

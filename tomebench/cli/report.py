@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -30,14 +31,13 @@ def report(
     Example: tomebench report results/array-cells-1-of-2 results/array-cells-2-of-2
 
     Rewrites table.csv, rows.jsonl, summary.md and figure.png of each run. Several runs are shown in one table, with a
-    column for each setting in which they differ, their images included; runs of the same settings are shown one after
-    another, and the parts of one sweep (--cells) as the one table that they are. A run does not remember --max-drop:
-    each report judges anew.
+    column for the setting in which they differ, or their folders' names where that is more than one, and for their
+    images; the parts of one sweep (--cells) are the one table that they are. A run does not remember --max-drop: each
+    report judges anew.
     """
     from tomebench.cli.console import open_screen
     from tomebench.cli.results import read_run, show, write_run
     from tomebench.report.parts import are_parts, joined
-    from tomebench.report.series import name, varying
     from tomebench.report.text import context_for
     from tomebench.schema import MAX_DROP
     from tomebench.sweeps.values import checked_max_drop
@@ -51,7 +51,8 @@ def report(
     stored = [(run, *read_run(run)) for run in runs]  # all are read before anything is written
     contexts = [write_run(run, rows, config, limit) for run, rows, config in stored]
     context = contexts[0]
-    rows = [row for _, some, _ in stored for row in some]
+    names = _names(runs)
+    rows = [dataclasses.replace(row, run=names[run]) for run, some, _ in stored for row in some]
     screen = open_screen(as_json=json, details=details)
     configs = [config for _, _, config in stored]
     if are_parts(configs):
@@ -60,13 +61,18 @@ def report(
         context = context_for(rows, f"{len(runs)} parts", paths=paths, max_drop=limit)
         show(screen, rows, dataclasses.replace(context, warnings=(*context.warnings, *notes)))
         return
-    fields = varying(rows)
-    if not json and len({name(row, fields) for row in rows}) < len(rows):
-        for run, (_, some, _), one in zip(runs, stored, contexts, strict=True):  # nothing in a row tells them apart
-            screen.line(f"{run}:", whole=[str(run)])
-            show(screen, some, one)
-        return
     if len(contexts) > 1:
         paths = [path for one in contexts for path in one.paths]
         context = context_for(rows, f"{len(runs)} runs", paths=paths, max_drop=limit)
     show(screen, rows, context)
+
+
+def _names(runs: Sequence[Path]) -> dict[Path, str]:
+    """What each run is called beside the others: the shortest end of its path that no other has; nothing if alone."""
+    parts = {run: run.resolve().parts for run in runs}
+    most = max(map(len, parts.values()))
+    for length in range(1, most + 1):
+        names = {run: "/".join(path[-length:]) for run, path in parts.items()}
+        if len({*names.values()}) == len(runs):
+            break
+    return names if len(runs) > 1 else dict.fromkeys(runs, "")

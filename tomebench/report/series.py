@@ -23,14 +23,26 @@ _MANY = 4
 def varying(rows: Sequence[Row]) -> tuple[str, ...]:
     """Names of the settings, r apart, that are not the same in all rows; :func:`value` gives their values.
 
-    Where rows are about different images, "data" is one of them, or "data" and what else tells them apart. The testbed
-    is one only where nothing else tells two rows of the same r apart: it is long.
+    Where rows are about different images, "data" is one of them, or "data" and what else tells them apart. Runs that no
+    one setting tells apart, or only their weights, go by the names of their folders. The testbed is one only
+    where nothing else tells two rows of the same r apart: it is long.
     """
-    fields = tuple(field for field in _SETTINGS if len({getattr(row, field) for row in rows}) > 1)
+    fields = _settings(rows)
+    images: tuple[str, ...] = ()
     if len({row.dataset_digest for row in rows} - {None}) > 1:
-        fields += (next((field for field in _IMAGES if _tells_images(rows, field)), _IMAGES[-1]),)
+        images = (next((field for field in _IMAGES if _tells_images(rows, field)), _IMAGES[-1]),)
+    runs = {row.run: [each for each in rows if each.run == row.run] for row in rows}
+    told = len(fields + images) == 1 and len({name(row, fields + images) for row in rows}) == len(rows)
+    if len(runs) > 1 and (not told or fields == ("weights",)):
+        inside = {field for some in runs.values() for field in _settings(some)}
+        fields = ("run", *(field for field in fields if field in inside))
+    fields += images
     distinct = {(name(row, fields), row.testbed) for row in rows}
     return fields if len({label for label, _ in distinct}) == len(distinct) else (*fields, "testbed")
+
+
+def _settings(rows: Sequence[Row]) -> tuple[str, ...]:
+    return tuple(field for field in _SETTINGS if len({getattr(row, field) for row in rows}) > 1)
 
 
 def _tells_images(rows: Sequence[Row], field: str) -> bool:
