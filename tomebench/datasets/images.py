@@ -116,7 +116,7 @@ def open_dataset(
             *(read_hfds(name, head, offline=offline) if labels else read_hfds_pictures(name, offline=offline))
         )
     elif not labels:
-        image_set = _with_files(*read_pictures(_existing(spec)))
+        image_set = _with_files(*read_pictures(_existing(spec), shards=spec.startswith(_WDS)))
     else:
         image_set = _with_files(*_read_path(spec, head))
     if real is not None:
