@@ -45,8 +45,6 @@ CPU_BUSY = "CPU_BUSY"
 """Other processes, or other guests of the same host, took over a tenth of the machine's CPU time."""
 GPU_SHARED = "GPU_SHARED"
 """Other processes were on the GPU."""
-CHANCE_LEVEL = "CHANCE_LEVEL"
-"""Top-1 at r = 0 is what guessing gives: no loss can be counted against it."""
 
 INVALID = frozenset({AA_FAILED, THROTTLED_BADLY, RECOMPILED, OUTPUT_MISMATCH})
 """Codes of rows whose speed is not to be used."""
