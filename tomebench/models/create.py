@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import timm
 import torch
-from huggingface_hub import constants, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError
 from timm.models import get_pretrained_cfg
 from torch import nn
 
@@ -23,7 +20,9 @@ from tomebench.errors import ModelError
 from tomebench.models import mae_vit, torchvision_vit
 from tomebench.models.aliases import ALIASES, MAE, PRESETS, TORCHVISION
 from tomebench.models.checkpoint import Checkpoint, load_checkpoint, read_checkpoint
-from tomebench.models.sources import HUB, Source, located_name, not_cached, quiet_hub, source_of, split_hub_id
+from tomebench.models.digest import tensors_digest
+from tomebench.models.published import fetch
+from tomebench.models.sources import Source, located_name, source_of
 from tomebench.models.spec import PREFIX, ModelSpec
 from tomebench.models.weights_file import short
 
@@ -34,7 +33,7 @@ class LoadedModel:
 
     model: nn.Module
     timm_id: str  # with tag; for a preset its name, for a local folder its architecture
-    weights: str  # random:<seed>, pretrained or sha256:<digest>
+    weights: str  # random:<seed>; sha256:<digest> of a file, or of tensors: then "(pretrained)" if they were fetched
     head: Head = field(default_factory=lambda: Head(0))
     notes: tuple[str, ...] = ()  # what was decided on the way that nobody asked for
 
@@ -247,48 +246,12 @@ def load_model(spec: ModelSpec | str, *, pretrained: bool = False, **settings: A
         return replace(loaded, weights=load_checkpoint(loaded.model, WEIGHTS))
     if not pretrained:
         return loaded
-    fetched = _fetch(loaded.timm_id, spec.img_size, spec.offline)
+    fetched = fetch(loaded.timm_id, spec.img_size, spec.offline)
     there = int(getattr(fetched, "num_classes", 0) or 0)
     if spec.num_classes not in (None, there):
         raise ModelError(
             f"the pretrained weights of {loaded.timm_id} have {there} classes, and --num-classes {spec.num_classes} "
             "would leave the head random; pass your own weights with --checkpoint"
         )
-    return replace(loaded, model=fetched, weights="pretrained")
-
-
-def is_cached(timm_id: str) -> bool:
-    """Whether the pretrained weights of a timm model have been fetched before."""
-    repository, revision = _repository(timm_id)
-    names = ("model.safetensors", "pytorch_model.bin")
-    return bool(repository) and any(
-        isinstance(try_to_load_from_cache(repository, name, revision=revision), str) for name in names
-    )
-
-
-def _repository(timm_id: str) -> tuple[str, str | None]:
-    """Where the weights of a timm model are on the hub, and which revision; empty where they are not."""
-    if timm_id.startswith(HUB):
-        return split_hub_id(timm_id)
-    config = get_pretrained_cfg(timm_id, allow_unregistered=True)
-    hub_id = "" if config is None else config.hf_hub_id or ""
-    return (f"{hub_id}{timm_id}" if hub_id.endswith("/") else hub_id), None
-
-
-def _fetch(timm_id: str, img_size: int | None, offline: bool) -> nn.Module:
-    """A timm model with the pretrained weights of its tag or repository."""
-    config = None if timm_id.startswith(HUB) else get_pretrained_cfg(timm_id, allow_unregistered=True)
-    if not timm_id.startswith(HUB) and (config is None or not config.has_weights):
-        raise ModelError(f"timm has no pretrained weights for {timm_id}; pass a file with --checkpoint")
-    if (offline or constants.HF_HUB_OFFLINE) and not is_cached(timm_id):
-        raise not_cached("model.safetensors", _repository(timm_id)[0] or timm_id, offline)
-    kwargs: dict[str, Any] = {} if img_size is None else {"img_size": img_size}
-    with quiet_hub(offline):
-        try:
-            model: nn.Module = timm.create_model(timm_id, pretrained=True, **kwargs)
-        except (OSError, RuntimeError, ValueError, HfHubHTTPError) as error:
-            reason = textwrap.shorten(str(error), 160, placeholder=" ...")
-            raise ModelError(
-                f"the pretrained weights of {timm_id} cannot be fetched ({reason}); pass a file with --checkpoint"
-            ) from error
-    return model.eval()
+    # A name stands for what its repository holds today: only the tensors say which weights these are.
+    return replace(loaded, model=fetched, weights=f"sha256:{tensors_digest(fetched)} (pretrained)")
