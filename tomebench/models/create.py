@@ -132,13 +132,16 @@ def _build(spec: ModelSpec, source: Source | None, file: Checkpoint | None, meta
         kwargs: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         return _create(timm_id, source, kwargs, on, spec.seed)
 
+    if file is not None or source is not None:
+        own = create(None, "meta")
+        _check_square(spec.name, own)
     if file is not None and size is None:
-        model = create(None, "meta")
-        grid, found = _grid(model), file.grid(_positions(model))
+        grid, found = _grid(own), file.grid(_positions(own))
         if grid is not None and found is not None and grid != (found[0], found[0]):
             size = found[0] * found[1]
             notes.append(f"{size} pixels, as the position embedding of the checkpoint says; --img-size changes it")
     model = create(size, "meta" if meta else "cpu")
+    _check_square(spec.name, model)
     if getattr(getattr(model, "patch_embed", None), "num_patches", 1) == 0:
         raise ModelError(f"model {timm_id} cannot be built at {size} pixels: that is less than one patch")
     shown = timm_id if source is None or source.weights is None else source.architecture
@@ -181,6 +184,19 @@ def _create(timm_id: str, source: Source | None, kwargs: dict[str, Any], on: str
     return model
 
 
+def _check_square(name: str, model: Any) -> None:
+    """Refuse a model of oblong images: at a square size its weights would be read as if their patches filled a square.
+
+    The number of patches does not give it away where it is that of a square, as 8 x 18 = 12 x 12.
+    """
+    height, width = getattr(getattr(model, "patch_embed", None), "grid_size", None) or (1, 1)
+    if height != width:
+        pixels = " x ".join(map(str, model.patch_embed.img_size))
+        raise ModelError(
+            f"model {printable(name)} takes images of {pixels} pixels; only models of square images are supported"
+        )
+
+
 def _grid(model: Any) -> tuple[int, int] | None:
     """Patches in height and width of a model with a position for each; None for any other."""
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
@@ -192,12 +208,14 @@ def _positions(model: Any) -> int:
     return 0 if getattr(model, "no_embed_class", False) else int(getattr(model, "num_prefix_tokens", 1))
 
 
-def _head(spec: ModelSpec, model: nn.Module, source: Source | None, file: Checkpoint | None) -> Head:
-    found = []
-    if spec.labelled and file is not None:
-        found += file.class_names()
-    if spec.labelled and source is not None and source.weights is None and (names := source.names) is not None:
-        found.append(names)
+def _head(spec: ModelSpec, model: Any, source: Source | None, file: Checkpoint | None) -> Head:
+    """What is known of the outputs; lists that come with the model are read only where the user gives none."""
+    found: list[ClassNames] = []
+    if spec.labelled and spec.class_names is None:
+        found += [] if file is None else file.class_names()
+        if source is not None and (file is None or not file.is_beside(source.config)):
+            # Weights with another head than the one that the settings describe have other classes.
+            found += [names for names in source.names() if file is None or len(names.names) == model.num_classes]
     return head_of(model, spec.class_names, found)
 
 
