@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
+from hub_cache import NAME, SHA, write_hub_cache
 from safetensors.torch import save_file
 
 from tomebench.errors import ModelError
 from tomebench.models.create import build_model, load_model
-
-NAME = "hf-hub:org/name"
-SHA = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture
@@ -24,16 +20,7 @@ def state() -> dict[str, torch.Tensor]:
 def snapshot(tmp_path, monkeypatch, state):
     """The folder of one revision in a cache of its own, which holds a model."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    repository = tmp_path / "models--org--name"
-    folder = repository / "snapshots" / SHA
-    folder.mkdir(parents=True)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(SHA)
-    config = {"input_size": [3, 160, 160], "fixed_input_size": True, "label_names": ["cat", "dog", "newt"]}
-    settings = {"architecture": "test_vit", "num_classes": 3, "pretrained_cfg": config}
-    (folder / "config.json").write_text(json.dumps(settings))
-    save_file(state, folder / "model.safetensors")
-    return folder
+    return write_hub_cache(tmp_path, state, ["cat", "dog", "newt"])
 
 
 def test_what_the_cache_holds_is_loaded_without_a_network(snapshot, state):
