@@ -52,7 +52,7 @@ class Cell:
     """One thing to measure: a model with one amount of token reduction, on one device."""
 
     model: str  # timm id with tag, or the name of a preset
-    weights: str  # "random:<seed>", "pretrained" or "sha256:<digest of the checkpoint>"
+    weights: str  # "random:<seed>", "sha256:<digest of the file>" or "sha256:<digest of the tensors> (pretrained)"
     img_size: int
     method: str
     options: tuple[tuple[str, Scalar], ...]  # sorted by name, e.g. (("prop_attn", True),)
@@ -381,7 +381,7 @@ COLUMNS: tuple[Column, ...] = (
     _column("clamped", "bool", "the cap of half the tokens changed r in some block"),
     _column("gmacs_matching", "float", "multiply-accumulates of the matching, not in gmacs", "GMAC", "lower", ".3f"),
     _column("params_m", "float", "parameters, 1e6", "M", None, ".2f"),
-    _column("weights", "str", "random:<seed>, pretrained or sha256:<digest>"),
+    _column("weights", "str", "random:<seed>, sha256:<digest> or sha256:<digest> (pretrained)"),
     _column("img_size", "int", "input height and width", "px"),
     _column("options", "str", "options of the method"),
     _column("batch_size", "int", "images per forward pass", "images"),

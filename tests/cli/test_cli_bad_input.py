@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tomebench.datasets.imagenet import wnids
-from tomebench.models import create
+from tomebench.models import published
 from tomebench.models.create import build_model
 
 pytestmark = pytest.mark.usefixtures("quick_sweeps")
@@ -191,8 +191,8 @@ def test_a_model_that_is_no_vit(program, earlier):
 
 @pytest.mark.parametrize("variable", [False, True])
 def test_offline_names_the_file_that_it_would_need(program, earlier, monkeypatch, variable):
-    monkeypatch.setattr(create, "try_to_load_from_cache", lambda *arguments, **_: None)
-    monkeypatch.setattr(create.timm.models._builder, "load_pretrained", lambda *a, **k: pytest.fail("network"))
+    monkeypatch.setattr(published, "try_to_load_from_cache", lambda *arguments, **_: None)
+    monkeypatch.setattr(published.timm.models._builder, "load_pretrained", lambda *a, **k: pytest.fail("network"))
     if variable:
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     picture(Path("images") / wnids()[0] / "a.JPEG")

@@ -152,8 +152,8 @@ def test_nothing_inside(tmp_path):
     assert "no images and no class folders" in refusal(tmp_path)
     (tmp_path / TENCH).mkdir()
     assert "the class folders hold no images" in refusal(tmp_path)
-    touch(tmp_path, f"{TENCH}/images/a.JPEG")
-    assert "the class folders hold no images" in refusal(tmp_path)
+    touch(tmp_path, f"{TENCH}/images/a.JPEG")  # as in Tiny ImageNet
+    assert read_class_folders(tmp_path)[1].names == (f"{TENCH}/images/a.JPEG",)
 
 
 def test_unreadable_folder(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from image_trees import class_folders, jpeg, write_tar
 from test_hfds import parquet
 
-from tomebench.datasets.class_lists import as_names, names_beside, names_in_config, read_class_names
+from tomebench.datasets.class_lists import as_names, lists_in_config, names_beside, read_class_names
 from tomebench.datasets.classes import ANY_HEAD, NATURAL, SORTED, ClassNames, Head, map_classes, wnids
 from tomebench.datasets.images import open_dataset
 from tomebench.errors import DataError
@@ -115,7 +115,8 @@ def test_numbers_that_do_not_fit_are_refused_with_what_was_found(tmp_path):
         "--class-names FILE"
     )
     assert "the model has 1000 classes" in refusal(root, Head(1000))
-    assert refusal(root, Head(0)).startswith("the model has no classifier")
+    assert refusal(root, Head(0)) == "the model has no classifier; use weights that were trained for classes"
+    assert "and --class-names sorted takes no list; give" in refusal(root, Head(37, order=SORTED))
 
 
 def test_names_that_do_not_fit_are_refused_with_both(tmp_path):
@@ -128,9 +129,9 @@ def test_names_that_do_not_fit_are_refused_with_both(tmp_path):
 
 def test_two_lists_that_disagree_are_refused_unless_the_user_gives_one(tmp_path):
     root = pictures(tmp_path / "p")
-    lists = (listed(*ANIMALS), listed(*SHUFFLED, source="label_names of config.json"))
+    lists = (listed(*ANIMALS), listed(*SHUFFLED, source="label_names in config.json"))
     assert refusal(root, Head(3, lists)) == (
-        "two lists of class names disagree: class 0 is 'cat' in classes.txt and 'newt' in label_names of config.json; "
+        "two lists of class names disagree: class 0 is 'cat' in classes.txt and 'newt' in label_names in config.json; "
         "pass the right one with --class-names"
     )
     assert open_dataset(str(root), head=Head(3, lists, chosen=listed(*ANIMALS, source="mine"))).info.labels[0] == 0
@@ -177,6 +178,9 @@ def test_imagenet_ids_stay_what_they_are_for_a_model_of_imagenet(tmp_path):
     for head in (Head(1000), Head(1000, (listed("a", "b"),)), Head(21843), Head(0), ANY_HEAD):
         found = open_dataset(str(root), head=head)
         assert (found.info.digest, found.info.num_classes) == (plain.info.digest, 1000)
+    assert refusal(root, Head(1200)).startswith(
+        f"{root} has 3 classes (n01440764, n01443537, n15075141), the model has"
+    )
     # A model of three classes that was trained on folders with such names.
     assert sorted({*open_dataset(str(root), head=Head(3)).info.labels.tolist()}) == [0, 1, 2]
     backwards = Head(1000, (listed(*reversed(wnids())),))
@@ -193,9 +197,6 @@ def test_parts_of_a_data_set_are_never_taken_for_classes(tmp_path):
     assert refusal(root, Head(3)) == (
         f"{root} holds train, val, validation; give the part to evaluate: --data {root}/val"
     )
-    pictures(tmp_path / "q" / "train")
-    pictures(tmp_path / "q" / "test")
-    assert "holds test, train; give the part to evaluate" in refusal(tmp_path / "q", Head(2))
 
 
 @pytest.mark.parametrize(
@@ -223,7 +224,9 @@ def test_lists_in_every_usual_shape(tmp_path, content):
         (b"{", "is not valid JSON"),
         (b'{"a": 1}', "is no list of class names"),
         (b'{"a": 0, "b": 0}', "is no list of class names"),
-        (b'{"label_names": 3}', "label_names of"),
+        (b'{"label_names": 3}', "is no list of class names"),
+        (b'{"label_names": ["a", "b"], "id2label": {"0": "a", "1": "c"}}', "disagree: class 1 is 'b' in label_names"),
+        (b'{"classes": [1, 2]}', "classes in .* does not name the classes 0, 1, 2, ... once each; correct it, or give"),
         (b"[" * 100_000, "is not valid JSON"),
     ],
 )
@@ -244,12 +247,21 @@ def test_lists_beside_shards_must_agree(tmp_path):
         names_beside(tmp_path)
 
 
-def test_settings_of_timm_hold_names_at_either_place(tmp_path):
-    for content in ({"label_names": ["a", "b"]}, {"pretrained_cfg": {"label_names": ["a", "b"]}}):
-        (tmp_path / "config.json").write_text(json.dumps(content))
-        assert names_in_config(tmp_path / "config.json").names == ("a", "b")
-    (tmp_path / "config.json").write_text(json.dumps({"num_classes": 2}))
-    assert names_in_config(tmp_path / "config.json") is None
+@pytest.mark.parametrize(
+    ("content", "names"),
+    [
+        ({"label_names": ["a", "b"]}, ["ab"]),
+        ({"pretrained_cfg": {"label_names": ["a", "b"]}}, ["ab"]),
+        ({"label_names": ["a", "b"], "pretrained_cfg": {"label_names": ["b", "a"]}}, ["ab", "ba"]),
+        ({"label2id": {"a": 0, "b": 1}, "id2label": {"0": "b", "1": "a"}}, ["ab", "ba"]),
+        ({"num_classes": 2}, []),
+        ({"model": "x", "classes": 3, "labels": [0, 1, 1]}, []),  # settings of something else
+        ([3], []),
+    ],
+)
+def test_every_list_in_settings_is_read(tmp_path, content, names):
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    assert ["".join(each.names) for each in lists_in_config(tmp_path / "config.json")] == names
 
 
 @given(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=20, unique=True), st.randoms())

@@ -52,6 +52,19 @@ def test_tars_shards_and_rows_too(tmp_path):
     assert not open_dataset("digits", labels=False).info.labelled
 
 
+@pytest.mark.parametrize("below", ["", "cat"])
+def test_a_tar_hides_no_pictures_beside_or_below_it(tmp_path, below):
+    root = tmp_path / "p"
+    (root / below).mkdir(parents=True)
+    for number in range(5):
+        (root / below / f"{number}.png").write_bytes(jpeg(number))
+    write_tar(root / "old.tar", {"x.png": jpeg(9), "x.cls": b"0"})
+    found = open_dataset(str(root), labels=False)
+    assert found.names == tuple(f"{below}/{number}.png".lstrip("/") for number in range(5))
+    assert found.info.note == "5 images without labels; 1 other file ignored"
+    assert open_dataset(f"wds/{root}", labels=False).names == ("x.png",)  # where shards are asked for
+
+
 def test_nothing_to_look_at_is_one_line(tmp_path):
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "notes.txt").write_text("x")

@@ -7,6 +7,7 @@ import pickle
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -69,9 +70,18 @@ def test_the_payload_works_where_pickle_is_trusted(tmp_path):
 
 def test_code_in_a_checkpoint_never_runs(tmp_path, state):
     torch.save({**state, "x": Payload(tmp_path / "ran")}, tmp_path / "w.pth")
-    with pytest.raises(ModelError, match="running code from a file is refused"):
+    with pytest.raises(ModelError, match=r"holds posix\.mkdir, no weight, and running code from a file is refused"):
         load(tmp_path / "w.pth")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "name"), [(Path("x"), r"pathlib\.PosixPath"), (np.float64(0.5), r"numpy\._?core\.multiarray\.scalar")]
+)
+def test_what_else_a_checkpoint_holds_is_named(tmp_path, state, extra, name):
+    torch.save({"model": state, "extra": extra}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=rf"w\.pth: holds {name}, no weight, and running code .*; save its state_dict"):
+        load(tmp_path / "w.pth")
 
 
 def test_what_does_not_fit_is_named(tmp_path, state):

@@ -7,7 +7,7 @@ import timm
 import torch
 
 from tomebench.errors import ModelError
-from tomebench.models import create
+from tomebench.models import published
 from tomebench.models.aliases import ALIASES, MAE, PRESETS, TORCHVISION
 from tomebench.models.create import build_model, load_model, resolve_model_name
 
@@ -75,7 +75,7 @@ def test_a_preset_brings_its_weights(preset):
 
 
 def test_offline_refuses_weights_that_are_not_in_the_cache(monkeypatch):
-    monkeypatch.setattr(create, "try_to_load_from_cache", lambda *a, **k: None)
+    monkeypatch.setattr(published, "try_to_load_from_cache", lambda *a, **k: None)
     real = timm.create_model
 
     def no_network(name, pretrained=False, **kwargs):
@@ -87,7 +87,7 @@ def test_offline_refuses_weights_that_are_not_in_the_cache(monkeypatch):
 
 
 def test_weights_that_cannot_be_fetched_are_one_line(monkeypatch):
-    monkeypatch.setattr(create.constants, "HF_HUB_OFFLINE", False)  # the tests may run with it
+    monkeypatch.setattr(published.constants, "HF_HUB_OFFLINE", False)  # the tests may run with it
     real = timm.create_model
 
     def no_network(name, pretrained=False, **kwargs):

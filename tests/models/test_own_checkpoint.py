@@ -6,8 +6,10 @@ import argparse
 import json
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
+from torch.optim.swa_utils import AveragedModel
 
 from tomebench.errors import ModelError
 from tomebench.models.checkpoint import load_checkpoint, read_checkpoint
@@ -61,6 +63,19 @@ def test_two_tensors_of_one_name_are_refused(tmp_path, state):
     torch.save({**state, "module.head.weight": state["head.weight"]}, tmp_path / "w.pth")
     with pytest.raises(ModelError, match=r"holds both head\.weight and module\.head\.weight, which are the same"):
         load_model("test_vit", checkpoint=tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_what_torch_averages_itself(tmp_path, bare):
+    model = build_model("test_vit", num_classes=CLASSES, seed=3).model
+    mean = AveragedModel(model)
+    mean.update_parameters(build_model("test_vit", num_classes=CLASSES, seed=4).model)
+    mean.update_parameters(build_model("test_vit", num_classes=CLASSES, seed=5).model)
+    content = mean.state_dict() if bare else {"model": model.state_dict(), "model_ema": mean.state_dict()}
+    torch.save(content, tmp_path / "w.pth")
+    loaded = load_model("test_vit", checkpoint=tmp_path / "w.pth", use_ema=None if bare else True)
+    assert same(loaded, mean.module.state_dict())
+    assert not same(loaded, model.state_dict())
 
 
 @pytest.mark.parametrize("keys", [("model", "model_ema"), ("state_dict", "state_dict_ema")])
@@ -143,6 +158,16 @@ def test_images_that_are_not_square_are_refused_by_name(tmp_path, state):
         load_model("test_vit", checkpoint=tmp_path / "w.safetensors")
 
 
+@pytest.mark.parametrize("size", [None, 160, 192])
+def test_a_model_of_oblong_images_is_never_taken_for_a_square_one(tmp_path, size):
+    """8 x 18 patches are as many as 12 x 12."""
+    oblong = timm.create_model("test_vit", num_classes=CLASSES, img_size=(128, 288))
+    name = local_dir(tmp_path / "m", dict(oblong.state_dict()), model_args={"img_size": [128, 288]})
+    for meta in (False, True):
+        with pytest.raises(ModelError, match="takes images of 128 x 288 pixels; only models of square images are"):
+            build_model(name, img_size=size, meta=meta)
+
+
 def test_another_number_of_classes_than_asked_for(tmp_path, state):
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(ModelError, match="its head has 7 classes, --num-classes says 10; leave --num-classes out"):
@@ -217,10 +242,18 @@ def test_offline_says_what_was_looked_for_and_where():
 
 
 def test_published_weights_never_get_a_random_head(monkeypatch):
-    monkeypatch.setattr("tomebench.models.create._fetch", lambda name, *rest: build_model("test_vit").model)
+    monkeypatch.setattr("tomebench.models.create.fetch", lambda name, *rest: build_model("test_vit").model)
     with pytest.raises(ModelError, match="have 1000 classes, and --num-classes 7 would leave the head random"):
         load_model("test_vit", num_classes=7, pretrained=True)
     assert load_model("test_vit", num_classes=7).head.num_classes == 7  # for speed
+
+
+def test_the_misfit_that_is_named_is_that_of_the_nearest_names(tmp_path, state):
+    wrapped = {f"module.{name}": tensor for name, tensor in state.items() if name != "norm.bias"}
+    save_file(wrapped, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError) as caught:
+        load_model("test_vit", checkpoint=tmp_path / "w.safetensors")
+    assert str(caught.value).endswith("it does not fit the model: norm.bias is missing; check --model")
 
 
 def test_loading_needs_no_model_of_the_file_s_size(tmp_path, state):

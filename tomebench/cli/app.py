@@ -32,8 +32,10 @@ Exit codes:
     1  a bug in tomebench
     2  bad usage or input
     3  regression found, or something is not as reported
-    4  nothing can be said (not comparable, no baseline, inconclusive, not measured)
-    5  finished with failed cells, or storage or one of several processes failed
+    4  nothing can be said (not comparable, no baseline, inconclusive, not
+       measured)
+    5  finished with failed cells, or storage or one of several processes
+       failed
   130  interrupted; the same sweep goes on where it stopped
 
 Results go to stdout, progress to stderr. Bad input gets one line; --traceback after a command shows where it came from.
@@ -80,7 +82,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # an ASCII terminal must not turn a × into a crash
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which measures memory, talks on stderr
     leave_on_signal(None if Place.here().rank else _interrupted(arguments))
     sys.exit(run(arguments))
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from tomebench.measure.validity import INTERRUPTED, PARTIAL_EVAL
 from tomebench.models.spec import PREFIX
-from tomebench.schema import Row
+from tomebench.report.advice import advise
+from tomebench.schema import MAX_DROP, Row
 from tomebench.sweeps.config import SweepConfig, command_line, run_directory
 
 _MACHINE = ("device", "dtype", "mode", "compile", "cuda_graphs", "attention", "threads")
@@ -38,6 +39,14 @@ def next_command(rows: Sequence[Row], config: Mapping[str, Any], directory: Path
     if any(row.status == "unconverged" for row in rows) and config["budget"] != "publish":
         larger = "standard" if config["budget"] == "quick" else "publish"
         return command_line({**config, "budget": larger}) + _here(config, directory)
+    advice = advise(rows, config.get("max_drop", MAX_DROP))
+    if advice is not None and advice.choice == "images" and config.get("limit") is not None:
+        return command_line({**config, "limit": None})
+    if advice is not None and advice.choice in ("images", "agreement"):  # more of them, or such as have labels
+        return command_line({**config, "data": "DIR", "labels": True}) + _ELSEWHERE
+    if advice is not None and advice.choice == "recommended" and directory is not None:
+        run = shlex.quote(str(directory))
+        return f"tomebench check {run} --baseline {run}.json --update-baseline"
     planned = {name: value for name, value in config.items() if name not in (*_IMAGES, "r", "cells", "mode", "budget")}
     if str(config["schedule"]).startswith("list:"):  # which says r itself
         del planned["schedule"]

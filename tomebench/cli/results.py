@@ -54,6 +54,7 @@ def write_run(
         command=None if is_unnamed(config) else command_line(config),
         next_command=next_command(rows, config, directory),
         max_drop=max_drop,
+        checkpoint=config.get("checkpoint"),
     )
     paths = write_reports(directory, rows, context)
     return dataclasses.replace(context, paths=tuple(map(str, paths)))
@@ -101,7 +102,7 @@ def tell(screen: Screen, rows: Sequence[Row], context: ReportContext, lost: Sequ
     screen.remarks([*others, *brief_lines(rows, screen.width - 2)], context.warnings, lost)
     if context.warnings and screen.details:
         screen.line()
-    for condition in context.conditions if screen.details else [compact_conditions(rows)]:
+    for condition in context.conditions if screen.details else [compact_conditions(rows, context.checkpoint)]:
         screen.line(condition)
     for folder, files in itertools.groupby(map(Path, context.paths), lambda path: path.parent):
         screen.line(f"written to {folder}: {', '.join(file.name for file in files)}", whole=[str(folder)])

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tomebench.datasets.classes import ClassNames
+from tomebench.datasets.classes import ClassNames, agreed
 from tomebench.datasets.decode import printable
 from tomebench.errors import DataError
 
@@ -16,6 +16,8 @@ BESIDE = ("classes.txt", "class_to_idx.json", "labels.txt", "class_names.txt", "
 CONFIG = "config.json"
 """The file in which timm and transformers keep a model's settings, its class names among them."""
 _KEYS = ("label_names", "class_names", "classes", "class_to_idx", "label2id", "id2label", "labels")
+_SAMPLES = "labels"
+"""The one of these names that may as well stand for the classes of single images."""
 _LARGEST = 16 << 20
 
 
@@ -38,8 +40,8 @@ def read_class_names(path: Path, source: str | None = None) -> ClassNames:
             raise DataError(f"{source} is empty; write a class name in each line, in the order of the model's outputs")
         return ClassNames(tuple(lines), source)
     content = _json(path, text)
-    names = listed_in(content, source) if isinstance(content, dict) else None
-    names = names or as_names(content, source)
+    lists = lists_in(content, source, strict=True) if isinstance(content, dict) else []
+    names = agreed(lists) or as_names(content, source)
     if names is None:
         raise DataError(
             f"{source} is no list of class names; give a name in each line, a JSON list, or names with their numbers"
@@ -47,19 +49,29 @@ def read_class_names(path: Path, source: str | None = None) -> ClassNames:
     return names
 
 
-def listed_in(content: Mapping[Any, Any], source: str) -> ClassNames | None:
-    """The list that settings, or a checkpoint, hold under one of the usual names; None if there is none.
+def lists_in(content: Mapping[Any, Any], source: str, *, strict: bool = False) -> list[ClassNames]:
+    """Every list that settings, or a checkpoint, hold under one of the usual names.
+
+    Args:
+        content: the settings; a single number or word under such a name is something else.
+        source: how messages call them.
+        strict: refuse a list or mapping that does not name classes, instead of leaving it out.
 
     Raises:
-        DataError: what stands there is no list of names.
+        DataError: a list or mapping does not name classes.
     """
+    found = []
     for key in _KEYS:
-        if content.get(key):
-            names = as_names(content[key], f"{key} of {source}")
-            if names is None and key != "labels":
-                raise DataError(f"{key} of {source} does not name the classes 0, 1, 2, ... once each; correct it")
-            return names
-    return None
+        value = content.get(key)
+        names = as_names(value, f"{key} in {source}")
+        if names is not None:
+            found.append(names)
+        elif strict and value and isinstance(value, list | Mapping) and key != _SAMPLES:
+            raise DataError(
+                f"{key} in {source} does not name the classes 0, 1, 2, ... once each; correct it, or give another list "
+                "with --class-names"
+            )
+    return found
 
 
 def as_names(content: Any, source: str) -> ClassNames | None:
@@ -106,18 +118,19 @@ def all_beside(folder: Path, of: str = "") -> list[ClassNames]:
     ]
 
 
-def names_in_config(path: Path) -> ClassNames | None:
-    """The list that a ``config.json`` holds, at its top or among timm's ``pretrained_cfg``; None if there is none.
+def lists_in_config(path: Path) -> list[ClassNames]:
+    """Every list that a ``config.json`` holds, at its top or among timm's ``pretrained_cfg``.
 
     Raises:
-        DataError: it cannot be read, or what stands there is no list of names.
+        DataError: it cannot be read, or a list or mapping in it does not name classes.
     """
     content = _json(path, _text(path))
     if not isinstance(content, dict):
-        return None
-    inner = content.get("pretrained_cfg")
-    places = [content, *([inner] if isinstance(inner, dict) else [])]
-    return next((names for place in places if (names := listed_in(place, printable(path))) is not None), None)
+        return []
+    found = lists_in(content, printable(path), strict=True)
+    if isinstance(inner := content.get("pretrained_cfg"), dict):
+        found += lists_in(inner, f"pretrained_cfg of {printable(path)}", strict=True)
+    return found
 
 
 def _text(path: Path) -> str:
@@ -138,4 +151,7 @@ def _json(path: Path, text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{printable(path)} is not valid JSON ({str(error)[:80]}); correct it") from error
+        raise DataError(
+            f"{printable(path)} is not valid JSON ({str(error)[:80]}); correct it, or give a list of "
+            "class names with --class-names"
+        ) from error

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from tomebench.datasets.decode import printable
@@ -17,6 +18,8 @@ from tomebench.errors import DataError
 from tomebench.words import are, counted
 
 NUM_CLASSES = 1000
+IMAGENET_21K = frozenset({11221, 11821, 21841, 21842, 21843})
+"""Sizes of the heads that were trained on ImageNet-21k or most of it."""
 MOST_CLASSES = 65_535
 """Predictions are stored as 16 bits, the largest of which is no class."""
 SORTED, NATURAL = "sorted", "natural"
@@ -71,20 +74,28 @@ class Head:
                     f"{'give' if each is self.chosen else 'pass --class-names with'} a list of {self.num_classes} names"
                 )
             _check_names(each)
-        for other in lists[1:]:
-            if other.names != lists[0].names:
-                number = next(
-                    k for k, pair in enumerate(zip(lists[0].names, other.names, strict=True)) if len({*pair}) > 1
-                )
-                first, second = printable(lists[0].names[number]), printable(other.names[number])
-                raise DataError(
-                    f"two lists of class names disagree: class {number} is {first!r} in {lists[0].source} and "
-                    f"{second!r} in {other.source}; pass the right one with --class-names"
-                )
-        return lists[0] if lists else None
+        return agreed(lists)
+
+    def has_list_of(self, there: Sequence[str]) -> bool:
+        """Whether all of some names are in one of the lists."""
+        lists = self.found if self.chosen is None else (self.chosen,)
+        return any({*there} <= {*each.names} for each in lists)
+
+    def may_be_imagenet(self, there: Sequence[str]) -> bool:
+        """Whether classes, some of which ImageNet-1k has too, are those of ImageNet-1k to this model.
+
+        A model of ImageNet-21k is refused later, with what to do; so is one without a classifier.
+        """
+        if self.chosen is not None or self.order is not None or self.has_list_of(there):
+            return False
+        if self.num_classes in IMAGENET_21K:
+            return class_numbers().keys() >= {*there}
+        return self.num_classes in (0, NUM_CLASSES)
 
     def lists_seen(self) -> str:
         """In words, for messages: which lists of names there are."""
+        if self.order is not None:  # none was looked for
+            return f"--class-names {self.order} takes no list"
         lists = [*(() if self.chosen is None else (self.chosen,)), *self.found]
         return f"lists of class names: {'; '.join(map(str, lists))}" if lists else "no list of class names was found"
 
@@ -135,24 +146,38 @@ def map_classes(where: str, there: Sequence[str], head: Head | None, *, ordered:
         return imagenet()
     if head == ANY_HEAD:
         return imagenet() if not ids.isdisjoint(there) else ClassMap(tuple(there), "own classes")
-    if not ids.isdisjoint(there) and head.chosen is None and head.order is None:
-        listed = any({*there} <= {*each.names} for each in head.found)
-        # 0: without a classifier. Over 1000: one of ImageNet-21k. Both are refused later, with what to do.
-        if not listed and (head.num_classes >= NUM_CLASSES or head.num_classes == 0):
-            return imagenet()
+    if not ids.isdisjoint(there) and head.may_be_imagenet(there):
+        return imagenet()
     if head.num_classes == 0:
-        raise DataError("the model has no classifier: use weights that were trained for classes, or --no-labels")
+        raise DataError("the model has no classifier; use weights that were trained for classes")
     if (names := head.names()) is not None:
         return _by_list(where, there, names)
     if len(there) != head.num_classes:
         raise DataError(
             f"{printable(where)} has {_counted(there)}, the model has {counted(head.num_classes, 'class')}, and "
-            f"{head.lists_seen()}; give the weights that were trained on these classes with --checkpoint, or the "
-            "model's own list of names with --class-names FILE"
+            f"{head.lists_seen()}; pass the model's own list with --class-names FILE (a name in each line, in the "
+            "order of its outputs), or weights that were trained on these classes with --checkpoint"
         )
     if ordered and head.order is None:
         return ClassMap(tuple(there), "classes in the data set's own order")
     return _by_folders(where, there, head.order)
+
+
+def agreed(lists: Sequence[ClassNames]) -> ClassNames | None:
+    """The first of some lists, which all have to say the same; None if there is none.
+
+    Raises:
+        DataError: two disagree; the message names the first class that they call differently.
+    """
+    for other in lists[1:]:
+        first = lists[0]
+        for number, (one, two) in enumerate(zip_longest(first.names, other.names, fillvalue="")):
+            if one != two:
+                raise DataError(
+                    f"two lists of class names disagree: class {number} is {printable(one)!r} in {first.source} and "
+                    f"{printable(two)!r} in {other.source}; pass the right one with --class-names"
+                )
+    return lists[0] if lists else None
 
 
 def _by_list(where: str, there: Sequence[str], names: ClassNames) -> ClassMap:

@@ -181,7 +181,10 @@ def _numbering(name: str, classes: Sequence[str], head: Head | None) -> tuple[Cl
     if ids:
         if len(ids) < len(known):
             unknown = [each for each, number in zip(classes, known, strict=True) if number is None]
-            raise DataError(f"--data hfds/{printable(name)}: labels {few(unknown)} are no class ids; take them out")
+            raise DataError(
+                f"--data hfds/{printable(name)}: labels {few(unknown)} are no class ids; take them out, "
+                "or pass the model's list of names with --class-names"
+            )
         return imagenet(), ids
     if len(classes) == NUM_CLASSES:
         from timm.data import ImageNetInfo
@@ -207,11 +210,9 @@ def _numbering(name: str, classes: Sequence[str], head: Head | None) -> tuple[Cl
 
 def _may_be_imagenet(classes: Sequence[str], head: Head) -> bool:
     """Whether the labels have to be those of ImageNet-1k for this model."""
-    if head.chosen is not None or head.order is not None or any({*classes} <= {*each.names} for each in head.found):
-        return False
     if len(classes) != NUM_CLASSES and class_numbers().keys().isdisjoint(classes):
         return False
-    return head.num_classes >= NUM_CLASSES or head.num_classes == 0
+    return head.may_be_imagenet(classes)
 
 
 def _shown(name: str) -> str:

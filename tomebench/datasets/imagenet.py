@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,16 +28,15 @@ from tomebench.datasets.classes import (
 )
 from tomebench.datasets.decode import printable
 from tomebench.datasets.files import ImageFiles, list_digest
+from tomebench.datasets.listing import LAYOUT, Listing, all_inside, list_folder
 from tomebench.errors import DataError
 from tomebench.schema import ImageList
 from tomebench.words import are, counted
 
 VALIDATION_IMAGES = 50_000
 PARTS = ("val", "validation")
-_SPLITS = frozenset({*PARTS, "valid", "eval", "train", "training", "test", "testing"})
-"""Names of folders that hold parts of a data set, if a folder holds nothing else."""
-_EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
-LAYOUT = "n01440764/*.JPEG, n01443537/*.JPEG, ..."
+_SPLITS = (*PARTS, "valid", "eval", "test", "testing", "train", "training")
+"""Names of folders that hold parts of a data set, if a folder holds nothing else: what to evaluate first."""
 _WNID = re.compile(r"(?<![0-9A-Za-z])n\d{8}(?!\d)")
 
 
@@ -58,16 +57,7 @@ def read_class_folders(root: Path, head: Head | None = None, *, tolerant: bool =
     """
     found = find_classes(str(root), list_folder, head, tolerant=tolerant)
     files = ImageFiles(found.folder, tuple(found.names), extra=tuple(found.extra))
-    return found.image_list(data_name(root)), files
-
-
-@dataclass(frozen=True)
-class Listing:
-    """What is in one folder, each kind sorted by name as bytes."""
-
-    folders: list[str]
-    images: list[str]
-    others: list[str]
+    return found.image_list(data_name(Path(found.folder))), files  # of a part by its name
 
 
 @dataclass(frozen=True)
@@ -111,60 +101,28 @@ def find_classes(
     classes = map_classes(folder, listing.folders, head)
     unknown = [name for name in listing.folders if name not in classes.numbers]
     if unknown and not tolerant:
-        raise DataError(f"{printable(folder)}: {_some(unknown, 'folder')} not ImageNet-1k class ids; move them out")
+        mostly = len(unknown) > len(listing.folders) / 2  # of a model of its own, which happens to have such names too
+        way = "move them out" + (", or pass the model's list of names with --class-names" if mostly else "")
+        raise DataError(f"{printable(folder)}: {_some(unknown, 'folder')} not ImageNet-1k class ids; {way}")
     extra = [f"{name}/" for name in unknown] + listing.images + listing.others
     found = ClassFolders(folder, [], [], [], extra, classes)
     for name in sorted((name for name in listing.folders if name in classes.numbers), key=classes.numbers.__getitem__):
-        inside = look(f"{folder}/{name}")
-        found.names.extend(f"{name}/{file}" for file in inside.images)
-        found.labels.extend([classes.numbers[name]] * len(inside.images))
-        found.empty.extend([name] * (not inside.images))
-        found.extra.extend(f"{name}/{other}" for other in [*inside.others, *(f"{each}/" for each in inside.folders)])
+        images, others = all_inside(f"{folder}/{name}", look)
+        found.names.extend(f"{name}/{file}" for file in images)
+        found.labels.extend([classes.numbers[name]] * len(images))
+        found.empty.extend([name] * (not images))
+        found.extra.extend(f"{name}/{other}" for other in others)
     if not found.names:
-        raise DataError(f"{printable(folder)}: the class folders hold no images; expected {LAYOUT}")
+        layout = LAYOUT if classes.is_imagenet else f"{printable(listing.folders[0])}/*.jpg, ..."
+        raise DataError(
+            f"{printable(folder)}: the class folders hold no images ({few(listing.folders)}); expected {layout}"
+        )
     if found.empty and classes.by_position:
         raise DataError(
             f"{printable(folder)}: class {_some(found.empty, 'folder')} empty, which in some tools shifts the classes "
             "after it; put its images there, or pass the model's list with --class-names"
         )
     return found
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file is meant to be an image, by its extension."""
-    return os.path.splitext(name)[1].lower() in _EXTENSIONS  # noqa: PTH122 (50 000 Paths are slow)
-
-
-def sorted_listing(folders: Iterable[str], files: Iterable[str]) -> Listing:
-    """The listing of a folder with these folders and files in it, names that begin with a dot left out."""
-    images: list[str] = []
-    others: list[str] = []
-    for name in files:
-        if not name.startswith("."):
-            (images if is_image_name(name) else others).append(name)
-    shown = (name for name in folders if not name.startswith("."))
-    return Listing(*(sorted(names, key=os.fsencode) for names in (shown, images, others)))
-
-
-def list_folder(folder: str) -> Listing:
-    """What is in a folder on disk.
-
-    Raises:
-        DataError: there is none, or it cannot be read.
-    """
-    folders: list[str] = []
-    files: list[str] = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                (folders if entry.is_dir() else files).append(entry.name)
-    except FileNotFoundError:
-        raise DataError(f"{printable(folder)}: no such folder; give a folder with {LAYOUT}") from None
-    except NotADirectoryError:
-        raise DataError(f"{printable(folder)} is a file; give the folder that holds {LAYOUT}") from None
-    except OSError as exc:
-        raise DataError(f"{printable(folder)}: {exc.strerror}; make the folder readable") from exc
-    return sorted_listing(folders, files)
 
 
 def _class_root(root: str, look: Callable[[str], Listing], head: Head | None) -> tuple[str, Listing]:
@@ -178,17 +136,35 @@ def _class_root(root: str, look: Callable[[str], Listing], head: Head | None) ->
     shown, inside = found[min(1, len(found) - 1)]
     if head is None or not any(listed.folders for _, listed in found):
         raise DataError(_complaint(shown, inside))
-    if listing.folders and not _SPLITS.issuperset(listing.folders):
+    others = not {*listing.folders} <= {*_SPLITS}
+    if others and not _holds_parts(root, listing, look, head):
         shown, inside = found[0]  # own classes, one of which may have the name of a part
-    elif len(parts) != 1:
+    elif others or len(parts) != 1:
+        best = next(part for part in _SPLITS if part in listing.folders)
         raise DataError(
             f"{printable(root)} holds {few(listing.folders, 6)}; give the part to evaluate: --data "
-            f"{printable(parts[0] if parts else f'{root}/{listing.folders[0]}')}"
+            f"{printable(f'{root}/{best}')}"
         )
+    if head.num_classes > 1 and len(inside.folders) == 1 and not inside.images:
+        only = f"{shown}/{inside.folders[0]}"
+        deeper = look(only)
+        if len(deeper.folders) > 1 and not deeper.images:
+            raise DataError(
+                f"{printable(shown)} holds one folder, with {counted(len(deeper.folders), 'folder')} in it "
+                f"({few(deeper.folders)}); if those are the classes, give --data {printable(only)}"
+            )
     unnamed = head in (Head(NUM_CLASSES), ANY_HEAD)
     if unnamed and inside.folders and all(name.isdecimal() for name in inside.folders):
         raise DataError(_complaint(shown, inside))
     return shown, inside
+
+
+def _holds_parts(root: str, listing: Listing, look: Callable[[str], Listing], head: Head) -> bool:
+    """Whether folders beside others are parts of a data set: they have such names, and in them are folders only."""
+    if head.has_list_of(listing.folders):
+        return False
+    parts = (look(f"{root}/{name}") for name in listing.folders if name in _SPLITS)
+    return any(part.folders and not part.images for part in parts)
 
 
 def _complaint(folder: str, listing: Listing) -> str:

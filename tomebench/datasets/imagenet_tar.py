@@ -11,11 +11,10 @@ from tomebench.datasets.files import PackedImages
 from tomebench.datasets.imagenet import (
     PARTS,
     ClassFolders,
-    Listing,
     data_name,
     find_classes,
-    sorted_listing,
 )
+from tomebench.datasets.listing import Listing, sorted_listing
 from tomebench.datasets.tar import Member, index_tar
 from tomebench.datasets.truth import file_number, find_truth, missing_truth
 from tomebench.errors import DataError

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
 from tomebench.datasets.classes import NUM_CLASSES, few, wnids
 from tomebench.datasets.decode import printable
 from tomebench.datasets.files import ImageFiles
-from tomebench.datasets.imagenet import ClassFolders, coverage, data_name, list_folder
+from tomebench.datasets.imagenet import ClassFolders, coverage, data_name
+from tomebench.datasets.listing import all_inside, list_folder
 from tomebench.errors import DataError
 from tomebench.schema import ImageList
 from tomebench.words import counted
@@ -38,12 +38,12 @@ def read_imagenetv2(root: Path) -> tuple[ImageList, ImageFiles]:
     found = ClassFolders(str(root), [], [], [], [*listing.images, *listing.others])
     paths: list[str] = []
     for folder, number in sorted(numbers.items(), key=lambda item: item[1]):
-        inside = list_folder(os.path.join(root, folder))  # noqa: PTH118
-        paths += (f"{folder}/{name}" for name in inside.images)
-        found.names.extend(f"{wnids()[number]}/{name}" for name in inside.images)
-        found.labels.extend([number] * len(inside.images))
-        found.empty.extend([folder] * (not inside.images))
-        found.extra.extend(f"{folder}/{name}" for name in inside.others)
+        images, others = all_inside(f"{root}/{folder}", list_folder)
+        paths += (f"{folder}/{name}" for name in images)
+        found.names.extend(f"{wnids()[number]}/{name}" for name in images)
+        found.labels.extend([number] * len(images))
+        found.empty.extend([folder] * (not images))
+        found.extra.extend(f"{folder}/{name}" for name in others)
     if not found.names:
         raise DataError(f"{printable(root)}: the folders hold no images; give the folder of ImageNetV2")
     more = coverage(found.labels, len(found.empty), len(found.extra), expected=_IMAGES)

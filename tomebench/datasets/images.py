@@ -116,7 +116,7 @@ def open_dataset(
             *(read_hfds(name, head, offline=offline) if labels else read_hfds_pictures(name, offline=offline))
         )
     elif not labels:
-        image_set = _with_files(*read_pictures(_existing(spec)))
+        image_set = _with_files(*read_pictures(_existing(spec), shards=spec.startswith(_WDS)))
     else:
         image_set = _with_files(*_read_path(spec, head))
     if real is not None:
@@ -193,9 +193,14 @@ def _nothing_there(spec: str) -> str:
     """Why a path that does not exist is no data set, and what would be."""
     if "://" in spec or spec.startswith(tuple(f"{s}{mark}" for s in (*_OTHER_SCHEMES, "hfds", "wds") for mark in "/:")):
         return "no reader for this kind of data set; give a folder of class folders, a tar, wds/PATH or hfds/NAME"
-    if difflib.get_close_matches(spec, [DIGITS]):
-        return f"no such folder; did you mean {DIGITS}?"
-    return f"no such folder; give a folder of ImageNet class folders, or {DIGITS}"
+    parent = user_path(spec).absolute().parent
+    beside = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
+    near = difflib.get_close_matches(spec, [DIGITS]) or [
+        printable(str(Path(spec).with_name(name))) for name in difflib.get_close_matches(Path(spec).name, beside, 1)
+    ]
+    if near:
+        return f"no such folder; did you mean {near[0]}?"
+    return f"no such folder; give one with a folder of images for each class, or {DIGITS}"
 
 
 @dataclass(frozen=True)

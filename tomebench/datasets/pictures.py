@@ -10,19 +10,21 @@ import numpy as np
 from tomebench.datasets.classes import few
 from tomebench.datasets.decode import printable
 from tomebench.datasets.files import Files, ImageFiles, PackedImages, list_digest
-from tomebench.datasets.imagenet import is_image_name
+from tomebench.datasets.listing import is_image_name
 from tomebench.datasets.tar import index_tar
 from tomebench.errors import DataError
 from tomebench.schema import NO_LABEL, ImageList
 from tomebench.words import counted
 
 
-def read_pictures(path: Path) -> tuple[ImageList, Files]:
+def read_pictures(path: Path, *, shards: bool = False) -> tuple[ImageList, Files]:
     """List every picture of a folder and of the folders in it, or of a tar or a folder of tars.
 
     Args:
         path: the folder or tar. Names that start with a dot are skipped. A folder that a link leads back to is not
-            entered twice.
+            entered twice. Tars in a folder are read where there are no pictures beside or below them; else they are
+            other files.
+        shards: read the tars of a folder whatever lies beside them.
 
     Returns:
         The list, sorted by path as bytes, none of whose images has a label, and its files.
@@ -30,8 +32,9 @@ def read_pictures(path: Path) -> tuple[ImageList, Files]:
     Raises:
         DataError: nothing that can be read, or no pictures.
     """
-    tars = [path] if path.is_file() else _shards(path)
-    files: Files = _packed(tars) if tars else _in_folder(path)
+    files: Files = _packed([path]) if path.is_file() else _in_folder(path)
+    if (shards or not files.names) and (tars := _tars(path)):
+        files = _packed(tars)
     if not files.names:
         there = few(files.extra, 5) or "it is empty"
         raise DataError(f"{printable(path)}: no pictures in it ({there}); give a folder of JPEG or PNG files")
@@ -48,10 +51,8 @@ def unlabelled(name: str, files: Files) -> ImageList:
     return ImageList(name, list_digest(files.names, [""] * len(labels)), labels, num_classes=0, note=note)
 
 
-def _shards(folder: Path) -> list[Path]:
-    """The tars of a folder that holds no pictures beside them."""
-    if any(is_image_name(entry.name) for entry in _entries(str(folder))):
-        return []
+def _tars(folder: Path) -> list[Path]:
+    """The tars of a folder; none of a file."""
     return sorted(path for path in folder.glob("*.tar") if not path.name.startswith("."))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tomebench.datasets.class_lists import names_beside
-from tomebench.datasets.classes import ANY_HEAD, NUM_CLASSES, ClassMap, Head, few, imagenet, map_classes
+from tomebench.datasets.classes import ANY_HEAD, IMAGENET_21K, NUM_CLASSES, ClassMap, Head, few, imagenet, map_classes
 from tomebench.datasets.decode import printable, read_bytes
 from tomebench.datasets.files import PackedImages
 from tomebench.datasets.imagenet import ClassFolders, check_named_class, data_name
@@ -86,8 +86,8 @@ def _classes(root: Path, head: Head | None) -> tuple[ClassMap, list[int]]:
 
 
 def _fitting(classes: ClassMap, head: Head | None, labels: Sequence[int]) -> ClassMap:
-    """Those of ImageNet-1k if a larger head has no names and no label is larger: ImageNet-21k orders them otherwise."""
-    unnamed = head is not None and head.num_classes > NUM_CLASSES and head.names() is None
+    """Those of ImageNet-1k for a head of ImageNet-21k without names, which orders them otherwise, if all labels fit."""
+    unnamed = head is not None and head.num_classes in IMAGENET_21K and head.names() is None
     return imagenet() if unnamed and max(labels) < NUM_CLASSES else classes
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from tomebench.datasets.classes import MOST_CLASSES, NUM_CLASSES
+from tomebench.datasets.classes import IMAGENET_21K, MOST_CLASSES, NUM_CLASSES
 from tomebench.errors import DataError
 from tomebench.schema import CellPredictions, Chunk, ImageList
 from tomebench.stats import clopper_pearson
@@ -178,7 +178,7 @@ def require_matching_head(num_classes: int, images: ImageList) -> None:
         problem = "the model has no classifier"
     else:
         problem = f"the model has {_classes(num_classes)} and {images.name} {_spaced(images.num_classes)}"
-    if images.num_classes == NUM_CLASSES and num_classes > NUM_CLASSES:
+    if images.num_classes == NUM_CLASSES and num_classes in IMAGENET_21K:
         remedy = "use a tag ending in _ft_in1k"
     else:
         own = f"trained for {_classes(images.num_classes)}" if images.labelled else "with a classifier"

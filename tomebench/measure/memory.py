@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import torch
@@ -68,6 +69,7 @@ def _cuda_peak(step: Callable[[], object], device: torch.device) -> int:
 
 def _cpu_peak(step: Callable[[], object]) -> int:
     """Allocations and releases of PyTorch's CPU allocator, added up in the order of time."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler reads it when it starts, and talks on stderr
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         step()
     # The profiler's own tables give most allocations to the operators that made them and lose their time; the raw

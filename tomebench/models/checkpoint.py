@@ -17,7 +17,7 @@ from typing import Any, cast
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from tomebench.datasets.class_lists import CONFIG, all_beside, as_names, names_in_config
+from tomebench.datasets.class_lists import CONFIG, all_beside, lists_in, lists_in_config
 from tomebench.datasets.classes import ClassNames
 from tomebench.datasets.decode import printable
 from tomebench.errors import ModelError
@@ -29,7 +29,8 @@ _TRAINED = ("model", "state_dict", "model_state", "model_state_dict")
 _AVERAGED = ("model_ema", "state_dict_ema", "ema_state_dict")
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
 """What DataParallel, torch.compile, Lightning and training code put before the names of a model's tensors."""
-_NAME_KEYS = ("class_to_idx", "label_names", "class_names", "classes", "id2label", "label2id")
+_COUNTER = "n_averaged"
+"""What torch's AveragedModel keeps among its tensors: of how many states they are the mean."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,16 @@ class Checkpoint:
         Raises:
             DataError: a list beside it cannot be read.
         """
-        found = []
+        found: list[ClassNames] = []
         for place in (self.content or {}, *_bags(self.content or {})):
-            lists = (as_names(place.get(key), f"{key} in {printable(self.path.name)}") for key in _NAME_KEYS)
-            found += [names for names in lists if names is not None]
-        if (self.path.parent / CONFIG).is_file() and (names := names_in_config(self.path.parent / CONFIG)) is not None:
-            found.append(names)
+            found += lists_in(place, printable(self.path.name))
+        if (config := self.path.parent / CONFIG).is_file():
+            found += lists_in_config(config)
         return found + all_beside(self.path.parent, of="the checkpoint")
+
+    def is_beside(self, path: Path) -> bool:
+        """Whether another file is in the same folder."""
+        return self.path.parent.resolve() == path.parent.resolve()
 
     def _tensor(self, *names: str) -> Tensor | None:
         found: Tensor | None = None
@@ -143,6 +147,7 @@ def read_checkpoint(path: Path, use_ema: bool | None = None) -> Checkpoint:
         raise ModelError(f"{where}: holds no state_dict of tensors; save one as .safetensors")
     if not all(isinstance(name, str) for name in state):
         raise ModelError(f"{where}: its tensors are not named by text; save the model's state_dict")
+    state = {name: tensor for name, tensor in state.items() if name != _COUNTER}
     note, taken = None, key if key == averaged else None
     if trained is not None and averaged is not None:
         other = "--no-use-ema" if key == averaged else "--use-ema"

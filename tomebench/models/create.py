@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import timm
 import torch
-from huggingface_hub import constants, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError
 from timm.models import get_pretrained_cfg
 from torch import nn
 
@@ -23,7 +20,9 @@ from tomebench.errors import ModelError
 from tomebench.models import mae_vit, torchvision_vit
 from tomebench.models.aliases import ALIASES, MAE, PRESETS, TORCHVISION
 from tomebench.models.checkpoint import Checkpoint, load_checkpoint, read_checkpoint
-from tomebench.models.sources import HUB, Source, located_name, not_cached, quiet_hub, source_of, split_hub_id
+from tomebench.models.digest import tensors_digest
+from tomebench.models.published import fetch
+from tomebench.models.sources import Source, located_name, source_of
 from tomebench.models.spec import PREFIX, ModelSpec
 from tomebench.models.weights_file import short
 
@@ -34,7 +33,7 @@ class LoadedModel:
 
     model: nn.Module
     timm_id: str  # with tag; for a preset its name, for a local folder its architecture
-    weights: str  # random:<seed>, pretrained or sha256:<digest>
+    weights: str  # random:<seed>; sha256:<digest> of a file, or of tensors: then "(pretrained)" if they were fetched
     head: Head = field(default_factory=lambda: Head(0))
     notes: tuple[str, ...] = ()  # what was decided on the way that nobody asked for
 
@@ -133,13 +132,16 @@ def _build(spec: ModelSpec, source: Source | None, file: Checkpoint | None, meta
         kwargs: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         return _create(timm_id, source, kwargs, on, spec.seed)
 
+    if file is not None or source is not None:
+        own = create(None, "meta")
+        _check_square(spec.name, own)
     if file is not None and size is None:
-        model = create(None, "meta")
-        grid, found = _grid(model), file.grid(_positions(model))
+        grid, found = _grid(own), file.grid(_positions(own))
         if grid is not None and found is not None and grid != (found[0], found[0]):
             size = found[0] * found[1]
             notes.append(f"{size} pixels, as the position embedding of the checkpoint says; --img-size changes it")
     model = create(size, "meta" if meta else "cpu")
+    _check_square(spec.name, model)
     if getattr(getattr(model, "patch_embed", None), "num_patches", 1) == 0:
         raise ModelError(f"model {timm_id} cannot be built at {size} pixels: that is less than one patch")
     shown = timm_id if source is None or source.weights is None else source.architecture
@@ -182,6 +184,19 @@ def _create(timm_id: str, source: Source | None, kwargs: dict[str, Any], on: str
     return model
 
 
+def _check_square(name: str, model: Any) -> None:
+    """Refuse a model of oblong images: at a square size its weights would be read as if their patches filled a square.
+
+    The number of patches does not give it away where it is that of a square, as 8 x 18 = 12 x 12.
+    """
+    height, width = getattr(getattr(model, "patch_embed", None), "grid_size", None) or (1, 1)
+    if height != width:
+        pixels = " x ".join(map(str, model.patch_embed.img_size))
+        raise ModelError(
+            f"model {printable(name)} takes images of {pixels} pixels; only models of square images are supported"
+        )
+
+
 def _grid(model: Any) -> tuple[int, int] | None:
     """Patches in height and width of a model with a position for each; None for any other."""
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
@@ -193,12 +208,14 @@ def _positions(model: Any) -> int:
     return 0 if getattr(model, "no_embed_class", False) else int(getattr(model, "num_prefix_tokens", 1))
 
 
-def _head(spec: ModelSpec, model: nn.Module, source: Source | None, file: Checkpoint | None) -> Head:
-    found = []
-    if spec.labelled and file is not None:
-        found += file.class_names()
-    if spec.labelled and source is not None and source.weights is None and (names := source.names) is not None:
-        found.append(names)
+def _head(spec: ModelSpec, model: Any, source: Source | None, file: Checkpoint | None) -> Head:
+    """What is known of the outputs; lists that come with the model are read only where the user gives none."""
+    found: list[ClassNames] = []
+    if spec.labelled and spec.class_names is None:
+        found += [] if file is None else file.class_names()
+        if source is not None and (file is None or not file.is_beside(source.config)):
+            # Weights with another head than the one that the settings describe have other classes.
+            found += [names for names in source.names() if file is None or len(names.names) == model.num_classes]
     return head_of(model, spec.class_names, found)
 
 
@@ -247,48 +264,12 @@ def load_model(spec: ModelSpec | str, *, pretrained: bool = False, **settings: A
         return replace(loaded, weights=load_checkpoint(loaded.model, WEIGHTS))
     if not pretrained:
         return loaded
-    fetched = _fetch(loaded.timm_id, spec.img_size, spec.offline)
+    fetched = fetch(loaded.timm_id, spec.img_size, spec.offline)
     there = int(getattr(fetched, "num_classes", 0) or 0)
     if spec.num_classes not in (None, there):
         raise ModelError(
             f"the pretrained weights of {loaded.timm_id} have {there} classes, and --num-classes {spec.num_classes} "
             "would leave the head random; pass your own weights with --checkpoint"
         )
-    return replace(loaded, model=fetched, weights="pretrained")
-
-
-def is_cached(timm_id: str) -> bool:
-    """Whether the pretrained weights of a timm model have been fetched before."""
-    repository, revision = _repository(timm_id)
-    names = ("model.safetensors", "pytorch_model.bin")
-    return bool(repository) and any(
-        isinstance(try_to_load_from_cache(repository, name, revision=revision), str) for name in names
-    )
-
-
-def _repository(timm_id: str) -> tuple[str, str | None]:
-    """Where the weights of a timm model are on the hub, and which revision; empty where they are not."""
-    if timm_id.startswith(HUB):
-        return split_hub_id(timm_id)
-    config = get_pretrained_cfg(timm_id, allow_unregistered=True)
-    hub_id = "" if config is None else config.hf_hub_id or ""
-    return (f"{hub_id}{timm_id}" if hub_id.endswith("/") else hub_id), None
-
-
-def _fetch(timm_id: str, img_size: int | None, offline: bool) -> nn.Module:
-    """A timm model with the pretrained weights of its tag or repository."""
-    config = None if timm_id.startswith(HUB) else get_pretrained_cfg(timm_id, allow_unregistered=True)
-    if not timm_id.startswith(HUB) and (config is None or not config.has_weights):
-        raise ModelError(f"timm has no pretrained weights for {timm_id}; pass a file with --checkpoint")
-    if (offline or constants.HF_HUB_OFFLINE) and not is_cached(timm_id):
-        raise not_cached("model.safetensors", _repository(timm_id)[0] or timm_id, offline)
-    kwargs: dict[str, Any] = {} if img_size is None else {"img_size": img_size}
-    with quiet_hub(offline):
-        try:
-            model: nn.Module = timm.create_model(timm_id, pretrained=True, **kwargs)
-        except (OSError, RuntimeError, ValueError, HfHubHTTPError) as error:
-            reason = textwrap.shorten(str(error), 160, placeholder=" ...")
-            raise ModelError(
-                f"the pretrained weights of {timm_id} cannot be fetched ({reason}); pass a file with --checkpoint"
-            ) from error
-    return model.eval()
+    # A name stands for what its repository holds today: only the tensors say which weights these are.
+    return replace(loaded, model=fetched, weights=f"sha256:{tensors_digest(fetched)} (pretrained)")

@@ -7,13 +7,13 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from tomebench.datasets.class_lists import as_names
 from tomebench.errors import ModelError, UnsupportedModelError
 from tomebench.models.create import LoadedModel, head_of
+from tomebench.models.digest import tensors_digest
 from tomebench.models.preprocess import checked_settings
 from tomebench.models.spec import PREFIX
 from tomebench.reduction.vit import ReducedViT
@@ -69,16 +69,6 @@ def given_model(
     listed = as_names(mine.pretrained_cfg.get("label_names"), "label_names of the model's pretrained_cfg")
     head = head_of(mine, class_names, [] if listed is None else [listed])
     return LoadedModel(mine, _architecture(model), f"sha256:{_digest(model)}", head)
-
-
-def tensors_digest(model: nn.Module) -> str:
-    """Sixteen hex digits of all parameters and buffers, by name."""
-    found = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        found.update(name.encode())
-        tensor = value.detach().cpu().contiguous()
-        found.update(tensor.flatten().view(torch.uint8).numpy().tobytes())  # numpy has no bfloat16
-    return found.hexdigest()[:16]
 
 
 def _digest(model: nn.Module) -> str:

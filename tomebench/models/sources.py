@@ -15,7 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import logging as hub_logging
 from torch import nn
 
-from tomebench.datasets.class_lists import CONFIG, names_in_config
+from tomebench.datasets.class_lists import CONFIG, lists_in_config
 from tomebench.datasets.classes import ClassNames
 from tomebench.datasets.decode import printable
 from tomebench.datasets.files import user_path
@@ -35,14 +35,13 @@ class Source:
     config: Path  # its settings
     weights: Path | None = None  # the folder with its weights; None: timm fetches them
 
-    @property
-    def names(self) -> ClassNames | None:
-        """The class names in its settings.
+    def names(self) -> list[ClassNames]:
+        """Every list of class names in its settings.
 
         Raises:
-            DataError: they are no list.
+            DataError: one is no list of names.
         """
-        return names_in_config(self.config)
+        return lists_in_config(self.config)
 
     def create(self, **kwargs: Any) -> nn.Module:
         """The model with random weights."""

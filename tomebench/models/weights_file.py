@@ -9,6 +9,7 @@ import argparse
 import hashlib
 import json
 import pickle
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE = ("model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
 _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
 _ZIP = b"PK\x03\x04"
+_BLOCKED = re.compile(r"\bGLOBAL (\S+)")
+"""How torch names a class or function that a pickle asks for and that is no part of weights."""
 
 
 def find_weights(path: Path) -> Path:
@@ -61,9 +64,11 @@ def read_content(path: Path) -> Any:
     except SafetensorError as error:
         raise ModelError(f"checkpoint {printable(path)}: not a readable safetensors file ({short(error)})") from error
     except pickle.UnpicklingError as error:
+        blocked = _BLOCKED.search(str(error))
+        what = "damaged, or holds more than weights" if blocked is None else f"holds {printable(blocked[1])}, no weight"
         raise ModelError(
-            f"checkpoint {printable(path)}: damaged, or holds more than weights, and running code from a file is "
-            "refused; save its state_dict as .safetensors"
+            f"checkpoint {printable(path)}: {what}, and running code from a file is refused; save its state_dict as "
+            ".safetensors"
         ) from error
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(f"checkpoint {printable(path)}: cannot be read ({short(error)})") from error

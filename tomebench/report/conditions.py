@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import PurePath
 
 from tomebench.report.escape import clean
 from tomebench.report.series import which
@@ -43,15 +44,23 @@ def conditions(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(f"{head}: {', '.join(filter(None, texts))}" for head, texts in parts.items())
 
 
-def compact_conditions(rows: Sequence[Row]) -> str:
-    """What a pasted table cannot do without, in a line: model, method, device, images. Empty without rows."""
+def compact_conditions(rows: Sequence[Row], checkpoint: str | None = None) -> str:
+    """What a pasted table cannot do without, in a line: model, method, device, images. Empty without rows.
+
+    Args:
+        rows: of the table.
+        checkpoint: the file of the weights; the tag of published ones is left out beside it.
+    """
     if not rows:
         return ""
     images = " and ".join(f"{counted(seen, 'image')} of {data}" for data, seen in _image_sets(rows))
     random = any(row.weights.startswith("random") for row in rows)
     schedule = _same(rows, "schedule")
+    model = _same(rows, "model")
+    if checkpoint:
+        model = f"{model.partition('.')[0]} with {clean(PurePath(checkpoint).name)}"
     parts = (
-        _same(rows, "model") + ", random weights" * random,
+        model + ", random weights" * random,
         _same(rows, "img_size", "{} px"),
         _same(rows, "method") + f" {schedule}" * (schedule != "constant"),
         _same(rows, "device"),

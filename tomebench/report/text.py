@@ -39,6 +39,7 @@ class ReportContext:
     command: str | None = None  # makes these results again
     next_command: str | None = None  # worth trying now
     max_drop: float = MAX_DROP  # loss in points up to which a row may be recommended
+    checkpoint: str | None = None  # the file of the weights
 
 
 def context_for(
@@ -49,10 +50,13 @@ def context_for(
     command: str | None = None,
     next_command: str | None = None,
     max_drop: float = MAX_DROP,
+    checkpoint: object = None,
 ) -> ReportContext:
     """A context with the conditions and warnings that the rows themselves hold."""
     shown = tuple(clean(str(path)) for path in paths)
-    return ReportContext(title, conditions(rows), warning_lines(rows), shown, command, next_command, max_drop)
+    file = None if checkpoint is None else clean(str(checkpoint))
+    lines = (*conditions(rows), *([f"checkpoint: {file}"] if file else []))
+    return ReportContext(title, lines, warning_lines(rows), shown, command, next_command, max_drop, file)
 
 
 def display_table(rows: Sequence[Row]) -> Table:

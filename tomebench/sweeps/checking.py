@@ -83,7 +83,7 @@ def judge(
     findings = compare(old, new, tiers, limits)
     other = None if run is None or set(tiers) == {"static"} else _other_code(run)
     remarks = [] if other is None else [other]
-    if "speed" in tiers and old.testbeds() != new.testbeds():
+    if "speed" in tiers and new.testbeds() and old.testbeds() != new.testbeds():
         remarks.append(f"the baseline was timed elsewhere, which ratios need not survive: {old.testbed}")
     slower = list(dict.fromkeys(f.cell for f in findings if f.tier == "speed" and f.verdict == "worse"))
     if slower and confirm and run is not None:

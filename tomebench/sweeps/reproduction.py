@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from tomebench.backbones.timm_vit import TimmViT
 from tomebench.errors import ConfigError, ModelError, RunError, SpecError
 from tomebench.models.aliases import PRESETS
-from tomebench.models.create import WeightsFile, build_model, is_cached, resolve_model_name, weights_file
+from tomebench.models.create import WeightsFile, build_model, resolve_model_name, weights_file
+from tomebench.models.published import is_cached
 from tomebench.paper.comparison import Cost, Found, Shape
 from tomebench.paper.tables import WEIGHTS
 from tomebench.paper.targets import PROP_ATTN, PaperTable

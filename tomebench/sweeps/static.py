@@ -17,7 +17,7 @@ from tomebench.errors import DeviceError, InputError
 from tomebench.gate.records import CellRecord, Snapshot, Static, cut, packed_logits
 from tomebench.measure.probe import is_oom
 from tomebench.models.create import LoadedModel, load_model
-from tomebench.models.given import tensors_digest
+from tomebench.models.digest import tensors_digest
 from tomebench.reduction.attention import check_route
 from tomebench.schema import Resolved, Route
 from tomebench.sweeps.config import SweepConfig

@@ -106,4 +106,10 @@ def _measured_alike(old: Snapshot, new: Snapshot) -> bool:
 def _doubts(snapshot: Snapshot, limits: Limits) -> tuple[str, ...]:
     itself = snapshot.model_copy(update={"noise_floor": None})
     findings = compare(itself, itself, itself.tiers(), limits)
-    return tuple(f"{f.tier} {f.cell} cannot be compared: {f.detail}" for f in findings if f.verdict != "same")
+    doubtful = [f for f in findings if f.verdict != "same"]
+    told = [f"{f.tier} {f.cell} cannot be compared: {f.detail}" for f in doubtful]
+    if any(f.tier == "speed" for f in doubtful):
+        told.append(
+            "so no later run can pass as it is: measure again with a larger --budget, or use a wider --tolerance"
+        )
+    return tuple(told)
