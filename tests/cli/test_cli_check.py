@@ -186,6 +186,11 @@ def test_another_testbed_is_remarked_upon(program, baseline, run):
     result = program("check", "run", "--baseline", "base.json", "--speed", "--quiet")
     assert result.code == 0
     assert "! the baseline was timed elsewhere" in result.out
+    untimed = [cell.model_copy(update={"speed": None}) for cell in snapshot.cells]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checking, "run_snapshot", lambda store: snapshot.model_copy(update={"cells": tuple(untimed)}))
+        result = program("check", "run", "--baseline", "base.json", "--speed", "--quiet")
+    assert "timed elsewhere" not in result.out, "it was not timed at all"
 
 
 def test_other_data_and_other_models_are_exit_4(program, baseline, run):

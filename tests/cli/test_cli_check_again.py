@@ -83,6 +83,7 @@ def test_a_baseline_that_nothing_can_be_compared_with_says_so(program, run, monk
     result = program("check", "run", "--baseline", "new.json", "--update-baseline", "--speed", "--quiet")
     assert result.code == 0
     assert "! speed r=8 cannot be compared: the baseline has 3 rounds, 6 are needed" in result.out
+    assert "so no later run can pass as it is: measure again with a larger --budget" in " ".join(result.out.split())
 
 
 @pytest.mark.parametrize(("again", "code", "says"), [(1.2, 3, "measured again"), (1.0, 0, "at first")])

@@ -83,6 +83,31 @@ def test_the_next_command(settings, status, model, following):
     accepted(following)
 
 
+def judged(settings, directory=None, **fields):
+    """The next command after a row with these images lost, or answered as before, of 1000."""
+    rows = [replace(BASE, n_seen=1000), replace(MERGED, n_seen=1000, **fields)]
+    line = next_command(rows, load_config([], {"model": "m", "data": "d", **settings}).stored(), directory)
+    assert line is not None
+    return line
+
+
+def test_what_the_answer_lacks_is_proposed(tmp_path):
+    few = {"top1_lost": 7, "top1_gained": 0, "delta_top1": -0.7}
+    more = "tomebench sweep --model m --data DIR --name NEW"
+    assert judged({}, **few) == more
+    assert judged({"limit": 1000}, **few) == "tomebench sweep --model m --data d"
+    assert judged({"labels": False}, agreed=900, agreement=90.0) == more
+    for line in (more, judged({"limit": 1000}, **few)):
+        accepted(line)
+
+
+def test_what_is_recommended_can_be_kept_as_a_baseline(tmp_path):
+    found = judged({}, tmp_path / "a b", top1_lost=0, top1_gained=0, delta_top1=0.0)
+    run = f"'{tmp_path}/a b'"
+    assert shlex.split(found) == shlex.split(f"tomebench check {run} --baseline {run}.json --update-baseline")
+    assert judged({}, top1_lost=300, top1_gained=0, delta_top1=-30.0) == "tomebench plan --model m --r 0..24"
+
+
 @pytest.mark.parametrize(("code", "status"), [("INTERRUPTED", "unconverged"), ("PARTIAL_EVAL", "ok")])
 def test_what_was_stopped_goes_on_in_its_folder(tmp_path, code, status):
     rows = [BASE, replace(MERGED, warnings=(code,), status=status)]

@@ -81,7 +81,7 @@ def test_validation_part_is_found(tmp_path, part):
     info, files = read_class_folders(root)
     assert files.folder == str(root / part)
     assert info.digest == direct.digest  # the same images, wherever they lie
-    assert info.name == "imagenet"
+    assert info.name == f"imagenet/{part}"
     assert read_class_folders(root / part)[0].name == f"imagenet/{part}"
 
 

@@ -83,14 +83,14 @@ def test_stratified(labels, data):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("gone/imagenet", "no such folder; give a folder of ImageNet class folders, or digits"),
+        ("gone/imagenet", "no such folder; give one with a folder of images for each class, or digits"),
         ("digit", "no such folder; did you mean digits"),
         ("tfds/imagenet", "no reader for this kind of data set; give a folder of class folders"),
         ("wds/gone", "'wds/gone': there is no gone; give wds/PATH"),
         ("imagenetv2/gone", "there is no gone; give imagenetv2/PATH"),
         ("wds:/data/x", "no reader for this kind"),
         ("s3://bucket/x", "no reader for this kind"),
-        ("~nobody-of-that-name/x", "no such folder; give a folder"),
+        ("~nobody-of-that-name/x", "no such folder; give one with a folder"),
         ("wds/~nobody-of-that-name/x", "there is no ~nobody-of-that-name/x"),
         ("a\nb", r"'a\\nb': no such folder"),
     ],
@@ -100,6 +100,15 @@ def test_specs_that_lead_nowhere(spec, message):
         open_dataset(spec)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_nearly_that_name_is_proposed(tmp_path, monkeypatch):
+    (tmp_path / "in" / "my_pictures").mkdir(parents=True)
+    (tmp_path / "in_pictures").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for spec, near in (("in/my_picture", "in/my_pictures"), ("im_pictures", "in_pictures")):
+        with pytest.raises(DataError, match=f"no such folder; did you mean {near}\\?"):
+            open_dataset(spec)
 
 
 def test_all_unreadable_files_are_listed(folder):

@@ -111,12 +111,12 @@ def test_numbers_that_do_not_fit_are_refused_with_what_was_found(tmp_path):
     root = pictures(tmp_path / "p", ["a", "b", "c", "d", "e", "f"], each=1)
     assert refusal(root, Head(37)) == (
         f"{root} has 6 classes (a, b, c, d, e, ...), the model has 37 classes, and no list of class names was found; "
-        "give the weights that were trained on these classes with --checkpoint, or the model's own list of names with "
-        "--class-names FILE"
+        "pass the model's own list with --class-names FILE (a name in each line, in the order of its outputs), or "
+        "weights that were trained on these classes with --checkpoint"
     )
     assert "the model has 1000 classes" in refusal(root, Head(1000))
     assert refusal(root, Head(0)) == "the model has no classifier; use weights that were trained for classes"
-    assert "and --class-names sorted takes no list; give" in refusal(root, Head(37, order=SORTED))
+    assert "and --class-names sorted takes no list; pass" in refusal(root, Head(37, order=SORTED))
 
 
 def test_names_that_do_not_fit_are_refused_with_both(tmp_path):
@@ -192,7 +192,7 @@ def test_parts_of_a_data_set_are_never_taken_for_classes(tmp_path):
     for part in ("train", "val"):
         pictures(root / part)
     found = open_dataset(str(root), head=Head(3))
-    assert (len(found), found.info.name) == (6, "p")
+    assert (len(found), found.info.name) == (6, "p/val")
     pictures(root / "validation")
     assert refusal(root, Head(3)) == (
         f"{root} holds train, val, validation; give the part to evaluate: --data {root}/val"

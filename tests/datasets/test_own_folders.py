@@ -45,6 +45,16 @@ def test_parts_beside_other_folders_are_no_classes_either(tmp_path):
     assert len(open_dataset(str(pictures(tmp_path / "q", ["logs", "train", "val"])), head=Head(3))) == 6
 
 
+def test_class_folders_one_level_down_are_named(tmp_path):
+    pictures(tmp_path / "p" / "images")
+    for part in ("p", "p/images/.."):
+        assert refusal(tmp_path / part, Head(3)).endswith(
+            " holds one folder, with 3 folders in it (cat, dog, newt); if those are the classes, give --data "
+            f"{tmp_path / part}/images"
+        )
+    assert len(open_dataset(str(pictures(tmp_path / "q", ["only"])), head=Head(1))) > 0
+
+
 def test_folders_without_pictures_are_named(tmp_path):
     for name in ANIMALS:
         (tmp_path / "p" / name).mkdir(parents=True)

@@ -49,6 +49,7 @@ def test_an_error_is_shown_where_it_fits():
 
 
 def test_compact_conditions():
+    assert compact_conditions([make_row()], "my/best.pth.tar").startswith("vit_tiny with best.pth.tar, ")
     assert compact_conditions([]) == ""
     assert compact_conditions([make_row()]) == (
         "vit_tiny.tag, random weights, 224 px, tome, cpu, fp32, batch 2, no images"
