@@ -13,7 +13,7 @@ from scipy import special
 from scipy import stats as oracle
 
 from tomebench import stats
-from tomebench.stats import Interval, pairs
+from tomebench.stats import Interval, pairs, trend
 from tomebench.stats import counts as counting
 
 seconds = st.lists(st.floats(1e-4, 1e2), min_size=1, max_size=30)
@@ -296,3 +296,27 @@ def test_holm_is_the_textbook_example() -> None:
     assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert stats.holm([]) == []
     assert stats.holm([0.7, 0.9]) == [1.0, 1.0]
+
+
+def test_the_largest_step_is_found_where_it_is() -> None:
+    values = [0.0, 0.01, -0.01, 0.5, 0.51, 0.49, 0.5]
+    found = stats.largest_step(values)
+    assert (found.at, found.shift) == (3, pytest.approx(0.5))
+    assert found.p == pytest.approx(1 / 4001)
+    assert stats.largest_step([-value for value in values]).shift == pytest.approx(-0.5)
+    first, second = values[:3], values[3:]
+    t = oracle.ttest_ind(first, second).statistic
+    assert splits_of(values)[1] == pytest.approx(abs(t))  # splits of 2, 3, 4 and 5
+    assert stats.largest_step([1.0] * 9).p == stats.largest_step([1.0, 2.0, 3.0]).p == 1.0
+    assert stats.largest_step([1.0] * 5 + [2.0] * 5).p == pytest.approx(1 / 4001)
+
+
+def splits_of(values: list[float]) -> list[float]:
+    return list(trend._splits(np.array(values)))
+
+
+@pytest.mark.parametrize("n", [6, 20, 200])
+def test_noise_has_a_step_as_often_as_its_p_says(n: int) -> None:
+    p_values = [stats.largest_step(list(np.random.default_rng([n, s]).normal(3, 2, n))).p for s in range(1000)]
+    for level in (0.01, 0.05, 0.5):
+        assert np.mean(np.array(p_values) < level) == pytest.approx(level, abs=3.5 * math.sqrt(level / 1000))

@@ -117,7 +117,7 @@ def test_warm_up_exactly() -> None:
     assert (warm.settled, warm.windows) == (True, 2)
     assert clock.steps_of(fast) == [1, 1, 10, 18, 18]  # cold, three to calibrate, one more
     assert clock.steps_of(slow) == [1, 1, 1]  # half a second each: no more than three
-    assert clock.steps_of(base) == [1, 1, 9, 9] + [9] * 2 * speed.WINDOW
+    assert clock.steps_of(base) == [1, 1, 9, 9] * 2 + [9] * 2 * speed.WINDOW  # the sentinel is warmed up, too
     assert warm.seconds == clock.now()
 
 

@@ -14,11 +14,14 @@ from torch import Tensor
 
 from tomebench.errors import DeviceError, SpecError
 from tomebench.measure import compilation
+from tomebench.models.create import load_model
 from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Row
 from tomebench.sweeps import job, run
 from tomebench.sweeps.config import SweepConfig, load_config
 from tomebench.sweeps.events import Event, Finished, Note
+from tomebench.sweeps.forward import Passes
+from tomebench.sweeps.plan import plan_cells
 from tomebench.sweeps.store import Store
 
 
@@ -185,8 +188,8 @@ def test_every_value_of_r_is_a_graph_and_none_is_compiled_in_a_burst(tmp_path: P
     """Of more values than Dynamo recompiles one code object for, which are 8."""
     before = compilation.graphs_compiled()
     events, rows = sweep(tmp_path / "run", r="0..9", compile=True)
-    assert compilation.graphs_compiled() - before == 11  # one for each r, and the unwrapped model
-    assert "11 graphs compiled in" in notes(events)
+    assert compilation.graphs_compiled() - before == 12  # one for each r, the sentinel and the unwrapped model
+    assert "12 graphs compiled in" in notes(events)
     assert [row.r for row in rows] == list(range(10))
     assert {row.status for row in rows} == {"ok"}
     assert all(row.compile and row.compile_s > 0 and row.img_per_s for row in rows)
@@ -202,7 +205,7 @@ def test_training_in_half_precision_is_one_graph(tmp_path: Path, monkeypatch: py
     before = compilation.graphs_compiled()
     _, rows = sweep(tmp_path / "run", r="0,8", compile=True, mode="train", dtype="bf16")
     assert [(row.status, row.error) for row in rows] == [("ok", None)] * 2
-    assert compilation.graphs_compiled() - before == 3
+    assert compilation.graphs_compiled() - before == 4
 
 
 @pytest.mark.usefixtures("dynamo")
@@ -211,7 +214,7 @@ def test_evaluating_uses_the_graphs_that_were_timed(tmp_path: Path, dtype: str) 
     before = compilation.graphs_compiled()
     _, rows = sweep(tmp_path / "run", model="digits_vit", r="0,8", compile=True, dtype=dtype, data="digits", limit=4)
     assert all(row.top1 is not None for row in rows)
-    assert compilation.graphs_compiled() - before == 3
+    assert compilation.graphs_compiled() - before == 4
 
 
 @pytest.mark.slow
@@ -324,3 +327,22 @@ def test_every_mode_sweeps_on_cuda(tmp_path: Path, settings: dict[str, object]) 
     _, rows = sweep(tmp_path / "run", device="cuda", dtype="bf16", ceiling=True, **settings)
     assert {row.status for row in rows} == {"ok"}
     assert rows[1].merge_overhead is not None
+
+
+@pytest.mark.parametrize("mode", ["infer", "train"])
+def test_the_sentinel_is_r_0_in_memory_of_its_own(mode: str) -> None:
+    settings = load_config([], {"model": "test_vit", "r": "0,4", "device": "cpu", "batch_size": 2, "mode": mode})
+    loaded = load_model(settings.model_spec)
+    loaded.model.train(mode == "train")
+    planned = plan_cells(settings, loaded, weights=loaded.weights, batch_size=2, device="cpu")
+    passes = Passes(settings, loaded.model, planned, torch.device("cpu"))
+    images = [torch.randn(2, 3, 160, 160)]
+    steps = [passes.step(name, images) for name in (passes.baseline, SENTINEL)]
+    for step in steps:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            step()
+    pairs = [*zip(*(passes.model_of(name).parameters() for name in (passes.baseline, SENTINEL)), strict=True)]
+    assert len(pairs) > 10
+    assert all(torch.equal(*pair) for pair in pairs), "a step of either takes it where the other went"
+    assert not {one.data_ptr() for one, _ in pairs} & {other.data_ptr() for _, other in pairs}

@@ -144,7 +144,7 @@ def test_rounds_without_a_failed_cell_are_skipped_for_it(store: Store) -> None:
 
 def test_biased_sentinel_marks_every_row(store: Store) -> None:
     for i in range(6):
-        store.add_round(make_round({**times_of(CELLS, 1.0, 0.8, 0.5), SENTINEL: 1.01 + i / 1000}, seed=i))
+        store.add_round(make_round({**times_of(CELLS, 1.0, 0.8, 0.5), SENTINEL: 1.03 + i / 1000}, seed=i))
     assert all("AA_FAILED" in row.warnings for row in build_rows(store))
 
 

@@ -107,14 +107,13 @@ def warm_up(
     step_of = {variant.name: variant.step for variant in variants}
     baseline_step = step_of[baseline]
     steps: dict[str, int] = {}
-    total = len(step_of.keys() - {SENTINEL}) + 2
+    total = len(step_of) + 2
     for name, step in step_of.items():
-        if name != SENTINEL:
-            with blame(name):
-                steps[name] = _warm_one(clock, step, should_stop)
-            yield len(steps), total
+        with blame(name):
+            steps[name] = _warm_one(clock, step, should_stop)
+        yield len(steps), total
     if SENTINEL in step_of:
-        steps[SENTINEL] = steps[baseline]
+        steps[SENTINEL] = steps[baseline]  # two bursts of the same length
 
     settle_start = clock.now()
     windows: list[tuple[float, float]] = []

@@ -12,7 +12,7 @@ from tomebench.stats.pairs import (
     rounds_needed,
     speedup,
 )
-from tomebench.stats.trend import holm, mann_kendall, modified_z, theil_sen
+from tomebench.stats.trend import Step, holm, largest_step, mann_kendall, modified_z, theil_sen
 
 __all__ = [
     "LEVEL",
@@ -21,8 +21,10 @@ __all__ = [
     "Interval",
     "PairedDelta",
     "Shift",
+    "Step",
     "clopper_pearson",
     "holm",
+    "largest_step",
     "log_ratios",
     "mann_kendall",
     "mcnemar",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -51,7 +52,10 @@ class Passes:
         self, config: SweepConfig, model: nn.Module, planned: Sequence[PlannedCell], device: torch.device
     ) -> None:
         self._config, self._model, self._device = config, model, device
-        self.baseline = next(cell.cell.key for cell in planned if cell.cell.is_baseline)
+        self._first = next(cell for cell in planned if cell.cell.is_baseline)
+        self.baseline = self._first.cell.key
+        self._twin: nn.Module | None = None  # of the model, for the sentinel
+        self._own: dict[str, nn.Module] = {}
         backbone = TimmViT(model)
         self.models: dict[str, nn.Module] = {
             cell.cell.key: reduced_vit(backbone, config, cell.r_asked, cell.options, cell.prop_attn) for cell in planned
@@ -67,14 +71,14 @@ class Passes:
             }
         self._runs: dict[str, Callable[[Tensor], Tensor]] = {}
         self._pool = torch.cuda.graph_pool_handle() if config.cuda_graphs else None
-        self._trainer: Trainer | None = None
+        self._trainers: dict[bool, Trainer] = {}  # of the model, and of the sentinel's
         self._last: dict[str, tuple[int, Tensor]] = {}
         self._checked: set[str] = set()  # variants whose first training steps were looked at
         # By variant and over all rounds: with one step a burst each would otherwise see the same batch every time.
         self._turns: dict[str, Iterator[int]] = {}
 
     def names(self, live: Collection[str]) -> list[str]:
-        """Names of the variants to time when the cells ``live`` work; the sentinel is the baseline's twin."""
+        """Names of the variants to time when the cells ``live`` work; the sentinel is a twin of the baseline's."""
         ceilings = [name for name in self._ceilings if name.removeprefix(CEILING) in live]
         return [*live, *ceilings, SENTINEL, UNWRAPPED]
 
@@ -120,7 +124,7 @@ class Passes:
     def state_bytes(self) -> int:
         """Bytes that stay between two steps: weights and the optimiser's state."""
         weights = sum(p.numel() * p.element_size() for p in self._model.parameters())
-        return weights + (self._trainer.state_bytes if self._trainer else 0)
+        return weights + (self._trainers[False].state_bytes if False in self._trainers else 0)
 
     def cell(self, name: str) -> str:
         """Key of the cell that a variant belongs to."""
@@ -128,10 +132,9 @@ class Passes:
 
     def _run(self, name: str, *, graphed: bool = True) -> Callable[[Tensor], Tensor]:
         """The pass of a variant; made once, since what is compiled or captured belongs to it."""
-        name = self.baseline if name == SENTINEL else name
         if name not in self._runs:
-            known = {**self.models, **self._ceilings, UNWRAPPED: self._model}
-            self._runs[name] = compiled(known[name]) if self._config.compile else known[name]
+            model = self.model_of(name)
+            self._runs[name] = compiled(model) if self._config.compile else model
         if self._pool is None or not graphed:
             return self._runs[name]
         replayed = f"graph of {name}"
@@ -139,10 +142,25 @@ class Passes:
             self._runs[replayed] = GraphedForward(self._runs[name], self._pool)
         return self._runs[replayed]
 
+    def model_of(self, name: str) -> nn.Module:
+        """The model of a variant, not compiled.
+
+        That of the sentinel is the baseline over a copy of the weights: the same object in the same memory could not
+        differ for a reason, and where a variant lies in memory is one.
+        """
+        if name == SENTINEL and name not in self._own:
+            self._twin, cell = copy.deepcopy(self._model), self._first
+            twin = reduced_vit(TimmViT(self._twin), self._config, cell.r_asked, cell.options, cell.prop_attn)
+            self._own[name] = twin
+        return {**self.models, **self._ceilings, **self._own, UNWRAPPED: self._model}[name]
+
     def _training(self, name: str, inputs: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
-        if self._trainer is None:
-            self._trainer = Trainer(self._model, DTYPES[self._config.dtype], self._device)
-        trainer, forward = self._trainer, self._run(name)
+        forward = self._run(name)
+        twin = name == SENTINEL
+        model = self._twin if twin and self._twin is not None else self._model
+        if twin not in self._trainers:
+            self._trainers[twin] = Trainer(model, DTYPES[self._config.dtype], self._device)
+        trainer = self._trainers[twin]
         classes = int(getattr(self._model, "num_classes", 0)) or 2
         labels = torch.arange(len(inputs[0]), device=self._device) % classes
 
