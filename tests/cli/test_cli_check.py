@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 from check_runs import HERE, edit
 from screens import assert_fits, assert_whole_rows
 
 import tomebench
 from tomebench.gate.file import read_baseline, write_baseline
+from tomebench.gate.records import packed_bits
 from tomebench.sweeps import checking
 
 
@@ -21,8 +23,7 @@ def test_a_run_passes_against_itself(program, baseline, run):
 
 
 def test_the_screen_fits_and_what_has_no_room_is_said_below(program, baseline, run, monkeypatch):
-    snapshot = read_baseline(baseline)
-    edit(baseline, accuracy=snapshot.cells[-1].accuracy.model_copy(update={"right": _ones(60)}))
+    answer(monkeypatch, baseline, right=False)
     command = ("check", "run", "--baseline", "base.json", "--accuracy", "--speed", "--max-drop", "0", "--quiet")
     monkeypatch.setenv("COLUMNS", "500")
     wide = program(*command).out
@@ -43,20 +44,26 @@ def test_the_static_tier_needs_no_run(program, baseline, run):
     assert result.err == "computing the static tier of digits_vit\n"
 
 
-def test_a_loss_of_images_is_exit_3(program, baseline, run):
+def test_a_sure_loss_of_images_is_exit_3_and_one_that_may_be_chance_exit_4(program, baseline, run, monkeypatch):
+    command = ("check", "run", "--baseline", "base.json", "--accuracy", "--max-drop", "0", "--quiet")
     snapshot = read_baseline(baseline)
-    edit(baseline, accuracy=snapshot.cells[-1].accuracy.model_copy(update={"right": _ones(60)}))
-    result = program("check", "run", "--baseline", "base.json", "--accuracy", "--max-drop", "0", "--quiet")
-    assert result.code == 3
-    assert result.out.splitlines()[0] == "FAIL: 1 worse, 1 same"
+    before = snapshot.cells[-1].accuracy.values()
+    after = before & (np.arange(60) != np.flatnonzero(before)[0])
+    answer(monkeypatch, baseline, right=after)
+    result = program(*command)
+    assert (result.code, result.out.splitlines()[0]) == (4, "CANNOT TELL: 1 inconclusive, 1 same")
+    answer(monkeypatch, baseline, right=False)
+    result = program(*command)
+    assert (result.code, result.out.splitlines()[0]) == (3, "FAIL: 1 worse, 1 same")
 
 
-def _ones(n: int) -> str:
-    import numpy as np
-
-    from tomebench.gate.records import packed_bits
-
-    return packed_bits(np.ones(n, dtype=np.bool_))
+def answer(monkeypatch, baseline, right):
+    """Let the last cell of the run be right for these of its 60 images."""
+    snapshot = read_baseline(baseline)
+    *first, last = snapshot.cells
+    bits = packed_bits(np.broadcast_to(np.asarray(right, dtype=np.bool_), 60))
+    cells = (*first, last.model_copy(update={"accuracy": last.accuracy.model_copy(update={"right": bits})}))
+    monkeypatch.setattr(checking, "run_snapshot", lambda store: snapshot.model_copy(update={"cells": cells}))
 
 
 def test_json_junit_github_and_the_benchmark_formats(program, baseline, run, tmp_path, monkeypatch):

@@ -113,14 +113,17 @@ def answers(n: int, right: int, lost: int = 0, gained: int = 0) -> tuple[np.ndar
     [
         (0, 0, "0", "same"),
         (3, 0, "0.5", "same"),  # 3 of 600 images is half a point
-        (4, 0, "0.5", "worse"),
+        (4, 0, "0.5", "inconclusive"),  # p = 0.125
+        (6, 0, "0.5", "worse"),
         (4, 0, "4images", "same"),
-        (5, 1, "3images", "worse"),
+        (5, 1, "3images", "inconclusive"),
         (30, 29, "0.5", "same"),
-        (0, 4, "0.5", "better"),
+        (30, 24, "0.5", "inconclusive"),  # two routes of one model differ like this
+        (0, 4, "0.5", "same"),
+        (0, 6, "0.5", "better"),
         (12, 0, "5", "worse"),  # within the limit, but surely lost
         (0, 12, "5", "better"),
-        (1, 0, "0", "worse"),
+        (1, 0, "0", "inconclusive"),
     ],
 )
 def test_accuracy_counts_images(lost: int, gained: int, limit: str, verdict: str) -> None:

@@ -44,9 +44,9 @@ class MaxDrop:
 def compare_accuracies(pairs: Mapping[str, tuple[CellRecord, CellRecord]], limit: MaxDrop) -> list[Finding]:
     """A finding for each cell.
 
-    ``worse`` if more images are lost on balance than the limit allows, or if fewer but surely so: exact McNemar test
-    on the images that changed, adjusted for the number of cells. ``better`` likewise. Other images are
-    ``incomparable``.
+    ``worse`` if images are surely lost: exact McNemar test on the images that changed, adjusted for the number of
+    cells. ``inconclusive`` if more are lost on balance than the limit allows, and chance could have done it. ``better``
+    if images are surely gained. Other images are ``incomparable``.
     """
     found = {name: (old.accuracy, new.accuracy) for name, (old, new) in pairs.items()}
     comparable = {name: _discordant(old, new) for name, (old, new) in found.items() if old and new and _same(old, new)}
@@ -67,10 +67,10 @@ def _judged(name: str, old: Accuracy, new: Accuracy, lost: int, gained: int, p: 
     n, change = old.n_seen, gained - lost
     allowed = limit.images(n)
     verdict: Verdict = "same"
-    if -change > allowed + 1e-9 or (p < LEVEL and change < 0):
-        verdict = "worse"
-    elif change > allowed + 1e-9 or (p < LEVEL and change > 0):
-        verdict = "better"
+    if p < LEVEL:
+        verdict = "worse" if change < 0 else "better"
+    elif -change > allowed + 1e-9:
+        verdict = "inconclusive"
     before, after = int(old.values().sum()), int(new.values().sum())
     delta = stats.paired_delta(lost, gained, n)
     detail = (
