@@ -320,3 +320,37 @@ def test_noise_has_a_step_as_often_as_its_p_says(n: int) -> None:
     p_values = [stats.largest_step(list(np.random.default_rng([n, s]).normal(3, 2, n))).p for s in range(1000)]
     for level in (0.01, 0.05, 0.5):
         assert np.mean(np.array(p_values) < level) == pytest.approx(level, abs=3.5 * math.sqrt(level / 1000))
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 4, 9, 30, 1000])
+def test_student_t_agrees_with_scipy(degrees: int) -> None:
+    assert counting.student_t(degrees) == pytest.approx(oracle.t.ppf(0.975, degrees), rel=1e-9)
+    assert counting.student_t(degrees, level=0.99) == pytest.approx(oracle.t.ppf(0.995, degrees), rel=1e-9)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.95, 0.99])
+@pytest.mark.parametrize("n", [1, 30, 64, 662])
+def test_interval_of_a_quantile_is_that_of_order_statistics(n: int, share: float) -> None:
+    found = stats.quantile_interval([float(k) for k in range(n)], share)
+    lower = [k for k in range(n) if oracle.binom.cdf(k, n, share) <= 0.025]
+    upper = [k for k in range(n) if oracle.binom.sf(k, n, share) <= 0.025]
+    wanted = Interval(float(lower[-1]), float(upper[0])) if lower and upper else None
+    assert found == wanted
+
+
+def test_batches_of_alike_neighbours_make_a_wider_interval_than_independent_values() -> None:
+    covered = {"batches": 0, "order": 0}
+    for seed in range(300):
+        draw = np.random.default_rng(seed)
+        level, values = 0.0, []
+        for step in draw.normal(0, 1, 40):  # neighbours correlate by 0.7
+            level = 0.7 * level + step
+            values.append(level)
+        half, order = stats.batch_half_width(values), stats.median_interval(values)
+        assert half is not None
+        assert order is not None
+        covered["batches"] += abs(np.median(values)) <= half
+        covered["order"] += 0.0 in order
+    assert covered["batches"] >= 0.85 * 300 > covered["order"]
+    assert stats.batch_half_width(values[:9]) is None
+    assert stats.batch_half_width([3.0] * 10) == 0.0

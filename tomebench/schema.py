@@ -252,6 +252,7 @@ class Row:
     img_per_s: float | None = None
     img_per_s_lo: float | None = None
     img_per_s_hi: float | None = None
+    img_per_s_mean: float | None = None
     speedup_vs_r0: float | None = None
     speedup_vs_r0_lo: float | None = None
     speedup_vs_r0_hi: float | None = None
@@ -259,14 +260,24 @@ class Row:
     speedup_vs_unwrapped_lo: float | None = None
     speedup_vs_unwrapped_hi: float | None = None
     efficiency: float | None = None
+    efficiency_lo: float | None = None
+    efficiency_hi: float | None = None
     speedup_ceiling: float | None = None
     speedup_ceiling_lo: float | None = None
     speedup_ceiling_hi: float | None = None
     merge_overhead: float | None = None
     merge_overhead_lo: float | None = None
     merge_overhead_hi: float | None = None
+    passes: int | None = None
     latency_p50_ms: float | None = None
+    latency_p50_ms_lo: float | None = None
+    latency_p50_ms_hi: float | None = None
     latency_p95_ms: float | None = None
+    latency_p95_ms_lo: float | None = None
+    latency_p95_ms_hi: float | None = None
+    latency_p99_ms: float | None = None
+    latency_p99_ms_lo: float | None = None
+    latency_p99_ms_hi: float | None = None
     img_per_s_end_to_end: float | None = None
     img_per_s_accuracy: float | None = None
     input_share: float | None = None
@@ -319,6 +330,19 @@ def _column(
     return Column(name, dtype, unit, better, fmt, doc)  # type: ignore[arg-type]
 
 
+def _latency_columns(name: str, share: str, least: int) -> tuple[Column, ...]:
+    """A quantile of the latency and the ends of its interval."""
+    what = f"{share} of the single passes are faster; from {least} passes on"
+    ends = (("lo", "lower"), ("hi", "upper"))
+    return (
+        _column(f"latency_{name}_ms", "float", what, "ms", "lower", ".2f"),
+        *(
+            _column(f"latency_{name}_ms_{end}", "float", f"{word} end of its 95 % interval", "ms", None, ".2f")
+            for end, word in ends
+        ),
+    )
+
+
 COLUMNS: tuple[Column, ...] = (
     _column("model", "str", "timm id with tag, or the name of a preset"),
     _column("method", "str", "token reduction method"),
@@ -327,7 +351,7 @@ COLUMNS: tuple[Column, ...] = (
     _column("tokens_out", "int", "tokens after the last block", "tokens"),
     _column("gmacs", "float", "multiply-accumulates of the matmuls for one image", "GMAC", "lower", ".2f"),
     _column("img_per_s", "float", "images per second: batch size over the median step time", "img/s", "higher", ".1f"),
-    _column("img_per_s_lo", "float", "lower end of its 95 % interval", "img/s", None, ".1f"),
+    _column("img_per_s_lo", "float", "lower end of its 95 % interval, by batches of rounds", "img/s", None, ".1f"),
     _column("img_per_s_hi", "float", "upper end of its 95 % interval", "img/s", None, ".1f"),
     _column("speedup_vs_r0", "float", "paired speed-up over the wrapped model at r = 0", "x", "higher", ".2f"),
     _column("speedup_vs_r0_lo", "float", "lower end of its 95 % interval", "x", None, ".2f"),
@@ -337,6 +361,8 @@ COLUMNS: tuple[Column, ...] = (
     _column("speedup_vs_unwrapped_hi", "float", "upper end of its 95 % interval", "x", None, ".2f"),
     _column("mac_ratio", "float", "GMACs of the unwrapped model over GMACs of this row", "x", None, ".2f"),
     _column("efficiency", "float", "speedup_vs_unwrapped over mac_ratio", None, "higher", ".2f"),
+    _column("efficiency_lo", "float", "lower end of its 95 % interval", None, None, ".2f"),
+    _column("efficiency_hi", "float", "upper end of its 95 % interval", None, None, ".2f"),
     _column("speedup_ceiling", "float", "speed-up over r = 0 of the same tokens sliced off", "x", "higher", ".2f"),
     _column("speedup_ceiling_lo", "float", "lower end of its 95 % interval", "x", None, ".2f"),
     _column("speedup_ceiling_hi", "float", "upper end of its 95 % interval", "x", None, ".2f"),
@@ -360,8 +386,11 @@ COLUMNS: tuple[Column, ...] = (
     _column("agreement_hi", "float", "upper end of its 95 % Wilson interval", "%", None, ".2f"),
     _column("agreed", "int", "images behind it", "images", "higher"),
     _column("mcnemar_p", "float", "exact two-sided McNemar p-value against r = 0", None, None, ".2g"),
-    _column("latency_p50_ms", "float", "half of the single passes are faster; batch size 1 only", "ms", "lower", ".2f"),
-    _column("latency_p95_ms", "float", "95 % of the single passes are faster; batch size 1 only", "ms", "lower", ".2f"),
+    _column("img_per_s_mean", "float", "all images over all seconds of the timed bursts", "img/s", "higher", ".1f"),
+    _column("passes", "int", "passes that were timed singly; batch size 1 only", "passes"),
+    *_latency_columns("p50", "half", 64),
+    *_latency_columns("p95", "95 %", 64),
+    *_latency_columns("p99", "99 %", 662),
     _column("img_per_s_end_to_end", "float", "images per second, reading them included", "img/s", "higher", ".1f"),
     _column("img_per_s_accuracy", "float", "images per second of the one pass that counts all r", "img/s", None, ".1f"),
     _column("input_share", "float", "part of that pass spent waiting for images", "%", "lower", ".1f"),

@@ -134,7 +134,14 @@ def detail_table(rows: Sequence[Row]) -> Table:
     ]
     columns["ceiling [95%]"] = [_ratio(r.speedup_ceiling, r.speedup_ceiling_lo, r.speedup_ceiling_hi) for r in rows]
     columns["MAC ratio"] = [f"{r.mac_ratio:.2f}x" for r in rows]
-    columns["efficiency"] = ["" if r.efficiency is None else f"{r.efficiency:.2f}" for r in rows]
+    columns["efficiency [95%]"] = [
+        "" if r.efficiency is None else f"{r.efficiency:.2f}{interval(r.efficiency_lo, r.efficiency_hi, '.2f')}"
+        for r in rows
+    ]
+    columns["mean img/s"] = [cell.strip("-") for cell in _numbers(rows, "img_per_s_mean")]
+    columns["passes"] = ["" if r.passes is None else str(r.passes) for r in rows]
+    for name in ("p50", "p95", "p99"):
+        columns[f"{name} ms [95%]"] = [_latency(r, f"latency_{name}_ms") for r in rows]
     columns["MHz"] = ["" if r.gpu_mhz is None else f"{r.gpu_mhz:.0f}" for r in rows]
     columns["J/img"] = [cell.strip("-") for cell in _numbers(rows, "j_per_img")]
     columns["peak MiB"] = ["" if r.peak_mem_mib is None else f"{r.peak_mem_mib:.0f}" for r in rows]
@@ -159,6 +166,14 @@ def _numbers(rows: Sequence[Row], field: str) -> list[str]:
     values: list[float | None] = [getattr(row, field) for row in rows]
     digits = _decimals(values, 4)
     return ["-" if value is None else f"{value:.{digits}f}" for value in values]
+
+
+def _latency(row: Row, field: str) -> str:
+    value: float | None = getattr(row, field)
+    if value is None:
+        return ""
+    digits = _decimals([value], 3)
+    return f"{value:.{digits}f}{interval(getattr(row, f'{field}_lo'), getattr(row, f'{field}_hi'), f'.{digits}f')}"
 
 
 def _rate(row: Row, digits: int) -> str:

@@ -12,6 +12,7 @@ from tomebench.stats.pairs import (
     rounds_needed,
     speedup,
 )
+from tomebench.stats.series import batch_half_width, quantile_interval
 from tomebench.stats.trend import Step, holm, largest_step, mann_kendall, modified_z, theil_sen
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "PairedDelta",
     "Shift",
     "Step",
+    "batch_half_width",
     "clopper_pearson",
     "holm",
     "largest_step",
@@ -33,6 +35,7 @@ __all__ = [
     "modified_z",
     "paired_delta",
     "paired_interval",
+    "quantile_interval",
     "rounds_needed",
     "speedup",
     "theil_sen",

@@ -133,6 +133,17 @@ def half_binomial_cdf(k: int, n: int) -> float:
     return _beta_cdf(0.5, n - k, k + 1)
 
 
+def binomial_cdf(k: int, n: int, share: float) -> float:
+    """P(X <= k) for X ~ Binomial(n, share) and 0 <= k <= n."""
+    return 1.0 if k >= n else _beta_cdf(1 - share, n - k, k + 1)
+
+
+def student_t(degrees: int, *, level: float = LEVEL) -> float:
+    """The t that Student's distribution exceeds, to either side, with probability 1 - level."""
+    x = _beta_quantile(1 - level, degrees / 2, 0.5)
+    return math.sqrt(degrees * (1 / x - 1))
+
+
 def _beta_quantile(p: float, a: float, b: float) -> float:
     """The x at which I_x(a, b) = p, by bisection to the last bit."""
     lo, hi = 0.0, 1.0

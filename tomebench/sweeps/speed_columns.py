@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ import numpy as np
 from tomebench import stats
 from tomebench.measure.rounds import counted_bursts, median_clock, paired_seconds, step_seconds
 from tomebench.schema import CEILING, UNWRAPPED, Cell, Round
+
+_QUANTILES = (("p50", 0.5, 64), ("p95", 0.95, 64), ("p99", 0.99, 662))
+"""Quantiles of latency, and from how many passes on they are given: the floors of MLPerf inference."""
 
 
 def speed_columns(rounds: Sequence[Round], cell: Cell, baseline: str | None, mac_ratio: float) -> dict[str, Any]:
@@ -25,18 +29,17 @@ def speed_columns(rounds: Sequence[Round], cell: Cell, baseline: str | None, mac
     if not bursts:
         return {}
     seconds = step_seconds(rounds, cell.key)
-    median, interval = float(np.median(seconds)), stats.median_interval(seconds)
+    median = float(np.median(seconds))
+    half = stats.batch_half_width(np.log(seconds))
     fields: dict[str, Any] = {
         "rounds": len(seconds),
         "step_ms": median * 1e3,
         "img_per_s": cell.batch_size / median,
-        "img_per_s_lo": interval and cell.batch_size / interval.hi,
-        "img_per_s_hi": interval and cell.batch_size / interval.lo,
+        "img_per_s_lo": None if half is None else cell.batch_size / median * math.exp(-half),
+        "img_per_s_hi": None if half is None else cell.batch_size / median * math.exp(half),
+        "img_per_s_mean": cell.batch_size * sum(b.steps for b in bursts) / sum(b.seconds for b in bursts),
     }
-    if passes := [1e3 * seconds for burst in bursts for seconds in burst.passes]:
-        fields |= dict(
-            zip(("latency_p50_ms", "latency_p95_ms"), np.quantile(passes, [0.5, 0.95]).tolist(), strict=True)
-        )
+    fields |= _latency([1e3 * seconds for burst in bursts for seconds in burst.passes])
     fields["gpu_mhz"] = median_clock(bursts)
     if cell.key == baseline:
         fields |= _estimate("speedup_vs_r0", stats.Estimate(1.0, stats.Interval(1.0, 1.0), 0.0))  # by definition
@@ -44,13 +47,28 @@ def speed_columns(rounds: Sequence[Round], cell: Cell, baseline: str | None, mac
         fields |= _estimate("speedup_vs_r0", _speedup(rounds, baseline, cell.key))
     if unwrapped := _speedup(rounds, UNWRAPPED, cell.key):
         fields |= _estimate("speedup_vs_unwrapped", unwrapped)
-        fields["efficiency"] = unwrapped.value / mac_ratio
+        scaled = {name: value and value / mac_ratio for name, value in _estimate("efficiency", unwrapped).items()}
+        fields |= scaled  # the MAC ratio is exact
     ceiling = CEILING + cell.key
     if baseline and (promised := _speedup(rounds, baseline, ceiling)):
         fields |= _estimate("speedup_ceiling", promised)
     if overhead := _speedup(rounds, cell.key, ceiling):  # time of the cell over time of its ceiling
         percent = {name: value and 100 * (value - 1) for name, value in _estimate("merge_overhead", overhead).items()}
         fields |= percent
+    return fields
+
+
+def _latency(passes: Sequence[float]) -> dict[str, Any]:
+    """Quantiles of the milliseconds of single passes, each from as many as it takes."""
+    fields: dict[str, Any] = {"passes": len(passes)} if passes else {}
+    for name, share, least in _QUANTILES:
+        if len(passes) >= least:
+            interval = stats.quantile_interval(passes, share)
+            fields[f"latency_{name}_ms"] = float(np.quantile(passes, share))
+            fields |= {
+                f"latency_{name}_ms_lo": interval and interval.lo,
+                f"latency_{name}_ms_hi": interval and interval.hi,
+            }
     return fields
 
 

@@ -1,0 +1,54 @@
+"""Levels and quantiles of one series of times, with intervals that do not take neighbours as independent."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tomebench.stats.counts import binomial_cdf, student_t
+from tomebench.stats.interval import LEVEL, Interval
+
+BATCHES = 5
+"""Batches that a series is cut into. Fewer and longer ones are the less dependent on each other."""
+MIN_BATCHED = 2 * BATCHES
+"""Values from which there is an interval: under two in a batch nothing of the dependence is averaged out."""
+
+
+def batch_half_width(values: Sequence[float] | npt.NDArray[np.float64]) -> float | None:
+    """How far the median of a series whose neighbours are alike is known, at 95 %: batch means, here of medians.
+
+    The series is cut into five batches of equal length, and the half-width is Student's of their medians. Order
+    statistics of the single values, which take them as independent, hold the median of a real run 73 to 80 % of the
+    time. C. Alexopoulos and A. F. Seila, "Output data analysis" (1998), on batch means.
+
+    Args:
+        values: in the order of time.
+
+    Returns:
+        None for fewer than ten values.
+    """
+    series = np.asarray(values, dtype=np.float64)
+    if len(series) < MIN_BATCHED:
+        return None
+    medians = [float(np.median(batch)) for batch in np.array_split(series, BATCHES)]
+    return student_t(BATCHES - 1) * float(np.std(medians, ddof=1)) / math.sqrt(BATCHES)
+
+
+def quantile_interval(values: Sequence[float] | npt.NDArray[np.float64], share: float) -> Interval | None:
+    """Interval of a quantile by order statistics, 95 % whatever the distribution; None where there are too few values.
+
+    Args:
+        values: in any order.
+        share: of the values that lie below it, above 0 and under 1.
+    """
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    n, tail = len(ordered), (1 - LEVEL) / 2
+    lower = bisect_right(range(n), tail, key=lambda k: binomial_cdf(k, n, share)) - 1
+    upper = bisect_left(range(n), 1 - tail, key=lambda k: binomial_cdf(k, n, share))
+    if lower < 0 or upper >= n:
+        return None
+    return Interval(float(ordered[lower]), float(ordered[upper]))
