@@ -1,0 +1,198 @@
+"""How often intervals hold the truth and warnings and verdicts are wrong, on numbers drawn with a known truth.
+
+``python tests/statistics_simulated.py`` prints every figure beside its goal, in about two minutes; the suite holds a
+shorter form to looser bounds. Seeds are part of it, so that two runs of the same code print the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tomebench import stats
+from tomebench.gate.records import Accuracy, CellRecord, packed_bits
+from tomebench.gate.top1 import MaxDrop, compare_accuracies
+from tomebench.measure.validity import DRIFT, run_codes, slow_first
+from tomebench.schema import SENTINEL, UNWRAPPED, Burst, Round
+
+IMAGES = (300, 1000, 5000, 50_000)
+DISCORDANT = (0.001, 0.003, 0.01, 0.03, 0.1)
+LOST = (0.5, 0.7, 0.9, 1.0)
+EXACT = 12
+"""Discordant images expected up to which all counts are added up instead of drawn."""
+NAMES = ("r0", "r4", "r8", "r16", SENTINEL, UNWRAPPED)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A share that was simulated, and between what it has to lie."""
+
+    what: str
+    seen: float
+    least: float = 0.0
+    most: float = 1.0
+
+    def holds(self, slack: float = 0.0) -> bool:
+        """Whether it is there, or nearly."""
+        return self.least - slack <= self.seen <= self.most + slack
+
+    def __str__(self) -> str:
+        goal = " and ".join(
+            [f"at least {100 * self.least:g} %"] * (self.least > 0)
+            + [f"at most {100 * self.most:g} %"] * (self.most < 1)
+        )
+        return f"{'ok  ' if self.holds() else 'MISS'} {self.what}: {100 * self.seen:.1f} % ({goal})"
+
+
+@functools.cache
+def _limits(lost: int, gained: int, n: int) -> stats.Interval:
+    return stats.paired_interval(lost, gained, n)
+
+
+def _exact_coverage(n: int, shares: tuple[float, float, float], truth: float) -> float:
+    """The same by adding up the probabilities of all counts that can be."""
+    most = min(n, 3 * EXACT)
+    logs = [math.lgamma(k + 1) for k in range(n + 1)]
+    total = 0.0
+    for lost in range(most + 1):
+        for gained in range(most + 1 - lost):
+            counts = lost, gained, n - lost - gained
+            if any(count and not share for count, share in zip(counts, shares, strict=True)):
+                continue
+            terms = (
+                count * math.log(share) - logs[count] for count, share in zip(counts, shares, strict=True) if count
+            )
+            probability = math.exp(logs[n] + sum(terms))
+            if probability > 1e-9 and truth in _limits(lost, gained, n):
+                total += probability
+    return total
+
+
+def delta_coverage(draws: int) -> list[Figure]:
+    """How often the interval of Δ top-1 holds the truth: the least and the most over all cases."""
+    seen: dict[tuple[int, float, float], float] = {}
+    for n in IMAGES:
+        for discordant in DISCORDANT:
+            for share in LOST:
+                shares = (discordant * share, discordant * (1 - share), 1 - discordant)
+                truth = discordant * (1 - 2 * share)
+                if n * discordant <= EXACT:
+                    seen[n, discordant, share] = _exact_coverage(n, shares, truth)
+                    continue
+                draw = np.random.default_rng([n, int(1e4 * discordant), int(10 * share)])
+                tables = draw.multinomial(n, shares, draws)
+                held = sum(truth in _limits(int(lost), int(gained), n) for lost, gained, _ in tables)
+                seen[n, discordant, share] = held / draws
+    enough = [value for (n, discordant, _), value in seen.items() if n * discordant >= 20]
+    cases = f"{len(seen)} cases of {IMAGES[0]} to {IMAGES[-1]} images, 0.1 to 10 % discordant, 50 to 100 % of them lost"
+    return [
+        Figure(f"interval of Δ top-1 holds the truth, least of {cases}", min(seen.values()), least=0.93),
+        Figure(f"the same, most of the {len(enough)} with 20 discordant images or more", max(enough), most=0.975),
+    ]
+
+
+def rounds_of(times: npt.NDArray[np.float64]) -> list[Round]:
+    """Rounds of these step times, [rounds, variants]."""
+    return [
+        Round(1, k, tuple(Burst(name, 1, float(t)) for name, t in zip(NAMES, row, strict=True)))
+        for k, row in enumerate(times)
+    ]
+
+
+def warnings(draws: int) -> list[Figure]:
+    """How often a step of 15 % is seen, and how often noise and spikes are taken for drift or a slow first round."""
+    figures = []
+    for n in (6, 10, 20):
+        found = quiet = spiked = slow = 0
+        for seed in range(draws):
+            draw = np.random.default_rng([seed, n])
+            times = np.exp(draw.normal(0, 0.01, (n, len(NAMES))))
+            quiet += DRIFT in run_codes(rounds_of(times), "r0")
+            spikes = rounds_of(times * np.where(draw.random(times.shape) < 0.05, 2.0, 1.0))
+            spiked += DRIFT in run_codes(spikes, "r0")
+            slow += any(slow_first(spikes, name) for name in NAMES)
+            times[n // 2 :] *= 1.15
+            found += DRIFT in run_codes(rounds_of(times), "r0")
+        figures += [
+            Figure(f"DRIFT sees a step of 15 % in the middle of {n} rounds", found / draws, least=0.95),
+            Figure(f"DRIFT of 1 % noise without any, {n} rounds", quiet / draws, most=0.02),
+            Figure(f"DRIFT of 5 % spikes of 2x, {n} rounds", spiked / draws, most=0.05),
+            Figure(f"SLOW_FIRST of some variant by 5 % spikes of 2x, {n} rounds", slow / draws, most=0.02),
+        ]
+    return figures
+
+
+def rate_coverage(draws: int) -> list[Figure]:
+    """How often the interval of img/s holds the truth where neighbours are alike."""
+    figures = []
+    for correlation, least in ((0.0, 0.93), (0.5, 0.88)):
+        held = 0
+        for seed in range(draws):
+            draw = np.random.default_rng([seed, int(10 * correlation)])
+            level, logs = 0.0, []
+            for step in draw.normal(0, 0.02, 40):
+                level = correlation * level + step
+                logs.append(level)
+            half = stats.batch_half_width(logs)
+            held += half is not None and abs(float(np.median(logs))) <= half
+        what = f"interval of img/s holds the truth, 40 rounds, neighbours correlated by {correlation:g}"
+        figures.append(Figure(what, held / draws, least=least))
+    return figures
+
+
+def accuracy_gate(draws: int) -> list[Figure]:
+    """What the gate says of two routes of one model that differ in 2 % of 300 images by chance, limit half a point."""
+    worse = told = 0
+    found = 0
+    for seed in range(draws):
+        draw = np.random.default_rng([seed, 300])
+        sure = draw.random(300) < 0.8
+        unsure = draw.random(300) < 0.04  # of which each route gets half, whichever
+        before, after = (np.where(unsure, draw.random(300) < 0.5, sure) for _ in range(2))
+        verdict = _verdict(before, after)
+        worse += verdict == "worse"
+        told += verdict == "same"
+        before[:] = np.arange(300) < 240
+        after = before & (draw.random(300) > 0.06)
+        found += _verdict(before, after) == "worse"
+    return [
+        Figure("accuracy gate, two routes that flip 2 % of 300 images: worse", worse / draws, most=0.01),
+        Figure("accuracy gate, the same: passes", told / draws, least=0.6),
+        Figure("accuracy gate, 6 % of the right ones of 300 images lost: worse", found / draws, least=0.95),
+    ]
+
+
+def _verdict(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> str:
+    cells = [
+        CellRecord.model_construct(
+            accuracy=Accuracy(dataset="d", digest="d", n_seen=len(right), complete=True, right=packed_bits(right))
+        )
+        for right in (before, after)
+    ]
+    (found,) = compare_accuracies({"r=8": (cells[0], cells[1])}, MaxDrop(0.5))
+    return found.verdict
+
+
+ALL: Sequence[tuple[Callable[[int], list[Figure]], int]] = (
+    (delta_coverage, 4000),
+    (warnings, 400),
+    (rate_coverage, 2000),
+    (accuracy_gate, 2000),
+)
+
+
+def main() -> int:
+    """Print all figures; 1 if one misses its goal."""
+    figures = [figure for simulate, draws in ALL for figure in simulate(draws)]
+    print(*figures, sep="\n")
+    return int(not all(figure.holds() for figure in figures))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
