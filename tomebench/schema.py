@@ -279,6 +279,8 @@ class Row:
     latency_p99_ms_lo: float | None = None
     latency_p99_ms_hi: float | None = None
     img_per_s_end_to_end: float | None = None
+    img_per_s_end_to_end_lo: float | None = None
+    img_per_s_end_to_end_hi: float | None = None
     img_per_s_accuracy: float | None = None
     input_share: float | None = None
     gpu_mhz: float | None = None
@@ -392,6 +394,8 @@ COLUMNS: tuple[Column, ...] = (
     *_latency_columns("p95", "95 %", 64),
     *_latency_columns("p99", "99 %", 662),
     _column("img_per_s_end_to_end", "float", "images per second, reading them included", "img/s", "higher", ".1f"),
+    _column("img_per_s_end_to_end_lo", "float", "lower end of its 95 % interval, by turns", "img/s", None, ".1f"),
+    _column("img_per_s_end_to_end_hi", "float", "upper end of its 95 % interval", "img/s", None, ".1f"),
     _column("img_per_s_accuracy", "float", "images per second of the one pass that counts all r", "img/s", None, ".1f"),
     _column("input_share", "float", "part of that pass spent waiting for images", "%", "lower", ".1f"),
     _column("gpu_mhz", "float", "median clock of the GPU while it was timed", "MHz", None, ".0f"),

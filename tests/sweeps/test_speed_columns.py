@@ -7,9 +7,11 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy import stats as oracle
 from store_samples import (
     BATCH,
     CELLS,
@@ -26,8 +28,9 @@ from store_samples import (
 from tomebench.measure.budget import BUDGETS, Budget
 from tomebench.report.text import detail_table, display_table
 from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Burst, Round
+from tomebench.sweeps import end_to_end
 from tomebench.sweeps.records import packed, unpacked
-from tomebench.sweeps.rows import DEVICE_MEMORY, END_TO_END, ENERGY, OUTPUT_EXCESS, build_rows
+from tomebench.sweeps.rows import DEVICE_MEMORY, ENERGY, OUTPUT_EXCESS, build_rows
 from tomebench.sweeps.store import Store
 
 
@@ -200,9 +203,21 @@ def test_a_burst_is_stored_as_it_was_taken(burst: Burst) -> None:
     assert unpacked(json.loads(json.dumps(packed(burst)))) == burst
 
 
-def test_end_to_end_is_images_over_seconds(store: Store) -> None:
-    store.put(END_TO_END, {KEYS[1]: (640, 4.0, 2), KEYS[2]: (640, 2.0)})  # the last as older stores have it
-    assert [row.img_per_s_end_to_end for row in build_rows(store)] == [None, 160.0, 320.0]
+def test_end_to_end_is_images_over_seconds_of_all_turns_but_the_first(store: Store) -> None:
+    end_to_end.keep(store, {KEYS[1]: [(640, 99.0), (640, 4.0), (640, 4.0), (640, 5.0)], KEYS[2]: [(640, 2.0)]})
+    _, row, first = build_rows(store)
+    assert (row.img_per_s_end_to_end, first.img_per_s_end_to_end) == (pytest.approx(1920 / 13), 320.0)
+    half = oracle.t.ppf(0.975, 2) * np.std(np.log([4, 4, 5]), ddof=1) / math.sqrt(3)
+    ends = (row.img_per_s_end_to_end_lo, row.img_per_s_end_to_end_hi)
+    assert ends == pytest.approx((1920 / 13 * math.exp(-half), 1920 / 13 * math.exp(half)))
+    assert first.img_per_s_end_to_end_lo is None
+
+
+@pytest.mark.parametrize("entry", [(640, 4.0, 2), (640, 4.0)])
+def test_the_sum_of_an_older_store_is_read(store: Store, entry: tuple[float, ...]) -> None:
+    store.put("end_to_end", {KEYS[1]: entry})
+    row = build_rows(store)[1]
+    assert (row.img_per_s_end_to_end, row.img_per_s_end_to_end_lo) == (160.0, None)
 
 
 def test_an_output_that_differs_marks_its_row(store: Store) -> None:

@@ -141,7 +141,8 @@ def detail_table(rows: Sequence[Row]) -> Table:
     columns["mean img/s"] = [cell.strip("-") for cell in _numbers(rows, "img_per_s_mean")]
     columns["passes"] = ["" if r.passes is None else str(r.passes) for r in rows]
     for name in ("p50", "p95", "p99"):
-        columns[f"{name} ms [95%]"] = [_latency(r, f"latency_{name}_ms") for r in rows]
+        columns[f"{name} ms [95%]"] = [_with_interval(r, f"latency_{name}_ms") for r in rows]
+    columns["end-to-end [95%]"] = [_with_interval(r, "img_per_s_end_to_end") for r in rows]
     columns["MHz"] = ["" if r.gpu_mhz is None else f"{r.gpu_mhz:.0f}" for r in rows]
     columns["J/img"] = [cell.strip("-") for cell in _numbers(rows, "j_per_img")]
     columns["peak MiB"] = ["" if r.peak_mem_mib is None else f"{r.peak_mem_mib:.0f}" for r in rows]
@@ -168,7 +169,7 @@ def _numbers(rows: Sequence[Row], field: str) -> list[str]:
     return ["-" if value is None else f"{value:.{digits}f}" for value in values]
 
 
-def _latency(row: Row, field: str) -> str:
+def _with_interval(row: Row, field: str) -> str:
     value: float | None = getattr(row, field)
     if value is None:
         return ""

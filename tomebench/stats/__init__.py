@@ -1,6 +1,14 @@
 """Statistics of a run: pure functions over numbers. All intervals are 95 %."""
 
-from tomebench.stats.counts import PairedDelta, clopper_pearson, mcnemar, paired_delta, paired_interval, wilson
+from tomebench.stats.counts import (
+    PairedDelta,
+    clopper_pearson,
+    mcnemar,
+    paired_delta,
+    paired_interval,
+    student_t,
+    wilson,
+)
 from tomebench.stats.interval import LEVEL, Interval
 from tomebench.stats.pairs import (
     MIN_VALUES,
@@ -38,6 +46,7 @@ __all__ = [
     "quantile_interval",
     "rounds_needed",
     "speedup",
+    "student_t",
     "theil_sen",
     "wilson",
 ]

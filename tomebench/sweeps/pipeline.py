@@ -12,17 +12,17 @@ from torch import Tensor
 from tomebench.datasets.loader import batch_count
 from tomebench.errors import DeviceError
 from tomebench.measure.clock import clock_for
+from tomebench.sweeps.end_to_end import DROPPED, MIN_KEPT, keep, turns
 from tomebench.sweeps.events import Event, Note, Phase, Progress
 from tomebench.sweeps.forward import CellFailed
 from tomebench.sweeps.job import Job
 from tomebench.sweeps.reading import Reading
-from tomebench.sweeps.rows import END_TO_END, end_to_end_turns
 from tomebench.words import are, counted
 
 IMAGES = 512
 """Images that one cell is timed on at each of its turns, or one batch where that is more."""
-TURNS = 2
-"""Times that every cell has its turn: there and back, so that a machine that slows down slows all of them alike."""
+TURNS = DROPPED + MIN_KEPT
+"""Times that every cell has its turn, each time in another order, so that what slows down slows all of them alike."""
 _AHEAD = 2
 """Batches that a worker reads ahead."""
 
@@ -31,8 +31,8 @@ def measure_end_to_end(job: Job, reading: Reading) -> Iterator[Event]:
     """Images per second of every cell when it is fed by the data loader, if the configuration asks for it.
 
     The first batches are not timed: workers start, and what they have read ahead when the first one arrives would
-    come for free. Cells come in random order, and once more in the opposite one. Turns that were taken before are left
-    out.
+    come for free. Cells come in a random order, another one each time, and the first time does not count. Turns that
+    were taken before are left out.
     """
     if not job.config.end_to_end:
         return
@@ -45,22 +45,20 @@ def measure_end_to_end(job: Job, reading: Reading) -> Iterator[Event]:
             f"end-to-end speed needs over {counted(lead * job.batch_size, 'image')}; there {are(images)} {images}"
         )
         return
-    found = end_to_end_turns(job.store)
-    order = job.live()
-    random.Random(job.config.seed).shuffle(order)
-    turns = [(turn, key) for turn in range(TURNS) for key in (reversed(order) if turn % 2 else order)]
-    yield Phase("end-to-end", float(len(turns)))
-    for number, (turn, key) in enumerate(turns, start=1):
-        images, seconds, taken = found.get(key, (0, 0.0, 0))
-        if taken <= turn and key in job.live():
+    found = turns(job.store)
+    live, drawn = job.live(), random.Random(job.config.seed)
+    order = [(turn, key) for turn in range(TURNS) for key in drawn.sample(live, len(live))]
+    yield Phase("end-to-end", float(len(order)))
+    for number, (turn, key) in enumerate(order, start=1):
+        taken = found.get(key, [])
+        if len(taken) <= turn and key in job.live():
             try:
-                more = _timed(job, reading, key, lead, last)
+                found[key] = [*taken, _timed(job, reading, key, lead, last)]
             except CellFailed as failure:
                 yield job.failed(failure)
                 continue
-            found[key] = (images + more[0], seconds + more[1], taken + 1)
-            job.store.put(END_TO_END, found)
-        yield Progress("end-to-end", float(number), float(len(turns)), "turns", "")
+            keep(job.store, found)
+        yield Progress("end-to-end", float(number), float(len(order)), "turns", "")
 
 
 def _timed(job: Job, reading: Reading, key: str, lead: int, last: int) -> tuple[int, float]:

@@ -38,6 +38,7 @@ from tomebench.schema import (
     fingerprint,
 )
 from tomebench.sweeps.accuracy_columns import Answers, accuracy_columns, guesses, pace_columns
+from tomebench.sweeps.end_to_end import end_to_end_columns, turns
 from tomebench.sweeps.speed_columns import speed_columns
 from tomebench.sweeps.store import Store
 from tomebench.sweeps.targets import budgets, interrupted, shortfalls
@@ -51,8 +52,6 @@ ACCURACY_SESSIONS = "accuracy_sessions"
 """Name of a fact in older stores: numbers of the sessions that evaluated images, which each chunk says now."""
 COMPILE_SECONDS = "compile_seconds"
 """Name of the stored fact: seconds of the first pass, which compiles, by variant name."""
-END_TO_END = "end_to_end"
-"""Name of the stored fact: images, seconds and turns of a cell fed by the data loader, by cell key."""
 ENERGY = "energy"
 """Name of the stored fact: joules for one image, by cell key."""
 DEVICE_MEMORY = "device_memory"
@@ -125,7 +124,7 @@ class _Run:
     device_memory: Mapping[str, int]
     energy: Mapping[str, float]  # joules for an image
     compile_seconds: Mapping[str, float]
-    end_to_end: Mapping[str, tuple[int, float, int]]  # images and seconds, of how many turns
+    end_to_end: Mapping[str, Sequence[tuple[int, float]]]  # images and seconds of each turn
     output_excess: Mapping[str, float]
     budgets: Mapping[str, str]  # names
     interrupted: Collection[str]
@@ -164,18 +163,12 @@ def _load(store: Store, budget: Budget | None) -> _Run:
         device_memory=store.get(DEVICE_MEMORY) or {},
         energy=store.get(ENERGY) or {},
         compile_seconds=store.get(COMPILE_SECONDS) or {},
-        end_to_end=end_to_end_turns(store),
+        end_to_end=turns(store),
         output_excess=store.get(OUTPUT_EXCESS) or {},
         answers=answers,
         testbed="; ".join(dict.fromkeys(testbed.one_line(found) for found in testbeds)),
         warnings=(*run_codes(rounds, baseline, on_gpu=on_gpu), *(code for code, holds in about_run.items() if holds)),
     )
-
-
-def end_to_end_turns(store: Store) -> dict[str, tuple[int, float, int]]:
-    """Images, seconds and turns of every cell that was fed by the data loader; older stores do not say how many."""
-    found = store.get(END_TO_END) or {}
-    return {key: (entry[0], entry[1], entry[2] if len(entry) > 2 else 2) for key, entry in found.items()}
 
 
 def _max_mhz(testbeds: Sequence[Mapping[str, Any]]) -> int | None:
@@ -252,8 +245,7 @@ def _speed(run: _Run, cell: Cell, mac_ratio: float) -> dict[str, Any]:
     """The speed columns of a row; none of its pace if the compiler was timed with it."""
     fields = {"compile_s": run.compile_seconds.get(cell.key), "j_per_img": run.energy.get(cell.key)}
     if end_to_end := run.end_to_end.get(cell.key):
-        images, seconds, _turns = end_to_end
-        fields["img_per_s_end_to_end"] = images / seconds
+        fields |= end_to_end_columns(end_to_end)
     if not recompiled(run.rounds, _beside(run, cell.key)):
         fields |= speed_columns(run.rounds, cell, run.baseline, mac_ratio)
     return fields
