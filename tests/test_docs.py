@@ -202,7 +202,8 @@ def next_command(screen: str) -> str | None:
     if found is None:
         return None
     line = found[1].replace("\\\n", " ")
-    for capitals, own in (("FILE", "w.safetensors"), ("NEW", f"new{abs(hash(screen))}")):
+    own_names = {"FILE": "w.safetensors", "NEW": f"new{abs(hash(screen))}", "LABELLED": "my_pictures"}
+    for capitals, own in own_names.items():
         line = re.sub(rf"(?<= ){capitals}\b", own, line)
     return line
 

@@ -18,6 +18,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from tomebench.words import counted
+
 SENTINEL = "sentinel"
 """Name of the second r = 0 variant of a round: the A/A control."""
 UNWRAPPED = "unwrapped"
@@ -334,7 +336,7 @@ def _column(
 
 def _latency_columns(name: str, share: str, least: int) -> tuple[Column, ...]:
     """A quantile of the latency and the ends of its interval."""
-    what = f"{share} of the single passes are faster; from {least} passes on"
+    what = f"{share} of the single passes are faster; from {counted(least, 'pass')} on"
     ends = (("lo", "lower"), ("hi", "upper"))
     return (
         _column(f"latency_{name}_ms", "float", what, "ms", "lower", ".2f"),

@@ -96,7 +96,9 @@ def test_what_the_answer_lacks_is_proposed(tmp_path):
     more = "tomebench sweep --model m --data DIR --name NEW"
     assert judged({}, **few) == more
     assert judged({"limit": 1000}, **few) == "tomebench sweep --model m --data d"
-    assert judged({"labels": False}, agreed=900, agreement=90.0) == more
+    labelled = "tomebench sweep --model m --data LABELLED --name NEW"
+    assert judged({"labels": False}, agreed=900, agreement=90.0) == labelled
+    accepted(labelled)
     for line in (more, judged({"limit": 1000}, **few)):
         accepted(line)
 

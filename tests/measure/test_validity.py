@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 
 from tomebench.measure import validity
-from tomebench.measure.validity import aa_failed, cpu_busy, drift, noisy, row_codes, run_codes, slow_first
+from tomebench.measure.validity import (
+    aa_failed,
+    cpu_busy,
+    drift,
+    noisy,
+    row_codes,
+    run_codes,
+    sessions_apart,
+    slow_first,
+)
 from tomebench.schema import SENTINEL, Burst, Round
 
 
@@ -91,6 +100,22 @@ def test_a_step_in_the_middle_is_drift(n: int) -> None:
         found.append(run_codes(_series(np.exp(logs)), "r0"))
     assert sum("DRIFT" in codes for codes in found) >= 95
     assert sum("NOT_STEADY" in codes for codes in found) >= 90
+
+
+def test_drift_is_within_a_session() -> None:
+    even, climbing = [1.0, 1.001] * 5, [1 + k / 50 for k in range(10)]
+    assert drift(_series([*even, *[1.3 * t for t in even]], [1] * 10 + [2] * 10), "r0") == 0.0
+    assert drift(_series([*climbing, *even], [1] * 10 + [2] * 10), "r0") == pytest.approx(0.18, abs=0.02)
+
+
+def test_rows_that_were_never_timed_together_are_apart() -> None:
+    def rounds(*sessions: tuple[int, tuple[str, ...]]) -> list[Round]:
+        return [Round(s, k, tuple(Burst(name, 1, 1.0) for name in names)) for k, (s, names) in enumerate(sessions)]
+
+    cells = {"r0", "r4", "r8"}
+    assert not sessions_apart(rounds((1, ("r0", "r4")), (2, ("r0", "r4", "r8"))), cells)
+    assert sessions_apart(rounds((1, ("r0", "r4")), (2, ("r0", "r8"))), cells)
+    assert not sessions_apart(rounds((1, ("r0", "r4")), (2, ("r0", "other"))), cells)
 
 
 def test_spikes_are_neither_drift_nor_a_slow_first_round() -> None:

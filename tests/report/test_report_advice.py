@@ -164,6 +164,15 @@ def test_about_the_images_that_are_asked_for_would_do(lost, gained, n):
     assert told(0.9 * found.images / n).choice == "images"
 
 
+def test_the_same_answers_timed_twice_are_one_row_to_choose_from():
+    rows = [row for row in demo() if row.r in (0, 12)]
+    other = [dataclasses.replace(row, batch_size=32) for row in rows]
+    twice, once = advised([*rows, *other]), advised(rows)
+    assert (twice.choice, twice.images, twice.chances) == (once.choice, once.images, 1)
+    half = [dataclasses.replace(row, dtype="bf16") for row in rows]  # which may answer otherwise
+    assert advised([*rows, *half]).chances == 2
+
+
 @pytest.mark.parametrize("code", [INTERRUPTED, PARTIAL_EVAL])
 def test_what_is_unfinished_is_not_recommended(code):
     whole, part = make_row(4, **speed(1.1)), make_row(8, **speed(1.5), warnings=(code,))

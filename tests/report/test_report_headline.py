@@ -64,7 +64,7 @@ def test_too_few_images_to_tell():
     assert said(row(4, 1.1, 0.3, 1.5, 1000), row(8, 1.3, 0.7, 1.5, 1000), row(12, 1.5, 2.0, 1.5, 1000)) == (
         "Nothing can be recommended yet: r=8 is 1.30x faster [1.28, 1.32] at -0.70 points [-2.26, +0.83] "
         "(median of 12 rounds; 1000 images), but about 38000 images would be needed to show that its loss stays "
-        "within 1 point"
+        "within 1 point, as one of 3 rows"
     )
 
 
@@ -210,7 +210,7 @@ def test_the_sentence_of_a_run_of_the_demo():
     assert sentence(demo()) == (
         "Nothing can be recommended yet: r=12 is 1.35x faster [1.32, 1.39] at -0.83 points [-2.02, +0.04] "
         "(median of 38 rounds, not converged; 599 images), but about 35000 images would be needed to show that its "
-        "loss stays within 1 point"
+        "loss stays within 1 point, as one of 7 rows"
     )
 
 
@@ -247,12 +247,19 @@ def test_without_labels_the_sentence_says_how_many_images_keep_their_class():
     row = make_row(8, **speed(1.3), **seen, agreement=96.0, agreement_lo=93.1, agreement_hi=97.7, agreed=288)
     assert sentence([base, row]) == (
         "Nothing can be recommended without labels: at best r=8 is 1.30x faster [1.28, 1.32] (median of 12 rounds; 300 "
-        "images); 96.0 % [93.1, 97.7] of the images keep their class, so it loses up to 6.9 points"
+        "images); 96.0 % [93.1, 97.7] of the images keep their class, so it loses up to 6.9 points; labels would tell"
     )
     assert sentence([base, row], 7) == (
         "r=8 is 1.30x faster [1.28, 1.32] (median of 12 rounds; 300 images); 96.0 % [93.1, 97.7] of the images keep "
         "their class, so it loses 7 points at most"
     )
+    two = make_row(16, **speed(1.6), **seen, agreement=90.0, agreement_lo=86.1, agreement_hi=92.9, agreed=270)
+    assert (sentence([base, row, two], 5) or "").endswith(
+        "so it loses up to 7.4 points, as one of 2 rows; labels would tell, or about 2400 images if that is how it "
+        "stays"
+    )
     headers, cells = display_table([base, row])
     assert [line[headers.index("agreement [95%]")] for line in cells] == ["100.0", "96.0 [93.1, 97.7]"]
     assert "top-1" not in headers
+    headers, _ = display_table([base, row, make_row(8, **speed(1.3), **accuracy(250))])
+    assert {"top-1", "agreement [95%]"} <= {*headers}, "of two runs, one with labels"

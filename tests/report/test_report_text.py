@@ -7,6 +7,7 @@ from report_rows import accuracy, make_row, make_sweep, speed, with_ceiling
 
 from tomebench.report.codes import EXPLANATIONS, warning_lines
 from tomebench.report.conditions import conditions
+from tomebench.report.narrow import last
 from tomebench.report.text import context_for, detail_table, display_table
 
 HEADERS = ["r", "tokens", "GMACs", "img/s ±", "speed-up [95%]", "top-1", "Δ vs r=0 [95%]", "notes"]
@@ -199,3 +200,10 @@ def test_many_rows_of_one_r_are_not_named_one_by_one() -> None:
     rows.append(make_row(8, options="metric=g"))
     (line,) = [line for line in warning_lines(rows) if line.startswith("R_CLAMPED")]
     assert line.startswith("R_CLAMPED (6 rows with r = 8): ")
+
+
+def test_long_names_of_runs_are_shortened_where_they_stay_apart():
+    shorten = last(8)
+    assert shorten(["deit-tome", "deit-tome-2", "mine"]) == ["…it-tome", "…-tome-2", "mine"]
+    alike = ["one-deit-tome", "two-deit-tome"]
+    assert shorten(alike) == alike

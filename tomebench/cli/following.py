@@ -20,7 +20,7 @@ _ELSEWHERE = " --name NEW"  # other images or weights in the same folder are ref
 
 
 def next_command(rows: Sequence[Row], config: Mapping[str, Any], directory: Path | None = None) -> str | None:
-    """The next command, with DIR, FILE and NEW for what the user has to say; None for a model without a name.
+    """The next command, with DIR or LABELLED, FILE and NEW for what the user has to say; None for a nameless model.
 
     Args:
         rows: of the run.
@@ -43,7 +43,8 @@ def next_command(rows: Sequence[Row], config: Mapping[str, Any], directory: Path
     if advice is not None and advice.choice == "images" and config.get("limit") is not None:
         return command_line({**config, "limit": None})
     if advice is not None and advice.choice in ("images", "agreement"):  # more of them, or such as have labels
-        return command_line({**config, "data": "DIR", "labels": True}) + _ELSEWHERE
+        data = "DIR" if advice.choice == "images" else "LABELLED"
+        return command_line({**config, "data": data, "labels": True, "limit": None}) + _ELSEWHERE
     if advice is not None and advice.choice == "recommended" and directory is not None:
         run = shlex.quote(str(directory))
         return f"tomebench check {run} --baseline {run}.json --update-baseline"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -45,6 +46,8 @@ CPU_BUSY = "CPU_BUSY"
 """Other processes, or other guests of the same host, took over a tenth of the machine's CPU time."""
 GPU_SHARED = "GPU_SHARED"
 """Other processes were on the GPU."""
+SESSIONS_APART = "SESSIONS_APART"
+"""Some rows were timed in one session, others in another: what a machine's speed was then is in img/s."""
 PARTIAL_EVAL = "PARTIAL_EVAL"
 """Only some of the images have been evaluated yet: the same ones for every row that has top-1, or too few to say it."""
 INTERRUPTED = "INTERRUPTED"
@@ -161,12 +164,18 @@ def aa_failed(rounds: Sequence[Round], baseline: str) -> bool:
 
 
 def drift(rounds: Sequence[Round], name: str) -> float:
-    """Relative change of a variant's step time over the whole run, as a fraction; 0 where none is significant.
+    """Relative change of a variant's step time over a session, the largest of all, as a fraction; 0 if not significant.
 
     The larger of a trend and a step, each if its test finds it at p < 0.01: Theil-Sen slope of ln t over the rounds and
     Mann-Kendall test, which sees a slow drift and no step; :func:`tomebench.stats.largest_step`, the other way round.
     """
-    seconds = step_seconds(rounds, name)
+    sessions: dict[int, list[Round]] = {}
+    for round_ in rounds:
+        sessions.setdefault(round_.session, []).append(round_)
+    return max((_drift(step_seconds(some, name)) for some in sessions.values()), key=abs, default=0.0)
+
+
+def _drift(seconds: Sequence[float]) -> float:
     if len(seconds) < stats.MIN_VALUES:
         return 0.0
     width = math.ceil(len(seconds) / _POINTS)
@@ -231,6 +240,16 @@ def cpu_busy(rounds: Sequence[Round]) -> bool:
     """
     shares = [round_.other_cpus for round_ in rounds if round_.other_cpus is not None]
     return bool(shares) and float(np.median(shares)) > BUSY_OVER
+
+
+def sessions_apart(rounds: Sequence[Round], names: Collection[str]) -> bool:
+    """Two of the named variants were never timed in the same session."""
+    sessions: dict[str, set[int]] = {}
+    for round_ in rounds:
+        for burst in round_.bursts:
+            if burst.variant in names:
+                sessions.setdefault(burst.variant, set()).add(round_.session)
+    return any(one.isdisjoint(other) for one, other in itertools.combinations(sessions.values(), 2))
 
 
 def recompiled(rounds: Sequence[Round], names: Collection[str]) -> bool:

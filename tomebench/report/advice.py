@@ -50,6 +50,7 @@ class Advice:
     choice: Choice
     images: int | None = None  # in all; None where they settle nothing, or over REACH times those seen would be needed
     rounds: int | None = None  # likewise
+    chances: int = 1  # rows that share the error of what is said about its loss
 
     @property
     def recommended(self) -> bool:
@@ -98,27 +99,30 @@ def _by_losses(rows: Sequence[Row], max_drop: float) -> Advice:
         return _of(max(promising or unlimited, key=_gain), "not faster")
     agreeing = [row for row in rows if row.agreed is not None]
     if agreeing:
-        return _by_agreement([row for row in faster if row.agreed is not None] or faster, max_drop, len(agreeing))
+        found = [row for row in faster if row.agreed is not None] or faster
+        return _by_agreement(found, max_drop, _chances(agreeing))
     return Advice(max(faster, key=_gain), "no accuracy" if any(row.n_seen for row in rows) else "speed only")
 
 
 def _by_agreement(faster: Sequence[Row], max_drop: float, chances: int) -> Advice:
-    within = [row for row in faster if 100 * (1 - _agreement(row, chances).lo) <= max_drop]
+    within = [row for row in faster if most_lost(row, chances) <= max_drop]
     if within:
-        return Advice(max(within, key=_gain), "recommended")
-    return Advice(max(faster, key=lambda row: (row.agreement or 0.0, _gain(row))), "agreement")
+        return Advice(max(within, key=_gain), "recommended", chances=chances)
+    row = max(faster, key=lambda row: (row.agreement or 0.0, _gain(row)))
+    images = _enough(row, lambda times: most_lost(row, chances, times) <= max_drop)
+    return Advice(row, "agreement", images, chances=chances)
 
 
 def _by_both(rows: Sequence[Row], max_drop: float) -> Advice:
     faster = [row for row in rows if _speed(row) == "faster"]
-    chances = len(rows)  # not only of the faster ones: a wider speed-up interval must not make the others bolder
+    chances = _chances(rows)  # not only of the faster ones: a wider speed-up interval must not make the others bolder
     losses = {id(row): _loss(row, max_drop, chances) for row in rows}
     if within := [row for row in faster if losses[id(row)] == "within"]:
-        return Advice(max(within, key=_gain), "recommended")
+        return Advice(max(within, key=_gain), "recommended", chances=chances)
     if open_ := [row for row in faster if losses[id(row)] == "seems within"]:
         needs = {id(row): _images_to_accept(row, max_drop, chances) for row in open_}
         row = max([row for row in open_ if needs[id(row)] is not None] or open_, key=_gain)
-        return Advice(row, "images", needs[id(row)])
+        return Advice(row, "images", needs[id(row)], chances=chances)
     if promising := [row for row in rows if losses[id(row)] in ("within", "seems within") and _rounds(row) is not None]:
         row = max(promising, key=_gain)
         images = _images_to_accept(row, max_drop, chances) if losses[id(row)] == "seems within" else None
@@ -182,8 +186,21 @@ def _paired(row: Row, chances: int, times: float = 1.0) -> Interval:
     return paired_interval(lost, gained, n, level=_level(chances))
 
 
-def _agreement(row: Row, chances: int) -> Interval:
-    return wilson(row.agreed or 0, row.n_seen or 0, level=_level(chances))
+def most_lost(row: Row, chances: int, times: float = 1.0) -> float:
+    """Points of top-1 that a row without labels can lose: those of the images it answers otherwise than r = 0.
+
+    Args:
+        row: of the table.
+        chances: rows that share the error of it.
+        times: as if that many times as many images had been seen.
+    """
+    agreed, n = times * (row.agreed or 0), times * (row.n_seen or 0)
+    return 100 * (1 - wilson(agreed, n, level=_level(chances)).lo)
+
+
+def _chances(rows: Sequence[Row]) -> int:
+    """How many answers there are to choose from: rows that differ in speed only have the same."""
+    return len({(*_images_of(row), row.method, row.options, row.schedule, row.r) for row in rows})
 
 
 def _level(chances: int) -> float:

@@ -89,6 +89,13 @@ CODES: Mapping[str, Code] = {
         "speed-ups, paired within a round, still hold",
         grave=True,
     ),
+    "SESSIONS_APART": Code(
+        "other session",
+        "session",
+        "rows timed apart: compare speed-ups, not img/s",
+        "some rows were added later and timed in a session of their own, when the machine may have been faster or "
+        "slower: compare their speed-ups, each of which is over r = 0 in the same rounds, and not their img/s",
+    ),
     "THROTTLED_BADLY": Code(
         "throttled badly",
         "badly",

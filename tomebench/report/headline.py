@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tomebench.measure.validity import AA_FAILED
-from tomebench.report.advice import REACH, Advice, advise, at_chance
+from tomebench.report.advice import REACH, Advice, advise, at_chance, most_lost
 from tomebench.report.series import interval, name, overhead, points, varying
 from tomebench.schema import MAX_DROP, Row
 from tomebench.words import counted
@@ -97,12 +97,17 @@ def _words(advice: Advice, found: str, basis: str, limit: str) -> str:
         case "speed only":
             return f"{found}{basis}; accuracy was not evaluated, add --data to see its price"
         case "agreement":
-            most = counted(float(f"{100 - (row.agreement_lo or 0.0):.1f}"), "point")
-            return f"Nothing can be recommended without labels: at best {found}{basis}{same}up to {most}"
+            most = counted(float(f"{most_lost(row, advice.chances):.1f}"), "point")
+            needed = f"labels would tell, or {_amount(advice.images, 'images')} if that is how it stays"
+            if advice.images is None:
+                needed = "labels would tell"
+            text = f"Nothing can be recommended without labels: at best {found}{basis}{same}up to {most}"
+            return f"{text}{_as_one_of(advice)}; {needed}"
         case "no accuracy":
             return f"Nothing can be recommended: {found}{basis}, but its top-1 cannot be compared with that of r=0"
         case "images":
             needed = f"{_amount(advice.images, 'images')} would be needed to show that its loss stays within {limit}"
+            needed += _as_one_of(advice)
             return f"Nothing can be recommended yet: {found}{basis}, but {needed}"
         case "rounds":
             others = f"every r that is surely faster seems to lose more than {limit}"
@@ -121,6 +126,11 @@ def _words(advice: Advice, found: str, basis: str, limit: str) -> str:
             return f"Nothing can be recommended yet: the sweep is unfinished; {rest}"
         case "not faster":
             return f"Nothing pays here: no r is measurably faster than r=0; at best {found}{basis}{_to_tell(advice)}"
+
+
+def _as_one_of(advice: Advice) -> str:
+    """Why more is asked of a loss than its own interval: the best of several rows is the luckiest."""
+    return f", as one of {counted(advice.chances, 'row')}" if advice.chances > 1 else ""
 
 
 def _to_tell(advice: Advice) -> str:

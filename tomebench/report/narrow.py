@@ -43,6 +43,16 @@ def before(mark: str) -> Cells:
     return lambda cells: [cell.partition(mark)[0] for cell in cells]
 
 
+def last(length: int) -> Cells:
+    """The last characters of every cell, where those still tell them apart: of names that begin alike."""
+
+    def shortened(cells: list[str]) -> list[str]:
+        short = [cell if len(cell) <= length else f"…{cell[1 - length :]}" for cell in cells]
+        return short if len({*short}) == len({*cells}) else cells
+
+    return shortened
+
+
 def first(length: int) -> Cells:
     """The first characters of every cell, for digests."""
     return lambda cells: [cell[:length] for cell in cells]

@@ -16,6 +16,8 @@ _SETTINGS = (
 )  # fmt: skip
 _IMAGES = ("data", "data seen", "data digest")
 """Ways to name the images of a row, the shortest first: the data set; with how many; with the digest of their list."""
+_NAMED = {"batch_size": "batch {}", "img_size": "{} px"}
+"""How a number is written that says nothing by itself."""
 _MANY = 4
 """Groups of rows that a line names one by one."""
 
@@ -72,7 +74,7 @@ def group(rows: Sequence[Row], fields: Sequence[str]) -> dict[str, list[Row]]:
 
 def name(row: Row, fields: Sequence[str]) -> str:
     """``r=8``, with the values of ``fields`` in front where there are any."""
-    return " ".join([*(value(row, field) for field in fields), f"r={row.r}"])
+    return " ".join([*(_NAMED.get(field, "{}").format(value(row, field)) for field in fields), f"r={row.r}"])
 
 
 def which(rows: Sequence[Row], some: Sequence[Row]) -> str:

@@ -13,7 +13,7 @@ from tomebench.report.codes import notes, short_notes, warning_lines
 from tomebench.report.conditions import conditions
 from tomebench.report.escape import clean
 from tomebench.report.headline import sentence, yardsticks
-from tomebench.report.narrow import Step, Table, before, first, without
+from tomebench.report.narrow import Step, Table, before, first, last, without
 from tomebench.report.series import interval, is_baseline, overhead, points, value, varying
 from tomebench.schema import MAX_DROP, Row
 
@@ -94,7 +94,7 @@ def display_table(rows: Sequence[Row]) -> Table:
         digits = 1 if max(r.n_seen or 0 for r in rows) <= 1000 else 2  # one image of 1000 is 0.1 points
         columns["top-1"] = ["-" if r.top1 is None else f"{r.top1:.{digits}f}" for r in rows]
         columns["Δ vs r=0 [95%]"] = [_paired(r, points(r.delta_top1, r.delta_top1_lo, r.delta_top1_hi)) for r in rows]
-    elif any(r.agreement is not None for r in rows):
+    if any(r.agreement is not None and r.top1 is None for r in rows):
         columns["agreement [95%]"] = [_agreement(r) for r in rows]
     columns["notes"] = [notes(r) for r in rows]
     return _table(columns)
@@ -103,12 +103,14 @@ def display_table(rows: Sequence[Row]) -> Table:
 def narrower(rows: Sequence[Row]) -> tuple[Step, ...]:
     """What makes :func:`display_table` narrower, step by step, until it fits.
 
-    In this order go GMACs; the ± of img/s; words in the notes, for marks; p50; the interval of the overhead; the
-    ceiling; the overhead; end-to-end; tokens; img/s; p95; top-1; the notes, which the lines below the table repeat.
+    Long digests and names of runs get shorter first. In this order go GMACs; the ± of img/s; words in the notes, for
+    marks; p50; the interval of the overhead; the ceiling; the overhead; end-to-end; tokens; img/s; p95; top-1; the
+    notes, which the lines below the table repeat.
     Settings in front, r, the speed-up and Δ (or the agreement) never go.
     """
     return (
         Step("weights", "weights", first(19)),  # sha256: and twelve digits, as in the conditions
+        Step("run", "run", last(12)),
         without("GMACs"),
         Step("img/s ±", "img/s", before(" ±"), lost="±"),
         Step("notes", "notes", lambda cells: short_notes(rows)),

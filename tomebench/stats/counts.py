@@ -22,7 +22,7 @@ class PairedDelta:
     p: float  # exact two-sided McNemar
 
 
-def wilson(k: int, n: int, *, level: float = LEVEL) -> Interval:
+def wilson(k: float, n: float, *, level: float = LEVEL) -> Interval:
     """Wilson interval of the fraction k / n, for one model's accuracy; [0, 1] for n = 0. Wilson, JASA 22 (1927)."""
     _check_counts(k, n)
     if n == 0:

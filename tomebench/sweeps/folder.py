@@ -49,7 +49,7 @@ def choose_folder(config: SweepConfig, *, named: bool | None = None) -> tuple[Pa
     for number in itertools.count(2):
         folder = usual.with_name(f"{usual.name}-{number}")
         if not _reasons(folder, config) and not _is_taken(folder):
-            what = reasons[0] if _is_taken(usual) else f"a run with other settings ({reasons[0]})"
+            what = reasons[0] if _is_taken(usual) else f"a run with other settings ({', '.join(reasons[:3])})"
             return folder, f"{usual} holds {what}; this one is in {folder}"
     raise AssertionError("there is always a next number")
 

@@ -19,10 +19,12 @@ from tomebench.measure.validity import (
     INTERRUPTED,
     OUTPUT_MISMATCH,
     PARTIAL_EVAL,
+    SESSIONS_APART,
     attn_fallback,
     recompiled,
     row_codes,
     run_codes,
+    sessions_apart,
 )
 from tomebench.reduction.options import OPTIONS
 from tomebench.schema import (
@@ -144,6 +146,7 @@ def _load(store: Store, budget: Budget | None) -> _Run:
     on_gpu = any(cell.device.startswith("cuda") for cell, _ in store.cells())
     about_run = {
         PARTIAL_EVAL: images is not None and len(seen) < len(images.labels),
+        SESSIONS_APART: sessions_apart(rounds, {cell.key for cell, _ in store.cells()}),
         TESTBED_CHANGED: len({testbed.fingerprint(found) for found in testbeds}) > 1,
     }
     answers = None
