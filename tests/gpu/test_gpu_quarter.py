@@ -48,7 +48,15 @@ def start(out: Path, *flags: str, **environment: str) -> subprocess.Popen[str]:
     command = ["bash", str(SCRIPT), "--dry-run", "--device", "cpu", "--out", str(out), *flags]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("QUARTER_", "PYTEST_"))}
     environment = kept | {"PYTHON": sys.executable} | environment
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # What is started in the background ignores Ctrl-C, and so would a shell in it, whatever it traps.
+    heed = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp('bash', sys.argv[1:])"
+    return subprocess.Popen(
+        [sys.executable, "-c", heed, *command],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def run(out: Path, *flags: str, **environment: str) -> Quarter:
