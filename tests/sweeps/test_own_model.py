@@ -121,8 +121,9 @@ def test_what_does_not_fit_is_one_line(own, tmp_path):
     checkpoint, data = own.save(tmp_path / "w" / "mine.safetensors"), str(own.images)
     seen = f"{data} has 37 classes ({', '.join(own.names[:5])}, ...)"
     assert refused(data=data) == (
-        f"{seen}, the model has 1000 classes, and no list of class names was found; give the weights that were trained "
-        "on these classes with --checkpoint, or the model's own list of names with --class-names FILE"
+        f"{seen}, the model has 1000 classes, and no list of class names was found; pass the model's own list with "
+        "--class-names FILE (a name in each line, in the order of its outputs), or weights that were trained on these "
+        "classes with --checkpoint"
     )
     assert refused(data=data, checkpoint=checkpoint, num_classes=10).endswith(
         "its head has 37 classes, --num-classes says 10; leave --num-classes out"
