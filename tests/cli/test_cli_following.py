@@ -95,6 +95,7 @@ def test_what_the_answer_lacks_is_proposed(tmp_path):
     few = {"top1_lost": 7, "top1_gained": 0, "delta_top1": -0.7}
     more = "tomebench sweep --model m --data DIR --name NEW"
     assert judged({}, **few) == more
+    assert judged({}, **few, status="unconverged") == more, "no larger budget tells what too few images cannot"
     assert judged({"limit": 1000}, **few) == "tomebench sweep --model m --data d"
     labelled = "tomebench sweep --model m --data LABELLED --name NEW"
     assert judged({"labels": False}, agreed=900, agreement=90.0) == labelled

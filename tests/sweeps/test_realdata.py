@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor, nn
 
+from tomebench import stats
 from tomebench.backbones.apply import apply
 from tomebench.datasets.classes import Head
 from tomebench.measure import budget, speed
@@ -19,11 +22,13 @@ from tomebench.measure.compilation import compiled
 from tomebench.measure.outputs import output_excess
 from tomebench.models.create import load_model
 from tomebench.reduction.vit import ReducedViT
+from tomebench.schema import Row
 from tomebench.sweeps import run
 from tomebench.sweeps.config import load_config
 from tomebench.sweeps.events import Finished
 from tomebench.sweeps.forward import timing_inputs
 from tomebench.sweeps.plan import list_images, preprocessing_of
+from tomebench.sweeps.store import Store
 
 REALDATA = Path(__file__).parents[3] / "shared" / "realdata"
 CHECKPOINT = REALDATA / "deit_tiny_patch16_224.safetensors"
@@ -34,32 +39,57 @@ CORRECT = {
 }
 
 
+@pytest.fixture(scope="module")
+def sweeps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[Row], list[npt.NDArray[np.bool_]]]]:
+    """By set of images: the rows of all r, and for every r which images are right."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        # Only accuracy is looked at: one round of one-step bursts.
+        patch.setitem(budget.BUDGETS, "quick", budget.Budget("quick", 1, 100.0, 0.0))
+        patch.setattr("tomebench.measure.clock.CpuClock.min_burst", 1e-6)
+        patch.setattr(speed, "WINDOW", 1)
+        for name in CORRECT:
+            settings = {"model": "deit_tiny_patch16_224", "checkpoint": CHECKPOINT, "data": str(REALDATA / name)}
+            settings |= {"r": "0..24:2", "device": "cpu", "batch_size": 20, "budget": "quick"}
+            folder = tmp_path_factory.mktemp("run")
+            *_, finished = run.run_sweep(load_config([], settings), folder, should_stop=lambda: False)
+            assert isinstance(finished, Finished)
+            with Store.read(folder) as store:
+                images, predictions = store.images(), store.predictions()
+                assert images is not None
+                right = [predictions[cell.key].top1 == images.labels[store.seen()] for cell, _ in store.cells()]
+            found[name] = list(finished.rows), right
+    return found
+
+
 @pytest.mark.realdata
 @pytest.mark.skipif(not CHECKPOINT.exists(), reason=f"needs {REALDATA.name} beside the checkout")
 @pytest.mark.parametrize("name", CORRECT)
-def test_counts_of_every_r_on_real_images(name, tmp_path, monkeypatch):
-    # Only accuracy is looked at: one round of one-step bursts.
-    monkeypatch.setitem(budget.BUDGETS, "quick", budget.Budget("quick", 1, 100.0, 0.0))
-    monkeypatch.setattr("tomebench.measure.clock.CpuClock.min_burst", 1e-6)
-    monkeypatch.setattr(speed, "WINDOW", 1)
-    config = load_config(
-        [],
-        {
-            "model": "deit_tiny_patch16_224",
-            "checkpoint": CHECKPOINT,
-            "data": str(REALDATA / name),
-            "r": "0..24:2",
-            "device": "cpu",
-            "batch_size": 20,
-            "budget": "quick",
-        },
-    )
-    *_, finished = run.run_sweep(config, tmp_path / "run", should_stop=lambda: False)
-    assert isinstance(finished, Finished)
-    assert [row.r for row in finished.rows] == list(R)
-    for row, expected in zip(finished.rows, CORRECT[name], strict=True):
+def test_counts_of_every_r_on_real_images(name, sweeps):
+    rows, _ = sweeps[name]
+    assert [row.r for row in rows] == list(R)
+    for row, expected in zip(rows, CORRECT[name], strict=True):
         assert abs(row.top1_correct - expected) <= 1, f"r={row.r}: {row.top1_correct} instead of {expected}"
-    assert "of 1000 classes" in finished.rows[0].dataset
+    assert "of 1000 classes" in rows[0].dataset
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not CHECKPOINT.exists(), reason=f"needs {REALDATA.name} beside the checkout")
+def test_the_interval_of_every_r_is_about_that_of_a_bootstrap(sweeps):
+    """Of all 400 images, drawn anew 10 000 times: a method that shares nothing with a score test."""
+    right = [np.concatenate(parts) for parts in zip(*(right for _, right in sweeps.values()), strict=True)]
+    n, draw = len(right[0]), np.random.default_rng(0)
+    print("\n r  lost  gained  Tango             bootstrap")
+    for r, merged in zip(R[1:], right[1:], strict=True):
+        change = merged.astype(int) - right[0].astype(int)
+        lost, gained = int((change < 0).sum()), int((change > 0).sum())
+        found = stats.paired_interval(lost, gained, n)
+        ends = np.quantile(draw.multinomial(n, np.full(n, 1 / n), 10_000) @ change / n, [0.025, 0.975])
+        shown = [f"[{100 * low:+6.2f}, {100 * high:+6.2f}]" for low, high in ((found.lo, found.hi), ends)]
+        print(f"{r:2}  {lost:4}  {gained:6}  {shown[0]}  {shown[1]}")
+        if lost + gained >= 10:  # of fewer a bootstrap knows too little
+            assert (found.lo, found.hi) == pytest.approx(tuple(ends), abs=0.2 * (found.hi - found.lo))
+        assert found.hi - found.lo >= ends[1] - ends[0] - 1 / n
 
 
 @pytest.fixture(scope="module")

@@ -36,15 +36,15 @@ def next_command(rows: Sequence[Row], config: Mapping[str, Any], directory: Path
         return command_line({**kept, "model": "vit_b_16"}) + " --r 0..24"
     if config["data"] is None and config.get("mode") != "train":
         return command_line({**config, "data": "DIR", "checkpoint": _weights(rows, config)}) + _ELSEWHERE
-    if any(row.status == "unconverged" for row in rows) and config["budget"] != "publish":
-        larger = "standard" if config["budget"] == "quick" else "publish"
-        return command_line({**config, "budget": larger}) + _here(config, directory)
     advice = advise(rows, config.get("max_drop", MAX_DROP))
     if advice is not None and advice.choice == "images" and config.get("limit") is not None:
         return command_line({**config, "limit": None})
     if advice is not None and advice.choice in ("images", "agreement"):  # more of them, or such as have labels
         data = "DIR" if advice.choice == "images" else "LABELLED"
         return command_line({**config, "data": data, "labels": True, "limit": None}) + _ELSEWHERE
+    if any(row.status == "unconverged" for row in rows) and config["budget"] != "publish":
+        larger = "standard" if config["budget"] == "quick" else "publish"
+        return command_line({**config, "budget": larger}) + _here(config, directory)
     if advice is not None and advice.choice == "recommended" and directory is not None:
         run = shlex.quote(str(directory))
         return f"tomebench check {run} --baseline {run}.json --update-baseline"

@@ -24,7 +24,7 @@ class Answer:
 
     row: Row | None  # the one that is recommended
     text: str  # the same in a sentence, or why there is none and what would settle it
-    images: int | None = None  # about how many in all would settle it, where they would
+    images: int | None = None  # about how many in all would do for the row that the text is about, if it stays as it is
     rounds: int | None = None  # likewise
 
     def __str__(self) -> str:
