@@ -80,7 +80,7 @@ AA_LEVEL = 0.99
 AA_TOLERANCE = 0.02
 """Relative difference of the two that is no fault of the harness, however sure it is.
 
-The two lie elsewhere in memory, which alone makes about one per cent either way: what differs between processes.
+The two lie elsewhere in memory, as any two processes do: a difference as small as that is one between processes.
 """
 _POINTS = 200
 """Longer series are reduced to this many medians before a trend is looked for."""

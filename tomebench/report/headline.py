@@ -33,12 +33,15 @@ class Answer:
 
 def answer(rows: Sequence[Row], max_drop: float = MAX_DROP) -> Answer | None:
     """:func:`sentence` with the row that it recommends."""
-    text, advice = sentence(rows, max_drop), advise(rows, max_drop)
-    if text is None:
-        return None
-    if advice is None:
-        return Answer(None, text)
-    return Answer(advice.row if advice.recommended else None, text, advice.images, advice.rounds)
+    if (advice := advise(rows, max_drop)) is None:
+        if any(AA_FAILED in row.warnings for row in rows):
+            return Answer(None, _BIASED)
+        return Answer(None, _GUESSED) if any(at_chance(row) for row in rows) else None
+    row = advice.row
+    label, loss = name(row, varying(rows)), points(row.delta_top1, row.delta_top1_lo, row.delta_top1_hi, " points")
+    found = f"{label} {_speed(row)}" + (f" at {loss}" if loss else "")
+    text = _words(advice, found, _basis(row), counted(max_drop, "point"))
+    return Answer(row if advice.recommended else None, text, advice.images, advice.rounds)
 
 
 def sentence(rows: Sequence[Row], max_drop: float = MAX_DROP) -> str | None:
@@ -55,15 +58,8 @@ def sentence(rows: Sequence[Row], max_drop: float = MAX_DROP) -> str | None:
     Returns:
         None if there is nothing to compare.
     """
-    if (advice := advise(rows, max_drop)) is None:
-        if any(AA_FAILED in row.warnings for row in rows):
-            return _BIASED
-        return _GUESSED if any(at_chance(row) for row in rows) else None
-    row = advice.row
-    label, loss = name(row, varying(rows)), points(row.delta_top1, row.delta_top1_lo, row.delta_top1_hi, " points")
-    found = f"{label} {_speed(row)}" + (f" at {loss}" if loss else "")
-    limit = counted(max_drop, "point")
-    return _words(advice, found, _basis(row), limit)
+    found = answer(rows, max_drop)
+    return None if found is None else found.text
 
 
 def yardsticks(rows: Sequence[Row], max_drop: float = MAX_DROP) -> str | None:

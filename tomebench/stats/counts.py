@@ -55,7 +55,7 @@ def mcnemar(b: int, c: int) -> float:
     n, smaller = b + c, min(b, c)
     if b == c:
         return 1.0
-    return min(1.0, 2 * half_binomial_cdf(smaller, n))
+    return min(1.0, 2 * binomial_cdf(smaller, n, 0.5))
 
 
 def paired_delta(b: int, c: int, n: int) -> PairedDelta:
@@ -126,11 +126,6 @@ def _tango_score(b: float, c: float, n: float, delta: float) -> float:
 def _check_counts(k: float, n: float) -> None:
     if not 0 <= k <= n:
         raise ValueError(f"a count of {k} out of {n} is not possible")
-
-
-def half_binomial_cdf(k: int, n: int) -> float:
-    """P(X <= k) for X ~ Binomial(n, 1/2) and 0 <= k < n."""
-    return _beta_cdf(0.5, n - k, k + 1)
 
 
 def binomial_cdf(k: int, n: int, share: float) -> float:

@@ -14,7 +14,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from tomebench.stats.counts import half_binomial_cdf
+from tomebench.stats.counts import binomial_cdf
 from tomebench.stats.interval import LEVEL, Interval
 
 MIN_VALUES = 6
@@ -132,10 +132,10 @@ def _median_error(values: Sequence[float] | npt.NDArray[np.float64]) -> float:
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     n = ordered.size
     c = max(1, round((n + 1) / 2 - math.sqrt(n)))
-    deviations = NormalDist().inv_cdf(1 - half_binomial_cdf(c - 1, n))
+    deviations = NormalDist().inv_cdf(1 - binomial_cdf(c - 1, n, 0.5))
     return float(ordered[n - c] - ordered[c - 1]) / (2 * deviations)
 
 
 def _order_statistic(n: int, level: float = LEVEL) -> int:
     """Largest k such that [x_(k), x_(n+1-k)] covers the median with the level's probability; at least 1."""
-    return max(1, bisect_right(range(n // 2), (1 - level) / 2, key=lambda k: half_binomial_cdf(k, n)))
+    return max(1, bisect_right(range(n // 2), (1 - level) / 2, key=lambda k: binomial_cdf(k, n, 0.5)))

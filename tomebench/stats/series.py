@@ -22,8 +22,8 @@ def batch_half_width(values: Sequence[float] | npt.NDArray[np.float64]) -> float
     """How far the median of a series whose neighbours are alike is known, at 95 %: batch means, here of medians.
 
     The series is cut into five batches of equal length, and the half-width is Student's of their medians. Order
-    statistics of the single values, which take them as independent, hold the median of a real run 73 to 80 % of the
-    time. C. Alexopoulos and A. F. Seila, "Output data analysis" (1998), on batch means.
+    statistics of the single values would take them as independent. C. Alexopoulos and A. F. Seila, "Output data
+    analysis" (1998), on batch means.
 
     Args:
         values: in the order of time.
