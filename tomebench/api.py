@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tomebench.backbones.apply import apply
+from tomebench.measure.allocator import keep_memory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from tomebench.report.headline import Answer
     from tomebench.schema import Route, Row
 
-__all__ = ["advise", "apply", "check", "load_results", "sweep"]
+__all__ = ["advise", "apply", "check", "keep_memory", "load_results", "sweep"]
 
 
 def sweep(

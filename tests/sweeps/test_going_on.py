@@ -317,6 +317,7 @@ def test_how_long_more_of_a_run_takes_is_said_before_it_begins(tmp_path: Path) -
 
     assert "(2 cells, batch size 4, budget quick)" in said()[0]
     assert "(3 cells, batch size 4, budget quick)" in said(r="0,4,6,8")[0]
+    assert "(4 cells, batch size 4, budget standard)" in said(r="0,4,6,8", budget="standard")[0]  # and all at another
     assert said(r="0,4,6,8") == []
 
 

@@ -19,7 +19,7 @@ _kept = False
 
 
 def keep_memory() -> bool:
-    """From now on free memory stays with this process, where its allocator is glibc's.
+    """From now on free memory stays with this process, where its allocator is glibc's: as :func:`sweep` times models.
 
     Returns:
         Whether it does; False on other systems, where nothing changes.

@@ -51,6 +51,7 @@ class Advice:
     images: int | None = None  # in all; None where they settle nothing, or over REACH times those seen would be needed
     rounds: int | None = None  # likewise
     chances: int = 1  # rows that share the error of what is said about its loss
+    sooner: tuple[Row, int] | None = None  # another row that at most half as many images would do for, and how many
 
     @property
     def recommended(self) -> bool:
@@ -122,7 +123,10 @@ def _by_both(rows: Sequence[Row], max_drop: float) -> Advice:
     if open_ := [row for row in faster if losses[id(row)] == "seems within"]:
         needs = {id(row): _images_to_accept(row, max_drop, chances) for row in open_}
         row = max([row for row in open_ if needs[id(row)] is not None] or open_, key=_gain)
-        return Advice(row, "images", needs[id(row)], chances=chances)
+        fewest = min(open_, key=lambda row: (needs[id(row)] or math.inf, -_gain(row)))
+        asked, least = needs[id(row)], needs[id(fewest)]
+        sooner = (fewest, least) if asked and least and 2 * least <= asked else None
+        return Advice(row, "images", asked, chances=chances, sooner=sooner)
     if promising := [row for row in rows if losses[id(row)] in ("within", "seems within") and _rounds(row) is not None]:
         row = max(promising, key=_gain)
         images = _images_to_accept(row, max_drop, chances) if losses[id(row)] == "seems within" else None

@@ -38,9 +38,10 @@ def answer(rows: Sequence[Row], max_drop: float = MAX_DROP) -> Answer | None:
             return Answer(None, _BIASED)
         return Answer(None, _GUESSED) if any(at_chance(row) for row in rows) else None
     row = advice.row
-    label, loss = name(row, varying(rows)), points(row.delta_top1, row.delta_top1_lo, row.delta_top1_hi, " points")
+    shown = varying(rows)
+    label, loss = name(row, shown), points(row.delta_top1, row.delta_top1_lo, row.delta_top1_hi, " points")
     found = f"{label} {_speed(row)}" + (f" at {loss}" if loss else "")
-    text = _words(advice, found, _basis(row), counted(max_drop, "point"))
+    text = _words(advice, found, _basis(row), counted(max_drop, "point"), shown)
     return Answer(row if advice.recommended else None, text, advice.images, advice.rounds)
 
 
@@ -79,7 +80,8 @@ def yardsticks(rows: Sequence[Row], max_drop: float = MAX_DROP) -> str | None:
     return f"{text}; {sliced}, overhead of merging {overhead(row)}"
 
 
-def _words(advice: Advice, found: str, basis: str, limit: str) -> str:
+def _words(advice: Advice, found: str, basis: str, limit: str, shown: Sequence[str]) -> str:
+    """The sentence: what was found of a row and on what, the limit, and the settings that tell its row from others."""
     row = advice.row
     same = ""
     if row.agreement is not None and row.delta_top1 is None:
@@ -102,16 +104,19 @@ def _words(advice: Advice, found: str, basis: str, limit: str) -> str:
         case "no accuracy":
             return f"Nothing can be recommended: {found}{basis}, but its top-1 cannot be compared with that of r=0"
         case "images":
-            needed = f"{_amount(advice.images, 'images')} would be needed to show that its loss stays within {limit}"
+            needed = f"{_amount(advice.images, 'images')} would be needed to show that its loss is within {limit}"
             needed += _as_one_of(advice)
-            return f"Nothing can be recommended yet: {found}{basis}, but {needed}"
+            if advice.sooner is not None:
+                other, images = advice.sooner
+                needed += f"; {_amount(images, 'images')} for {name(other, shown)}, which {_speed(other)}"
+            return f"Nothing can be recommended yet: {found}{basis}, but if that stays so, {needed}"
         case "rounds":
             others = f"every r that is surely faster seems to lose more than {limit}"
             return f"Nothing pays here so far: {others}; {found}{basis}{_to_tell(advice)}"
         case "seems beyond":
             needed = f"{_amount(advice.images, 'images')} would be needed to be sure"
             others = f"every r that is faster seems to lose more than {limit}"
-            return f"Nothing pays here so far: {others}; at best {found}{basis}, and {needed}"
+            return f"Nothing pays here so far: {others}; at best {found}{basis}, and if that stays so, {needed}"
         case "beyond":
             return f"Nothing pays here: every r that is faster loses more than {limit}; at best {found}{basis}"
         case "open":

@@ -51,7 +51,7 @@ from tomebench.sweeps.ranks import Place, Ranks
 from tomebench.sweeps.reading import Reading
 from tomebench.sweeps.rows import build_rows
 from tomebench.sweeps.store import Store
-from tomebench.sweeps.targets import keep_budgets
+from tomebench.sweeps.targets import budget_rank, keep_budgets
 from tomebench.sweeps.timing import measure_energy, measure_memory, time_cells
 
 
@@ -140,15 +140,17 @@ def _lead(
         planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=batch_size, device=device_name(device))
         keys = [cell.cell.key for cell in planned]
         known = {cell.key for cell, _ in store.cells()} if store.has_results else set()
+        more_exact = store.has_results and budget_rank(config.budget) > budget_rank(str(store.config.get("budget")))
         keep_budgets(store, keys, config.budget)
         store.put_cells([(cell.cell, cell.resolved) for cell in planned], merged(store.config, config.stored()))
         _forget_failures(store, keys)
         job = Job(config, store, device, loaded, planned, batch_size, image_set, should_stop)
         yield from map(Note, loaded.notes)
         yield Planned(len(planned), loaded.timm_id, len(store.rounds()), len(store.done_chunks()))
-        if new := [cell for cell in planned if cell.cell.key not in known]:
+        if new := planned if more_exact else [cell for cell in planned if cell.cell.key not in known]:
             timed = new if planned[0] in new else [planned[0], *new]  # the baseline in the same rounds
-            yield Estimate(in_words(config, timed, batch_size, 0 if image_set is None else len(image_set), device))
+            images = 0 if image_set is None or known.issuperset(keys) else len(image_set)
+            yield Estimate(in_words(config, timed, batch_size, images, device))
         stop_if_asked()
         reading = None
         if image_set is not None:
