@@ -219,7 +219,7 @@ def load_results(run: str | Path) -> pd.DataFrame:
     """The result table of a run folder, rebuilt from what was measured.
 
     Returns:
-        One line per row with the columns of :data:`tomebench.schema.COLUMNS`; what was not measured is missing.
+        One line per row with the columns of :data:`tomebench.report.columns.COLUMNS`; what was not measured is missing.
 
     Raises:
         InputError: no run there.

@@ -1,4 +1,4 @@
-"""Rows as a pandas data frame, and back from ``table.csv``: one typed column per entry of ``schema.COLUMNS``."""
+"""Rows as a pandas data frame, and back from ``table.csv``: a typed column for each of :mod:`tomebench.report.columns`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 
 from tomebench.errors import StorageError
+from tomebench.report.columns import COLUMNS, Column
 from tomebench.report.escape import clean, csv_unguard
-from tomebench.schema import COLUMNS, Column, Row
+from tomebench.schema import Row
 
 _DTYPES: Mapping[str, str] = {"int": "Int64", "float": "Float64", "bool": "boolean"}
 _READ: Mapping[str, Callable[[str], Any]] = {

@@ -9,9 +9,10 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
+from tomebench.report.columns import COLUMNS
 from tomebench.report.escape import csv_guard, markdown
 from tomebench.report.frames import to_frame
-from tomebench.schema import COLUMNS, Row
+from tomebench.schema import Row
 
 
 def csv_text(rows: Sequence[Row]) -> str:
