@@ -1,4 +1,4 @@
-"""Rows as a pandas data frame, and back from ``table.csv``: a typed column for each of :mod:`tomebench.report.columns`."""
+"""Rows as a pandas data frame, and back from ``table.csv``: a typed column for each of the table's."""
 
 from __future__ import annotations
 
