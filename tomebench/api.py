@@ -62,6 +62,7 @@ def sweep(
     ceiling: bool | None = None,
     end_to_end: bool | None = None,
     budget: Literal["quick", "standard", "publish", "none"] | None = None,
+    processes: int | None = None,
     cells: str | None = None,
     name: str | None = None,
     seed: int | None = None,

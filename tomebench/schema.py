@@ -248,6 +248,7 @@ class Row:
     params_m: float
     cuda_graphs: bool = False
     rounds: int = 0
+    processes: int | None = None
     step_ms: float | None = None
     img_per_s: float | None = None
     img_per_s_lo: float | None = None

@@ -52,8 +52,11 @@ def test_compact_conditions():
     assert compact_conditions([make_row()], "my/best.pth.tar").startswith("vit_tiny with best.pth.tar, ")
     assert compact_conditions([]) == ""
     assert compact_conditions([make_row()]) == (
-        "vit_tiny.tag, random weights, 224 px, tome, cpu, fp32, batch 2, no images"
+        "vit_tiny.tag, random weights, 224 px, tome, cpu, fp32, batch 2, no images, speed within one process"
     )
+    timed_apart = compact_conditions([make_row(), make_row(8, processes=3)])
+    assert timed_apart.endswith(", no images, speed within one process or between 3 processes")
+    assert compact_conditions([make_row(rounds=0)]).endswith(", no images")
     both = compact_conditions([make_row(), make_row(8, dtype="bf16", schedule="decreasing", compile=True)])
     assert "dtype varies" in both
     assert "compiled" in both

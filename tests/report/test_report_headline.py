@@ -7,7 +7,7 @@ from demo_rows import demo
 from report_rows import accuracy, make_row, make_sweep, speed, with_ceiling
 
 from tomebench.measure.validity import CHANCE_LEVEL
-from tomebench.report.headline import sentence, yardsticks
+from tomebench.report.headline import answer, sentence, yardsticks
 from tomebench.report.text import display_table
 from tomebench.schema import MAX_DROP, Row
 from tomebench.stats import paired_delta
@@ -42,7 +42,7 @@ def test_said_fails_when_there_is_nothing_to_say():
 def test_a_recommendation():
     assert said(row(4, 1.1, 0.1), row(8, 1.31, 0.35, 0.15), row(12, 1.6, 2.0)) == (
         "r=8 is 1.31x faster [1.29, 1.33] at -0.35 points [-0.50, -0.20], surely within 1 point "
-        "(median of 12 rounds; 50000 images)"
+        "(median of 12 rounds within one process; 50000 images)"
     )
 
 
@@ -63,7 +63,8 @@ def test_a_sure_row_wins_over_a_faster_one_that_may_lose_more():
 def test_too_few_images_to_tell():
     assert said(row(4, 1.1, 0.3, 1.5, 1000), row(8, 1.3, 0.7, 1.5, 1000), row(12, 1.5, 2.0, 1.5, 1000)) == (
         "Nothing can be recommended yet: r=8 is 1.30x faster [1.28, 1.32] at -0.70 points [-2.26, +0.83] "
-        "(median of 12 rounds; 1000 images), but if that stays so, about 38000 images would be needed to show that "
+        "(median of 12 rounds "
+        "within one process; 1000 images), but if that stays so, about 38000 images would be needed to show that "
         "its loss is within 1 point, as one of 3 rows; about 7100 images for r=4, which is 1.10x faster [1.08, 1.12]"
     )
 
@@ -95,7 +96,7 @@ def test_what_no_number_of_images_can_show():
 def test_every_row_loses_more():
     assert said(row(8, 1.3, 2.0), row(12, 1.6, 3.0)) == (
         "Nothing pays here: every r that is faster loses more than 1 point; at best r=8 is 1.30x faster [1.28, 1.32] "
-        "at -2.00 points [-2.13, -1.88] (median of 12 rounds; 50000 images)"
+        "at -2.00 points [-2.13, -1.88] (median of 12 rounds within one process; 50000 images)"
     )
 
 
@@ -106,7 +107,8 @@ def test_every_row_seems_to_lose_more():
     )
     # The interval has to be a third as wide: nine times as many images.
     assert text.endswith(
-        "(median of 12 rounds; 400 images), and if that stays so, about 3700 images would be needed to be sure"
+        "(median of 12 rounds "
+        "within one process; 400 images), and if that stays so, about 3700 images would be needed to be sure"
     )
 
 
@@ -114,11 +116,24 @@ def test_only_a_row_that_may_not_be_faster_loses_little():
     rows = row(4, 1.02, 0.1, speedup_vs_r0_lo=0.99), row(8, 1.3, 2.0)
     assert said(*rows) == (
         "Nothing pays here so far: every r that is surely faster seems to lose more than 1 point; r=4 reaches 1.02x "
-        "[0.99, 1.04] at -0.10 points [-0.20, 0.00] (median of 12 rounds; 50000 images), and about 28 rounds would be "
+        "[0.99, 1.04] at -0.10 points [-0.20, 0.00] (median of 12 rounds "
+        "within one process; 50000 images), and about 28 rounds would be "
         "needed to tell"
     )
     few = dataclasses.replace(rows[0], n_seen=100, top1_lost=0, top1_gained=0)
     assert said(few, rows[1]).endswith("and about 28 rounds and 500 images would be needed to tell")
+
+
+def test_several_processes_are_the_unit_of_what_is_said_and_asked_for():
+    found = said(row(8, 1.31, 0.35, 0.15, rounds=30, processes=5))
+    assert found.endswith(
+        " points [-0.50, -0.20], surely within 1 point (mean of 5 processes, 30 rounds; 50000 images)"
+    )
+    found = said(row(8, 1.02, 0.1, rounds=30, processes=5, speedup_vs_r0_lo=0.99))
+    assert found.endswith(", and about 12 processes would be needed to tell")
+    given = answer([make_row(**speed(1.0, None)), row(8, 1.02, rounds=30, processes=5, speedup_vs_r0_lo=0.99)])
+    assert given is not None
+    assert (given.rounds, given.processes) == (None, 12)
 
 
 def test_what_may_be_faster_loses_more():
@@ -133,7 +148,7 @@ def test_nothing_is_faster():
     slower = said(row(4, 0.9, 0.0), row(8, 0.95, 0.1))
     assert slower == (
         "Nothing pays here: no r is measurably faster than r=0; at best r=8 reaches 0.95x [0.93, 0.97] at -0.10 points "
-        "[-0.20, 0.00] (median of 12 rounds; 50000 images)"
+        "[-0.20, 0.00] (median of 12 rounds within one process; 50000 images)"
     )
     assert said(row(8, 1.01, 0.1)).endswith(", and about 49 rounds would be needed to tell")
     for value in (0.992, 0.999, 1.001):
@@ -143,7 +158,7 @@ def test_nothing_is_faster():
 def test_without_accuracy_the_fastest_row_under_the_cap():
     rows = [make_row(**speed(1.0, None)), row(8, 1.3), row(15, 1.7), row(16, 1.8, clamped=True)]
     assert sentence(rows) == (
-        "r=15 is 1.70x faster [1.68, 1.72] (median of 12 rounds); "
+        "r=15 is 1.70x faster [1.68, 1.72] (median of 12 rounds within one process); "
         "accuracy was not evaluated, add --data to see its price"
     )
     assert (sentence([rows[0], rows[3]]) or "").startswith("r=16 ")
@@ -152,14 +167,15 @@ def test_without_accuracy_the_fastest_row_under_the_cap():
 def test_without_accuracy_nothing_is_recommended_that_may_not_be_faster():
     assert said(row(4, 1.01), row(8, 0.9)) == (
         "Nothing pays here: no r is measurably faster than r=0; at best r=4 reaches 1.01x [0.99, 1.03] "
-        "(median of 12 rounds), and about 49 rounds would be needed to tell"
+        "(median of 12 rounds within one process), and about 49 rounds would be needed to tell"
     )
 
 
 def test_images_without_a_loss_are_no_speed_only_run():
     uncounted = {"delta_top1": None, "delta_top1_lo": None, "delta_top1_hi": None}
     assert said(row(8, 1.3, 0.1, **uncounted)) == (
-        "Nothing can be recommended: r=8 is 1.30x faster [1.28, 1.32] (median of 12 rounds; 50000 images), but its "
+        "Nothing can be recommended: r=8 is 1.30x faster [1.28, 1.32] (median of 12 rounds "
+        "within one process; 50000 images), but its "
         "top-1 cannot be compared with that of r=0"
     )
     assert said(row(8, 1.3, 0.1, **uncounted), row(4, 1.1, 0.1)).startswith("r=4 is 1.10x faster")
@@ -173,13 +189,16 @@ def test_rows_that_are_not_results_are_never_praised(changes):
 
 
 def test_unconverged_is_said():
-    assert "(median of 12 rounds, not converged; 50000 images)" in said(row(8, 1.3, 0.1, status="unconverged"))
+    assert "(median of 12 rounds within one process, not converged; 50000 images)" in said(
+        row(8, 1.3, 0.1, status="unconverged")
+    )
 
 
 def test_too_few_rounds_for_an_interval_recommend_nothing():
     few = dataclasses.replace(row(8, 1.3, 0.1), speedup_vs_r0_lo=None, speedup_vs_r0_hi=None, rounds=4)
     assert said(few).endswith(
-        "at best r=8 reaches 1.30x at -0.10 points [-0.20, 0.00] (median of 4 rounds; 50000 images), and about 6 "
+        "at best r=8 reaches 1.30x at -0.10 points [-0.20, 0.00] (median of 4 rounds "
+        "within one process; 50000 images), and about 6 "
         "rounds would be needed to tell"
     )
 
@@ -214,7 +233,8 @@ def test_untimed_rows_speak_of_macs():
 def test_the_sentence_of_a_run_of_the_demo():
     assert sentence(demo()) == (
         "Nothing can be recommended yet: r=12 is 1.35x faster [1.32, 1.39] at -0.83 points [-2.02, +0.04] "
-        "(median of 38 rounds, not converged; 599 images), but if that stays so, about 35000 images would be needed to "
+        "(median of 38 rounds "
+        "within one process, not converged; 599 images), but if that stays so, about 35000 images would be needed to "
         "show that its loss is within 1 point, as one of 7 rows; about 6500 images for r=8, which is 1.08x faster "
         "[1.03, 1.16]"
     )
@@ -252,11 +272,13 @@ def test_without_labels_the_sentence_says_how_many_images_keep_their_class():
     base = make_row(**speed(1.0), **seen, agreement=100.0, agreed=300)
     row = make_row(8, **speed(1.3), **seen, agreement=96.0, agreement_lo=93.1, agreement_hi=97.7, agreed=288)
     assert sentence([base, row]) == (
-        "Nothing can be recommended without labels: at best r=8 is 1.30x faster [1.28, 1.32] (median of 12 rounds; 300 "
+        "Nothing can be recommended without labels: at best r=8 is 1.30x faster [1.28, 1.32] (median of 12 rounds "
+        "within one process; 300 "
         "images); 96.0 % [93.1, 97.7] of the images keep their class, so it loses up to 6.9 points; labels would tell"
     )
     assert sentence([base, row], 7) == (
-        "r=8 is 1.30x faster [1.28, 1.32] (median of 12 rounds; 300 images); 96.0 % [93.1, 97.7] of the images keep "
+        "r=8 is 1.30x faster [1.28, 1.32] (median of 12 rounds "
+        "within one process; 300 images); 96.0 % [93.1, 97.7] of the images keep "
         "their class, so it loses 7 points at most"
     )
     two = make_row(16, **speed(1.6), **seen, agreement=90.0, agreement_lo=86.1, agreement_hi=92.9, agreed=270)

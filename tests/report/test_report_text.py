@@ -108,6 +108,7 @@ def test_conditions_golden():
         "method: tome, constant schedule, prop_attn=True",
         "device: cpu, fp32, batch 2, infer, attention sdpa (r = 0), sdpa-bias (r = 4, 8, 16, 20)",
         "images: digits, 300 seen, crop 0.9, bicubic, mean 0.5 0.5 0.5, std 0.5 0.5 0.5",
+        "intervals: 95 %, of speeds within one process, of accuracies over images",
         "testbed: 2 CPUs, 2 threads, torch 2.14.1",
     )
     assert conditions([]) == ()
@@ -119,7 +120,9 @@ def test_conditions_without_images_and_with_a_checkpoint():
     assert lines[1] == "method: tome, constant schedule"
     assert "infer, compiled" in lines[2]
     assert lines[3] == "images: none, accuracy was not evaluated"
-    assert lines[4] == "testbed: unavailable"
+    assert lines[4:] == ("intervals: 95 %, of speeds within one process", "testbed: unavailable")
+    assert conditions([make_row(rounds=0)])[4].startswith("testbed: ")  # nothing has an interval
+    assert conditions([make_row(processes=5)])[4] == "intervals: 95 %, of speeds between 5 processes"
 
 
 def test_warnings_golden():

@@ -42,6 +42,8 @@ def next_command(rows: Sequence[Row], config: Mapping[str, Any], directory: Path
     if advice is not None and advice.choice in ("images", "agreement"):  # more of them, or such as have labels
         data = "DIR" if advice.choice == "images" else "LABELLED"
         return command_line({**config, "data": data, "labels": True, "limit": None}) + _ELSEWHERE
+    if any(row.status == "unconverged" for row in rows) and (processes := config.get("processes")):
+        return command_line({**config, "processes": 2 * processes}) + _here(config, directory)
     if any(row.status == "unconverged" for row in rows) and config["budget"] != "publish":
         larger = "standard" if config["budget"] == "quick" else "publish"
         return command_line({**config, "budget": larger}) + _here(config, directory)

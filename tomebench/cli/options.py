@@ -152,6 +152,10 @@ Budget = Annotated[
     str | None,
     _option("--budget", "How exact the timing is: quick, standard, publish; none: top-1 only.", "NAME", "quick"),
 ]
+Processes = Annotated[
+    int | None,
+    _option("--processes", "Fresh processes to time in, in turn.", "K", "1"),
+]
 MaxDrop = Annotated[
     float | None,
     _option("--max-drop", "Points of top-1 that a recommended r surely loses no more than.", "POINTS", "1"),
@@ -231,6 +235,7 @@ class SweepFlags:
     ceiling: Ceiling = None
     end_to_end: EndToEnd = None
     budget: Budget = None
+    processes: Processes = None
     max_drop: MaxDrop = None
     cells: Cells = None
     config: Config = None

@@ -18,11 +18,11 @@ PANELS = {
         "ablate metric heads distance combine partition matching attention prefix_only",
     ),
     "Data": ("data labels limit cache", "real allow_missing verify workers"),
-    "Timing": ("device dtype batch_size budget mode compile ceiling", "cuda_graphs end_to_end threads"),
+    "Timing": ("device dtype batch_size budget processes mode compile ceiling", "cuda_graphs end_to_end threads"),
     "Output": ("max_drop config out name json details quiet", "traceback"),
     "Several processes": (
-        "nproc_per_node cells",
-        "nnodes rdzv_backend rdzv_endpoint rdzv_id node_rank master_addr master_port max_restarts standalone",
+        "nproc_per_node",
+        "cells nnodes rdzv_backend rdzv_endpoint rdzv_id node_rank master_addr master_port max_restarts standalone",
     ),
 }
 """Panel to its flags: those that ``--help`` shows, and those that it leaves to ``--help-all``."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from tomebench import stats
-from tomebench.measure.rounds import paired_seconds, step_seconds
+from tomebench.measure.rounds import compare, pairs, step_seconds
 from tomebench.schema import CEILING, Round
 
 
@@ -28,17 +29,37 @@ BUDGETS: Mapping[str, Budget] = {
     "publish": Budget("publish", 20, 0.005, 60 * 60),
 }
 """The budgets a user can name."""
+PUBLISH_PROCESSES = 5
+"""Processes that the budget of a published figure asks for, at least."""
 
 
 @dataclass(frozen=True)
 class Shortfall:
     """How far a cell is from what its budget asks."""
 
-    half_width: float | None  # of the widest interval so far, a fraction; None under six rounds
-    rounds_needed: int  # more rounds to expect, >= 1
+    half_width: float | None  # of the widest interval so far, a fraction; None where there is none yet
+    rounds_needed: int = 0  # more rounds to expect; >= 1 unless processes are asked for
+    processes_needed: int = 0  # more processes to expect, likewise
 
 
-def shortfall(rounds: Sequence[Round], baseline: str, keys: Sequence[str], budget: Budget) -> dict[str, Shortfall]:
+def share_of(budget: Budget, processes: int) -> Budget:
+    """What each of several processes has to reach, so that all of them together cost about as much as one would.
+
+    The mean of n is known better by a factor of sqrt(n) than each of them; none has fewer than six rounds.
+    """
+    if processes == 1:
+        return budget
+    return replace(
+        budget,
+        min_rounds=max(stats.MIN_VALUES, math.ceil(budget.min_rounds / processes)),
+        half_width=budget.half_width * math.sqrt(processes),
+        cap_seconds=budget.cap_seconds / processes,
+    )
+
+
+def shortfall(
+    rounds: Sequence[Round], baseline: str, keys: Sequence[str], budget: Budget, processes: int = 1
+) -> dict[str, Shortfall]:
     """The cells that have too few rounds, or whose intervals are still too wide; empty when all are done.
 
     The intervals are those of the speed-up over r = 0 and, where it was timed, of the overhead over the ceiling.
@@ -48,8 +69,17 @@ def shortfall(rounds: Sequence[Round], baseline: str, keys: Sequence[str], budge
         baseline: key of the r = 0 cell. It needs the rounds only, since its own speed-up is 1.
         keys: cells to look at.
         budget: what to reach.
+        processes: fresh processes in which all is to be measured; above 1, each session was one of them.
     """
-    return dict(_shortfalls(rounds, baseline, keys, budget))
+    between = _between if processes > 1 else _within
+    return {key: found for key in keys if (found := between(rounds, baseline, key, budget, processes)) is not None}
+
+
+def complete_processes(rounds: Sequence[Round], baseline: str, key: str, ceiling: bool) -> int:
+    """Sessions in which a cell was timed beside r = 0, and if ``ceiling`` beside its own, as often as counts."""
+    others = [baseline, *([CEILING + key] if ceiling else [])]
+    counts = [Counter(pairs(rounds, other, key).sessions) for other in others]
+    return sum(all(count[session] >= stats.MIN_VALUES for count in counts) for session in counts[0])
 
 
 def next_round_needed(
@@ -64,19 +94,38 @@ def next_round_needed(
         return True
     if elapsed >= budget.cap_seconds:
         return False
-    return next(_shortfalls(rounds, baseline, keys, budget), None) is not None
+    return any(_within(rounds, baseline, key, budget) for key in keys)
 
 
-def _shortfalls(
-    rounds: Sequence[Round], baseline: str, keys: Sequence[str], budget: Budget
-) -> Iterator[tuple[str, Shortfall]]:
-    for key in keys:
-        base, other = paired_seconds(rounds, baseline, key)
-        missing = budget.min_rounds - len(other)
-        half_width = stats.speedup(base, other).half_width if other and key != baseline else None
-        beside, ceiling = paired_seconds(rounds, key, CEILING + key)
-        if half_width is not None and beside:  # the overhead over the ceiling is to be known as well
-            half_width = max(half_width, stats.speedup(beside, ceiling).half_width or 0.0)
-        wide = 0 if half_width is None else stats.rounds_needed(len(other), half_width, budget.half_width)
-        if missing > 0 or wide > 0:
-            yield key, Shortfall(half_width, max(missing, wide))
+def _within(rounds: Sequence[Round], baseline: str, key: str, budget: Budget, processes: int = 1) -> Shortfall | None:
+    """What a cell lacks where the rounds are what is counted."""
+    done = len(pairs(rounds, baseline, key).other)
+    missing = budget.min_rounds - done
+    half_width = _widest(rounds, baseline, key)
+    wide = 0 if half_width is None else stats.rounds_needed(done, half_width, budget.half_width)
+    return Shortfall(half_width, max(missing, wide)) if max(missing, wide) > 0 else None
+
+
+def _between(rounds: Sequence[Round], baseline: str, key: str, budget: Budget, processes: int) -> Shortfall | None:
+    """What a cell lacks where the processes are."""
+    done = complete_processes(rounds, baseline, key, ceiling=False)
+    half_width = _widest(rounds, baseline, key, between=True) if done > 1 else None
+    wide = 0
+    if half_width is not None and half_width > budget.half_width:
+        reach = math.log1p(budget.half_width)
+        wide = max(
+            stats.processes_needed(stats.process_medians(stats.log_ratios(*found[:2]), found.sessions), reach)
+            for found in (pairs(rounds, baseline, key), pairs(rounds, CEILING + key, key))
+            if found.base
+        )
+    needed = max(processes - done, wide)
+    return Shortfall(half_width, processes_needed=needed) if needed > 0 else None
+
+
+def _widest(rounds: Sequence[Round], baseline: str, key: str, *, between: bool = False) -> float | None:
+    """Half-width of the wider of a cell's intervals; None for r = 0, and where there is none."""
+    found = None if key == baseline else compare(rounds, baseline, key, between=between)
+    if found is None or found.half_width is None:
+        return None
+    overhead = compare(rounds, key, CEILING + key, between=between)  # over the ceiling: to be known as well
+    return max(found.half_width, (overhead and overhead.half_width) or 0.0)

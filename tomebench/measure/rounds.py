@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from tomebench import stats
 from tomebench.schema import Burst, Round
 
 THROTTLED_UNDER = 0.90
@@ -26,14 +28,46 @@ def step_seconds(rounds: Sequence[Round], name: str) -> list[float]:
     return [burst.step_seconds for burst in counted_bursts(rounds, name)]
 
 
+def sessions(rounds: Sequence[Round], name: str) -> list[int]:
+    """Number of the session of every round that has a variant."""
+    return [round_.session for round_ in rounds if name in round_.counted]
+
+
+class Pairs(NamedTuple):
+    """Two variants in the rounds that have both; each of length n."""
+
+    base: list[float]  # seconds per step
+    other: list[float]  # likewise
+    sessions: list[int]  # number of the session
+
+
+def pairs(rounds: Sequence[Round], base: str, other: str) -> Pairs:
+    """Seconds per step of two variants in the rounds that have both, and in which session they were timed."""
+    found = [
+        (counted[base].step_seconds, counted[other].step_seconds, round_.session)
+        for round_, counted in ((round_, round_.counted) for round_ in rounds)
+        if base in counted and other in counted
+    ]
+    return Pairs(*([each[column] for each in found] for column in range(3)))  # type: ignore[arg-type]
+
+
 def paired_seconds(rounds: Sequence[Round], base: str, other: str) -> tuple[list[float], list[float]]:
     """Seconds per step of two variants in the rounds that have both."""
-    pairs = [
-        (found[base].step_seconds, found[other].step_seconds)
-        for found in (round_.counted for round_ in rounds)
-        if base in found and other in found
-    ]
-    return [first for first, _ in pairs], [second for _, second in pairs]
+    found = pairs(rounds, base, other)
+    return found.base, found.other
+
+
+def compare(rounds: Sequence[Round], base: str, other: str, *, between: bool = False) -> stats.Estimate | None:
+    """Paired speed-up of one variant over another; None where no round has both.
+
+    Args:
+        rounds: of any sessions.
+        base: what is compared with.
+        other: what is compared.
+        between: each session was a fresh process, and the interval is to be one between processes.
+    """
+    found = pairs(rounds, base, other)
+    return stats.speedup(found.base, found.other, found.sessions if between else ()) if found.base else None
 
 
 def throttled(burst: Burst, max_mhz: int | None) -> bool:

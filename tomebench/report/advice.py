@@ -50,6 +50,7 @@ class Advice:
     choice: Choice
     images: int | None = None  # in all; None where they settle nothing, or over REACH times those seen would be needed
     rounds: int | None = None  # likewise
+    processes: int | None = None  # likewise, instead of rounds, where several have measured it
     chances: int = 1  # rows that share the error of what is said about its loss
     sooner: tuple[Row, int] | None = None  # another row that at most half as many images would do for, and how many
 
@@ -141,6 +142,8 @@ def _by_both(rows: Sequence[Row], max_drop: float) -> Advice:
 
 
 def _of(row: Row, choice: Choice, images: int | None = None) -> Advice:
+    if (row.processes or 1) > 1:
+        return Advice(row, choice, images, processes=_rounds(row))
     return Advice(row, choice, images, _rounds(row))
 
 
@@ -234,7 +237,10 @@ def _enough(row: Row, shown: Callable[[float], bool]) -> int | None:
 
 
 def _rounds(row: Row) -> int | None:
-    """About how many rounds would show that a row is faster, if its speed-up stays as it is; None if none would."""
+    """About how many rounds would show that a row is faster, if its speed-up stays as it is; None if none would.
+
+    Processes, where several have measured it.
+    """
     value, low = row.speedup_vs_r0, row.speedup_vs_r0_lo
     if _speed(row) != "open" or value is None or not row.rounds:
         return None
@@ -243,7 +249,9 @@ def _rounds(row: Row) -> int | None:
     if value <= 1 or low <= 0:
         return None
     widths = math.log(value / low) / math.log(value)
-    return _about(row.rounds * widths * widths, row.rounds)
+    several = row.processes or 1
+    done = several if several > 1 else row.rounds
+    return _about(done * widths * widths, done)
 
 
 def _about(needed: float, done: int) -> int | None:

@@ -78,8 +78,9 @@ CODES: Mapping[str, Code] = {
     "unconverged": Code(
         "unconverged",
         "unc",
-        "interval wider than asked; try a larger --budget",
-        "the speed-up interval is still wider than the budget asks; use a quieter machine or a larger --budget",
+        "wider than asked; larger --budget, or more --processes if several",
+        "the speed-up interval is still wider than the budget asks; use a quieter machine or a larger --budget, or, "
+        "where several processes have measured it, more --processes",
     ),
     "TESTBED_CHANGED": Code(
         "testbed changed",

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from tomebench.report.escape import clean
-from tomebench.report.series import which
+from tomebench.report.series import reach, which
 from tomebench.schema import Row
 from tomebench.words import counted
 
 
 def conditions(rows: Sequence[Row]) -> tuple[str, ...]:
-    """The lines without which the table means nothing: model, method, device, images, testbed. Empty without rows."""
+    """The lines without which the table means nothing, from model to testbed. Empty without rows."""
     if not rows:
         return ()
     weights = re.sub(r"(sha256:[0-9a-f]{12})[0-9a-f]+", r"\1…", _same(rows, "weights", "weights {}"))
@@ -40,7 +40,11 @@ def conditions(rows: Sequence[Row]) -> tuple[str, ...]:
         crop = (_same(rows, "crop_pct", "crop {:.3g}"), _same(rows, "interpolation"), mean, std)
         images = ["; ".join(f"{data}, {seen} seen" for data, seen in sets), *crop]
     testbeds = "; ".join(dict.fromkeys(clean(row.testbed) for row in rows if row.testbed)) or "unavailable"
-    parts = {"model": model, "method": method, "device": device, "images": images, "testbed": [testbeds]}
+    covered = [f"of speeds {reach(rows)}"] if reach(rows) else []
+    covered += ["of accuracies over images"] if sets else []
+    parts = {"model": model, "method": method, "device": device, "images": images}
+    parts |= {"intervals": ["95 %", *covered]} if covered else {}
+    parts |= {"testbed": [testbeds]}
     return tuple(f"{head}: {', '.join(filter(None, texts))}" for head, texts in parts.items())
 
 
@@ -70,6 +74,7 @@ def compact_conditions(rows: Sequence[Row], checkpoint: str | None = None) -> st
         "compiled" if any(row.compile for row in rows) else "",
         "CUDA graphs" if any(row.cuda_graphs for row in rows) else "",
         images or "no images",
+        f"speed {reach(rows)}" if reach(rows) else "",
     )
     return ", ".join(filter(None, parts))
 

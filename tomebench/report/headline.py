@@ -26,6 +26,7 @@ class Answer:
     text: str  # the same in a sentence, or why there is none and what would settle it
     images: int | None = None  # about how many in all would do for the row that the text is about, if it stays as it is
     rounds: int | None = None  # likewise
+    processes: int | None = None  # likewise, instead of rounds, where it was measured in several
 
     def __str__(self) -> str:
         return self.text
@@ -42,7 +43,7 @@ def answer(rows: Sequence[Row], max_drop: float = MAX_DROP) -> Answer | None:
     label, loss = name(row, shown), points(row.delta_top1, row.delta_top1_lo, row.delta_top1_hi, " points")
     found = f"{label} {_speed(row)}" + (f" at {loss}" if loss else "")
     text = _words(advice, found, _basis(row), counted(max_drop, "point"), shown)
-    return Answer(row if advice.recommended else None, text, advice.images, advice.rounds)
+    return Answer(row if advice.recommended else None, text, advice.images, advice.rounds, advice.processes)
 
 
 def sentence(rows: Sequence[Row], max_drop: float = MAX_DROP) -> str | None:
@@ -136,10 +137,10 @@ def _as_one_of(advice: Advice) -> str:
 
 def _to_tell(advice: Advice) -> str:
     """What is needed to tell whether a row pays that is not surely faster; nothing if it is surely not."""
-    if advice.rounds is None:
+    if advice.rounds is None and advice.processes is None:
         slower = advice.row.speedup_vs_r0_hi is not None and advice.row.speedup_vs_r0_hi <= 1
         return "" if slower or advice.row.speedup_vs_r0 is None else ", and more rounds would hardly show a gain"
-    needed = _amount(advice.rounds, "rounds")
+    needed = _amount(advice.processes, "processes") if advice.processes else _amount(advice.rounds, "rounds")
     if advice.images is not None:
         needed += f" and {_amount(advice.images, 'images').removeprefix('about ')}"
     return f", and {needed} would be needed to tell"
@@ -160,7 +161,11 @@ def _speed(row: Row) -> str:
 def _basis(row: Row) -> str:
     basis = []
     if row.speedup_vs_r0 is not None:
-        basis.append(f"median of {counted(row.rounds, 'round')}" + ", not converged" * (row.status == "unconverged"))
+        rounds = counted(row.rounds, "round")
+        several = (row.processes or 1) > 1
+        mean = f"mean of {row.processes} processes, {rounds}"
+        basis.append(mean if several else f"median of {rounds} within one process")
+        basis[0] += ", not converged" * (row.status == "unconverged")
     if row.n_seen is not None:
         basis.append(counted(row.n_seen, "image"))
     return f" ({'; '.join(basis)})" if basis else ""

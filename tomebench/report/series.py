@@ -103,6 +103,16 @@ def half_width(row: Row) -> float | None:
     return None if low is None or high is None else math.sqrt(high / low) - 1
 
 
+def reach(rows: Sequence[Row]) -> str:
+    """What the intervals of speeds cover: ``within one process``, or ``between 3 processes``; nothing if none is timed.
+
+    Memory layout and page placement are fixed per process, so intervals over the rounds of one do not have them.
+    """
+    found = sorted({row.processes or 1 for row in rows if row.rounds})
+    words = ["within one process" if count == 1 else f"between {count} processes" for count in found]
+    return " or ".join(words)
+
+
 def interval(low: float | None, high: float | None, spec: str) -> str:
     """`` [1.29, 1.33]`` with its leading space, or nothing where there is no interval."""
     return "" if low is None or high is None else f" [{_signed(low, spec)}, {_signed(high, spec)}]"

@@ -9,9 +9,8 @@ from tomebench.stats.counts import (
     student_t,
     wilson,
 )
-from tomebench.stats.interval import LEVEL, Interval
+from tomebench.stats.interval import LEVEL, MIN_VALUES, Interval
 from tomebench.stats.pairs import (
-    MIN_VALUES,
     Estimate,
     Shift,
     log_ratios,
@@ -20,6 +19,7 @@ from tomebench.stats.pairs import (
     rounds_needed,
     speedup,
 )
+from tomebench.stats.processes import mean_half_width, process_medians, processes_needed
 from tomebench.stats.series import batch_half_width, quantile_interval
 from tomebench.stats.trend import Step, holm, largest_step, mann_kendall, modified_z, theil_sen
 
@@ -38,11 +38,14 @@ __all__ = [
     "log_ratios",
     "mann_kendall",
     "mcnemar",
+    "mean_half_width",
     "median_interval",
     "median_shift",
     "modified_z",
     "paired_delta",
     "paired_interval",
+    "process_medians",
+    "processes_needed",
     "quantile_interval",
     "rounds_needed",
     "speedup",

@@ -15,10 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tomebench.stats.counts import binomial_cdf
-from tomebench.stats.interval import LEVEL, Interval
-
-MIN_VALUES = 6
-"""Below this many rounds no interval is given: even [min, max] covers the median less than 95 % of the time."""
+from tomebench.stats.interval import LEVEL, MIN_VALUES, Interval
+from tomebench.stats.processes import mean_half_width, process_medians
 
 
 @dataclass(frozen=True)
@@ -28,19 +26,29 @@ class Estimate:
     value: float
     interval: Interval | None  # None under MIN_VALUES rounds
     half_width: float | None  # sqrt(hi / lo) - 1, a fraction: the interval is value */÷ (1 + half_width), roughly
+    processes: int = 1  # whose medians the interval is over; 1: it is over the rounds
 
 
-def speedup(base: Sequence[float], other: Sequence[float]) -> Estimate:
+def speedup(base: Sequence[float], other: Sequence[float], processes: Sequence[int] = ()) -> Estimate:
     """Paired speed-up of ``other`` over ``base``: exp of the median of ln(base[k] / other[k]).
+
+    Where processes are told apart, it is exp of the mean of their medians, with Student's interval between them.
 
     Args:
         base: seconds per step in each round, all > 0; length n >= 1.
         other: seconds per step in the same rounds; length n.
+        processes: number of the process of each round, where the process is the unit of analysis; length n. Those of
+            under six rounds do not count, and unless two do, the interval is over all rounds.
 
     Raises:
         ValueError: different lengths, no rounds, or a time that is not a finite positive number.
     """
     log_ratio = log_ratios(base, other)
+    medians = process_medians(log_ratio, processes) if processes else ()
+    if (half := mean_half_width(medians)) is not None:
+        centre = float(np.mean(medians))
+        between = Interval(math.exp(centre - half), math.exp(centre + half))
+        return Estimate(math.exp(centre), between, math.exp(half) - 1, len(medians))
     interval = median_interval(log_ratio)
     value = math.exp(float(np.median(log_ratio)))
     if interval is None:

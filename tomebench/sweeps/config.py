@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from tomebench.datasets.classes import MOST_CLASSES
 from tomebench.errors import ConfigError
+from tomebench.measure.budget import PUBLISH_PROCESSES
 from tomebench.models.aliases import default_prop_attn
 from tomebench.models.spec import ModelSpec
 from tomebench.reduction.options import OPTIONS, PAPER, Options, choices
@@ -50,6 +51,7 @@ _YOUNGER = (
     "mode",
     "ceiling",
     "end_to_end",
+    "processes",
     "cells",
     "real",
     "allow_missing",
@@ -104,6 +106,7 @@ class SweepConfig(BaseModel):
     ceiling: bool = False
     end_to_end: bool = False
     budget: Literal["quick", "standard", "publish", "none"] = "quick"
+    processes: Annotated[int, Field(ge=1, le=1000)] | None = None
     max_drop: Annotated[float, AfterValidator(checked_max_drop)] = MAX_DROP
     cells: Annotated[str, AfterValidator(checked_cells)] | None = None
     out: FilePath | None = None
@@ -165,6 +168,19 @@ class SweepConfig(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _processes_are_timed(self) -> SweepConfig:
+        if self.processes is not None and self.budget == "none":
+            raise ConfigError(
+                "processes says in how many the speed is measured, and budget none times nothing; drop it"
+            )
+        if self.budget == "publish" and self.process_count < PUBLISH_PROCESSES:
+            raise ConfigError(
+                f"budget publish needs at least {PUBLISH_PROCESSES} processes: what differs between them is in no "
+                "interval of one; drop --processes, or take another --budget"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _options_fit(self) -> SweepConfig:
         changed = self.variants != (PAPER,)  # raises where two options mean nothing together
         if self.ablate and changed:
@@ -176,6 +192,11 @@ class SweepConfig(BaseModel):
         if self.cells is not None and self.schedule.startswith("list:"):
             raise ConfigError("cells deals out the values of r, and schedule list:... has one; drop --cells")
         return self
+
+    @property
+    def process_count(self) -> int:
+        """Fresh processes in which the speed is measured; 1 is this one."""
+        return self.processes or (PUBLISH_PROCESSES if self.budget == "publish" else 1)
 
     @property
     def model_spec(self) -> ModelSpec:
@@ -221,6 +242,7 @@ class SweepConfig(BaseModel):
         ``r`` is written in its shortest form, sorted and with the baseline 0, so that ``0..2`` and ``2,1`` are one run.
         """
         fields = self.model_dump(mode="json", exclude=set(NOT_IDENTITY))
+        fields["processes"] = None if self.process_count == 1 else self.process_count
         for name in _YOUNGER:
             if fields[name] == SweepConfig.model_fields[name].default:
                 del fields[name]

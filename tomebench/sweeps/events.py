@@ -60,6 +60,7 @@ class Finished:
     rows: tuple[Row, ...]
     directory: Path
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the folder: of all that its table holds
+    processes_left: int = 0  # more processes in which cells are to be timed; until then there are no rows
 
 
 Event = Planned | Note | Phase | Progress | Finished

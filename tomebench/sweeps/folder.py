@@ -1,7 +1,8 @@
 """In which folder a sweep goes on: what of its settings may differ from those of the run there, and what may not.
 
-More to do is no other run. Another ``--r`` or ``--budget``, ``--ceiling``, ``--end-to-end`` or more values of an option
-add to the table of the folder; anything else changes what its rows mean, and belongs in a folder of its own.
+More to do is no other run. Another ``--r`` or ``--budget``, more ``--processes``, ``--ceiling``, ``--end-to-end`` or
+more values of an option add to the table of the folder; anything else changes what its rows mean, and belongs in a
+folder of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tomebench.sweeps.targets import budget_rank
 
 _MORE = ("ceiling", "end_to_end")
 """Settings that add columns and change no other."""
-_GROWS = frozenset({"r", "budget", *_MORE, *OPTIONS})
+_GROWS = frozenset({"r", "budget", "processes", *_MORE, *OPTIONS})
 """Settings that say how much is measured."""
 
 
@@ -88,7 +89,7 @@ def covers(store: Store, asked: Mapping[str, Any]) -> bool:
     if unlike(store, asked):
         return False
     before, both = store.config, merged(store.config, asked)
-    more = ("budget", *_MORE)
+    more = ("budget", "processes", *_MORE)
     return _grid(both) == _grid(before) and all(both.get(name) == before.get(name) for name in more)
 
 
@@ -107,6 +108,8 @@ def merged(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any
     if not _says_r(stored):
         both["r"] = format_r(sorted({*_r(stored), *_r(asked)}))
     both["budget"] = max((str(each.get("budget")) for each in (stored, asked)), key=budget_rank)
+    if (count := max(each.get("processes", 1) for each in (stored, asked))) > 1:
+        both["processes"] = count
     return both | {name: True for name in _MORE if asked.get(name)}
 
 

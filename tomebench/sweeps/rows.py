@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tomebench.measure import testbed
-from tomebench.measure.budget import Budget, Shortfall
+from tomebench.measure.budget import Budget, Shortfall, complete_processes
 from tomebench.measure.rounds import step_seconds
 from tomebench.measure.validity import (
     ATTN_FALLBACK,
@@ -43,7 +43,7 @@ from tomebench.sweeps.accuracy_columns import Answers, accuracy_columns, guesses
 from tomebench.sweeps.end_to_end import end_to_end_columns, turns
 from tomebench.sweeps.speed_columns import speed_columns
 from tomebench.sweeps.store import Store
-from tomebench.sweeps.targets import budgets, interrupted, shortfalls
+from tomebench.sweeps.targets import budgets, interrupted, processes, shortfalls
 from tomebench.words import counted
 
 R_CLAMPED = "R_CLAMPED"
@@ -81,7 +81,7 @@ _STATED_EXACTLY = frozenset(
         "labels",
     }
     | {"data", "limit", "device", "dtype", "batch_size", "attention", "prefix_only", "compile", "cuda_graphs", "mode"}
-    | {"ceiling", "end_to_end", "cells"}  # more or less to do, which changes nothing about the rest
+    | {"ceiling", "end_to_end", "cells", "processes"}  # more or less to do, which changes nothing about the rest
     | {*OPTIONS}
 )
 """Settings whose outcome is in the cell or the image list: a path, or "auto", says less than what it came to."""
@@ -129,6 +129,7 @@ class _Run:
     end_to_end: Mapping[str, Sequence[tuple[int, float]]]  # images and seconds of each turn
     output_excess: Mapping[str, float]
     budgets: Mapping[str, str]  # names
+    processes: int  # in which it is to be timed
     interrupted: Collection[str]
     answers: Answers | None  # None without images
     testbed: str
@@ -159,6 +160,7 @@ def _load(store: Store, budget: Budget | None) -> _Run:
         rounds=rounds,
         max_mhz=_max_mhz(testbeds),
         budgets=asked,
+        processes=processes(store),
         interrupted=interrupted(store, rounds, asked),
         shortfalls=shortfalls(store, rounds, dict.fromkeys(keys, budget) if budget else asked),
         statuses=store.statuses(),
@@ -250,7 +252,7 @@ def _speed(run: _Run, cell: Cell, mac_ratio: float) -> dict[str, Any]:
     if end_to_end := run.end_to_end.get(cell.key):
         fields |= end_to_end_columns(end_to_end)
     if not recompiled(run.rounds, _beside(run, cell.key)):
-        fields |= speed_columns(run.rounds, cell, run.baseline, mac_ratio)
+        fields |= speed_columns(run.rounds, cell, run.baseline, mac_ratio, between=run.processes > 1)
     return fields
 
 
@@ -275,13 +277,19 @@ def _status(run: _Run, key: str) -> tuple[Status, str | None]:
             f"NaN or infinite logits on {found.nonfinite} of {counted(len(run.answers.labels), 'image')}",
         )
     if missing := run.shortfalls.get(key):
-        done = len(step_seconds(run.rounds, key))
-        so_far = counted(done, "round")
-        if missing.half_width is None:
-            return "unconverged", f"{so_far} timed; about {missing.rounds_needed} more needed"
-        width = f"known to ±{100 * missing.half_width:.1f} %"
-        return "unconverged", f"{width} after {so_far}; about {missing.rounds_needed} more needed"
+        return "unconverged", _lacking(run, key, missing)
     return "ok", None
+
+
+def _lacking(run: _Run, key: str, missing: Shortfall) -> str:
+    """How well a speed-up is known, and about how much is missing."""
+    done, needed = counted(len(step_seconds(run.rounds, key)), "round"), f"{missing.rounds_needed}"
+    if run.processes > 1:
+        done = counted(complete_processes(run.rounds, run.baseline or key, key, ceiling=False), "process")
+        needed = f"{missing.processes_needed}"
+    if missing.half_width is None:
+        return f"{done} timed; about {needed} more needed"
+    return f"known to ±{100 * missing.half_width:.1f} % after {done}; about {needed} more needed"
 
 
 def _protocol(run: _Run, cell: Cell, resolved: Resolved) -> str:

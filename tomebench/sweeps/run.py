@@ -47,16 +47,22 @@ from tomebench.sweeps.plan import (
     preprocessing_of,
 )
 from tomebench.sweeps.presence import FIRST
+from tomebench.sweeps.processes import in_fresh_processes
 from tomebench.sweeps.ranks import Place, Ranks
 from tomebench.sweeps.reading import Reading
 from tomebench.sweeps.rows import build_rows
 from tomebench.sweeps.store import Store
 from tomebench.sweeps.targets import budget_rank, keep_budgets
-from tomebench.sweeps.timing import measure_energy, measure_memory, time_cells
+from tomebench.sweeps.timing import measure_energy, measure_memory, processes_left, time_cells
 
 
 def run_sweep(
-    config: SweepConfig, directory: Path, should_stop: Callable[[], bool], given: LoadedModel | None = None
+    config: SweepConfig,
+    directory: Path,
+    should_stop: Callable[[], bool],
+    given: LoadedModel | None = None,
+    *,
+    fresh: bool = False,
 ) -> Iterator[Event]:
     """Measure every cell of a sweep, or go on with one that was stopped.
 
@@ -65,10 +71,12 @@ def run_sweep(
         directory: run folder; created, or gone on with where :func:`tomebench.sweeps.folder.unlike` finds nothing.
         should_stop: asked between two bursts, and between two cells of an evaluated batch.
         given: the model, where it is handed over; by default the one that the configuration names.
+        fresh: this is one of the processes of ``config.processes``, and times once more what too few of them have;
+            by default such processes are started, one after another.
 
     Yields:
         Events; the last is ``Finished`` with one row per cell of the folder, whichever of them this sweep measured, or
-        with none in a process of rank 1 and up.
+        with none in a process of rank 1 and up, or one that other processes come after.
 
     Raises:
         InputError: the model, data, device or folder cannot be used as asked; nothing was measured.
@@ -76,6 +84,9 @@ def run_sweep(
         RankError: of several processes that share the sweep one is gone or has given up.
         Interrupted: ``should_stop()`` became true.
     """
+    if config.process_count > 1 and not fresh:
+        yield from in_fresh_processes(config, directory, should_stop, given=given is not None)
+        return
     with Ranks.join() as ranks:
         try:
             device = _device(config, ranks.place)
@@ -163,6 +174,9 @@ def _lead(
             session = store.begin_session({**describe(device, threads), **processes})
             if config.budget != "none":
                 yield from time_cells(job, session)
+                if left := processes_left(job):
+                    yield Finished((), directory, store.config, left)
+                    return
                 yield from measure_memory(job)
                 yield from measure_energy(job)
             if reading is not None:

@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 
 from tomebench import stats
-from tomebench.measure.rounds import counted_bursts, median_clock, paired_seconds, step_seconds
+from tomebench.measure.rounds import compare, counted_bursts, median_clock, sessions, step_seconds
 from tomebench.schema import CEILING, UNWRAPPED, Cell, Round
 
 _QUANTILES = (("p50", 0.5, 64), ("p95", 0.95, 64), ("p99", 0.99, 662))
 """Quantiles of latency, and from how many passes on they are given: the floors of MLPerf inference."""
 
 
-def speed_columns(rounds: Sequence[Round], cell: Cell, baseline: str | None, mac_ratio: float) -> dict[str, Any]:
+def speed_columns(
+    rounds: Sequence[Round], cell: Cell, baseline: str | None, mac_ratio: float, *, between: bool = False
+) -> dict[str, Any]:
     """Speeds of a cell with their intervals; nothing if it was never timed.
 
     Args:
@@ -24,15 +26,20 @@ def speed_columns(rounds: Sequence[Round], cell: Cell, baseline: str | None, mac
         cell: whose row it is.
         baseline: key of the r = 0 cell; None where it was not measured.
         mac_ratio: GMACs of the unwrapped model over those of the cell.
+        between: each session was a fresh process, and intervals are to be those between processes.
     """
     bursts = counted_bursts(rounds, cell.key)
     if not bursts:
         return {}
     seconds = step_seconds(rounds, cell.key)
-    median = float(np.median(seconds))
-    half = stats.batch_half_width(np.log(seconds))
+    medians = stats.process_medians(np.log(seconds), sessions(rounds, cell.key)) if between else ()
+    if (half := stats.mean_half_width(medians)) is not None:
+        median = math.exp(float(np.mean(medians)))
+    else:
+        median, half = float(np.median(seconds)), stats.batch_half_width(np.log(seconds))
     fields: dict[str, Any] = {
         "rounds": len(seconds),
+        "processes": max(len(medians), 1),
         "step_ms": median * 1e3,
         "img_per_s": cell.batch_size / median,
         "img_per_s_lo": None if half is None else cell.batch_size / median * math.exp(-half),
@@ -44,15 +51,15 @@ def speed_columns(rounds: Sequence[Round], cell: Cell, baseline: str | None, mac
     if cell.key == baseline:
         fields |= _estimate("speedup_vs_r0", stats.Estimate(1.0, stats.Interval(1.0, 1.0), 0.0))  # by definition
     elif baseline:
-        fields |= _estimate("speedup_vs_r0", _speedup(rounds, baseline, cell.key))
-    if unwrapped := _speedup(rounds, UNWRAPPED, cell.key):
+        fields |= _estimate("speedup_vs_r0", compare(rounds, baseline, cell.key, between=between))
+    if unwrapped := compare(rounds, UNWRAPPED, cell.key, between=between):
         fields |= _estimate("speedup_vs_unwrapped", unwrapped)
         scaled = {name: value and value / mac_ratio for name, value in _estimate("efficiency", unwrapped).items()}
         fields |= scaled  # the MAC ratio is exact
     ceiling = CEILING + cell.key
-    if baseline and (promised := _speedup(rounds, baseline, ceiling)):
+    if baseline and (promised := compare(rounds, baseline, ceiling, between=between)):
         fields |= _estimate("speedup_ceiling", promised)
-    if overhead := _speedup(rounds, cell.key, ceiling):  # time of the cell over time of its ceiling
+    if overhead := compare(rounds, cell.key, ceiling, between=between):  # time of the cell over time of its ceiling
         percent = {name: value and 100 * (value - 1) for name, value in _estimate("merge_overhead", overhead).items()}
         fields |= percent
     return fields
@@ -70,11 +77,6 @@ def _latency(passes: Sequence[float]) -> dict[str, Any]:
                 f"latency_{name}_ms_hi": interval and interval.hi,
             }
     return fields
-
-
-def _speedup(rounds: Sequence[Round], base: str, other: str) -> stats.Estimate | None:
-    first, second = paired_seconds(rounds, base, other)
-    return stats.speedup(first, second) if first else None
 
 
 def _estimate(column: str, estimate: stats.Estimate | None) -> dict[str, float | None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from tomebench.measure.budget import BUDGETS, Budget, Shortfall, shortfall
+from tomebench.measure.budget import BUDGETS, Budget, Shortfall, complete_processes, shortfall
 from tomebench.measure.rounds import step_seconds
 from tomebench.schema import Round
 from tomebench.sweeps.store import Store
@@ -22,6 +22,11 @@ _TIMING = "timing"
 def budget_rank(name: str) -> int:
     """Place of a budget among all, the smallest first; -1 of one that is none."""
     return list(BUDGETS).index(name) if name in BUDGETS else -1
+
+
+def processes(store: Store) -> int:
+    """Fresh processes in which the cells of a run are to be timed; from 2 on each session is one."""
+    return int(store.config.get("processes", 1))
 
 
 def budgets(store: Store) -> dict[str, str]:
@@ -67,7 +72,7 @@ def shortfalls(store: Store, rounds: Sequence[Round], asked: Mapping[str, str | 
     for key, name in asked.items():
         budget = BUDGETS.get(name) if isinstance(name, str) else name
         if budget is not None and step_seconds(rounds, key):
-            found |= shortfall(rounds, baseline, [key], budget)
+            found |= shortfall(rounds, baseline, [key], budget, processes(store))
     return found
 
 
@@ -88,17 +93,27 @@ def timing_ends(store: Store, asked: Collection[str]) -> None:
 
 
 def interrupted(store: Store, rounds: Sequence[Round], asked: Mapping[str, str]) -> set[str]:
-    """Keys of the cells whose timing was cut short: it was never noted to have ended, or has too few rounds.
+    """Keys of the cells whose timing was cut short: it was never noted to have ended, or is too short.
+
+    Too short is one of too few rounds, or where several processes are asked for, of too few of them.
 
     Args:
         store: of the run.
         rounds: all of its rounds.
         asked: name of the budget by cell key.
     """
+    wanted = processes(store)
+    baseline = next((cell.key for cell, _ in store.cells() if cell.is_baseline), "")
+
+    def is_short(key: str, least: int) -> bool:
+        if wanted > 1:
+            return complete_processes(rounds, baseline, key, ceiling=False) < wanted
+        return len(step_seconds(rounds, key)) < least
+
     few = {
         key
         for key, name in asked.items()
-        if name in BUDGETS and 0 < len(step_seconds(rounds, key)) < BUDGETS[name].min_rounds
+        if name in BUDGETS and step_seconds(rounds, key) and is_short(key, BUDGETS[name].min_rounds)
     }
     return few | _noted(store)
 

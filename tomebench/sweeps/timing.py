@@ -8,7 +8,14 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 import numpy as np
 from torch import Tensor
 
-from tomebench.measure.budget import BUDGETS, Budget, next_round_needed, shortfall
+from tomebench.measure.budget import (
+    BUDGETS,
+    Budget,
+    complete_processes,
+    next_round_needed,
+    share_of,
+    shortfall,
+)
 from tomebench.measure.clock import Clock, clock_for
 from tomebench.measure.compilation import graphs_compiled
 from tomebench.measure.machine import MachineGauges
@@ -31,18 +38,24 @@ def time_cells(job: Job, session: int) -> Iterator[Event]:
     """Time rounds until every speed-up is known as well as the budget asks.
 
     Cells that are known so well already, from an earlier sweep into the same folder, are left out. But r = 0 never is,
-    since a speed-up is one within a round.
+    since a speed-up is one within a round. One of several processes reaches its share of the budget by itself, with the
+    cells that too few processes have timed.
     """
-    budget = BUDGETS[job.config.budget]
+    processes = job.config.process_count
+    budget = share_of(BUDGETS[job.config.budget], processes)
     clock, gauges = clock_for(job.device), MachineGauges(job.device)
     max_mhz = gauges.max_mhz()
     if job.device.type == "cuda" and max_mhz is None:
         yield Note(
             "the GPU's clock, energy and company are not known: install nvidia-ml-py (pip install 'tomebench[gpu]')"
         )
-    rounds, steps = job.store.rounds(), None
+    stored, steps = job.store.rounds(), None
+    if processes > 1:
+        rounds, short = [], _timed_by_too_few(job, stored)
+    else:
+        rounds = list(stored)
+        short = {*shortfall(rounds, job.baseline, job.live(), budget), *_without_ceiling(job, rounds, budget)}
     before, start = len(rounds), clock.now()
-    short = {*shortfall(rounds, job.baseline, job.live(), budget), *_without_ceiling(job, rounds, budget)}
 
     def live(*always: str) -> list[str]:
         return [key for key in job.live() if key in short or key in always]
@@ -62,7 +75,7 @@ def time_cells(job: Job, session: int) -> Iterator[Event]:
                 if not warm.settled:
                     yield Note(f"r = 0 was still changing speed by more than 5 % after {warm.seconds:.0f} s of warm-up")
                 yield Phase("timing", float(budget.min_rounds))
-            seed = job.config.seed * 1_000_003 + len(rounds)
+            seed = job.config.seed * 1_000_003 + len(stored) + len(rounds) - before
             done = time_round(
                 variants,
                 steps,
@@ -84,9 +97,28 @@ def time_cells(job: Job, session: int) -> Iterator[Event]:
         rounds.append(done)
         pace = (clock.now() - start) / (len(rounds) - before)
         yield _timing_progress(job, rounds, live(), pace, clock.now() - start)
-    timing_ends(job.store, [cell.cell.key for cell in job.planned])
+    if not processes_left(job):
+        timing_ends(job.store, [cell.cell.key for cell in job.planned])
     if rounds and job.config.mode == "infer":
         yield from _compare_outputs(job)
+
+
+def processes_left(job: Job) -> int:
+    """In how many more processes some of the cells that have not failed are to be timed; 0 if this one was enough."""
+    if job.config.process_count == 1:
+        return 0
+    rounds = job.store.rounds()
+    return max((job.config.process_count - _done(job, rounds, key) for key in job.live()), default=0)
+
+
+def _timed_by_too_few(job: Job, rounds: Sequence[Round]) -> set[str]:
+    """Keys of the cells that fewer processes have timed than are asked for."""
+    return {key for key in job.live() if _done(job, rounds, key) < job.config.process_count}
+
+
+def _done(job: Job, rounds: Sequence[Round], key: str) -> int:
+    ceiling = CEILING + key in job.passes.names(job.live())
+    return complete_processes(rounds, job.baseline, key, ceiling=ceiling)
 
 
 def _without_ceiling(job: Job, rounds: Sequence[Round], budget: Budget) -> list[str]:
@@ -170,7 +202,7 @@ def _timing_progress(
     job: Job, rounds: Sequence[Round], keys: Sequence[str], round_seconds: float, elapsed: float
 ) -> Progress:
     """How many rounds are done and how many more the budget allows and the intervals ask for."""
-    budget = BUDGETS[job.config.budget]
+    budget = share_of(BUDGETS[job.config.budget], job.config.process_count)
     missing = shortfall(rounds, job.baseline, keys, budget)
     fewest = min((len(step_seconds(rounds, key)) for key in keys), default=len(rounds))
     widths = [s.half_width for s in missing.values() if s.half_width is not None]

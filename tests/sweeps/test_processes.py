@@ -1,0 +1,295 @@
+"""Speed measured in several fresh processes: what each of them times, what their rows say, and how they end."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from even_clock import EvenClock
+from forked import Forked
+from noisy_images import write_data
+
+from tomebench import stats
+from tomebench.errors import ConfigError, DataError, Interrupted, RankError, TomebenchError
+from tomebench.measure import speed
+from tomebench.measure.rounds import paired_seconds, sessions
+from tomebench.measure.validity import INTERRUPTED
+from tomebench.schema import CEILING, Round, Row
+from tomebench.sweeps import processes, run, timing
+from tomebench.sweeps.config import SweepConfig, load_config
+from tomebench.sweeps.events import Event, Finished, Note, Phase, Planned, Progress
+from tomebench.sweeps.rows import build_rows
+from tomebench.sweeps.store import Store
+
+HERE = Path(__file__).parent
+ODD = "hurried_fresh"
+
+
+@pytest.fixture
+def one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let sweeps that are told that they are fresh processes measure in a moment.
+
+    Every process has a bias of its own for every variant, and there is no other noise: what no round of it can show.
+    """
+    timed = timing.time_round
+
+    def biased(*args: Any, session: int, **settings: Any) -> Round:
+        found = timed(*args, session=session, **settings)
+        bias = {
+            each.name: float(np.exp(np.random.default_rng([session, number]).normal(0, 0.01)))
+            for number, each in enumerate(args[0])
+        }
+        bursts = tuple(dataclasses.replace(b, seconds=b.seconds * bias[b.variant]) for b in found.bursts)
+        return dataclasses.replace(found, bursts=bursts)
+
+    monkeypatch.setattr(timing, "time_round", biased)
+    monkeypatch.setattr(timing, "clock_for", lambda device: EvenClock())
+    monkeypatch.setattr(speed, "WINDOW", 1)
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let real processes be those of ``hurried_fresh.py``."""
+    monkeypatch.setattr(processes, "MODULE", ODD)
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+
+
+def config(**settings: object) -> SweepConfig:
+    defaults = {"model": "test_vit", "r": "0,4", "device": "cpu", "batch_size": 4, "workers": 0, "img_size": 64}
+    return load_config([], {**defaults, "budget": "quick", "threads": 1, "processes": 3, **settings})
+
+
+def fresh(directory: Path, **settings: object) -> Finished:
+    """One process of a sweep."""
+    *_, last = run.run_sweep(config(**settings), directory, lambda: False, fresh=True)
+    assert isinstance(last, Finished)
+    return last
+
+
+def rows_of(directory: Path) -> list[Row]:
+    with Store.read(directory) as store:
+        return build_rows(store)
+
+
+def timed_in(directory: Path) -> dict[str, list[int]]:
+    """Rounds of each session, by r or name of the variant."""
+    with Store.read(directory) as store:
+        names = {cell.key: f"r={cell.r}" for cell, _ in store.cells()}
+        names |= {CEILING + key: f"ceiling of {name}" for key, name in names.items()}
+        rounds = store.rounds()
+    return {name: list(Counter(sessions(rounds, key)).values()) for key, name in names.items() if sessions(rounds, key)}
+
+
+@pytest.mark.usefixtures("one_after_another")
+def test_every_process_times_every_cell_anew_and_the_last_one_makes_the_table(tmp_path: Path) -> None:
+    left = [fresh(tmp_path / "run") for _ in range(3)]
+    assert [found.processes_left for found in left] == [2, 1, 0]
+    assert [len(found.rows) for found in left] == [0, 0, 2]
+    assert timed_in(tmp_path / "run") == {"r=0": [6, 6, 6], "r=4": [6, 6, 6]}
+
+    row = left[-1].rows[1]
+    with Store.read(tmp_path / "run") as store:
+        keys = [cell.key for cell, _ in store.cells()]
+        logs = stats.log_ratios(*paired_seconds(store.rounds(), *keys))
+    medians = [np.median(part) for part in np.split(logs, 3)]
+    half = 4.3027 * np.std(medians, ddof=1) / np.sqrt(3)  # Student's t for three, 95 %
+    assert row.speedup_vs_r0 == pytest.approx(np.exp(np.mean(medians)))
+    assert row.speedup_vs_r0_lo == pytest.approx(np.exp(np.mean(medians) - half), rel=1e-5)
+    assert row.speedup_vs_r0_hi == pytest.approx(np.exp(np.mean(medians) + half), rel=1e-5)
+    assert (row.processes, row.rounds) == (3, 18)
+    assert row.img_per_s_lo is not None
+    assert row.img_per_s is not None
+    assert row.img_per_s_hi is not None
+    assert row.img_per_s_lo < row.img_per_s < row.img_per_s_hi
+    assert fresh(tmp_path / "run").processes_left == 0
+    assert timed_in(tmp_path / "run") == {"r=0": [6, 6, 6], "r=4": [6, 6, 6]}  # nothing was missing
+
+
+@pytest.mark.usefixtures("one_after_another")
+def test_rounds_of_one_process_never_show_what_is_fixed_in_it(tmp_path: Path) -> None:
+    *_, one = run.run_sweep(config(processes=1), tmp_path / "one", lambda: False)
+    assert isinstance(one, Finished)
+    assert one.rows[1].processes == 1
+    assert one.rows[1].speedup_vs_r0_lo == pytest.approx(one.rows[1].speedup_vs_r0_hi)  # as sure as it is wrong
+    assert one.rows[1].speedup_vs_r0 != pytest.approx(1.0, abs=1e-4)
+    for _ in range(2):
+        fresh(tmp_path / "one")  # and two more make three of it
+    row = rows_of(tmp_path / "one")[1]
+    assert row.processes == 3
+    assert row.speedup_vs_r0_lo is not None
+    assert row.speedup_vs_r0_hi is not None
+    assert row.speedup_vs_r0_lo < 1.0 < row.speedup_vs_r0_hi
+
+
+@pytest.mark.usefixtures("one_after_another")
+def test_a_run_that_has_too_few_processes_says_so(tmp_path: Path) -> None:
+    fresh(tmp_path / "run")
+    first = rows_of(tmp_path / "run")
+    assert all(INTERRUPTED in row.warnings for row in first)
+    assert {row.status for row in first} == {"unconverged"}
+    assert first[1].error == "1 process timed; about 2 more needed"
+    assert first[1].processes == 1
+    fresh(tmp_path / "run")
+    assert rows_of(tmp_path / "run")[1].processes == 2
+    fresh(tmp_path / "run")
+    assert not any(INTERRUPTED in row.warnings for row in rows_of(tmp_path / "run"))
+
+
+@pytest.mark.usefixtures("one_after_another")
+def test_a_process_that_was_cut_short_does_not_count(tmp_path: Path) -> None:
+    def after(rounds: int) -> Callable[[], bool]:
+        def stop() -> bool:
+            if not (tmp_path / "run").exists():
+                return False
+            with Store.read(tmp_path / "run") as store:
+                return len(store.rounds()) >= rounds
+
+        return stop
+
+    with pytest.raises(Interrupted):
+        list(run.run_sweep(config(), tmp_path / "run", after(4), fresh=True))
+    assert [fresh(tmp_path / "run").processes_left for _ in range(3)] == [2, 1, 0]
+    assert timed_in(tmp_path / "run")["r=4"] == [4, 6, 6, 6]
+    assert rows_of(tmp_path / "run")[1].processes == 3
+
+
+@pytest.mark.usefixtures("one_after_another")
+def test_more_of_a_run_is_timed_in_as_many_processes(tmp_path: Path) -> None:
+    for _ in range(3):
+        fresh(tmp_path / "run")
+    assert [fresh(tmp_path / "run", r="0,4,6", ceiling=True).processes_left for _ in range(3)] == [2, 1, 0]
+    found = timed_in(tmp_path / "run")
+    assert (found["r=6"], found["ceiling of r=6"], found["ceiling of r=4"]) == ([6, 6, 6],) * 3
+    assert {row.processes for row in rows_of(tmp_path / "run")} == {3, 6}
+    assert fresh(tmp_path / "run", r="0,6", processes=4).processes_left == 0
+    assert timed_in(tmp_path / "run")["r=6"] == [6] * 4
+
+
+def test_each_process_takes_its_share_of_the_budget() -> None:
+    from tomebench.measure.budget import BUDGETS, share_of
+
+    publish = share_of(BUDGETS["publish"], 5)
+    assert (publish.min_rounds, publish.cap_seconds) == (6, 720.0)
+    assert publish.half_width == pytest.approx(0.005 * 5**0.5)
+    assert share_of(BUDGETS["standard"], 1) == BUDGETS["standard"]
+
+
+def test_the_settings_of_processes() -> None:
+    assert (config(processes=None).process_count, config(processes=None, budget="publish").process_count) == (1, 5)
+    assert config(processes=1).stored() == config(processes=None).stored()
+    assert config(budget="publish", processes=7).stored()["processes"] == 7
+    assert config(budget="publish", processes=None).stored()["processes"] == 5
+    for wrong in ({"budget": "publish", "processes": 4}, {"budget": "none", "data": "digits"}):
+        with pytest.raises(ConfigError, match="processes"):
+            config(**wrong)
+
+
+def told(directory: Path, should_stop: Callable[[], bool] = lambda: False) -> list[Event]:
+    return list(run.run_sweep(config(processes=2), directory, should_stop))
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize(
+    ("how", "error", "words"),
+    [
+        ("killed", RankError, "was ended by SIGKILL; what was measured is kept"),
+        ("broken", RuntimeError, "ended with 1:.*a library talks.*ZeroDivisionError: a bug"),
+        ("silent", RuntimeError, "ended with 0:.*a library talks"),
+        ("refused", DataError, "^no such images$"),
+    ],
+)
+def test_how_a_process_ends_is_said(tmp_path: Path, monkeypatch, how, error, words) -> None:
+    monkeypatch.setenv("ODD", how)
+    events = run.run_sweep(config(), tmp_path / "run", lambda: False)
+    assert next(events) == Note("a note")
+    with pytest.raises(error, match=f"(?s){words}"):
+        next(events)
+
+
+def test_a_module_and_several_processes_do_not_go_together(tmp_path: Path, monkeypatch) -> None:
+    from tomebench.models.create import build_model
+
+    given = build_model(config().model_spec, meta=True)
+    with pytest.raises(ConfigError, match="a module that lives in this one"):
+        list(run.run_sweep(config(), tmp_path / "run", lambda: False, given=given))
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR"):
+        monkeypatch.setenv(name, "0" if "SIZE" not in name else "2")
+    with pytest.raises(ConfigError, match="use it alone first"):
+        list(run.run_sweep(config(), tmp_path / "run", lambda: False))
+
+
+@pytest.mark.usefixtures("hurried")
+def test_real_processes_say_things_once_and_stop_when_asked(tmp_path: Path) -> None:
+    events: list[Event] = []
+    stopped = run.run_sweep(config(processes=2), tmp_path / "run", lambda: Phase("timing", 6.0) in events)
+    with pytest.raises(Interrupted):
+        events.extend(stopped)
+    assert [type(event) for event in events].count(Planned) == 1
+
+    events = told(tmp_path / "run")
+    *_, last = events
+    assert isinstance(last, Finished)
+    assert [row.processes for row in last.rows] == [2, 2]
+    assert [type(event) for event in events].count(Planned) == 1
+    assert len({event.text for event in events if isinstance(event, Note)}) == len(
+        [event for event in events if isinstance(event, Note)]
+    )
+    where = [event.detail.partition(",")[0] for event in events if isinstance(event, Progress)]
+    assert list(dict.fromkeys(where)) == ["process 1 of 2", "process 2 of 2"]
+    with Store.read(tmp_path / "run") as store:
+        before = store.rounds()
+        assert len({round_.session for round_ in before}) in (2, 3)  # the first may have been stopped before a round
+
+
+def test_a_kill_ends_the_process_that_measures_and_loses_nothing(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
+    data = write_data(tmp_path, range(0, 8))
+    flags = "--model test_vit --device cpu --batch-size 4 --budget quick --workers 0 --threads 1 --quiet --r 0,4"
+    command = [str(HERE / "processes_program.py"), "sweep", *flags.split(), *data, "--processes", "2"]
+    command += ["--out", str(tmp_path / "run")]
+    parent = Forked(command, tmp_path / "errors")
+    deadline = time.monotonic() + 600
+    while not (tmp_path / "run").exists() or not rounds_in(tmp_path / "run"):
+        assert parent.code is None, parent.said()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    parent.kill()
+    while is_in_use(tmp_path / "run"):  # until the process without a parent has noticed
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    kept = rounds_in(tmp_path / "run")
+    assert kept > 0
+
+    again = Forked(command, tmp_path / "errors")
+    assert (again.wait(600), again.said()) == (0, "")
+    rows = rows_of(tmp_path / "run")
+    assert [row.processes for row in rows] == [2, 2]
+    assert [row.n_seen for row in rows] == [8, 8]
+    assert rounds_in(tmp_path / "run") >= kept + 6
+
+
+def rounds_in(directory: Path) -> int:
+    try:
+        with Store.read(directory) as store:
+            return len(store.rounds())
+    except TomebenchError:  # it is just being made
+        return 0
+
+
+def is_in_use(directory: Path) -> bool:
+    """Some process holds the lock of a run."""
+    from tomebench.errors import RunError
+    from tomebench.sweeps.lock import RunLock
+
+    try:
+        RunLock.acquire(directory).__exit__(None, None, None)
+    except RunError:
+        return True
+    return False

@@ -1,0 +1,58 @@
+"""One fresh process of a sweep, as :mod:`tomebench.sweeps.processes` starts it.
+
+``python -m tomebench.sweeps.fresh FOLDER`` reads a configuration from stdin and writes events to stdout, a JSON pair of
+kind and fields in each line. It stops where nothing is lost when it is signalled, and when the process that has started
+it is gone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from tomebench.errors import TomebenchError
+from tomebench.sweeps.config import SweepConfig
+from tomebench.sweeps.events import Finished
+from tomebench.sweeps.processes import FINISHED
+from tomebench.sweeps.run import run_sweep
+
+
+def main() -> int:
+    """Measure, say how it goes, and return the exit code."""
+    parent = os.getppid()
+    stopping = False
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal stopping
+        stopping = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    # What a library prints is no event.
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def say(kind: str, fields: dict[str, Any]) -> None:
+        out.write(json.dumps([kind, fields]) + "\n")
+        out.flush()
+
+    try:
+        config = SweepConfig.model_validate(json.loads(sys.stdin.read()))
+        for event in run_sweep(config, Path(sys.argv[1]), lambda: stopping or os.getppid() != parent, fresh=True):
+            if isinstance(event, Finished):
+                say(FINISHED, {"left": event.processes_left})
+            else:
+                say(type(event).__name__, dataclasses.asdict(event))
+    except TomebenchError as error:
+        say(type(error).__name__, {"text": str(error)})
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

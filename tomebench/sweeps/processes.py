@@ -1,0 +1,182 @@
+"""``--processes``: the speed of a sweep measured in several fresh processes, one after another.
+
+What memory layout, page placement and the choice of kernels make of one process is in no interval over its rounds. So
+every process of a sweep loads the model anew and times every cell; the last one also does what is to be done once, such
+as counting top-1. This process holds no model and no GPU meanwhile: it starts the others, hands on what they say of
+themselves, and makes the table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+from tomebench import errors
+from tomebench.errors import ConfigError, RankError, TomebenchError
+from tomebench.sweeps.config import SweepConfig
+from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Planned, Progress
+from tomebench.sweeps.ranks import Place
+from tomebench.sweeps.rows import build_rows
+from tomebench.sweeps.store import Store
+
+MODULE = "tomebench.sweeps.fresh"
+"""What a fresh process runs: a run folder as its argument, a configuration on stdin, events on stdout."""
+_PACKAGE = Path(__file__).resolve().parents[2]
+_KINDS = {kind.__name__: kind for kind in (Estimate, Note, Phase, Planned, Progress)}
+FINISHED = "finished"
+"""What a fresh process says last."""
+_POLL = 0.5
+_SHOWN = 2000
+
+
+def in_fresh_processes(
+    config: SweepConfig, directory: Path, should_stop: Callable[[], bool], *, given: bool = False
+) -> Iterator[Event]:
+    """Run a sweep in as many fresh processes as its configuration asks for.
+
+    Args:
+        config: what to measure.
+        directory: run folder.
+        should_stop: asked twice a second.
+        given: the model lives in this process.
+
+    Yields:
+        The events of all of them, what they say alike once; the last is ``Finished``.
+
+    Raises:
+        ConfigError: the model cannot be built in another process, or other processes share this sweep.
+        TomebenchError: what a process raised.
+        RankError: a process was ended from outside.
+        Interrupted: ``should_stop()`` became true; no process is running any more.
+        RuntimeError: a process failed as only a bug makes it fail.
+    """
+    count = config.process_count
+    if given:
+        raise ConfigError(
+            f"{count} processes cannot measure a module that lives in this one; save its weights, "
+            "and give its timm name with checkpoint="
+        )
+    if Place.here().size > 1:
+        raise ConfigError(
+            "--processes measures speed one process after another, and several that share a sweep count top-1; "
+            "use it alone first, and go on in the same folder without it"
+        )
+    said: set[Event] = set()
+    number, left = 0, count
+    while left:
+        number += 1
+        before = left
+        name = f"process {number} of {max(count if number == 1 else number - 1 + left, number)}"
+        left = yield from _marked(_one(config, directory, should_stop), name, said)
+        if number > 1 and left >= before:
+            raise RuntimeError(f"{name} of {directory} has stored none of what it timed")
+    with Store.read(directory) as store:
+        yield Finished(tuple(build_rows(store)), directory, store.config)
+
+
+def _marked(events: Generator[Event, None, int], name: str, said: set[Event]) -> Generator[Event, None, int]:
+    """Events of one process: its name in their progress, and nothing that another one has said before."""
+    while True:
+        try:
+            event = next(events)
+        except StopIteration as end:
+            left: int = end.value
+            return left
+        if isinstance(event, Progress):
+            yield dataclasses.replace(event, detail=", ".join(filter(None, [name, event.detail])))
+        elif isinstance(event, Phase):
+            yield event
+        elif (key := Planned(0, "", 0, 0) if isinstance(event, Planned) else event) not in said:
+            said.add(key)
+            yield event
+
+
+def _one(config: SweepConfig, directory: Path, should_stop: Callable[[], bool]) -> Generator[Event, None, int]:
+    """Events of one fresh process; returns how many more are needed."""
+    # -P: a package of the same name in the current folder is not the one that runs here.
+    command = [sys.executable, "-P", "-m", MODULE, str(directory)]
+    path = os.pathsep.join(filter(None, [str(_PACKAGE), os.environ.get("PYTHONPATH", "")]))
+    with tempfile.TemporaryFile() as log:
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            env={**os.environ, "PYTHONPATH": path},
+            text=True,
+            encoding="utf-8",
+        ) as process:
+            try:
+                left = yield from _followed(process, config, should_stop)
+            except BaseException:
+                process.terminate()  # the folder is free again only when it is gone
+                raise
+        if left is None:
+            log.seek(0)
+            raise _unsaid(process.returncode, log.read().decode(errors="replace"))
+    return left
+
+
+def _followed(
+    process: subprocess.Popen[str], config: SweepConfig, should_stop: Callable[[], bool]
+) -> Generator[Event, None, int | None]:
+    """Events of a running process until it ends; returns how many more it says are needed, None if it says nothing."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with suppress(BrokenPipeError), process.stdin as stdin:
+        stdin.write(config.model_dump_json())
+    lines: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
+    left, asked = None, False
+    while True:
+        if should_stop() and not asked:
+            asked = True
+            process.terminate()  # the first of two: it stops where nothing is lost, and says so
+        try:
+            line = lines.get(timeout=_POLL)
+        except queue.Empty:
+            continue
+        if line is None:
+            return left
+        kind, fields = json.loads(line)
+        if kind in _KINDS:
+            yield _KINDS[kind](**fields)
+        elif kind == FINISHED:
+            left = int(fields["left"])
+        else:
+            raise _raised(kind, fields["text"])
+
+
+def _read(stream: IO[str], lines: queue.Queue[str | None]) -> None:
+    for line in stream:
+        lines.put(line)
+    lines.put(None)
+
+
+def _raised(kind: str, text: str) -> Exception:
+    """What a process raised, by the name of its class."""
+    found = getattr(errors, kind, None)
+    if isinstance(found, type) and issubclass(found, TomebenchError):
+        return found(text)
+    return RuntimeError(text)
+
+
+def _unsaid(code: int, log: str) -> Exception:
+    """Why a process ended without a word."""
+    if code < 0:
+        return RankError(
+            f"a process that measures was ended by {signal.Signals(-code).name}; what was measured is kept, run the "
+            "same command again (if memory ran out: with a smaller --batch-size)"
+        )
+    return RuntimeError(f"a process that measures ended with {code}:\n{log[-_SHOWN:]}")
