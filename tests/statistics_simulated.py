@@ -14,12 +14,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from simulated_machine import BASE, Machine, in_processes, simulate, snapshot
 
 from tomebench import stats
-from tomebench.gate.records import Accuracy, CellRecord, packed_bits
+from tomebench.gate.compare import Limits, compare, exit_code
+from tomebench.gate.records import Accuracy, CellRecord, Snapshot, packed_bits
 from tomebench.gate.top1 import MaxDrop, compare_accuracies
+from tomebench.measure.budget import BUDGETS
+from tomebench.measure.rounds import compare as compare_rounds
 from tomebench.measure.validity import DRIFT, run_codes, slow_first
 from tomebench.schema import SENTINEL, UNWRAPPED, Burst, Round
+from tomebench.sweeps.checking import speed_remarks
 
 IMAGES = (300, 1000, 5000, 50_000)
 DISCORDANT = (0.001, 0.003, 0.01, 0.03, 0.1)
@@ -179,11 +184,105 @@ def _verdict(before: npt.NDArray[np.bool_], after: npt.NDArray[np.bool_]) -> str
     return found.verdict
 
 
+CELLS_25 = {BASE: 0.1, **{f"r{r}": 0.1 / (1 + r / 16) for r in range(1, 25)}}
+"""Seconds of a step of r = 0 to 24."""
+
+
+def process_coverage(draws: int) -> list[Figure]:
+    """How often the interval between processes holds the truth, where each has biases of its own."""
+    figures = []
+    costs = {BASE: 0.1, "r8": 0.1 / 1.3}
+    for apart in (0.01, 0.03):
+        for count in (3, 5, 10):
+            held = 0
+            for seed in range(draws):
+                rounds = in_processes(count, costs, BUDGETS["quick"], seed=seed, lasting=0.0, white=0.005, apart=apart)
+                found = compare_rounds(rounds, BASE, "r8", between=True)
+                held += found is not None and found.interval is not None and 1.3 in found.interval
+            what = f"interval between {count} processes that differ by {100 * apart:g} % per variant holds the truth"
+            figures.append(Figure(what, held / draws, least=0.93, most=0.97))
+    return figures
+
+
+def process_gate(draws: int) -> list[Figure]:
+    """What the gate says of 25 cells where processes differ: both sides of five, and a single one beside five."""
+    figures = []
+    slower = {name: cost * 1.15 if name != BASE else cost for name, cost in CELLS_25.items()}
+    for apart in (0.01, 0.03):
+        made = functools.partial(in_processes, budget=BUDGETS["quick"], lasting=0.0, white=0.005, apart=apart)
+        failed = alone = found = 0
+        for seed in range(draws):
+            old, new, slow = (
+                snapshot(made(5, costs, seed=3 * seed + part), list(CELLS_25))
+                for part, costs in enumerate((CELLS_25, CELLS_25, slower))
+            )
+            single = snapshot(made(1, CELLS_25, seed=1_000_000 + seed), list(CELLS_25))
+            failed += "worse" in _verdicts(old, new)
+            alone += "worse" in _verdicts(old, single)
+            found += "worse" in _verdicts(old, slow)
+        what = f"speed gate, 25 cells, processes that differ by {100 * apart:g} %"
+        figures += [
+            Figure(f"{what}: A/A of 5 and 5 fails", failed / draws, most=0.01),
+            Figure(f"{what}: A/A of 1 beside 5 fails", alone / draws, most=0.01),
+        ]
+        if apart == 0.01:
+            figures.append(Figure(f"{what}: 15 % in every cell found, 5 and 5", found / draws, least=0.95))
+    return figures
+
+
+def speed_gate(draws: int) -> list[Figure]:
+    """Exit codes of the gate, 25 cells at 3 % noise: two runs of the same, and 15 % planted in one cell or in all."""
+    figures = []
+    one = {name: cost * 1.15 if name == "r12" else cost for name, cost in CELLS_25.items()}
+    every = {name: cost * 1.15 if name != BASE else cost for name, cost in CELLS_25.items()}
+    for name in ("quick", "standard"):
+        codes: dict[str, list[int]] = {"A/A": [], "one": [], "every": []}
+        refused = 0
+        for seed in range(draws):
+            sides = [
+                snapshot(
+                    simulate(Machine(4 * seed + part, lasting=0.0, white=0.03), costs, BUDGETS[name]),
+                    list(CELLS_25),
+                    {"budget": name},
+                )
+                for part, costs in enumerate((CELLS_25, CELLS_25, one, every))
+            ]
+            for kind, new in zip(codes, sides[1:], strict=True):
+                codes[kind].append(exit_code(compare(sides[0], new, ["speed"], Limits())))
+            said = " ".join(speed_remarks(sides[0], sides[1], Limits()))
+            refused += f"--budget {name} cannot decide here" in said and "--budget standard can" in said
+        what = f"speed gate, 25 cells at 3 % noise, {name}"
+        told = {code: codes["A/A"].count(code) / draws for code in (0, 3, 4)}
+        figures += [
+            Figure(f"{what}: A/A exits 3", told[3], most=0.01),
+            Figure(f"{what}: 15 % in one cell exits 3", codes["one"].count(3) / draws, least=0.95),
+            Figure(f"{what}: 15 % in every cell exits 3", codes["every"].count(3) / draws, least=0.95),
+        ]
+        if name == "standard":
+            figures.append(Figure(f"{what}: A/A exits 0", told[0], least=0.9))
+        else:  # what cannot pass is told so, with what can
+            figures.append(
+                Figure(
+                    f"{what}: refused for standard where A/A exits 4",
+                    refused / max(1, codes["A/A"].count(4)),
+                    least=0.95,
+                )
+            )
+    return figures
+
+
+def _verdicts(old: Snapshot, new: Snapshot) -> set[str]:
+    return {finding.verdict for finding in compare(old, new, ["speed"], Limits())}
+
+
 ALL: Sequence[tuple[Callable[[int], list[Figure]], int]] = (
     (delta_coverage, 4000),
     (warnings, 400),
     (rate_coverage, 2000),
     (accuracy_gate, 2000),
+    (process_coverage, 2000),
+    (process_gate, 200),
+    (speed_gate, 200),
 )
 
 

@@ -132,7 +132,8 @@ def test_the_static_tier_of_a_baseline_is_brought_up_to_date_without_a_run(progr
     edit(baseline, static=intact.cells[-1].static.model_copy(update={"gmacs": 1.0}))
     assert program("check", "--static", "--baseline", "base.json", "--quiet").code == 3
     result = program("check", "--static", "--baseline", "base.json", "--update-baseline", "--quiet")
-    assert (result.code, result.out) == (0, "written: base.json (2 cells: static, accuracy, speed)\n")
+    assert result.code == 0
+    assert result.out.startswith("written: base.json (2 cells: static, accuracy, speed)\n")
     assert read_baseline(baseline) == intact
     edit(baseline, asked=intact.cells[-1].asked.model_copy(update={"weights": "random:7"}))
     result = program("check", "--static", "--baseline", "base.json", "--update-baseline", "--quiet")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from simulated import asked
+from simulated_machine import asked
 
 from tomebench.errors import ConfigError, SpecError
 from tomebench.gate.compare import Finding, Limits, compare, confirmed, exit_code

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tomebench.errors import ConfigError
+from tomebench.gate import speed
 from tomebench.gate.records import TIERS, Asked, CellRecord, Snapshot, Tier
 from tomebench.gate.speed import SpeedLimits, compare_speeds
 from tomebench.gate.static import compare_static
@@ -38,7 +39,7 @@ class Limits:
 
 
 def compare(old: Snapshot, new: Snapshot, tiers: Sequence[Tier], limits: Limits) -> list[Finding]:
-    """One finding for each tier and cell that either side has, in that order.
+    """One finding for each tier and cell that either side has, in that order; before the speeds one about all of them.
 
     Args:
         old: the baseline.
@@ -54,6 +55,14 @@ def compare(old: Snapshot, new: Snapshot, tiers: Sequence[Tier], limits: Limits)
     after = {cell.name: cell for cell in new.cells}
     names = list(dict.fromkeys([*before, *after]))
     return [finding for tier in tiers for finding in _tier(tier, names, before, after, limits)]
+
+
+def chance_to_pass(old: Snapshot, new: Snapshot, limits: Limits) -> float:
+    """:func:`tomebench.gate.speed.chance_to_pass` of the cells that both sides have and that may be compared."""
+    before = {cell.name: cell for cell in old.cells}
+    pairs = {cell.name: (before[cell.name], cell) for cell in new.cells if cell.name in before}
+    alike = {name: pair for name, pair in pairs.items() if not differing(pair[0].asked, pair[1].asked, "speed")}
+    return speed.chance_to_pass(alike, limits.speed)
 
 
 def check_limits(old: Snapshot, tiers: Sequence[Tier], limits: Limits) -> None:
@@ -100,8 +109,9 @@ def _tier(
     }[tier]()
     for finding in results:
         findings.setdefault(finding.cell, finding)
+    whole = [finding for finding in results if finding.cell not in names]  # about all cells together
     extra = [finding for finding in results if findings[finding.cell] is not finding]  # a second quantity of a cell
-    return [*(findings[name] for name in names), *extra]
+    return [*whole, *(findings[name] for name in names), *extra]
 
 
 def _unmeasured(tier: Tier, name: str, old: CellRecord | None, new: CellRecord | None) -> Finding | None:

@@ -43,7 +43,7 @@ def read_baseline(path: Path) -> Snapshot:
         raise BaselineError(f"baseline {path} is not complete JSON ({what}); restore it, or {REMEDY}") from error
     if not isinstance(value, dict) or value.get("format") != FORMAT:
         raise BaselineError(f"baseline {path} is JSON but no baseline of tomebench; {REMEDY}")
-    if value.get("version") != VERSION:
+    if value.get("version") not in range(1, VERSION + 1):
         found = str(value.get("version"))[:20]
         raise BaselineError(f"baseline {path} has version {found}, this tomebench knows {VERSION}; {REMEDY}")
     try:

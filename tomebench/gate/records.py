@@ -16,8 +16,8 @@ TIERS: tuple[Tier, ...] = ("static", "accuracy", "speed")
 """Static: what the model computes. Accuracy: which images it gets right. Speed: how fast, against r = 0."""
 
 FORMAT: Literal["tomebench baseline"] = "tomebench baseline"
-VERSION: Literal[1] = 1
-"""Of the file; to be raised with every change of these records."""
+VERSION: Literal[2] = 2
+"""Of the file; to be raised with every change of these records. Those of version 1 lack what has a default."""
 
 _MAX_TEXT = 500
 Text = Annotated[str, Field(max_length=_MAX_TEXT)]
@@ -107,6 +107,7 @@ class Speed(_Record):
 
     seconds: Annotated[tuple[Seconds, ...], Field(max_length=_MAX_ROUNDS)]
     reference: Annotated[tuple[Seconds, ...], Field(max_length=_MAX_ROUNDS)]
+    processes: Annotated[tuple[int, ...], Field(max_length=_MAX_ROUNDS)] | None = None  # of each round, if several
     invalid: tuple[Text, ...] = ()  # codes that forbid using it
     testbed: Text  # fingerprint
 
@@ -114,6 +115,8 @@ class Speed(_Record):
     def _fits(self) -> Speed:
         if len(self.seconds) != len(self.reference) or not self.seconds:
             raise ValueError("every round needs both times, and there must be one")
+        if self.processes is not None and len(self.processes) != len(self.seconds):
+            raise ValueError("every round needs its process")
         return self
 
 
@@ -143,7 +146,7 @@ class Snapshot(_Record):
     """One run, as far as a later one is compared with it."""
 
     format: Literal["tomebench baseline"] = FORMAT
-    version: Literal[1] = VERSION
+    version: Literal[1, 2] = VERSION
     testbed: Text  # in words
     settings: dict[str, Any]  # of the run, enough to make it again
     noise_floor: Annotated[float, Field(ge=0)] | None = None  # of the speed tier, a fraction; from a self-check
@@ -162,6 +165,11 @@ class Snapshot(_Record):
     def testbeds(self) -> set[str]:
         """Fingerprints of what its speeds were timed on."""
         return {cell.speed.testbed for cell in self.cells if cell.speed is not None}
+
+    def within_one_process(self) -> bool:
+        """Its speeds were all timed in a single process, as far as it says."""
+        speeds = [cell.speed for cell in self.cells if cell.speed is not None]
+        return bool(speeds) and all(speed.processes is None for speed in speeds)
 
     def having(self, other: Snapshot) -> Snapshot:
         """The same with only the cells that another one has, too."""

@@ -6,18 +6,21 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
 from tomebench import stats
 from tomebench.errors import ConfigError
+from tomebench.gate import shifts
 from tomebench.gate.records import CellRecord, Speed
+from tomebench.gate.shifts import Series
 from tomebench.gate.verdict import Finding, Verdict
 from tomebench.words import counted
 
 LEVEL = 0.025
 """One-sided error of every answer."""
+ALL = "all r"
+"""What the finding about all speed-ups together is called in place of a cell."""
 _RATE = "images per second"
+_SPEEDUP = "speed-up over r = 0"
+_TOGETHER = "mean of {} speed-ups"
 
 
 @dataclass(frozen=True)
@@ -48,29 +51,43 @@ class _Change:
 
 
 def compare_speeds(pairs: Mapping[str, tuple[CellRecord, CellRecord]], limits: SpeedLimits) -> list[Finding]:
-    """A finding for each cell, and with ``absolute`` another one.
+    """A finding about all speed-ups together, where there are several, one for each cell, and with ``absolute`` more.
 
     The quantity is the speed-up over r = 0, for r = 0 itself that over the unwrapped model. ``worse`` if the slow-down
-    surely exceeds the tolerance (by :func:`tomebench.stats.median_shift`, with Holm's correction over the cells),
-    ``same`` if it is surely under it, ``better`` if a gain surely exceeds it, else ``inconclusive``. Runs that were
-    invalid, or have under six rounds, are ``inconclusive``.
+    surely exceeds the tolerance (by :func:`tomebench.gate.shifts.shift`), ``same`` if it is surely under it,
+    ``better`` if a gain surely exceeds it, else ``inconclusive``. All together are judged first, as one number: what
+    slows down every r by little shows there long before it shows in any of them. Then the cells are named, with Holm's
+    correction over them. Runs that were invalid, or have under six rounds, are ``inconclusive``.
     """
-    findings, changes = [], []
+    findings, changes, speeds = [], [], []
     for name, (old, new) in pairs.items():
         if old.speed is None or new.speed is None:
             continue
-        quantity = "speed-up over the unwrapped model" if old.asked.r == 0 else "speed-up over r = 0"
+        quantity = "speed-up over the unwrapped model" if old.asked.r == 0 else _SPEEDUP
         if (reason := _unusable(old.speed, new.speed)) is not None:
             findings.append(Finding("speed", name, "inconclusive", reason, quantity))
             continue
-        changes.append(_change(name, quantity, _log_speedups(old.speed), _log_speedups(new.speed)))
+        changes.append(_change(name, quantity, shifts.speedups(old.speed), shifts.speedups(new.speed)))
+        if quantity == _SPEEDUP:
+            speeds.append((old.speed, new.speed))
         if limits.absolute:
             if old.speed.testbed != new.speed.testbed:
                 findings.append(Finding("speed", name, "incomparable", "another testbed", _RATE))
             else:
-                rates = (-np.log(np.array(speed.seconds)) for speed in (old.speed, new.speed))
-                changes.append(_change(name, _RATE, *rates))
-    return findings + _judged(changes, math.log1p(limits.tolerance))
+                changes.append(_change(name, _RATE, shifts.rates(old.speed), shifts.rates(new.speed)))
+    tolerance = math.log1p(limits.tolerance)
+    return _judged(_pooled(speeds), tolerance) + findings + _judged(changes, tolerance)
+
+
+def chance_to_pass(pairs: Mapping[str, tuple[CellRecord, CellRecord]], limits: SpeedLimits) -> float:
+    """How likely two runs that are alike pass, known as well as these are: every speed-up surely within the tolerance.
+
+    1 where no cell was timed often enough on both sides.
+    """
+    timed = [(old.speed, new.speed) for old, new in pairs.values() if old.speed is not None and new.speed is not None]
+    usable = [(old, new) for old, new in timed if _unusable(old, new) is None]
+    found = [shifts.shift(shifts.speedups(new), shifts.speedups(old)) for old, new in usable]
+    return shifts.chance_to_pass(found, math.log1p(limits.tolerance))
 
 
 def noise_floor(pairs: Mapping[str, tuple[CellRecord, CellRecord]]) -> float | str:
@@ -87,9 +104,19 @@ def noise_floor(pairs: Mapping[str, tuple[CellRecord, CellRecord]]) -> float | s
             return f"{name} was not timed"
         if (reason := _unusable(old.speed, new.speed)) is not None:
             return f"{name}: {reason}"
-        interval = stats.median_shift(_log_speedups(new.speed), _log_speedups(old.speed)).interval
+        interval = shifts.shift(shifts.speedups(new.speed), shifts.speedups(old.speed)).interval
         ends += [abs(interval.lo), abs(interval.hi)]
     return math.expm1(max(ends)) if ends else "there are no cells"
+
+
+def _pooled(speeds: list[tuple[Speed, Speed]]) -> list[_Change]:
+    """All speed-ups as one, where there are several that were timed in the same rounds on both sides."""
+    if len(speeds) < 2:
+        return []
+    before, after = (shifts.together(side) for side in zip(*speeds, strict=True))
+    if before is None or after is None:
+        return []
+    return [_change(ALL, _TOGETHER.format(len(speeds)), before, after)]
 
 
 def _judged(changes: list[_Change], tolerance: float) -> list[Finding]:
@@ -118,13 +145,8 @@ def _finding(change: _Change, p_worse: float, p_better: float, tolerance: float)
     )
 
 
-def _change(cell: str, quantity: str, old: npt.NDArray[np.float64], new: npt.NDArray[np.float64]) -> _Change:
-    before, after = (math.exp(float(np.median(logs))) for logs in (old, new))
-    return _Change(cell, quantity, before, after, stats.median_shift(new, old))
-
-
-def _log_speedups(speed: Speed) -> npt.NDArray[np.float64]:
-    return stats.log_ratios(speed.reference, speed.seconds)
+def _change(cell: str, quantity: str, old: Series, new: Series) -> _Change:
+    return _Change(cell, quantity, math.exp(old.value), math.exp(new.value), shifts.shift(new, old))
 
 
 def _unusable(old: Speed, new: Speed) -> str | None:

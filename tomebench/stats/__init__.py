@@ -7,6 +7,7 @@ from tomebench.stats.counts import (
     paired_delta,
     paired_interval,
     student_t,
+    student_tail,
     wilson,
 )
 from tomebench.stats.interval import LEVEL, MIN_VALUES, Interval
@@ -14,6 +15,7 @@ from tomebench.stats.pairs import (
     Estimate,
     Shift,
     log_ratios,
+    mean_shift,
     median_interval,
     median_shift,
     rounds_needed,
@@ -39,6 +41,7 @@ __all__ = [
     "mann_kendall",
     "mcnemar",
     "mean_half_width",
+    "mean_shift",
     "median_interval",
     "median_shift",
     "modified_z",
@@ -50,6 +53,7 @@ __all__ = [
     "rounds_needed",
     "speedup",
     "student_t",
+    "student_tail",
     "theil_sen",
     "wilson",
 ]

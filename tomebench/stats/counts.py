@@ -133,7 +133,14 @@ def binomial_cdf(k: int, n: int, share: float) -> float:
     return 1.0 if k >= n else _beta_cdf(1 - share, n - k, k + 1)
 
 
-def student_t(degrees: int, *, level: float = LEVEL) -> float:
+def student_tail(t: float, degrees: float) -> float:
+    """Probability that Student's distribution is above t."""
+    x = degrees / (degrees + t * t)  # 0 and 1 by rounding
+    outside = (_beta_cdf(x, degrees / 2, 0.5) if 0 < x < 1 else x) / 2
+    return outside if t > 0 else 1 - outside
+
+
+def student_t(degrees: float, *, level: float = LEVEL) -> float:
     """The t that Student's distribution exceeds, to either side, with probability 1 - level."""
     x = _beta_quantile(1 - level, degrees / 2, 0.5)
     return math.sqrt(degrees * (1 / x - 1))

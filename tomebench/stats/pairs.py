@@ -14,7 +14,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from tomebench.stats.counts import binomial_cdf
+from tomebench.stats.counts import binomial_cdf, student_t, student_tail
 from tomebench.stats.interval import LEVEL, MIN_VALUES, Interval
 from tomebench.stats.processes import mean_half_width, process_medians
 
@@ -95,26 +95,54 @@ def rounds_needed(n_done: int, half_width: float, target: float) -> int:
 
 @dataclass(frozen=True)
 class Shift:
-    """How much the median of one run is above that of another, and how uncertain that is."""
+    """How much one run lies above another, and how uncertain that is."""
 
     value: float
     error: float  # standard error, >= 0
+    degrees: float = math.inf  # of freedom of that error
 
     @property
     def interval(self) -> Interval:
         """95 % interval."""
-        reach = NormalDist().inv_cdf((1 + LEVEL) / 2) * self.error
+        known = math.isinf(self.degrees)
+        reach = self.error * (NormalDist().inv_cdf((1 + LEVEL) / 2) if known else student_t(self.degrees))
         return Interval(self.value - reach, self.value + reach)
 
     def p_at_most(self, bound: float) -> float:
         """One-sided p-value of the true shift being at most ``bound``: small where it is surely above it."""
         if self.error == 0:
             return float(self.value <= bound)
-        return 0.5 * math.erfc((self.value - bound) / (self.error * math.sqrt(2)))
+        distance = (self.value - bound) / self.error
+        if math.isinf(self.degrees):
+            return 0.5 * math.erfc(distance / math.sqrt(2))
+        return student_tail(distance, self.degrees)
 
     def p_at_least(self, bound: float) -> float:
         """One-sided p-value of the true shift being at least ``bound``: small where it is surely below it."""
-        return Shift(-self.value, self.error).p_at_most(-bound)
+        return Shift(-self.value, self.error, self.degrees).p_at_most(-bound)
+
+
+def mean_shift(new: npt.NDArray[np.float64], old: npt.NDArray[np.float64]) -> Shift:
+    """Mean of ``new`` minus mean of ``old``, which are independent: B. L. Welch, Biometrika 34 (1947).
+
+    A single value on one side is taken to scatter as those of the other do.
+
+    Raises:
+        ValueError: a single value on both sides.
+    """
+    sizes = (len(new), len(old))
+    if max(sizes) < 2 or min(sizes) < 1:
+        raise ValueError(f"two means are compared from several values on a side; got {sizes[0]} and {sizes[1]}")
+    value = float(np.mean(new) - np.mean(old))
+    if min(sizes) == 1:
+        several = new if sizes[0] > 1 else old
+        scatter = float(np.std(several, ddof=1))
+        return Shift(value, scatter * math.sqrt(1 + 1 / len(several)), len(several) - 1)
+    parts = [float(np.var(each, ddof=1)) / len(each) for each in (new, old)]
+    if not sum(parts):
+        return Shift(value, 0.0, sum(sizes) - 2)
+    degrees = sum(parts) ** 2 / sum(part**2 / (size - 1) for part, size in zip(parts, sizes, strict=True))
+    return Shift(value, math.sqrt(sum(parts)), degrees)
 
 
 def median_shift(

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 from tomebench.errors import BaselineError, ConfigError, InputError, Interrupted, RunError, TomebenchError
-from tomebench.gate.compare import Limits, check_limits, compare, confirmed, differing
+from tomebench.gate.compare import Limits, chance_to_pass, check_limits, compare, confirmed, differing
 from tomebench.gate.file import REMEDY, read_baseline
 from tomebench.gate.records import CellRecord, Snapshot, Tier
-from tomebench.gate.speed import noise_floor
+from tomebench.gate.shifts import chance_to_pass as chance_of
+from tomebench.gate.speed import ALL, noise_floor
 from tomebench.gate.verdict import Finding
+from tomebench.measure.budget import BUDGETS
 from tomebench.measure.machine import UNAVAILABLE
 from tomebench.measure.testbed import git_here
+from tomebench.stats import LEVEL, Shift
 from tomebench.sweeps.again import sweep_again
 from tomebench.sweeps.config import SweepConfig, load_config
 from tomebench.sweeps.snapshot import run_snapshot, with_static
 from tomebench.sweeps.store import Store
+from tomebench.sweeps.targets import budget_rank
 
+_DECIDES = 0.5
+"""Chance of two runs that are alike to pass, under which their budget is none for this gate."""
 Say = Callable[[str], None]
 Watch = Callable[[], AbstractContextManager[Callable[[], bool]]]
 """Gives a context in which a function says whether to stop."""
@@ -85,6 +93,9 @@ def judge(
     remarks = [] if other is None else [other]
     if "speed" in tiers and new.testbeds() and old.testbeds() != new.testbeds():
         remarks.append(f"the baseline was timed elsewhere, which ratios need not survive: {old.testbed}")
+    if "speed" in tiers:
+        open_ = any(f.tier == "speed" and f.verdict == "inconclusive" for f in findings)
+        remarks += speed_remarks(old, new, limits, undecided=open_)
     slower = list(dict.fromkeys(f.cell for f in findings if f.tier == "speed" and f.verdict == "worse"))
     if slower and confirm and run is not None:
         second: list[Finding] = []
@@ -94,6 +105,43 @@ def judge(
             second = [] if again is None else compare(old.having(again), again, ["speed"], limits)
         findings = confirmed(findings, second)
     return Judgement(tiers, tuple(findings), new, tuple(remarks))
+
+
+def speed_remarks(old: Snapshot, new: Snapshot, limits: Limits, *, undecided: bool = True) -> list[str]:
+    """What two runs cannot say about speeds, and which ones could: too few processes, or a budget that decides nothing.
+
+    Args:
+        old: the baseline.
+        new: what is to be judged; the same where it is to become one.
+        limits: what is still the same.
+        undecided: something is inconclusive, for which the budget may be to blame.
+    """
+    remarks = []
+    sides = {"this run": new} if old is new else {"the baseline": old, "this run": new}
+    if one := [name for name, side in sides.items() if side.within_one_process()]:
+        alike = len(one) == len(sides)
+        what = "what differs between processes is in no interval" if alike else "taken to vary as the other does"
+        remarks.append(f"{' and '.join(one)} timed within one process: {what}; --processes 5 measures it")
+    if undecided and (chance := chance_to_pass(old, new, limits)) < _DECIDES:
+        remarks.append(_too_small(old, new, chance, limits.speed.tolerance))
+    return remarks
+
+
+def _too_small(old: Snapshot, new: Snapshot, chance: float, tolerance: float) -> str:
+    """That a budget cannot decide, and which one can."""
+    smaller = min((str(side.settings.get("budget")) for side in (old, new)), key=budget_rank)
+    text = (
+        f"--budget {smaller} cannot decide here: two runs that are alike would pass --tolerance {100 * tolerance:g} "
+        f"in {100 * chance:.0f} of 100 cases"
+    )
+    cells = sum(cell.speed is not None for cell in new.cells)
+    for name, budget in BUDGETS.items():
+        # Each side is known to the half-width that its budget aims at.
+        error = math.log1p(budget.half_width) / NormalDist().inv_cdf((1 + LEVEL) / 2)
+        aimed = chance_of([Shift(0.0, 2 * error)] * cells, math.log1p(tolerance))
+        if budget_rank(name) > max(budget_rank(smaller), 0) and aimed > _DECIDES:
+            return f"{text}; --budget {name} can: measure both with it"
+    return f"{text}; use a wider --tolerance, or a quieter machine"
 
 
 def snapshot_of(run: Path, *, static: bool, checkpoint: Path | None = None, say: Say = lambda text: None) -> Snapshot:
@@ -198,7 +246,8 @@ def _second_measurement(
 ) -> Snapshot | None:
     """Some cells of a run measured again; None, said why, if that fails or was on another testbed than the first."""
     try:
-        again = measure_again(run, {int(name.removeprefix("r=")) for name in cells}, checkpoint, watch)
+        r = {cell.asked.r for cell in first.cells if ALL in cells or cell.name in cells}
+        again = measure_again(run, r, checkpoint, watch)
     except Interrupted:
         raise
     except (TomebenchError, OSError) as error:

@@ -40,6 +40,7 @@ from tomebench.sweeps.values import (
     r_text,
 )
 from tomebench.sweeps.yaml_file import read_yaml
+from tomebench.words import counted
 
 NOT_IDENTITY = frozenset({"out", "name", "workers", "offline", "cache", "verify", "max_drop"})
 """Fields that may change between two runs of one folder: they cannot change a result."""
@@ -175,7 +176,7 @@ class SweepConfig(BaseModel):
             )
         if self.budget == "publish" and self.process_count < PUBLISH_PROCESSES:
             raise ConfigError(
-                f"budget publish needs at least {PUBLISH_PROCESSES} processes: what differs between them is in no "
+                f"budget publish needs at least {counted(PUBLISH_PROCESSES, 'process')}: what differs between them is in no "
                 "interval of one; drop --processes, or take another --budget"
             )
         return self

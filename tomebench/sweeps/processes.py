@@ -29,6 +29,7 @@ from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Plan
 from tomebench.sweeps.ranks import Place
 from tomebench.sweeps.rows import build_rows
 from tomebench.sweeps.store import Store
+from tomebench.words import counted
 
 MODULE = "tomebench.sweeps.fresh"
 """What a fresh process runs: a run folder as its argument, a configuration on stdin, events on stdout."""
@@ -64,7 +65,7 @@ def in_fresh_processes(
     count = config.process_count
     if given:
         raise ConfigError(
-            f"{count} processes cannot measure a module that lives in this one; save its weights, "
+            f"{counted(count, 'process')} cannot measure a module that lives in this one; save its weights, "
             "and give its timm name with checkpoint="
         )
     if Place.here().size > 1:

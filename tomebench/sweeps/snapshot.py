@@ -14,7 +14,7 @@ from tomebench.gate.compare import differing
 from tomebench.gate.records import Accuracy, Asked, CellRecord, Snapshot, Speed, cut, packed_bits
 from tomebench.measure import testbed
 from tomebench.measure.accuracy import is_right
-from tomebench.measure.rounds import paired_seconds
+from tomebench.measure.rounds import pairs
 from tomebench.measure.validity import INVALID
 from tomebench.schema import UNWRAPPED, Cell, CellPredictions, ImageList, Round, Row, Status
 from tomebench.sweeps.rows import build_rows, options_text
@@ -121,12 +121,13 @@ def _speed(stored: _Stored, key: str, row: Row) -> Speed | None:
     reference = UNWRAPPED if key == stored.baseline else stored.baseline
     if reference is None:
         return None
-    first, second = paired_seconds(stored.rounds, reference, key)
-    if not second:
+    timed = pairs(stored.rounds, reference, key)
+    if not timed.other:
         return None
     return Speed(
-        seconds=tuple(seconds / row.batch_size for seconds in second),
-        reference=tuple(seconds / row.batch_size for seconds in first),
+        seconds=tuple(seconds / row.batch_size for seconds in timed.other),
+        reference=tuple(seconds / row.batch_size for seconds in timed.base),
+        processes=tuple(timed.sessions) if (row.processes or 1) > 1 else None,
         invalid=tuple(code for code in row.warnings if code in INVALID),
         testbed=stored.testbed,
     )

@@ -9,7 +9,7 @@ from tomebench.errors import BaselineError, InputError
 from tomebench.gate.compare import Limits, compare
 from tomebench.gate.file import read_baseline, write_baseline
 from tomebench.gate.records import Snapshot, Tier
-from tomebench.sweeps.checking import Say, Watch, measured_floor, refreshed, snapshot_of
+from tomebench.sweeps.checking import Say, Watch, measured_floor, refreshed, snapshot_of, speed_remarks
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _doubts(snapshot: Snapshot, limits: Limits) -> tuple[str, ...]:
     doubtful = [f for f in findings if f.verdict != "same"]
     told = [f"{f.tier} {f.cell} cannot be compared: {f.detail}" for f in doubtful]
     if any(f.tier == "speed" for f in doubtful):
-        told.append(
-            "so no later run can pass as it is: measure again with a larger --budget, or use a wider --tolerance"
-        )
+        told.append("so no later run can pass as it is: measure again with a larger --budget")
+    if "speed" in itself.tiers():
+        told += speed_remarks(itself, itself, limits)
     return tuple(told)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from tomebench.gate.records import Asked, CellRecord, Snapshot, Speed
-from tomebench.measure.budget import Budget, next_round_needed
-from tomebench.measure.rounds import paired_seconds
+from tomebench.measure.budget import Budget, next_round_needed, share_of
+from tomebench.measure.rounds import pairs
 from tomebench.measure.speed import Variant, time_round
 from tomebench.measure.validity import INVALID, run_codes
 from tomebench.schema import SENTINEL, UNWRAPPED, Round
@@ -24,7 +26,8 @@ class Machine:
 
     Slow-downs of the whole machine last: ``lasting`` is the standard deviation of a first-order autoregression that
     forgets a tenth from burst to burst. ``white`` is what each burst has of its own. ``heating`` is how much slower the
-    machine is at the end of ``seconds`` than at their beginning.
+    machine is at the end of ``seconds`` than at their beginning. ``apart`` is what every process has of its own for
+    every variant: a machine of another seed is another process.
     """
 
     seed: int
@@ -32,6 +35,7 @@ class Machine:
     white: float = 0.005
     heating: float = 0.0
     seconds: float = 100.0
+    apart: float = 0.0
     min_burst: float = 0.1
     backlog: float | None = None
     time: float = field(default=0.0, init=False)
@@ -59,6 +63,7 @@ def simulate(
     *,
     bias: float = 1.0,
     max_rounds: int = 10_000,
+    session: int = 1,
 ) -> list[Round]:
     """Rounds until the budget is met.
 
@@ -68,14 +73,28 @@ def simulate(
         budget: when to stop.
         bias: the sentinel takes this many times as long as r = 0 although it is the same.
         max_rounds: stop in any case.
+        session: number of the process.
     """
     all_costs = {**costs, SENTINEL: costs[BASE] * bias, UNWRAPPED: costs[BASE]}
+    if machine.apart:
+        own = np.random.default_rng([machine.seed, 1]).normal(0, machine.apart, len(all_costs))
+        all_costs = {name: cost * math.exp(off) for (name, cost), off in zip(all_costs.items(), own, strict=True)}
     variants = [Variant(name, lambda cost=cost: cost) for name, cost in all_costs.items()]
     steps = {name: max(1, round(0.1 / cost)) for name, cost in all_costs.items()}
     rounds: list[Round] = []
     while len(rounds) < max_rounds and next_round_needed(rounds, BASE, list(costs), budget, machine.now()):
-        rounds.append(time_round(variants, steps, machine, session=1, seed=machine.seed * 10_007 + len(rounds)))
+        rounds.append(time_round(variants, steps, machine, session=session, seed=machine.seed * 10_007 + len(rounds)))
     return rounds
+
+
+def in_processes(count: int, costs: Mapping[str, float], budget: Budget, **machine: float) -> list[Round]:
+    """Rounds of so many fresh processes, each with its share of the budget; ``machine`` as :class:`Machine` has it."""
+    seed = int(machine.pop("seed"))
+    timed = [
+        simulate(Machine(seed * 1000 + number, **machine), costs, share_of(budget, count), session=number)
+        for number in range(1, count + 1)
+    ]
+    return [round_ for each in timed for round_ in each]
 
 
 def sequential(machine: Machine, costs: Mapping[str, float], bursts: int) -> dict[str, float]:
@@ -86,15 +105,22 @@ def sequential(machine: Machine, costs: Mapping[str, float], bursts: int) -> dic
     return medians
 
 
-def snapshot(rounds: Sequence[Round], cells: Sequence[str]) -> Snapshot:
+def snapshot(rounds: Sequence[Round], cells: Sequence[str], settings: dict[str, Any] | None = None) -> Snapshot:
     """What a gate keeps of simulated rounds."""
     invalid = tuple(code for code in run_codes(rounds, BASE) if code in INVALID)
     records = []
     for name in cells:
-        reference, seconds = paired_seconds(rounds, UNWRAPPED if name == BASE else BASE, name)
-        speed = Speed(seconds=tuple(seconds), reference=tuple(reference), invalid=invalid, testbed="x")
+        timed = pairs(rounds, UNWRAPPED if name == BASE else BASE, name)
+        several = tuple(timed.sessions) if len({*timed.sessions}) > 1 else None
+        speed = Speed(
+            seconds=tuple(timed.other),
+            reference=tuple(timed.base),
+            processes=several,
+            invalid=invalid,
+            testbed="x",
+        )
         records.append(CellRecord(asked=asked(int(name.removeprefix("r"))), speed=speed))
-    return Snapshot(testbed="simulated", settings={}, cells=tuple(records))
+    return Snapshot(testbed="simulated", settings=settings or {}, cells=tuple(records))
 
 
 def asked(r: int, **changes: object) -> Asked:
