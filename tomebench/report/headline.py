@@ -163,7 +163,7 @@ def _basis(row: Row) -> str:
     if row.speedup_vs_r0 is not None:
         rounds = counted(row.rounds, "round")
         several = (row.processes or 1) > 1
-        mean = f"mean of {row.processes} processes, {rounds}"
+        mean = f"mean of {counted(row.processes or 1, 'process')}, {rounds}"
         basis.append(mean if several else f"median of {rounds} within one process")
         basis[0] += ", not converged" * (row.status == "unconverged")
     if row.n_seen is not None:

@@ -109,7 +109,7 @@ def reach(rows: Sequence[Row]) -> str:
     Memory layout and page placement are fixed per process, so intervals over the rounds of one do not have them.
     """
     found = sorted({row.processes or 1 for row in rows if row.rounds})
-    words = ["within one process" if count == 1 else f"between {count} processes" for count in found]
+    words = ["within one process" if count == 1 else f"between {counted(count, 'process')}" for count in found]
     return " or ".join(words)
 
 

@@ -176,8 +176,8 @@ class SweepConfig(BaseModel):
             )
         if self.budget == "publish" and self.process_count < PUBLISH_PROCESSES:
             raise ConfigError(
-                f"budget publish needs at least {counted(PUBLISH_PROCESSES, 'process')}: what differs between them is in no "
-                "interval of one; drop --processes, or take another --budget"
+                f"budget publish needs at least {counted(PUBLISH_PROCESSES, 'process')}: what differs between them "
+                "is in no interval of one; drop --processes, or take another --budget"
             )
         return self
 
