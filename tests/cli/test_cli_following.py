@@ -74,6 +74,13 @@ def test_accepted_refuses_what_the_program_refuses():
             "m",
             "tomebench sweep --model m --mode train --budget publish",
         ),
+        (
+            {"model": "m", "mode": "train", "processes": 3},
+            "unconverged",
+            "m",
+            "tomebench sweep --model m --mode train --processes 6",
+        ),
+        ({"model": "m", "mode": "train", "budget": "publish"}, "ok", "m", "tomebench plan --model m --r 0..24"),
         ({"model": "m", "data": "d", "img_size": 96}, "ok", "m", "tomebench plan --model m --img-size 96 --r 0..24"),
         ({"model": "m", "data": "d", "schedule": "list:8,8"}, "ok", "m", "tomebench plan --model m --r 0..24"),
     ],

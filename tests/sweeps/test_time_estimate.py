@@ -33,6 +33,8 @@ def test_only_a_long_sweep_on_a_cpu_is_told_what_is_quicker(monkeypatch, seconds
     text = estimate.in_words(config, planned, 8, 0, torch.device(device))
     said = f"about {'30 s to 3 min' if seconds < 600 else '50 min to 52 min'} (25 cells, batch size 8, budget quick)"
     assert text.startswith(said)
+    several = estimate.in_words(config.model_copy(update={"processes": 3}), planned, 8, 0, torch.device(device))
+    assert "(25 cells, batch size 8, budget quick, 3 processes)" in several
     assert ("for a first look:" in text) == (device == "cpu" and seconds > 600)
 
 
@@ -54,6 +56,7 @@ def test_an_estimate_grows_with_the_work():
         return estimate.estimate_seconds(config, plan_sweep(config), 8, 0, torch.device("cpu"))
 
     assert seconds(budget="publish") > 1.5 * seconds(budget="quick")
+    assert seconds(processes=3) > 2 * seconds()
 
 
 @pytest.mark.parametrize(

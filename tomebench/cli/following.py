@@ -16,6 +16,7 @@ from tomebench.sweeps.config import SweepConfig, command_line, run_directory
 _MACHINE = ("device", "dtype", "mode", "compile", "cuda_graphs", "attention", "threads")
 """Settings that mean the same for any model."""
 _IMAGES = ("data", "labels", "limit", "real", "allow_missing", "end_to_end", "max_drop")
+_MEASURED = ("r", "cells", "mode", "budget", "processes")
 _ELSEWHERE = " --name NEW"  # other images or weights in the same folder are refused
 
 
@@ -50,7 +51,7 @@ def next_command(rows: Sequence[Row], config: Mapping[str, Any], directory: Path
     if advice is not None and advice.choice == "recommended" and directory is not None:
         run = shlex.quote(str(directory))
         return f"tomebench check {run} --baseline {run}.json --update-baseline"
-    planned = {name: value for name, value in config.items() if name not in (*_IMAGES, "r", "cells", "mode", "budget")}
+    planned = {name: value for name, value in config.items() if name not in (*_IMAGES, *_MEASURED)}
     if str(config["schedule"]).startswith("list:"):  # which says r itself
         del planned["schedule"]
     return command_line(planned).replace("sweep", "plan", 1) + " --r 0..24"

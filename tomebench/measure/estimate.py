@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from tomebench.measure.budget import Budget
+from tomebench.measure.budget import Budget, share_of
 from tomebench.measure.clock import MIN_BURST
 from tomebench.measure.speed import WARM_UP_BURSTS
 
@@ -39,6 +39,7 @@ def sweep_seconds(
     *,
     training: bool = False,
     ceilings: bool = False,
+    processes: int = 1,
 ) -> float:
     """Seconds that warm-up, the least number of rounds and one pass over the images take.
 
@@ -53,11 +54,12 @@ def sweep_seconds(
         device_type: cpu or cuda; decides the least length of a burst.
         training: steps cost three passes.
         ceilings: every cell but the baseline is timed with its slicing ceiling.
+        processes: fresh processes in which all is timed.
     """
     timed = [*gmacs, gmacs[0], gmacs[0], *(gmacs[1:] if ceilings else ())]  # the sentinel and the unwrapped model
     passes = batch_size * (3 if training else 1)
     bursts = [max(g * 1e9 * passes / rate, MIN_BURST[device_type]) for g in timed]
-    rounds = WARM_UP_BURSTS + budget.min_rounds if budget.min_rounds else 0
+    rounds = processes * (WARM_UP_BURSTS + share_of(budget, processes).min_rounds) if budget.min_rounds else 0
     return sum(bursts) * rounds + images * sum(gmacs) * 1e9 / rate
 
 

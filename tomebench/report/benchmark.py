@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tomebench import stats
 from tomebench.gate.records import CellRecord, Snapshot
 from tomebench.report.escape import clean
@@ -52,11 +50,11 @@ def _measures(cell: CellRecord) -> dict[str, _Measure]:
     """All of them better when larger."""
     found: dict[str, _Measure] = {}
     if cell.speed is not None and not cell.speed.invalid:
-        seconds = np.array(cell.speed.seconds)
-        interval = stats.median_interval(seconds)
-        lo, hi = (None, None) if interval is None else (1 / interval.hi, 1 / interval.lo)
-        found["images per second"] = ("img/s", 1 / float(np.median(seconds)), lo, hi)
-        estimate = stats.speedup(cell.speed.reference, cell.speed.seconds)
+        processes = cell.speed.processes or ()
+        pace = stats.level(cell.speed.seconds, processes)
+        bounds = (None, None) if pace.interval is None else (1 / pace.interval.hi, 1 / pace.interval.lo)
+        found["images per second"] = ("img/s", 1 / pace.value, *bounds)
+        estimate = stats.speedup(cell.speed.reference, cell.speed.seconds, processes)
         ends = (None, None) if estimate.interval is None else (estimate.interval.lo, estimate.interval.hi)
         found["speed-up over the unwrapped model" if cell.asked.r == 0 else "speed-up"] = ("x", estimate.value, *ends)
     if cell.accuracy is not None:

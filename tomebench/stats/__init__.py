@@ -22,7 +22,7 @@ from tomebench.stats.pairs import (
     speedup,
 )
 from tomebench.stats.processes import mean_half_width, process_medians, processes_needed
-from tomebench.stats.series import batch_half_width, quantile_interval
+from tomebench.stats.series import Level, batch_half_width, level, quantile_interval
 from tomebench.stats.trend import Step, holm, largest_step, mann_kendall, modified_z, theil_sen
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "MIN_VALUES",
     "Estimate",
     "Interval",
+    "Level",
     "PairedDelta",
     "Shift",
     "Step",
@@ -37,6 +38,7 @@ __all__ = [
     "clopper_pearson",
     "holm",
     "largest_step",
+    "level",
     "log_ratios",
     "mann_kendall",
     "mcnemar",

@@ -5,17 +5,49 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from tomebench.stats.counts import binomial_cdf, student_t
 from tomebench.stats.interval import LEVEL, Interval
+from tomebench.stats.processes import mean_half_width, process_medians
 
 BATCHES = 5
 """Batches that a series is cut into. Fewer and longer ones are the less dependent on each other."""
 MIN_BATCHED = 2 * BATCHES
 """Values from which there is an interval: under two in a batch nothing of the dependence is averaged out."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """Where a series of times lies."""
+
+    value: float
+    half_width: float | None  # of its logarithm, at 95 %; None where it is not known
+    processes: int = 1  # whose medians it is the mean of; 1: the median of all values
+
+    @property
+    def interval(self) -> Interval | None:
+        """95 % interval."""
+        if self.half_width is None:
+            return None
+        return Interval(self.value * math.exp(-self.half_width), self.value * math.exp(self.half_width))
+
+
+def level(times: Sequence[float], processes: Sequence[int] = ()) -> Level:
+    """Where a series lies: geometric mean of the medians of processes; or, unless two of them count, the median.
+
+    Args:
+        times: all > 0, in the order in which they were taken; [n].
+        processes: number of the process of each, where the process is the unit of analysis; [n].
+    """
+    logs = np.log(times)
+    medians = process_medians(logs, processes) if processes else ()
+    if (half := mean_half_width(medians)) is not None:
+        return Level(math.exp(float(np.mean(medians))), half, len(medians))
+    return Level(float(np.median(times)), batch_half_width(logs))
 
 
 def batch_half_width(values: Sequence[float] | npt.NDArray[np.float64]) -> float | None:

@@ -46,6 +46,7 @@ def estimate_seconds(
         device.type,
         training=config.mode == "train",
         ceilings=config.ceiling,
+        processes=config.process_count,
     )
 
 
@@ -74,6 +75,8 @@ def in_words(
     least = estimate_seconds(config, planned, batch_size, images, device)
     most = least + BUDGETS[config.budget].cap_seconds
     parts = [counted(len(planned), "cell"), f"batch size {batch_size}", f"budget {config.budget}"]
+    if config.process_count > 1:
+        parts.append(counted(config.process_count, "process"))
     if images:
         parts.insert(1, counted(images, "image"))
     how_long = duration(least) if duration(least) == duration(most) else f"{duration(least)} to {duration(most)}"
@@ -109,4 +112,5 @@ def quicker_command(config: SweepConfig, images: int) -> str | None:
         less["limit"] = _FEW_IMAGES
     if config.budget != "none":
         less["budget"] = "quick"
+        less.pop("processes", None)
     return None if less == stored else command_line(less)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,18 +31,14 @@ def speed_columns(
     if not bursts:
         return {}
     seconds = step_seconds(rounds, cell.key)
-    medians = stats.process_medians(np.log(seconds), sessions(rounds, cell.key)) if between else ()
-    if (half := stats.mean_half_width(medians)) is not None:
-        median = math.exp(float(np.mean(medians)))
-    else:
-        median, half = float(np.median(seconds)), stats.batch_half_width(np.log(seconds))
+    step = stats.level(seconds, sessions(rounds, cell.key) if between else ())
     fields: dict[str, Any] = {
         "rounds": len(seconds),
-        "processes": max(len(medians), 1),
-        "step_ms": median * 1e3,
-        "img_per_s": cell.batch_size / median,
-        "img_per_s_lo": None if half is None else cell.batch_size / median * math.exp(-half),
-        "img_per_s_hi": None if half is None else cell.batch_size / median * math.exp(half),
+        "processes": step.processes,
+        "step_ms": step.value * 1e3,
+        "img_per_s": cell.batch_size / step.value,
+        "img_per_s_lo": step.interval and cell.batch_size / step.interval.hi,
+        "img_per_s_hi": step.interval and cell.batch_size / step.interval.lo,
         "img_per_s_mean": cell.batch_size * sum(b.steps for b in bursts) / sum(b.seconds for b in bursts),
     }
     fields |= _latency([1e3 * seconds for burst in bursts for seconds in burst.passes])
