@@ -101,9 +101,9 @@ def sweep(
     from tomebench.errors import ConfigError
     from tomebench.models.given import given_model, given_name
     from tomebench.progress import drawn
-    from tomebench.sweeps.config import load_config
     from tomebench.sweeps.events import Estimate, Finished, Note
     from tomebench.sweeps.run import run_sweep
+    from tomebench.sweeps.settings import load_config
 
     own = preprocessing if isinstance(preprocessing, Mapping) else None
     asked |= {"model": model if isinstance(model, str) else given_name(model), "r": _r_text(r)}

@@ -18,8 +18,8 @@ from tomebench.cli import app
 from tomebench.measure import testbed
 from tomebench.schema import Row
 from tomebench.sweeps import checking, timing
-from tomebench.sweeps.config import load_config
 from tomebench.sweeps.events import Finished, Note, Phase, Planned, Progress
+from tomebench.sweeps.settings import load_config
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ import torch
 from cli_program import BASE, MERGED
 
 from tomebench.cli import results
-from tomebench.sweeps.config import load_config
+from tomebench.sweeps.settings import load_config
 
 
 def test_a_sweep_ends_with_its_table_and_what_makes_it_complete(program, engine, tmp_path):

@@ -14,7 +14,8 @@ from tomebench.cli import app, results
 from tomebench.cli.following import next_command
 from tomebench.cli.launch import LaunchFlags
 from tomebench.errors import ConfigError
-from tomebench.sweeps.config import SweepConfig, load_config, packaged_configs, run_directory
+from tomebench.sweeps.config import SweepConfig, run_directory
+from tomebench.sweeps.settings import load_config, packaged_configs
 
 
 def proposed(settings, status="ok", model="vit_tiny.in1k", files=()):

@@ -17,7 +17,7 @@ from tomebench.cli import app, results
 from tomebench.cli.layout import command_lines, wrapped
 from tomebench.schema import Row
 from tomebench.sweeps import profile as profiling
-from tomebench.sweeps.config import load_config
+from tomebench.sweeps.settings import load_config
 
 WIDE = "500"
 _MEASURED: dict[str, Any] = {

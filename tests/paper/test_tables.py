@@ -10,8 +10,8 @@ from tomebench.paper.reported import reported_rows
 from tomebench.paper.tables import TABLES, WEIGHTS, find_table
 from tomebench.paper.targets import CHOICES, PROP_ATTN, published_gflops
 from tomebench.reduction.options import OPTIONS, choices
-from tomebench.sweeps.config import load_config
 from tomebench.sweeps.reproduction import found, found_audio, run_files, table_runs
+from tomebench.sweeps.settings import load_config
 
 UNMEASURED = {"video", "audio"}
 

@@ -15,8 +15,8 @@ from tomebench.datasets.images import ImageSet
 from tomebench.measure import budget, clock, speed
 from tomebench.schema import ImageList
 from tomebench.sweeps import run
-from tomebench.sweeps.config import load_config
 from tomebench.sweeps.events import Progress
+from tomebench.sweeps.settings import load_config
 
 ROUNDS = int(sys.argv[1])
 BATCHES, BATCH = 2 * ROUNDS, 2

@@ -10,8 +10,8 @@ from store_samples import CONFIG, TESTBED, make_cell, make_chunks, make_images, 
 from tomebench.reduction.options import choices
 from tomebench.report.ablation import sub_table
 from tomebench.sweeps.ablation import PROP_ATTN, SUB_TABLES, sub_tables
-from tomebench.sweeps.config import load_config
 from tomebench.sweeps.plan import plan_sweep
+from tomebench.sweeps.settings import load_config
 from tomebench.sweeps.store import Store
 
 

@@ -12,7 +12,7 @@ import pytest
 import tomebench
 from tomebench.errors import Interrupted, RunError
 from tomebench.sweeps import again
-from tomebench.sweeps.config import load_config
+from tomebench.sweeps.settings import load_config
 
 
 def words(tmp_path: Path, cells: set[int], **settings: Any) -> list[str]:

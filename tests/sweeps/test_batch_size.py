@@ -9,9 +9,9 @@ import timm
 import torch
 from torch import Tensor
 
-from tomebench.sweeps.config import load_config
 from tomebench.sweeps.forward import choose_batch_size
 from tomebench.sweeps.plan import preprocessing_of
+from tomebench.sweeps.settings import load_config
 
 
 @pytest.mark.parametrize(

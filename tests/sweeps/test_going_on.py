@@ -17,9 +17,10 @@ from tomebench.errors import Interrupted, RunError
 from tomebench.measure import speed
 from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Cell, Row
 from tomebench.sweeps import accuracy, run, targets, timing
-from tomebench.sweeps.config import SweepConfig, load_config
+from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Finished, Note
 from tomebench.sweeps.rows import build_rows
+from tomebench.sweeps.settings import load_config
 from tomebench.sweeps.store import Store
 
 IMAGES, BATCH = 11, 4  # three batches, the last one short

@@ -15,9 +15,9 @@ from own_model import CHECKPOINT, MODEL, REALDATA, OwnModel, make_own_model, wri
 
 from tomebench.errors import InputError
 from tomebench.schema import Row
-from tomebench.sweeps.config import load_config
 from tomebench.sweeps.events import Finished
 from tomebench.sweeps.run import run_sweep
+from tomebench.sweeps.settings import load_config
 from tomebench.sweeps.store import Store
 
 pytestmark = [

@@ -23,9 +23,10 @@ from tomebench.measure.rounds import paired_seconds, sessions
 from tomebench.measure.validity import INTERRUPTED
 from tomebench.schema import CEILING, Round, Row
 from tomebench.sweeps import processes, run, timing
-from tomebench.sweeps.config import SweepConfig, load_config
+from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Event, Finished, Note, Phase, Planned, Progress
 from tomebench.sweeps.rows import build_rows
+from tomebench.sweeps.settings import load_config
 from tomebench.sweeps.store import Store
 
 HERE = Path(__file__).parent

@@ -24,10 +24,10 @@ from tomebench.models.create import load_model
 from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import Row
 from tomebench.sweeps import run
-from tomebench.sweeps.config import load_config
 from tomebench.sweeps.events import Finished
 from tomebench.sweeps.forward import timing_inputs
 from tomebench.sweeps.plan import list_images, preprocessing_of
+from tomebench.sweeps.settings import load_config
 from tomebench.sweeps.store import Store
 
 REALDATA = Path(__file__).parents[3] / "shared" / "realdata"

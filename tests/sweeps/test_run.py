@@ -30,9 +30,10 @@ from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import SENTINEL, UNWRAPPED, Row
 from tomebench.sweeps import run, timing
-from tomebench.sweeps.config import SweepConfig, load_config
+from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Event, Finished, Note, Planned, Progress
 from tomebench.sweeps.forward import timing_inputs
+from tomebench.sweeps.settings import load_config
 from tomebench.sweeps.store import Store
 
 IMAGES = 22

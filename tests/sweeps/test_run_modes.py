@@ -18,10 +18,11 @@ from tomebench.models.create import load_model
 from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Row
 from tomebench.sweeps import job, run
-from tomebench.sweeps.config import SweepConfig, load_config
+from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Event, Finished, Note
 from tomebench.sweeps.forward import Passes
 from tomebench.sweeps.plan import plan_cells
+from tomebench.sweeps.settings import load_config
 from tomebench.sweeps.store import Store
 
 

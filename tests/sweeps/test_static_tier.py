@@ -14,7 +14,8 @@ from tomebench.gate.records import Snapshot
 from tomebench.reduction import vit
 from tomebench.reduction.plan import MergePlan
 from tomebench.sweeps import static
-from tomebench.sweeps.config import SweepConfig, load_config
+from tomebench.sweeps.config import SweepConfig
+from tomebench.sweeps.settings import load_config
 
 
 def config(**settings: object) -> SweepConfig:

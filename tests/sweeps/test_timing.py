@@ -19,11 +19,11 @@ from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import Row
 from tomebench.sweeps import accuracy, pipeline, run, speed_columns, timing
 from tomebench.sweeps import job as job_module
-from tomebench.sweeps.config import load_config
 from tomebench.sweeps.events import Event, Finished, Note, Phase
 from tomebench.sweeps.job import Job
 from tomebench.sweeps.reading import Reading
 from tomebench.sweeps.rows import OUTPUT_EXCESS
+from tomebench.sweeps.settings import load_config
 from tomebench.sweeps.store import Store
 
 

@@ -27,7 +27,7 @@ def ablate(flags: LaunchFlags) -> None:
     from tomebench.report.ablation import NARROWER, answer, sub_table
     from tomebench.report.headline import sentence
     from tomebench.sweeps.ablation import sub_tables
-    from tomebench.sweeps.config import packaged_config
+    from tomebench.sweeps.settings import packaged_config
     from tomebench.sweeps.store import Store
 
     own = () if flags.model or flags.config else (packaged_config("ablate"),)

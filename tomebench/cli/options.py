@@ -257,7 +257,8 @@ class SweepFlags:
         Raises:
             InputError: a file or a value that cannot be used.
         """
-        from tomebench.sweeps.config import SweepConfig, load_config
+        from tomebench.sweeps.config import SweepConfig
+        from tomebench.sweeps.settings import load_config
 
         given = {name: value for name, value in vars(self).items() if name in SweepConfig.model_fields}
         return load_config([*first, *(self.config or [])], given)

@@ -23,7 +23,8 @@ from tomebench.measure.machine import UNAVAILABLE
 from tomebench.measure.testbed import git_here
 from tomebench.stats import LEVEL, Shift
 from tomebench.sweeps.again import sweep_again
-from tomebench.sweeps.config import SweepConfig, load_config
+from tomebench.sweeps.config import SweepConfig
+from tomebench.sweeps.settings import load_config
 from tomebench.sweeps.snapshot import run_snapshot, with_static
 from tomebench.sweeps.store import Store
 from tomebench.sweeps.targets import budget_rank

@@ -26,11 +26,12 @@ from tomebench.reduction.registry import get_method
 from tomebench.reduction.schedule import parse_schedule
 from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import Cell
-from tomebench.sweeps.config import SweepConfig, load_config, packaged_configs
+from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.database import FILE
 from tomebench.sweeps.folder import covers
 from tomebench.sweeps.plan import STATED, plan_cells, reduced_vit
 from tomebench.sweeps.rows import build_rows
+from tomebench.sweeps.settings import load_config, packaged_configs
 from tomebench.sweeps.store import Store
 
 AUDIO: Mapping[str, Any] = {"img_size": (1024, 128), "in_chans": 1, "num_classes": 527}
