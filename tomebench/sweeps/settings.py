@@ -1,0 +1,108 @@
+"""Settings of a sweep from YAML files, packaged configurations and flags, and what is wrong with them in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tomebench.errors import ConfigError
+from tomebench.models.aliases import default_prop_attn
+from tomebench.sweeps.config import SweepConfig
+from tomebench.sweeps.yaml_file import read_yaml
+
+
+def load_config(files: Sequence[Path], flags: Mapping[str, object]) -> SweepConfig:
+    """Merge YAML files and flags, and check the result.
+
+    Args:
+        files: YAML files, or names of packaged configurations; a later one wins.
+        flags: field name to value; ``None`` means "not given". They win over the files.
+
+    Raises:
+        ConfigError: a file that cannot be read, an unknown key, a value that does not fit.
+        SpecError: an ``r`` or ``schedule`` that cannot be read.
+    """
+    values: dict[str, object] = {}
+    sources: dict[str, str] = {}
+    for file in files:
+        path = _find(file)
+        for key, value in read_yaml(path, list(SweepConfig.model_fields)).items():
+            values[key], sources[key] = value, f"config {str(file)!r}: {key.replace('_', '-')}"
+    for key, value in flags.items():
+        if value is not None:
+            values[key], sources[key] = value, f"--{key.replace('_', '-')}"
+    if "prop_attn" not in values and isinstance(values.get("model"), str):
+        values["prop_attn"] = default_prop_attn(str(values["model"]))
+    if "r" in values and str(values.get("schedule", "")).startswith("list:"):
+        raise ConfigError("schedule list:... says every layer's r itself; leave r out")
+    try:
+        return SweepConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error, sources)) from error
+
+
+def packaged_config(name: str) -> Path:
+    """The file of a configuration that comes with tomebench, such as ``demo``.
+
+    Raises:
+        ConfigError: there is none of that name; the message lists those there are.
+    """
+    known = packaged_configs()
+    if name not in known:
+        raise ConfigError(f"no packaged configuration {name!r}; there are: {', '.join(known)}")
+    return known[name]
+
+
+def packaged_configs() -> dict[str, Path]:
+    """All configurations that come with tomebench: name, such as ``paper/swag/b_384``, to file; sorted by name."""
+    package = Path(__file__).parents[1]
+    # A wheel carries them inside the package, a checkout beside it.
+    folders = (package / "configs", package.parent / "configs")
+    folder = next((f for f in folders if (f / "demo.yaml").is_file()), None)
+    if folder is None:
+        return {}
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(folder.rglob("*.yaml"))}
+
+
+def _find(file: Path) -> Path:
+    """A file as given; a relative path that is no file here may be the name of a packaged configuration."""
+    if not file.exists() and not file.is_absolute():
+        return packaged_configs().get(file.as_posix().removesuffix(".yaml"), file)
+    return file
+
+
+_TYPE_MESSAGES = {
+    "string_type": "must be text; put it in quotes",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "int_from_float": "must be a whole number",
+    "bool_type": "must be true or false",
+    "path_type": "must be a path",
+    "is_instance_of": "must be a path",
+}
+
+
+def _one_line(error: ValidationError, sources: Mapping[str, str]) -> str:
+    """The first thing that is wrong, where it was written, and what to do."""
+    first = error.errors(include_url=False)[0]
+    field = str(first["loc"][0])
+    context: Mapping[str, Any] = first.get("ctx", {})
+    if first["type"] == "missing":
+        return f"no {field} is given; add --{field}, for example --model vit_b_16 (see: tomebench list models)"
+    given = first["input"]
+    shown = "nothing" if given is None else f"{str(given) if isinstance(given, Path) else given!r:.60}"
+    kind = first["type"]
+    if kind == "value_error":
+        what = str(context["error"])
+    elif kind == "literal_error":
+        what = f"use {context['expected']}".replace("'", "")
+    elif kind == "greater_than_equal":
+        what = f"must be {context['ge']} or more"
+    elif kind in ("less_than_equal", "less_than"):
+        what = f"must be at most {context['le'] if 'le' in context else context['lt'] - 1}"
+    else:
+        what = _TYPE_MESSAGES.get(kind, first["msg"])
+    return f"{sources[field]} {shown}: {what}"
