@@ -127,7 +127,7 @@ def triton_compiles(here: Here) -> Finding:
 @probe(17, "an asynchronous error ends a burst outside the cell it belongs to", 10)
 def asynchronous_error(here: Here) -> Finding:
     from tomebench.measure.device import lost
-    from tomebench.sweeps.forward import CellFailed, blamed
+    from tomebench.sweeps.failures import CellFailed, blamed
 
     index = torch.tensor([10**6], device=here.device)
     x = torch.zeros(3, device=here.device)

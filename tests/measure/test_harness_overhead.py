@@ -12,7 +12,8 @@ from tomebench.measure.clock import CpuClock
 from tomebench.measure.machine import MachineGauges
 from tomebench.measure.speed import Variant, time_round, warm_up
 from tomebench.schema import SENTINEL, UNWRAPPED
-from tomebench.sweeps.forward import guarded, rotating, without_gradients
+from tomebench.sweeps.failures import guarded
+from tomebench.sweeps.forward import rotating, without_gradients
 
 pytestmark = pytest.mark.bench
 

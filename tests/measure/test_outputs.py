@@ -13,7 +13,7 @@ from tomebench.backbones.apply import apply
 from tomebench.datasets.classes import Head
 from tomebench.measure.outputs import FEW, JITTER, output_excess
 from tomebench.models.create import load_model
-from tomebench.sweeps.forward import timing_inputs
+from tomebench.sweeps.inputs import timing_inputs
 from tomebench.sweeps.plan import list_images, preprocessing_of
 from tomebench.sweeps.settings import load_config
 

@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import Tensor
 
-from tomebench.sweeps.forward import choose_batch_size
+from tomebench.sweeps.inputs import choose_batch_size
 from tomebench.sweeps.plan import preprocessing_of
 from tomebench.sweeps.settings import load_config
 

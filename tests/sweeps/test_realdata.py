@@ -25,7 +25,7 @@ from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import Row
 from tomebench.sweeps import run
 from tomebench.sweeps.events import Finished
-from tomebench.sweeps.forward import timing_inputs
+from tomebench.sweeps.inputs import timing_inputs
 from tomebench.sweeps.plan import list_images, preprocessing_of
 from tomebench.sweeps.settings import load_config
 from tomebench.sweeps.store import Store

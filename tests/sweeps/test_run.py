@@ -32,7 +32,7 @@ from tomebench.schema import SENTINEL, UNWRAPPED, Row
 from tomebench.sweeps import run, timing
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Event, Finished, Note, Planned, Progress
-from tomebench.sweeps.forward import timing_inputs
+from tomebench.sweeps.inputs import timing_inputs
 from tomebench.sweeps.settings import load_config
 from tomebench.sweeps.store import Store
 

@@ -26,7 +26,8 @@ from tomebench.measure.accuracy import predict
 from tomebench.measure.device import lost
 from tomebench.schema import CellPredictions, Chunk, Status
 from tomebench.sweeps.events import Event, Note, Phase, Progress
-from tomebench.sweeps.forward import CellFailed, Passes, blamed
+from tomebench.sweeps.failures import CellFailed, blamed
+from tomebench.sweeps.forward import Passes
 from tomebench.sweeps.job import Job
 from tomebench.sweeps.ranks import Ranks
 from tomebench.sweeps.reading import Reading

@@ -15,16 +15,9 @@ from tomebench.measure.device import lost
 from tomebench.models.create import LoadedModel
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Note
-from tomebench.sweeps.forward import (
-    INPUT_BATCHES,
-    CellFailed,
-    Passes,
-    blamed,
-    ending,
-    lost_with,
-    timing_inputs,
-    weights_dtype,
-)
+from tomebench.sweeps.failures import CellFailed, blamed, ending, lost_with
+from tomebench.sweeps.forward import Passes
+from tomebench.sweeps.inputs import INPUT_BATCHES, timing_inputs, weights_dtype
 from tomebench.sweeps.plan import PlannedCell, preprocessing_of
 from tomebench.sweeps.store import Store
 

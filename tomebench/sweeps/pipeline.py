@@ -14,7 +14,7 @@ from tomebench.errors import DeviceError
 from tomebench.measure.clock import clock_for
 from tomebench.sweeps.end_to_end import DROPPED, MIN_KEPT, keep, turns
 from tomebench.sweeps.events import Event, Note, Phase, Progress
-from tomebench.sweeps.forward import CellFailed
+from tomebench.sweeps.failures import CellFailed
 from tomebench.sweeps.job import Job
 from tomebench.sweeps.reading import Reading
 from tomebench.words import are, counted

@@ -30,18 +30,9 @@ from tomebench.reduction.attention import check_route
 from tomebench.reduction.vit import ReducedViT, SlicedViT
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Event, Phase, Progress
-from tomebench.sweeps.forward import (
-    CellFailed,
-    choose_batch_size,
-    ending,
-    guarded,
-    no_room_is_an_input_error,
-    rotating,
-    timing_inputs,
-    usable_images,
-    weights_dtype,
-    without_gradients,
-)
+from tomebench.sweeps.failures import CellFailed, ending, guarded, no_room_is_an_input_error
+from tomebench.sweeps.forward import rotating, without_gradients
+from tomebench.sweeps.inputs import choose_batch_size, timing_inputs, usable_images, weights_dtype
 from tomebench.sweeps.plan import PlannedCell, list_images, plan_cells, plan_sweep, preprocessing_of, reduced_vit
 
 _REDUCED, _CEILING = "reduced", "ceiling"

@@ -17,7 +17,7 @@ from tomebench.datasets.loader import Batch, batches, default_workers, time_limi
 from tomebench.measure.testbed import usable_cpus
 from tomebench.models.preprocess import Preprocessing
 from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.forward import weights_dtype
+from tomebench.sweeps.inputs import weights_dtype
 
 
 @dataclass(frozen=True)

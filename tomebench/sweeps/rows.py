@@ -26,7 +26,6 @@ from tomebench.measure.validity import (
     run_codes,
     sessions_apart,
 )
-from tomebench.reduction.options import OPTIONS
 from tomebench.schema import (
     CEILING,
     SENTINEL,
@@ -37,10 +36,10 @@ from tomebench.schema import (
     Row,
     Scalar,
     Status,
-    fingerprint,
 )
 from tomebench.sweeps.accuracy_columns import Answers, accuracy_columns, guesses, pace_columns
 from tomebench.sweeps.end_to_end import end_to_end_columns, turns
+from tomebench.sweeps.protocol import protocol, unstated
 from tomebench.sweeps.speed_columns import speed_columns
 from tomebench.sweeps.store import Store
 from tomebench.sweeps.targets import budgets, interrupted, processes, shortfalls
@@ -62,31 +61,6 @@ OUTPUT_EXCESS = "output_excess"
 """Name of the stored fact: how far timed logits are from the model's, over what rounding explains, by cell key."""
 TESTBED_CHANGED = "TESTBED_CHANGED"
 """Measured on different machines or library versions; only the ratios within a round hold."""
-
-_STATED_EXACTLY = frozenset(
-    {
-        "model",
-        "checkpoint",
-        "img_size",
-        "preprocessing",
-        "r",
-        "schedule",
-        "method",
-        "prop_attn",
-        "ablate",
-        "real",
-        "allow_missing",
-        "use_ema",
-        "class_names",
-        "labels",
-    }
-    | {"data", "limit", "device", "dtype", "batch_size", "attention", "prefix_only", "compile", "cuda_graphs", "mode"}
-    | {"ceiling", "end_to_end", "cells", "processes"}  # more or less to do, which changes nothing about the rest
-    | {*OPTIONS}
-)
-"""Settings whose outcome is in the cell or the image list: a path, or "auto", says less than what it came to."""
-_RUN = ("timm_id", "r_layers", "tokens_in", "crop_pct", "interpolation", "mean", "std")
-"""Fields of Resolved that say what runs; the others are costs that follow from it."""
 
 
 def build_rows(store: Store, budget: Budget | None = None) -> list[Row]:
@@ -155,7 +129,7 @@ def _load(store: Store, budget: Budget | None) -> _Run:
         pace = pace_columns(paces, dict(store.sessions()))
         answers = Answers(images, images.labels[seen], store.predictions(), baseline, pace, frozenset(late))
     return _Run(
-        settings={name: value for name, value in store.config.items() if name not in _STATED_EXACTLY},
+        settings=unstated(store.config),
         baseline=baseline,
         rounds=rounds,
         max_mhz=_max_mhz(testbeds),
@@ -214,7 +188,9 @@ def _row(run: _Run, cell: Cell, resolved: Resolved, same_as: int | None) -> Row:
         compile=cell.compile,
         mode=cell.mode,
         cuda_graphs=cell.cuda_graphs,
-        protocol=_protocol(run, cell, resolved),
+        protocol=protocol(
+            cell, resolved, run.settings, run.budgets[key], run.answers.images.digest if run.answers else None
+        ),
         r_layers=resolved.r_layers,
         tokens=resolved.tokens,
         tokens_out=resolved.tokens[-1],
@@ -290,27 +266,6 @@ def _lacking(run: _Run, key: str, missing: Shortfall) -> str:
     if missing.half_width is None:
         return f"{done} timed; about {needed} more needed"
     return f"known to ±{100 * missing.half_width:.1f} % after {done}; about {needed} more needed"
-
-
-def _protocol(run: _Run, cell: Cell, resolved: Resolved) -> str:
-    """Hash of what was asked and what it came to: two rows may be compared if and only if it is equal.
-
-    It covers the cell, what runs for it, the images and the remaining settings (its own budget, seed, threads), so
-    neither the other values of r, nor what they were measured with, nor paths, nor "auto" matter. The machine and the
-    library versions are the testbed's part: a change of theirs is what comparisons are made for.
-    """
-    runs, settings = resolved.to_json(), dict(run.settings)
-    if "budget" in settings:
-        settings["budget"] = run.budgets[cell.key]
-    return fingerprint(
-        {
-            "cell": cell.key,
-            "fused": not resolved.attn_kernel.startswith("unfused"),
-            "resolved": {name: runs[name] for name in _RUN},
-            "images": run.answers and run.answers.images.digest,
-            "settings": settings,
-        }
-    )
 
 
 def options_text(options: tuple[tuple[str, Scalar], ...]) -> str:

@@ -26,18 +26,10 @@ from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.database import FILE
 from tomebench.sweeps.estimate import in_words
 from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Planned, Progress
+from tomebench.sweeps.failures import CellFailed, ending, guarded, lost_with, no_room_is_an_input_error
 from tomebench.sweeps.folder import merged, unlike
-from tomebench.sweeps.forward import (
-    CellFailed,
-    Passes,
-    choose_batch_size,
-    ending,
-    guarded,
-    lost_with,
-    no_room_is_an_input_error,
-    usable_images,
-    weights_dtype,
-)
+from tomebench.sweeps.forward import Passes
+from tomebench.sweeps.inputs import choose_batch_size, usable_images, weights_dtype
 from tomebench.sweeps.job import LOST, Job, stops
 from tomebench.sweeps.pipeline import measure_end_to_end
 from tomebench.sweeps.plan import (

@@ -25,7 +25,7 @@ from tomebench.measure.rounds import paired_seconds, step_seconds
 from tomebench.measure.speed import Variant, WarmUp, time_round, warm_up
 from tomebench.schema import CEILING, Round
 from tomebench.sweeps.events import Event, Note, Phase, Progress
-from tomebench.sweeps.forward import CellFailed
+from tomebench.sweeps.failures import CellFailed
 from tomebench.sweeps.job import Job
 from tomebench.sweeps.rows import COMPILE_SECONDS, DEVICE_MEMORY, ENERGY, OUTPUT_EXCESS
 from tomebench.sweeps.targets import timing_begins, timing_ends
