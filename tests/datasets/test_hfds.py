@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 from image_trees import class_folders, file_name, jpeg, members, pixels
+from own_trees import parquet
 from timm.data import ImageNetInfo
 
 from tomebench.datasets.classes import class_numbers, wnids
@@ -21,16 +22,6 @@ TITLES = [INFO.index_to_description(number) for number in range(1000)]
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
-def parquet(folder, classes, rows, split="validation"):
-    """Write rows (file name or None, bytes, label) with named classes."""
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=classes)})
-    images = [{"path": name, "bytes": data} for name, data, _ in rows]
-    folder.mkdir(exist_ok=True)
-    table = datasets.Dataset.from_dict({"image": images, "label": [label for *_, label in rows]}, features=features)
-    table.to_parquet(folder / f"{split}-00000-of-00001.parquet")
-    return folder
 
 
 def rows(classes, shift=0):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from image_trees import class_folders, jpeg, write_tar
-from test_hfds import parquet
+from own_trees import ANIMALS, listed, parquet, pictures, refusal
 
 from tomebench.datasets.class_lists import as_names, lists_in_config, names_beside, read_class_names
 from tomebench.datasets.classes import ANY_HEAD, NATURAL, SORTED, ClassNames, Head, map_classes, wnids
@@ -18,33 +17,12 @@ from tomebench.errors import DataError
 
 datasets = pytest.importorskip("datasets")
 
-ANIMALS = ("cat", "dog", "newt")
 SHUFFLED = ("newt", "cat", "dog")
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
-def pictures(root: Path, names=ANIMALS, each: int = 2) -> Path:
-    for number, name in enumerate(names):
-        (root / name).mkdir(parents=True)
-        for image in range(each):
-            (root / name / f"{image}.jpg").write_bytes(jpeg(10 * number + image))
-    return root
-
-
-def listed(*names: str, source: str = "classes.txt") -> ClassNames:
-    return ClassNames(names, source)
-
-
-def refusal(spec, head: Head | None, **options) -> str:
-    """The one line with which a data set is refused."""
-    with pytest.raises(DataError) as caught:
-        open_dataset(str(spec), head=head, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_refusal_can_fail(tmp_path):

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from image_trees import jpeg, write_tar
-from test_hfds import parquet
-from test_own_classes import ANIMALS, listed, pictures, refusal
+from own_trees import ANIMALS, listed, parquet, pictures, refusal
 from torchvision.datasets import ImageFolder
 
 from tomebench.datasets.classes import ANY_HEAD, SORTED, Head, wnids

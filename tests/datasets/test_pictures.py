@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from image_trees import jpeg, write_tar
-from test_hfds import parquet
+from own_trees import parquet
 
 from tomebench.datasets.images import open_dataset
 from tomebench.errors import DataError

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_compare import accuracy, cell, snapshot, speed, static
+from made_records import accuracy, cell, snapshot, speed, static
 
 from tomebench.errors import BaselineError, StorageError
 from tomebench.gate import file

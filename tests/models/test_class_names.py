@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from local_dirs import CLASSES, local_dir
 from safetensors.torch import save_file
-from test_own_checkpoint import CLASSES, local_dir
 
 from tomebench.errors import DataError
 from tomebench.models.create import build_model

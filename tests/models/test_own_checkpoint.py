@@ -8,6 +8,7 @@ import json
 import pytest
 import timm
 import torch
+from local_dirs import CLASSES, local_dir
 from safetensors.torch import save_file
 from torch.optim.swa_utils import AveragedModel
 
@@ -15,8 +16,6 @@ from tomebench.errors import ModelError
 from tomebench.models.checkpoint import load_checkpoint, read_checkpoint
 from tomebench.models.create import build_model, load_model, resolve_model_name
 from tomebench.models.preprocess import Preprocessing
-
-CLASSES = 7
 
 
 @pytest.fixture(scope="module")
@@ -188,14 +187,6 @@ def test_class_names_come_with_the_weights(tmp_path, state, place):
     head = build_model("test_vit", checkpoint=tmp_path / "w.pth", labelled=True, meta=True).head
     assert head.names().names == tuple(names)
     assert build_model("test_vit", checkpoint=tmp_path / "w.pth", meta=True).head.found == ()  # nobody asked
-
-
-def local_dir(folder, state, **config):
-    folder.mkdir()
-    save_file(state, folder / "model.safetensors")
-    settings = {"architecture": "test_vit", "num_classes": CLASSES, "pretrained_cfg": {"input_size": [3, 160, 160]}}
-    (folder / "config.json").write_text(json.dumps({**settings, **config}))
-    return f"local-dir:{folder}"
 
 
 def test_a_model_that_timm_saved(tmp_path, state):
