@@ -105,9 +105,25 @@ def sequential(machine: Machine, costs: Mapping[str, float], bursts: int) -> dic
     return medians
 
 
-def snapshot(rounds: Sequence[Round], cells: Sequence[str], settings: dict[str, Any] | None = None) -> Snapshot:
-    """What a gate keeps of simulated rounds."""
-    invalid = tuple(code for code in run_codes(rounds, BASE) if code in INVALID)
+def snapshot(
+    rounds: Sequence[Round],
+    cells: Sequence[str],
+    settings: dict[str, Any] | None = None,
+    *,
+    between: bool = False,
+    judged: bool = True,
+) -> Snapshot:
+    """What a gate keeps of simulated rounds.
+
+    Args:
+        rounds: of one run.
+        cells: names of the cells.
+        settings: of the run.
+        between: each session was a process.
+        judged: throw it away where its control fails.
+    """
+    codes = run_codes(rounds, BASE, between=between) if judged else []
+    invalid = tuple(code for code in codes if code in INVALID)
     records = []
     for name in cells:
         timed = pairs(rounds, UNWRAPPED if name == BASE else BASE, name)

@@ -354,3 +354,29 @@ def test_batches_of_alike_neighbours_make_a_wider_interval_than_independent_valu
     assert covered["batches"] >= 0.85 * 300 > covered["order"]
     assert stats.batch_half_width(values[:9]) is None
     assert stats.batch_half_width([3.0] * 10) == 0.0
+
+
+@pytest.mark.parametrize("done", [2, 3, 8])
+@pytest.mark.parametrize("times", [1.5, 4.0, 9.0])
+def test_as_many_processes_as_are_asked_for_would_do(done: int, times: float) -> None:
+    """Those of Student's interval, whose factor falls with their number: two that are far off soon become enough."""
+    half = stats.mean_half_width([(-1.0) ** k for k in range(done)])
+    assert half is not None
+    scatter = half * math.sqrt(done) / stats.student_t(done - 1)
+    count = stats.processes_needed(half, done, half / times)
+    assert stats.student_t(count - 1) * scatter / math.sqrt(count) <= half / times
+    if count > done + 1:
+        assert stats.student_t(count - 2) * scatter / math.sqrt(count - 1) > half / times
+    assert stats.processes_needed(half, done, half) == done
+
+
+def test_where_a_series_lies_by_processes_and_by_batches() -> None:
+    times = [1.0] * 6 + [1.1] * 6 + [5.0] * 3  # the last one was cut short
+    found = stats.level(times, [1] * 6 + [2] * 6 + [3] * 3)
+    assert (found.value, found.processes) == (pytest.approx(math.sqrt(1.1)), 2)
+    assert found.half_width == pytest.approx(12.7062 * math.log(1.1) / 2, rel=1e-4)
+    assert found.interval is not None
+    assert found.interval.lo * found.interval.hi == pytest.approx(1.1)
+    assert stats.level(times, [1] * 15) == stats.Level(1.1, None)  # one process says nothing of others
+    assert stats.level(times[:12]).half_width is None
+    assert stats.level([1.0] * 40).half_width == 0.0

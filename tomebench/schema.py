@@ -249,6 +249,7 @@ class Row:
     cuda_graphs: bool = False
     rounds: int = 0
     processes: int | None = None
+    sessions: int | None = None
     step_ms: float | None = None
     img_per_s: float | None = None
     img_per_s_lo: float | None = None

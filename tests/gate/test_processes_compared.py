@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
 from simulated_machine import asked
 
 from tomebench import stats
-from tomebench.gate.compare import Limits, chance_to_pass, compare
+from tomebench.gate.compare import Limits, compare, speed_shifts
 from tomebench.gate.records import CellRecord, Snapshot, Speed
-from tomebench.gate.shifts import Series, shift, speedups, together
+from tomebench.gate.shifts import Series, chance_to_pass, shift, speedups, together
 from tomebench.gate.speed import ALL, SpeedLimits
 from tomebench.sweeps.checking import speed_remarks
 
@@ -102,8 +103,12 @@ def test_only_what_was_timed_in_the_same_rounds_is_put_together() -> None:
     both = together([one, other])
     assert both is not None
     assert both.logs == pytest.approx((speedups(one).logs + speedups(other).logs) / 2)
-    assert together([one, speed(1.3, [0.0, 0.01], seed=1)]) is None
-    assert ALL not in verdicts(snapshot(one, speed(1.3, [0.0], seed=3)), snapshot(one, one))
+    assert both.processes == one.processes
+    later = speed(1.3, [0.0, 0.01], seed=3)  # beside a reference of its own
+    assert ALL not in verdicts(snapshot(one, later), snapshot(one, later))
+    found = compare(snapshot(one, other, later), snapshot(one, other, later), ["speed"], Limits())
+    assert found[0].cell == ALL
+    assert found[0].quantity == "mean of 2 speed-ups"
 
 
 def test_the_chance_of_two_runs_that_are_alike_is_how_often_they_pass() -> None:
@@ -116,7 +121,7 @@ def test_the_chance_of_two_runs_that_are_alike_is_how_often_they_pass() -> None:
                 for side in range(2)
             )
             passed.append({*verdicts(old, new).values()} <= {"same", "better"})
-            chances.append(chance_to_pass(old, new, Limits()))
+            chances.append(chance_to_pass(speed_shifts(old, new), math.log(1.05)))
         assert abs(float(np.mean(passed)) - float(np.mean(chances))) < 0.25, (noise, count)
 
 
@@ -134,8 +139,17 @@ def test_one_process_is_said_to_be_one() -> None:
     one, several = snapshot(speed(1.3, [0.0])), snapshot(speed(1.3, [0.0, 0.01, 0.0]))
     assert speed_remarks(several, several, Limits()) == []
     (both,) = speed_remarks(one, snapshot(speed(1.3, [0.0], seed=1)), Limits())
-    assert both.startswith(
-        "the baseline and this run timed within one process: what differs between processes is in no"
-    )
+    assert both.startswith("the baseline and this run timed without --processes: what differs between processes is in ")
     (single,) = speed_remarks(one, several, Limits())
-    assert single.startswith("the baseline timed within one process: taken to vary as the other does; --processes 5")
+    assert single.startswith("the baseline timed without --processes: taken to vary as the other does; --processes 5")
+
+
+def test_too_few_processes_are_told_how_many_would_do() -> None:
+    """No budget helps: rounds do not make processes alike."""
+    biases = [0.03, -0.03, 0.01, -0.01, 0.0]
+    few, many = (snapshot(speed(1.3, (biases * 6)[:count])) for count in (5, 30))
+    said = " ".join(speed_remarks(few, few, Limits()))
+    assert "so few processes cannot decide here" in said
+    assert (count := re.search(r"; --processes (\d+) can: measure both with it", said))
+    assert 5 < int(count[1]) <= 30
+    assert verdicts(many, many) == {"r=4": "same"}

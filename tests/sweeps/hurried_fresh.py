@@ -1,11 +1,12 @@
 """A fresh process of a sweep with a shorter budget, as ``sweep_program.py`` has it; or, as it is told, an odd one.
 
 ``ODD`` in the environment: ``killed`` is ended by a signal after a note, ``broken`` raises what no code should,
-``refused`` raises for a user, ``silent`` ends without its last word.
+``refused`` raises for a user, ``full`` finds no space on the disk, ``silent`` ends without its last word.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -23,6 +24,8 @@ def odd(how: str) -> int:
         raise ZeroDivisionError("a bug")
     if how == "refused":
         print(json.dumps(["DataError", {"text": "no such images"}]), flush=True)
+    if how == "full":
+        print(json.dumps(["OSError", {"args": [errno.ENOSPC, "No space left on device", "x"]}]), flush=True)
     return 2 if how == "refused" else 0
 
 

@@ -31,6 +31,7 @@ from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Burst, Round
 from tomebench.sweeps import end_to_end
 from tomebench.sweeps.records import packed, unpacked
 from tomebench.sweeps.rows import DEVICE_MEMORY, ENERGY, OUTPUT_EXCESS, build_rows
+from tomebench.sweeps.speed_columns import speed_columns
 from tomebench.sweeps.store import Store
 
 
@@ -167,6 +168,27 @@ def test_latency_is_of_single_passes_over_all_rounds(store: Store) -> None:
     assert row.latency_p99_ms is None  # which takes 662 passes
     assert (even.passes, even.latency_p50_ms, even.latency_p95_ms) == (60, None, None)
     assert row.img_per_s == pytest.approx(BATCH / 0.0505)
+
+
+def test_of_several_processes_each_column_is_between_them_or_has_no_interval() -> None:
+    """The ceiling was timed in the last one only; of its latencies each has quantiles of its own."""
+    rounds = []
+    for session, slower in ((1, 1.0), (2, 1.1), (3, 1.2)):
+        for number in range(6):
+            passes = (0.010 * slower,) * 15
+            bursts = [Burst(name, 15, 0.15 * slower, passes=passes) for name in (KEYS[0], KEYS[1], UNWRAPPED)]
+            bursts += [Burst(CEILING + KEYS[1], 15, 0.1)] * (session == 3)
+            rounds.append(Round(session, number, tuple(bursts)))
+    found = speed_columns(rounds, CELLS[1][0], KEYS[0], 1.3, between=True)
+    assert (found["processes"], found["sessions"], found["passes"]) == (3, 3, 270)
+    assert (found["speedup_vs_r0_lo"], found["speedup_vs_r0_hi"]) == pytest.approx((1.0, 1.0))
+    assert found["merge_overhead"] == pytest.approx(80.0)
+    assert found["merge_overhead_lo"] is found["merge_overhead_hi"] is found["speedup_ceiling_lo"] is None
+    assert found["latency_p50_ms"] == pytest.approx(10 * (1.0 * 1.1 * 1.2) ** (1 / 3))
+    assert found["latency_p50_ms_lo"] < 9 < 13 < found["latency_p50_ms_hi"]  # 90 passes of each are known far better
+    assert found["img_per_s_lo"] < found["img_per_s"] < found["img_per_s_hi"]
+    single = speed_columns(rounds[:6], CELLS[1][0], KEYS[0], 1.3, between=True)
+    assert (single["processes"], single["speedup_vs_r0_lo"]) == (1, pytest.approx(1.0))  # all that there is yet
 
 
 def test_without_single_passes_there_is_no_latency(store: Store) -> None:

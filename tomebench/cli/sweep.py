@@ -11,7 +11,7 @@ import typer
 from tomebench.cli.interrupt import stop_on_signal
 from tomebench.cli.launch import LaunchFlags, start_processes
 from tomebench.cli.options import SweepFlags, takes_sweep_flags
-from tomebench.errors import EXIT_FAILED_CELLS
+from tomebench.errors import EXIT_FAILED_CELLS, ConfigError
 from tomebench.sweeps.ranks import Place
 
 if TYPE_CHECKING:
@@ -59,6 +59,10 @@ def measure(config: SweepConfig, flags: SweepFlags) -> tuple[Finished, ReportCon
     Raises:
         Exit: several processes were to do it, and have ended.
     """
+    if isinstance(flags, LaunchFlags) and flags.nproc_per_node is not None and config.process_count > 1:
+        from tomebench.sweeps.processes import APART
+
+        raise ConfigError(f"--processes or --budget publish with --nproc-per-node: {APART}")
     start_processes(flags)
     from tomebench.cli.console import open_screen
     from tomebench.cli.progress import follow

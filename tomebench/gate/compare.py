@@ -18,6 +18,7 @@ from tomebench.gate.speed import SpeedLimits, compare_speeds
 from tomebench.gate.static import compare_static
 from tomebench.gate.top1 import MaxDrop, compare_accuracies
 from tomebench.gate.verdict import Finding, Verdict
+from tomebench.stats import Shift
 
 __all__ = ["Finding", "Limits", "Verdict", "check_limits", "compare", "confirmed", "differing", "exit_code"]
 
@@ -57,23 +58,22 @@ def compare(old: Snapshot, new: Snapshot, tiers: Sequence[Tier], limits: Limits)
     return [finding for tier in tiers for finding in _tier(tier, names, before, after, limits)]
 
 
-def chance_to_pass(old: Snapshot, new: Snapshot, limits: Limits) -> float:
-    """:func:`tomebench.gate.speed.chance_to_pass` of the cells that both sides have and that may be compared."""
+def speed_shifts(old: Snapshot, new: Snapshot) -> list[Shift]:
+    """How the speed-ups of the cells that both sides have, and that may be compared, have moved: logarithms."""
     before = {cell.name: cell for cell in old.cells}
-    pairs = {cell.name: (before[cell.name], cell) for cell in new.cells if cell.name in before}
-    alike = {name: pair for name, pair in pairs.items() if not differing(pair[0].asked, pair[1].asked, "speed")}
-    return speed.chance_to_pass(alike, limits.speed)
+    pairs = [(before[cell.name], cell) for cell in new.cells if cell.name in before]
+    return speed.speed_shifts([pair for pair in pairs if not differing(pair[0].asked, pair[1].asked, "speed")])
 
 
 def check_limits(old: Snapshot, tiers: Sequence[Tier], limits: Limits) -> None:
-    """Raise ConfigError if noise alone would fail this baseline, or a tier is none."""
+    """Raise ConfigError if two runs that are alike may differ by more than the tolerance, or a tier is none."""
     if unknown := [tier for tier in tiers if tier not in TIERS]:
         raise ConfigError(f"tier {unknown[0]!r}: use {', '.join(TIERS)}")
     floor = old.noise_floor
     if "speed" in tiers and floor is not None and limits.speed.tolerance < floor:
         raise ConfigError(
             f"--tolerance {100 * limits.speed.tolerance:g} is under the noise floor of this baseline, "
-            f"{100 * floor:.1f} %: noise alone would fail it; use a larger one"
+            f"{100 * floor:.1f} %: runs that are alike may differ so much; use a larger one"
         )
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from tomebench import stats
 from tomebench.gate.records import Speed
+from tomebench.words import counted
 
 Logs = npt.NDArray[np.float64]
 
@@ -27,16 +28,19 @@ class Series:
 
     logs: Logs
     processes: tuple[int, ...] = ()
+    alike: bool = False  # neighbours are, so that batches of them are the unit of a single process
 
-    @property
-    def medians(self) -> Logs:
-        """Of each process that counts; fewer than two where it was a single one."""
-        return stats.process_medians(self.logs, self.processes) if self.processes else np.empty(0)
+    def units(self, processes: bool) -> Logs:
+        """What a run is a sample of: processes, of which a single one is one; else batches, or none but rounds."""
+        if processes:
+            medians = stats.process_medians(self.logs, self.processes) if self.processes else ()
+            return np.asarray(medians) if len(medians) > 1 else np.array([np.median(self.logs)])
+        return stats.batch_medians(self.logs) if self.alike else np.empty(0)
 
     @property
     def value(self) -> float:
         """Mean over processes, or median over rounds."""
-        return float(np.mean(self.medians) if len(self.medians) > 1 else np.median(self.logs))
+        return float(np.mean(self.units(processes=bool(self.processes))) if self.processes else np.median(self.logs))
 
 
 def speedups(speed: Speed) -> Series:
@@ -45,8 +49,16 @@ def speedups(speed: Speed) -> Series:
 
 
 def rates(speed: Speed) -> Series:
-    """Logarithms of images per second."""
-    return Series(-np.log(np.array(speed.seconds)), speed.processes or ())
+    """Logarithms of images per second, which the rounds of a single process have alike."""
+    return Series(-np.log(np.array(speed.seconds)), speed.processes or (), alike=True)
+
+
+def unknown_rate(*sides: Speed) -> str | None:
+    """Why images per second cannot be compared: too few rounds for batches of them."""
+    few = min(len(speed.seconds) for speed in sides)
+    if few >= stats.MIN_BATCHED:
+        return None
+    return f"{counted(few, 'round')} on a side, {stats.MIN_BATCHED} are needed; use a larger --budget"
 
 
 def shift(new: Series, old: Series) -> stats.Shift:
@@ -57,22 +69,24 @@ def shift(new: Series, old: Series) -> stats.Shift:
     Raises:
         ValueError: fewer rounds than an interval needs.
     """
-    sides = (new.medians, old.medians)
-    if max(map(len, sides)) < 2:
+    several = bool(new.processes or old.processes)
+    units = [side.units(processes=several) for side in (new, old)]
+    if max(map(len, units)) < 2:
         return stats.median_shift(new.logs, old.logs)
-    known = [each if len(each) > 1 else np.array([side.value]) for each, side in zip(sides, (new, old), strict=True)]
-    return stats.mean_shift(known[0], known[1])
+    return stats.mean_shift(*units)
 
 
-def together(speeds: Sequence[Speed]) -> Series | None:
-    """Mean of the logarithms of several speed-ups in each round; None where they were not timed in the same rounds.
+def rounds_of(speed: Speed) -> tuple[object, ...]:
+    """Equal for two cells that were timed in the same rounds: those of what they are compared with."""
+    return (speed.reference, speed.processes)
+
+
+def together(speeds: Sequence[Speed]) -> Series:
+    """Mean of the logarithms of speed-ups that were timed in the same rounds, in each of them.
 
     Noise of a single cell averages out in it, and that of what all are compared with stays.
     """
-    first = speeds[0]
-    if any(speed.reference != first.reference or speed.processes != first.processes for speed in speeds):
-        return None
-    return Series(np.mean([speedups(speed).logs for speed in speeds], axis=0), first.processes or ())
+    return Series(np.mean([speedups(speed).logs for speed in speeds], axis=0), speeds[0].processes or ())
 
 
 def chance_to_pass(shifts: Sequence[stats.Shift], tolerance: float) -> float:

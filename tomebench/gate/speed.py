@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tomebench import stats
@@ -59,7 +59,10 @@ def compare_speeds(pairs: Mapping[str, tuple[CellRecord, CellRecord]], limits: S
     slows down every r by little shows there long before it shows in any of them. Then the cells are named, with Holm's
     correction over them. Runs that were invalid, or have under six rounds, are ``inconclusive``.
     """
-    findings, changes, speeds = [], [], []
+    findings: list[Finding] = []
+    changes: list[_Change] = []
+    rates: list[_Change] = []
+    speeds: list[tuple[Speed, Speed]] = []
     for name, (old, new) in pairs.items():
         if old.speed is None or new.speed is None:
             continue
@@ -73,21 +76,20 @@ def compare_speeds(pairs: Mapping[str, tuple[CellRecord, CellRecord]], limits: S
         if limits.absolute:
             if old.speed.testbed != new.speed.testbed:
                 findings.append(Finding("speed", name, "incomparable", "another testbed", _RATE))
+            elif (reason := shifts.unknown_rate(old.speed, new.speed)) is not None:
+                findings.append(Finding("speed", name, "inconclusive", reason, _RATE))
             else:
-                changes.append(_change(name, _RATE, shifts.rates(old.speed), shifts.rates(new.speed)))
+                rates.append(_change(name, _RATE, shifts.rates(old.speed), shifts.rates(new.speed)))
     tolerance = math.log1p(limits.tolerance)
-    return _judged(_pooled(speeds), tolerance) + findings + _judged(changes, tolerance)
+    together = _judged(_pooled(speeds), tolerance)
+    return together + findings + _judged(changes, tolerance) + _judged(rates, tolerance)
 
 
-def chance_to_pass(pairs: Mapping[str, tuple[CellRecord, CellRecord]], limits: SpeedLimits) -> float:
-    """How likely two runs that are alike pass, known as well as these are: every speed-up surely within the tolerance.
-
-    1 where no cell was timed often enough on both sides.
-    """
-    timed = [(old.speed, new.speed) for old, new in pairs.values() if old.speed is not None and new.speed is not None]
+def speed_shifts(pairs: Sequence[tuple[CellRecord, CellRecord]]) -> list[stats.Shift]:
+    """How the speed-ups of cells that were timed often enough on both sides have moved: logarithms."""
+    timed = [(old.speed, new.speed) for old, new in pairs if old.speed is not None and new.speed is not None]
     usable = [(old, new) for old, new in timed if _unusable(old, new) is None]
-    found = [shifts.shift(shifts.speedups(new), shifts.speedups(old)) for old, new in usable]
-    return shifts.chance_to_pass(found, math.log1p(limits.tolerance))
+    return [shifts.shift(shifts.speedups(new), shifts.speedups(old)) for old, new in usable]
 
 
 def noise_floor(pairs: Mapping[str, tuple[CellRecord, CellRecord]]) -> float | str:
@@ -110,13 +112,15 @@ def noise_floor(pairs: Mapping[str, tuple[CellRecord, CellRecord]]) -> float | s
 
 
 def _pooled(speeds: list[tuple[Speed, Speed]]) -> list[_Change]:
-    """All speed-ups as one, where there are several that were timed in the same rounds on both sides."""
-    if len(speeds) < 2:
+    """As many speed-ups as were timed in the same rounds on both sides, as one; none where that is a single one."""
+    groups: dict[tuple[object, ...], list[tuple[Speed, Speed]]] = {}
+    for old, new in speeds:
+        groups.setdefault((*shifts.rounds_of(old), *shifts.rounds_of(new)), []).append((old, new))
+    largest = max(groups.values(), key=len, default=[])
+    if len(largest) < 2:
         return []
-    before, after = (shifts.together(side) for side in zip(*speeds, strict=True))
-    if before is None or after is None:
-        return []
-    return [_change(ALL, _TOGETHER.format(len(speeds)), before, after)]
+    before, after = (shifts.together(side) for side in zip(*largest, strict=True))
+    return [_change(ALL, _TOGETHER.format(len(largest)), before, after)]
 
 
 def _judged(changes: list[_Change], tolerance: float) -> list[Finding]:

@@ -112,12 +112,7 @@ def _between(rounds: Sequence[Round], baseline: str, key: str, budget: Budget, p
     half_width = _widest(rounds, baseline, key, between=True) if done > 1 else None
     wide = 0
     if half_width is not None and half_width > budget.half_width:
-        reach = math.log1p(budget.half_width)
-        wide = max(
-            stats.processes_needed(stats.process_medians(stats.log_ratios(*found[:2]), found.sessions), reach)
-            for found in (pairs(rounds, baseline, key), pairs(rounds, CEILING + key, key))
-            if found.base
-        )
+        wide = stats.processes_needed(math.log1p(half_width), done, math.log1p(budget.half_width)) - done
     needed = max(processes - done, wide)
     return Shortfall(half_width, processes_needed=needed) if needed > 0 else None
 

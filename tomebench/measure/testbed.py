@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import subprocess
+import uuid
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy")
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
+PROCESS = "process"
+"""Name of the fact that tells one process from another: two sessions of one are no two processes."""
+THIS_PROCESS = uuid.uuid4().hex
 
 
 def describe(device: torch.device, threads: int) -> dict[str, Any]:
@@ -65,11 +69,11 @@ def describe(device: torch.device, threads: int) -> dict[str, Any]:
 def fingerprint(testbed: Mapping[str, Any]) -> str:
     """Sixteen hex digits over a description: equal means that speeds may be compared.
 
-    Neither the git state counts, which comparisons are made for, nor what throttles at one moment, nor how many
-    processes evaluate images when one has done the timing. What is unknown is left out, so that a younger field changes
-    nothing where it cannot be told.
+    Neither the git state counts, which comparisons are made for, nor what throttles at one moment, nor which process it
+    was and how many evaluate images when one has done the timing. What is unknown is left out, so that a younger field
+    changes nothing where it cannot be told.
     """
-    passing = ("git", "gpu_throttle_reasons", "processes")
+    passing = ("git", "gpu_throttle_reasons", "processes", PROCESS)
     known = {key: value for key, value in testbed.items() if key not in passing and value != UNAVAILABLE}
     return schema.fingerprint(known)
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import numpy as np
 
 from tomebench import stats
-from tomebench.measure.rounds import counted_bursts, paired_seconds, step_seconds, throttled, throttled_badly
+from tomebench.measure.rounds import counted_bursts, paired_seconds, pairs, step_seconds, throttled, throttled_badly
 from tomebench.schema import SENTINEL, Burst, Round
 
 AA_FAILED = "AA_FAILED"
@@ -86,17 +86,20 @@ _POINTS = 200
 """Longer series are reduced to this many medians before a trend is looked for."""
 
 
-def run_codes(rounds: Sequence[Round], baseline: str | None, *, on_gpu: bool = False) -> list[str]:
+def run_codes(
+    rounds: Sequence[Round], baseline: str | None, *, on_gpu: bool = False, between: bool = False
+) -> list[str]:
     """Codes about a run as a whole.
 
     Args:
         rounds: all rounds.
         baseline: key of the r = 0 cell; None where it was not measured.
         on_gpu: it ran on one.
+        between: each session was a fresh process, and processes are the unit of analysis.
     """
     trend = 0.0 if baseline is None else abs(drift(rounds, baseline))
     holds = {
-        AA_FAILED: baseline is not None and aa_failed(rounds, baseline),
+        AA_FAILED: baseline is not None and aa_failed(rounds, baseline, between=between),
         DRIFT: trend > DRIFT_OVER,
         NOT_STEADY: trend > NOT_STEADY_OVER,
         CPU_BUSY: cpu_busy(rounds),
@@ -146,20 +149,25 @@ def _mostly(answers: Iterable[bool]) -> bool:
     return 2 * sum(answers) > len(answers)
 
 
-def aa_failed(rounds: Sequence[Round], baseline: str) -> bool:
+def aa_failed(rounds: Sequence[Round], baseline: str, *, between: bool = False) -> bool:
     """The two bursts of r = 0 differ surely, and by enough to matter.
 
-    The 99 % interval of ln(t[baseline] / t[sentinel]) lies on one side of 0, further than 0.5 % from it. False under
+    The 99 % interval of ln(t[baseline] / t[sentinel]) lies on one side of 0, further than 2 % from it. False under
     six rounds, when there is no interval.
 
     Args:
         rounds: all rounds.
         baseline: key of the r = 0 cell.
+        between: each session was a fresh process, and the interval is one between them where there are two.
     """
-    base, sentinel = paired_seconds(rounds, baseline, SENTINEL)
+    base, sentinel, numbers = pairs(rounds, baseline, SENTINEL)
     if not base:
         return False
-    interval = stats.median_interval(stats.log_ratios(base, sentinel), level=AA_LEVEL)
+    logs = stats.log_ratios(base, sentinel)
+    medians = stats.process_medians(logs, numbers) if between else ()
+    if (half := stats.mean_half_width(medians, level=AA_LEVEL)) is not None:
+        return abs(float(np.mean(medians))) - half > AA_TOLERANCE
+    interval = stats.median_interval(logs, level=AA_LEVEL)
     return interval is not None and max(interval.lo, -interval.hi) > AA_TOLERANCE
 
 
@@ -172,17 +180,18 @@ def drift(rounds: Sequence[Round], name: str) -> float:
     sessions: dict[int, list[Round]] = {}
     for round_ in rounds:
         sessions.setdefault(round_.session, []).append(round_)
-    return max((_drift(step_seconds(some, name)) for some in sessions.values()), key=abs, default=0.0)
+    p = DRIFT_P / max(len(sessions), 1)  # of all of them together
+    return max((_drift(step_seconds(some, name), p) for some in sessions.values()), key=abs, default=0.0)
 
 
-def _drift(seconds: Sequence[float]) -> float:
+def _drift(seconds: Sequence[float], below: float) -> float:
     if len(seconds) < stats.MIN_VALUES:
         return 0.0
     width = math.ceil(len(seconds) / _POINTS)
     logs = [float(np.median(np.log(seconds[i : i + width]))) for i in range(0, len(seconds), width)]
-    trend = stats.theil_sen(logs) * (len(logs) - 1) if stats.mann_kendall(logs) < DRIFT_P else 0.0
+    trend = stats.theil_sen(logs) * (len(logs) - 1) if stats.mann_kendall(logs) < below else 0.0
     found = stats.largest_step(logs)
-    step = found.shift if found.p < DRIFT_P else 0.0
+    step = found.shift if found.p < below else 0.0
     return math.expm1(max(trend, step, key=abs))
 
 
@@ -199,24 +208,25 @@ def noisy(rounds: Sequence[Round], name: str, against: str) -> bool:
 
 
 def slow_first(rounds: Sequence[Round], name: str) -> bool:
-    """The first round of some session is slower than the rest by a modified z over 3.5, and by over 2 %.
+    """The first round of some session is slower than its others by a modified z over 3.5, and by over 2 %.
 
-    And not this variant's alone: a cold start slows down most of what its round times, a spike a single burst.
+    And not this variant's alone: a cold start slows down most of what its round times, a spike a single burst. A
+    session that is too short to say what is usual is held against the others of all.
     """
-    first: dict[int, Round] = {}
+    sessions: dict[int, list[Round]] = {}
     for round_ in rounds:
-        first.setdefault(round_.session, round_)
-    openings = {id(round_) for round_ in first.values()}
-    rest = step_seconds([round_ for round_ in rounds if id(round_) not in openings], name)
-    if len(rest) < stats.MIN_VALUES - 1:
-        return False
-    limit = (1 + DRIFT_OVER) * float(np.median(rest))  # the rest may be so even that anything is an outlier
-    usual = _usual_seconds(rounds)
-    return any(
-        seconds > limit and stats.modified_z(seconds, rest) > OUTLIER_Z and _slow_as_a_whole(round_, usual)
-        for round_ in first.values()
-        for seconds in step_seconds([round_], name)
-    )
+        sessions.setdefault(round_.session, []).append(round_)
+    others = [round_ for _, *rest in sessions.values() for round_ in rest]
+    for first, *rest in sessions.values():
+        usual = rest if len(step_seconds(rest, name)) >= stats.MIN_VALUES - 1 else others
+        seconds = step_seconds(usual, name)
+        if len(seconds) < stats.MIN_VALUES - 1:
+            continue
+        limit = (1 + DRIFT_OVER) * float(np.median(seconds))  # they may be so even that anything is an outlier
+        slow = any(each > limit and stats.modified_z(each, seconds) > OUTLIER_Z for each in step_seconds([first], name))
+        if slow and _slow_as_a_whole(first, _usual_seconds(usual)):
+            return True
+    return False
 
 
 def _usual_seconds(rounds: Sequence[Round]) -> dict[str, float]:
@@ -229,7 +239,7 @@ def _usual_seconds(rounds: Sequence[Round]) -> dict[str, float]:
 
 
 def _slow_as_a_whole(round_: Round, usual: Mapping[str, float]) -> bool:
-    slow = [burst.step_seconds > (1 + DRIFT_OVER) * usual[burst.variant] for burst in round_.bursts]
+    slow = [b.step_seconds > (1 + DRIFT_OVER) * usual[b.variant] for b in round_.bursts if b.variant in usual]
     return _mostly(slow)
 
 

@@ -20,7 +20,7 @@ from typing import Literal
 from tomebench.measure.validity import CHANCE_LEVEL, INTERRUPTED, INVALID, PARTIAL_EVAL
 from tomebench.report.series import is_baseline
 from tomebench.schema import MAX_DROP, Row
-from tomebench.stats import LEVEL, MIN_VALUES, Interval, paired_interval, wilson
+from tomebench.stats import LEVEL, MIN_VALUES, Interval, paired_interval, processes_needed, wilson
 
 REACH = 100
 """No more than this many times the images or rounds are asked for: beyond it, more of them is no advice."""
@@ -248,10 +248,10 @@ def _rounds(row: Row) -> int | None:
         return MIN_VALUES if row.rounds < MIN_VALUES else None
     if value <= 1 or low <= 0:
         return None
+    if (several := row.processes or 1) > 1:
+        return _about(processes_needed(math.log(value / low), several, math.log(value)), several)
     widths = math.log(value / low) / math.log(value)
-    several = row.processes or 1
-    done = several if several > 1 else row.rounds
-    return _about(done * widths * widths, done)
+    return _about(row.rounds * widths * widths, row.rounds)
 
 
 def _about(needed: float, done: int) -> int | None:

@@ -104,6 +104,7 @@ COLUMNS: tuple[Column, ...] = (
     _column("step_ms", "float", "median time of one batch: a forward pass, or a training step", "ms", "lower", ".2f"),
     _column("rounds", "int", "timed rounds behind the speed columns", "rounds"),
     _column("processes", "int", "fresh processes whose medians the intervals are over; 1: over rounds", "processes"),
+    _column("sessions", "int", "processes in which the row was timed, whether or not intervals tell them apart"),
     _column("r_layers", "ints", "tokens removed in each block, after clamping", "tokens"),
     _column("tokens", "ints", "tokens after each block", "tokens"),
     _column("clamped", "bool", "the cap of half the tokens changed r in some block"),

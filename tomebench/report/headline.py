@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tomebench.measure.validity import AA_FAILED
 from tomebench.report.advice import REACH, Advice, advise, at_chance, most_lost
-from tomebench.report.series import interval, name, overhead, points, varying
+from tomebench.report.series import interval, name, overhead, points, reach, varying
 from tomebench.schema import MAX_DROP, Row
 from tomebench.words import counted
 
@@ -138,8 +138,9 @@ def _as_one_of(advice: Advice) -> str:
 def _to_tell(advice: Advice) -> str:
     """What is needed to tell whether a row pays that is not surely faster; nothing if it is surely not."""
     if advice.rounds is None and advice.processes is None:
+        unit = "processes" if (advice.row.processes or 1) > 1 else "rounds"
         slower = advice.row.speedup_vs_r0_hi is not None and advice.row.speedup_vs_r0_hi <= 1
-        return "" if slower or advice.row.speedup_vs_r0 is None else ", and more rounds would hardly show a gain"
+        return "" if slower or advice.row.speedup_vs_r0 is None else f", and more {unit} would hardly show a gain"
     needed = _amount(advice.processes, "processes") if advice.processes else _amount(advice.rounds, "rounds")
     if advice.images is not None:
         needed += f" and {_amount(advice.images, 'images').removeprefix('about ')}"
@@ -162,9 +163,8 @@ def _basis(row: Row) -> str:
     basis = []
     if row.speedup_vs_r0 is not None:
         rounds = counted(row.rounds, "round")
-        several = (row.processes or 1) > 1
         mean = f"mean of {counted(row.processes or 1, 'process')}, {rounds}"
-        basis.append(mean if several else f"median of {rounds} within one process")
+        basis.append(mean if (row.processes or 1) > 1 else f"median of {rounds} {reach([row])}")
         basis[0] += ", not converged" * (row.status == "unconverged")
     if row.n_seen is not None:
         basis.append(counted(row.n_seen, "image"))

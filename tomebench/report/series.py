@@ -104,13 +104,21 @@ def half_width(row: Row) -> float | None:
 
 
 def reach(rows: Sequence[Row]) -> str:
-    """What the intervals of speeds cover: ``within one process``, or ``between 3 processes``; nothing if none is timed.
+    """What the intervals of speeds cover: ``within one process`` or ``between 3 processes``; nothing if none is timed.
 
-    Memory layout and page placement are fixed per process, so intervals over the rounds of one do not have them.
+    Memory layout and page placement are fixed per process, so intervals over the rounds of one do not have them. Rounds
+    of several that were not told apart, as where a sweep went on, are ``of 2 processes taken as one``.
     """
-    found = sorted({row.processes or 1 for row in rows if row.rounds})
-    words = ["within one process" if count == 1 else f"between {counted(count, 'process')}" for count in found]
-    return " or ".join(words)
+    words = []
+    for row in rows:
+        if not row.rounds:
+            continue
+        processes, sessions = row.processes or 1, row.sessions or 1
+        if processes > 1:
+            words.append(f"between {counted(processes, 'process')}")
+        else:
+            words.append("within one process" if sessions == 1 else f"of {counted(sessions, 'process')} taken as one")
+    return " or ".join(sorted({*words}, key=lambda text: (not text.startswith("within"), text)))
 
 
 def interval(low: float | None, high: float | None, spec: str) -> str:

@@ -22,11 +22,12 @@ from tomebench.stats.pairs import (
     speedup,
 )
 from tomebench.stats.processes import mean_half_width, process_medians, processes_needed
-from tomebench.stats.series import Level, batch_half_width, level, quantile_interval
+from tomebench.stats.series import MIN_BATCHED, Level, batch_half_width, batch_medians, level, quantile_interval
 from tomebench.stats.trend import Step, holm, largest_step, mann_kendall, modified_z, theil_sen
 
 __all__ = [
     "LEVEL",
+    "MIN_BATCHED",
     "MIN_VALUES",
     "Estimate",
     "Interval",
@@ -35,6 +36,7 @@ __all__ = [
     "Shift",
     "Step",
     "batch_half_width",
+    "batch_medians",
     "clopper_pearson",
     "holm",
     "largest_step",

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 MIN_VALUES = 6
 """Below this many rounds no interval is given: even [min, max] covers the median less than 95 % of the time."""
-MIN_VALUES = 6
-"""Below this many rounds no interval is given: even [min, max] covers the median less than 95 % of the time."""
 LEVEL = 0.95
 """Confidence level of every interval."""
 

@@ -38,7 +38,7 @@ def speedup(base: Sequence[float], other: Sequence[float], processes: Sequence[i
         base: seconds per step in each round, all > 0; length n >= 1.
         other: seconds per step in the same rounds; length n.
         processes: number of the process of each round, where the process is the unit of analysis; length n. Those of
-            under six rounds do not count, and unless two do, the interval is over all rounds.
+            under six rounds do not count, and unless two do, there is no interval.
 
     Raises:
         ValueError: different lengths, no rounds, or a time that is not a finite positive number.
@@ -49,7 +49,7 @@ def speedup(base: Sequence[float], other: Sequence[float], processes: Sequence[i
         centre = float(np.mean(medians))
         between = Interval(math.exp(centre - half), math.exp(centre + half))
         return Estimate(math.exp(centre), between, math.exp(half) - 1, len(medians))
-    interval = median_interval(log_ratio)
+    interval = None if processes else median_interval(log_ratio)
     value = math.exp(float(np.median(log_ratio)))
     if interval is None:
         return Estimate(value, None, None)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tomebench.stats.counts import student_t
-from tomebench.stats.interval import MIN_VALUES
+from tomebench.stats.interval import LEVEL, MIN_VALUES
 
 MOST_PROCESSES = 1000
 """No more than this many are ever asked for."""
@@ -34,20 +34,23 @@ def process_medians(
     return np.array([np.median(group) for group in groups if len(group) >= MIN_VALUES])
 
 
-def mean_half_width(medians: Sequence[float] | npt.NDArray[np.float64]) -> float | None:
-    """Half-width of Student's 95 % interval of the mean of several processes; None under two of them."""
+def mean_half_width(medians: Sequence[float] | npt.NDArray[np.float64], *, level: float = LEVEL) -> float | None:
+    """Half-width of Student's interval of the mean of several processes, 95 % unless told; None under two of them."""
     n = len(medians)
-    return None if n < 2 else student_t(n - 1) * float(np.std(medians, ddof=1)) / math.sqrt(n)
+    return None if n < 2 else student_t(n - 1, level=level) * float(np.std(medians, ddof=1)) / math.sqrt(n)
 
 
-def processes_needed(medians: Sequence[float] | npt.NDArray[np.float64], target: float) -> int:
-    """More processes to expect until :func:`mean_half_width` falls to ``target``, if they scatter as these do.
+def processes_needed(half_width: float, done: int, target: float) -> int:
+    """Processes, in all, of which :func:`mean_half_width` is ``target``, if they scatter as those that are done.
 
-    At least 1 where it is not there; 1 under two of them, of which nothing can be said.
+    Args:
+        half_width: of those that are done.
+        done: how many that is, >= 2.
+        target: half-width to reach.
+
+    Returns:
+        At least ``done``, at most ``MOST_PROCESSES``.
     """
-    done = len(medians)
-    if done < 2:
-        return 1
-    scatter = float(np.std(medians, ddof=1))
+    scatter = half_width * math.sqrt(done) / student_t(done - 1)
     enough = (n for n in range(done, MOST_PROCESSES) if student_t(n - 1) * scatter <= target * math.sqrt(n))
-    return next(enough, MOST_PROCESSES) - done
+    return next(enough, MOST_PROCESSES)

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tomebench.stats.counts import binomial_cdf, student_t
+from tomebench.stats.counts import binomial_cdf
 from tomebench.stats.interval import LEVEL, Interval
 from tomebench.stats.processes import mean_half_width, process_medians
 
 BATCHES = 5
 """Batches that a series is cut into. Fewer and longer ones are the less dependent on each other."""
-MIN_BATCHED = 2 * BATCHES
-"""Values from which there is an interval: under two in a batch nothing of the dependence is averaged out."""
+MIN_BATCHED = 4 * BATCHES
+"""Values from which there is an interval: under four in a batch too little of the dependence is averaged out."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,14 @@ def level(times: Sequence[float], processes: Sequence[int] = ()) -> Level:
 
     Args:
         times: all > 0, in the order in which they were taken; [n].
-        processes: number of the process of each, where the process is the unit of analysis; [n].
+        processes: number of the process of each, where the process is the unit of analysis; [n]. Unless two of them
+            count, it is not known how far.
     """
     logs = np.log(times)
     medians = process_medians(logs, processes) if processes else ()
     if (half := mean_half_width(medians)) is not None:
         return Level(math.exp(float(np.mean(medians))), half, len(medians))
-    return Level(float(np.median(times)), batch_half_width(logs))
+    return Level(float(np.median(times)), None if processes else batch_half_width(logs))
 
 
 def batch_half_width(values: Sequence[float] | npt.NDArray[np.float64]) -> float | None:
@@ -61,13 +62,17 @@ def batch_half_width(values: Sequence[float] | npt.NDArray[np.float64]) -> float
         values: in the order of time.
 
     Returns:
-        None for fewer than ten values.
+        None for fewer than MIN_BATCHED values.
     """
     series = np.asarray(values, dtype=np.float64)
     if len(series) < MIN_BATCHED:
         return None
-    medians = [float(np.median(batch)) for batch in np.array_split(series, BATCHES)]
-    return student_t(BATCHES - 1) * float(np.std(medians, ddof=1)) / math.sqrt(BATCHES)
+    return mean_half_width(batch_medians(series))
+
+
+def batch_medians(values: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Medians of five batches of a series in the order of time, which are nearly independent."""
+    return np.array([np.median(batch) for batch in np.array_split(np.asarray(values, dtype=np.float64), BATCHES)])
 
 
 def quantile_interval(values: Sequence[float] | npt.NDArray[np.float64], share: float) -> Interval | None:

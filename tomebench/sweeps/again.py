@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 from tomebench.errors import Interrupted, RunError
 from tomebench.sweeps.config import command_line
 
+INTERPRETER = (sys.executable, "-P", "-m")
+"""Runs a module of this package: a package of the same name in the current folder is not the one that is judged."""
 _PACKAGE = Path(__file__).resolve().parents[2]
 
 
@@ -33,6 +36,14 @@ def sweep_words(settings: Mapping[str, Any], r: Collection[int], out: Path) -> l
     return [*shlex.split(command_line(settings))[1:], "--out", str(out), "--quiet"]
 
 
+def environment() -> dict[str, str]:
+    """That of this process, in which another interpreter finds the package that runs here."""
+    installed = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
+    if str(_PACKAGE) in installed:  # it finds that anyway, and everything else there must not come before its library
+        return {**os.environ}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(_PACKAGE), os.environ.get("PYTHONPATH")]))}
+
+
 def sweep_again(
     settings: Mapping[str, Any], r: Collection[int], out: Path, should_stop: Callable[[], bool], poll: float = 0.5
 ) -> int:
@@ -50,15 +61,11 @@ def sweep_again(
         Interrupted: ``should_stop()`` became true, or the process was interrupted; it is no longer running.
         RunError: it ended without a result.
     """
-    # -P: a package of the same name in the current folder is not the one that is judged.
-    command = [sys.executable, "-P", "-m", "tomebench", *sweep_words(settings, r, out)]
-    path = os.pathsep.join(filter(None, [str(_PACKAGE), os.environ.get("PYTHONPATH", "")]))
+    command = [*INTERPRETER, "tomebench", *sweep_words(settings, r, out)]
     log = out.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=file, env={**os.environ, "PYTHONPATH": path}
-        )
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file, env=environment())
         try:
             while process.poll() is None and not should_stop():
                 time.sleep(poll)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tomebench.measure.budget import PUBLISH_PROCESSES
 from tomebench.measure.device import device_name, resolve_device
 from tomebench.reduction.options import OPTIONS
 from tomebench.rspec import format_r, parse_r
@@ -109,8 +110,22 @@ def merged(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any
         both["r"] = format_r(sorted({*_r(stored), *_r(asked)}))
     both["budget"] = max((str(each.get("budget")) for each in (stored, asked)), key=budget_rank)
     if (count := max(each.get("processes", 1) for each in (stored, asked))) > 1:
-        both["processes"] = count
+        both["processes"] = max(count, PUBLISH_PROCESSES) if both["budget"] == "publish" else count
     return both | {name: True for name in _MORE if asked.get(name)}
+
+
+def processes_of(folder: Path, config: SweepConfig) -> int:
+    """In how many fresh processes a sweep times its cells in a folder: no fewer than those there are to be timed in.
+
+    Args:
+        folder: of the run, which may not be there yet.
+        config: of the sweep.
+    """
+    if config.budget == "none" or not (folder / database.FILE).is_file():
+        return config.process_count
+    with Store.read(folder) as store:
+        there = store.config if store.has_results else {}
+    return int(merged({**there}, config.stored()).get("processes", 1)) if there else config.process_count
 
 
 def _reasons(folder: Path, config: SweepConfig) -> list[str]:

@@ -1,8 +1,8 @@
 """One fresh process of a sweep, as :mod:`tomebench.sweeps.processes` starts it.
 
-``python -m tomebench.sweeps.fresh FOLDER`` reads a configuration from stdin and writes events to stdout, a JSON pair of
-kind and fields in each line. It stops where nothing is lost when it is signalled, and when the process that has started
-it is gone.
+``python -m tomebench.sweeps.fresh FOLDER first|next`` reads a configuration from stdin and writes events to stdout, a
+JSON pair of kind and fields in each line. It stops where nothing is lost when it is signalled, at once on a second
+Ctrl-C, and also when the process that has started it is gone.
 """
 
 from __future__ import annotations
@@ -15,21 +15,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tomebench.errors import TomebenchError
-from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.events import Finished
-from tomebench.sweeps.processes import FINISHED
-from tomebench.sweeps.run import run_sweep
+from tomebench.errors import Interrupted, TomebenchError
 
 
 def main() -> int:
     """Measure, say how it goes, and return the exit code."""
     parent = os.getppid()
-    stopping = False
+    asked: list[int] = []
 
     def stop(number: int, frame: object) -> None:
-        nonlocal stopping
-        stopping = True
+        asked.append(number)
+        if asked.count(signal.SIGINT) > 1:
+            os._exit(Interrupted.exit_code)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
@@ -41,9 +38,18 @@ def main() -> int:
         out.write(json.dumps([kind, fields]) + "\n")
         out.flush()
 
+    # Only now, since it takes seconds in which a signal may come.
+    from tomebench.sweeps.config import SweepConfig
+    from tomebench.sweeps.events import Finished
+    from tomebench.sweeps.processes import FINISHED
+    from tomebench.sweeps.run import run_sweep
+
+    directory, first = Path(sys.argv[1]), sys.argv[2] == "first"
     try:
         config = SweepConfig.model_validate(json.loads(sys.stdin.read()))
-        for event in run_sweep(config, Path(sys.argv[1]), lambda: stopping or os.getppid() != parent, fresh=True):
+        for event in run_sweep(
+            config, directory, lambda: bool(asked) or os.getppid() != parent, fresh=True, first=first
+        ):
             if isinstance(event, Finished):
                 say(FINISHED, {"left": event.processes_left})
             else:
@@ -51,6 +57,9 @@ def main() -> int:
     except TomebenchError as error:
         say(type(error).__name__, {"text": str(error)})
         return error.exit_code
+    except OSError as error:
+        say("OSError", {"args": [error.errno, error.strerror, os.fsdecode(error.filename or "") or None]})
+        return 1
     return 0
 
 

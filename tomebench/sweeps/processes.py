@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import queue
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -24,21 +22,28 @@ from typing import IO
 
 from tomebench import errors
 from tomebench.errors import ConfigError, RankError, TomebenchError
+from tomebench.sweeps.again import INTERPRETER, environment
 from tomebench.sweeps.config import SweepConfig
+from tomebench.sweeps.database import FILE
 from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Planned, Progress
+from tomebench.sweeps.job import stops
 from tomebench.sweeps.ranks import Place
 from tomebench.sweeps.rows import build_rows
 from tomebench.sweeps.store import Store
+from tomebench.sweeps.targets import timed_rounds
 from tomebench.words import counted
 
 MODULE = "tomebench.sweeps.fresh"
 """What a fresh process runs: a run folder as its argument, a configuration on stdin, events on stdout."""
-_PACKAGE = Path(__file__).resolve().parents[2]
 _KINDS = {kind.__name__: kind for kind in (Estimate, Note, Phase, Planned, Progress)}
 FINISHED = "finished"
 """What a fresh process says last."""
+APART = (
+    "speed is measured in one process after another, which several that share a sweep cannot do; measure it without "
+    "them, then count top-1 in the same folder with --budget none"
+)
+"""Why a sweep in fresh processes has no ranks."""
 _POLL = 0.5
-_SHOWN = 2000
 
 
 def in_fresh_processes(
@@ -63,25 +68,24 @@ def in_fresh_processes(
         RuntimeError: a process failed as only a bug makes it fail.
     """
     count = config.process_count
+    asks = f"budget publish asks for {counted(count, 'process')}" if config.budget == "publish" else "processes"
     if given:
         raise ConfigError(
-            f"{counted(count, 'process')} cannot measure a module that lives in this one; save its weights, "
-            "and give its timm name with checkpoint="
+            f"{asks}: a module that is handed over lives in this one and cannot be measured in others; "
+            "take another budget, or save its weights and give its timm name with checkpoint="
         )
     if Place.here().size > 1:
-        raise ConfigError(
-            "--processes measures speed one process after another, and several that share a sweep count top-1; "
-            "use it alone first, and go on in the same folder without it"
-        )
+        raise ConfigError(f"{asks}: {APART}")
     said: set[Event] = set()
-    number, left = 0, count
-    while left:
-        number += 1
-        before = left
-        name = f"process {number} of {max(count if number == 1 else number - 1 + left, number)}"
-        left = yield from _marked(_one(config, directory, should_stop), name, said)
-        if number > 1 and left >= before:
+    first, left = True, count - min(_begun(directory), count - 1)
+    while first or left:
+        stop_if_asked = stops(should_stop)
+        stop_if_asked()
+        name = f"process {count - max(left, 1) + 1} of {count}"
+        before, left = left, (yield from _marked(_one(config, directory, should_stop, first=first), name, said))
+        if not first and left >= before:
             raise RuntimeError(f"{name} of {directory} has stored none of what it timed")
+        first = False
     with Store.read(directory) as store:
         yield Finished(tuple(build_rows(store)), directory, store.config)
 
@@ -103,18 +107,26 @@ def _marked(events: Generator[Event, None, int], name: str, said: set[Event]) ->
             yield event
 
 
-def _one(config: SweepConfig, directory: Path, should_stop: Callable[[], bool]) -> Generator[Event, None, int]:
+def _begun(directory: Path) -> int:
+    """Processes that have timed something in a folder."""
+    if not (directory / FILE).is_file():
+        return 0
+    with Store.read(directory) as store:
+        return len({round_.session for round_ in timed_rounds(store)})
+
+
+def _one(
+    config: SweepConfig, directory: Path, should_stop: Callable[[], bool], *, first: bool
+) -> Generator[Event, None, int]:
     """Events of one fresh process; returns how many more are needed."""
-    # -P: a package of the same name in the current folder is not the one that runs here.
-    command = [sys.executable, "-P", "-m", MODULE, str(directory)]
-    path = os.pathsep.join(filter(None, [str(_PACKAGE), os.environ.get("PYTHONPATH", "")]))
+    command = [*INTERPRETER, MODULE, str(directory), "first" if first else "next"]
     with tempfile.TemporaryFile() as log:
         with subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
-            env={**os.environ, "PYTHONPATH": path},
+            env=environment(),
             text=True,
             encoding="utf-8",
         ) as process:
@@ -124,6 +136,7 @@ def _one(config: SweepConfig, directory: Path, should_stop: Callable[[], bool]) 
                 process.terminate()  # the folder is free again only when it is gone
                 raise
         if left is None:
+            stops(should_stop)()  # it was asked to before it could say so
             log.seek(0)
             raise _unsaid(process.returncode, log.read().decode(errors="replace"))
     return left
@@ -155,6 +168,8 @@ def _followed(
             yield _KINDS[kind](**fields)
         elif kind == FINISHED:
             left = int(fields["left"])
+        elif kind == "OSError":
+            raise OSError(*fields["args"])
         else:
             raise _raised(kind, fields["text"])
 
@@ -180,4 +195,7 @@ def _unsaid(code: int, log: str) -> Exception:
             f"a process that measures was ended by {signal.Signals(-code).name}; what was measured is kept, run the "
             "same command again (if memory ran out: with a smaller --batch-size)"
         )
-    return RuntimeError(f"a process that measures ended with {code}:\n{log[-_SHOWN:]}")
+    *_, last = ["", *log.split("\n")] if not log.strip() else log.strip().splitlines()
+    error = RuntimeError(f"a process that measures ended with {code}: {last[:300]}")
+    error.add_note(log)  # for --traceback
+    return error

@@ -42,7 +42,7 @@ from tomebench.sweeps.end_to_end import end_to_end_columns, turns
 from tomebench.sweeps.protocol import protocol, unstated
 from tomebench.sweeps.speed_columns import speed_columns
 from tomebench.sweeps.store import Store
-from tomebench.sweeps.targets import budgets, interrupted, processes, shortfalls
+from tomebench.sweeps.targets import budgets, interrupted, processes, shortfalls, timed_rounds
 from tomebench.words import counted
 
 R_CLAMPED = "R_CLAMPED"
@@ -113,7 +113,7 @@ class _Run:
 def _load(store: Store, budget: Budget | None) -> _Run:
     keys = [cell.key for cell, _ in store.cells()]
     baseline = next((cell.key for cell, _ in store.cells() if cell.is_baseline), None)
-    asked, rounds = budgets(store), store.rounds()
+    asked, rounds = budgets(store), timed_rounds(store)
     images, seen, late, paces = store.images(), store.seen(), store.late(), store.paces()
     counted = {pace.session for pace in paces} | set(store.get(ACCURACY_SESSIONS) or ()) | set().union(*late.values())
     sessions = {round_.session for round_ in rounds} | counted
@@ -146,7 +146,10 @@ def _load(store: Store, budget: Budget | None) -> _Run:
         output_excess=store.get(OUTPUT_EXCESS) or {},
         answers=answers,
         testbed="; ".join(dict.fromkeys(testbed.one_line(found) for found in testbeds)),
-        warnings=(*run_codes(rounds, baseline, on_gpu=on_gpu), *(code for code, holds in about_run.items() if holds)),
+        warnings=(
+            *run_codes(rounds, baseline, on_gpu=on_gpu, between=processes(store) > 1),
+            *(code for code, holds in about_run.items() if holds),
+        ),
     )
 
 

@@ -17,7 +17,7 @@ from tomebench.datasets.images import ImageSet
 from tomebench.errors import DeviceError, Interrupted, UnsupportedModelError
 from tomebench.measure.allocator import keep_memory
 from tomebench.measure.device import DTYPES, arithmetic, device_name, lost, resolve_device
-from tomebench.measure.testbed import describe
+from tomebench.measure.testbed import PROCESS, THIS_PROCESS, describe
 from tomebench.models.create import LoadedModel, build_model, load_model
 from tomebench.reduction.attention import check_route
 from tomebench.sweeps.accuracy import count_top1, help_out
@@ -27,7 +27,7 @@ from tomebench.sweeps.database import FILE
 from tomebench.sweeps.estimate import in_words
 from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Planned, Progress
 from tomebench.sweeps.failures import CellFailed, ending, guarded, lost_with, no_room_is_an_input_error
-from tomebench.sweeps.folder import merged, unlike
+from tomebench.sweeps.folder import merged, processes_of, unlike
 from tomebench.sweeps.forward import Passes
 from tomebench.sweeps.inputs import choose_batch_size, usable_images, weights_dtype
 from tomebench.sweeps.job import LOST, Job, stops
@@ -55,6 +55,7 @@ def run_sweep(
     given: LoadedModel | None = None,
     *,
     fresh: bool = False,
+    first: bool = True,
 ) -> Iterator[Event]:
     """Measure every cell of a sweep, or go on with one that was stopped.
 
@@ -65,6 +66,7 @@ def run_sweep(
         given: the model, where it is handed over; by default the one that the configuration names.
         fresh: this is one of the processes of ``config.processes``, and times once more what too few of them have;
             by default such processes are started, one after another.
+        first: of those, which tries again what has failed in an earlier sweep, and looks at the images.
 
     Yields:
         Events; the last is ``Finished`` with one row per cell of the folder, whichever of them this sweep measured, or
@@ -76,8 +78,9 @@ def run_sweep(
         RankError: of several processes that share the sweep one is gone or has given up.
         Interrupted: ``should_stop()`` became true.
     """
-    if config.process_count > 1 and not fresh:
-        yield from in_fresh_processes(config, directory, should_stop, given=given is not None)
+    if not fresh and (count := processes_of(directory, config)) > 1:
+        several = config.model_copy(update={"processes": count})
+        yield from in_fresh_processes(several, directory, should_stop, given=given is not None)
         return
     with Ranks.join() as ranks:
         try:
@@ -98,7 +101,7 @@ def run_sweep(
 
             run = _lead if ranks.leads else _follow
             with arithmetic(config.dtype, config.threads), no_room_is_an_input_error():
-                yield from run(config, given, listed, directory, asked, device, ranks)
+                yield from run(config, given, listed, directory, asked, device, ranks, first)
         except Interrupted:
             ranks.explain()
             raise
@@ -120,6 +123,7 @@ def _lead(
     should_stop: Callable[[], bool],
     device: torch.device,
     ranks: Ranks,
+    first: bool,
 ) -> Iterator[Event]:
     """All of a sweep: what rank 0 does, and a process that is alone."""
     stop_if_asked = stops(should_stop)
@@ -127,7 +131,9 @@ def _lead(
     if (config.verify or config.allow_missing) and (directory / FILE).exists():
         # Looking at every image takes minutes: what the folder refuses is said before.
         Store.open(directory, config.stored(), unlike).close()
-    image_set = None if listed is None else usable_images(config, listed, stop_if_asked)
+    image_set = listed
+    if listed is not None and (first or config.allow_missing):
+        image_set = usable_images(config, listed, stop_if_asked)
     stop_if_asked()
     yield _loading(1, "weights")
     loaded = _load(config, given, device)
@@ -144,9 +150,11 @@ def _lead(
         keys = [cell.cell.key for cell in planned]
         known = {cell.key for cell, _ in store.cells()} if store.has_results else set()
         more_exact = store.has_results and budget_rank(config.budget) > budget_rank(str(store.config.get("budget")))
+        more_exact &= config.process_count == 1  # a process that has ended measures no more
         keep_budgets(store, keys, config.budget)
         store.put_cells([(cell.cell, cell.resolved) for cell in planned], merged(store.config, config.stored()))
-        _forget_failures(store, keys)
+        if first:
+            _forget_failures(store, keys)
         job = Job(config, store, device, loaded, planned, batch_size, image_set, should_stop)
         yield from map(Note, loaded.notes)
         yield Planned(len(planned), loaded.timm_id, len(store.rounds()), len(store.done_chunks()))
@@ -163,7 +171,7 @@ def _lead(
             yield _loading(3, "")
             loaded.model.train(config.mode == "train")
             processes = {PROCESSES: ranks.place.size} if ranks.place.size > 1 else {}
-            session = store.begin_session({**describe(device, threads), **processes})
+            session = store.begin_session({**describe(device, threads), **processes, PROCESS: THIS_PROCESS})
             if config.budget != "none":
                 yield from time_cells(job, session)
                 if left := processes_left(job):
@@ -186,6 +194,7 @@ def _follow(
     should_stop: Callable[[], bool],
     device: torch.device,
     ranks: Ranks,
+    first: bool,
 ) -> Iterator[Event]:
     """What the other ranks do: load, wait until rank 0 has looked at all images and timed, evaluate their share."""
     stop_if_asked = stops(should_stop)

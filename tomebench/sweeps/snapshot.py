@@ -19,6 +19,7 @@ from tomebench.measure.validity import INVALID
 from tomebench.schema import UNWRAPPED, Cell, CellPredictions, ImageList, Round, Row, Status
 from tomebench.sweeps.rows import build_rows, options_text
 from tomebench.sweeps.store import Store
+from tomebench.sweeps.targets import timed_rounds
 
 
 def run_snapshot(store: Store) -> Snapshot:
@@ -33,11 +34,10 @@ def run_snapshot(store: Store) -> Snapshot:
     rows = build_rows(store)
     if not rows:
         raise RunError(f"the run of {store.config.get('model')} holds nothing yet; let the sweep run")
-    rounds = store.rounds()
-    sessions = {round_.session for round_ in rounds}
+    sessions = {round_.session for round_ in store.rounds()}
     testbeds = {testbed.fingerprint(found) for session, found in store.sessions() if session in sessions}
     stored = _Stored(
-        rounds=rounds,
+        rounds=timed_rounds(store),
         images=store.images(),
         seen=store.seen(),
         predictions=store.predictions(),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from tomebench import stats
+from tomebench.measure.budget import complete_processes
 from tomebench.measure.rounds import compare, counted_bursts, median_clock, sessions, step_seconds
 from tomebench.schema import CEILING, UNWRAPPED, Cell, Round
 
@@ -31,17 +33,20 @@ def speed_columns(
     if not bursts:
         return {}
     seconds = step_seconds(rounds, cell.key)
+    # Until there are two of them a process is all that there is, and its own intervals are what is known.
+    between = between and complete_processes(rounds, baseline or cell.key, cell.key, ceiling=False) > 1
     step = stats.level(seconds, sessions(rounds, cell.key) if between else ())
     fields: dict[str, Any] = {
         "rounds": len(seconds),
         "processes": step.processes,
+        "sessions": len({*sessions(rounds, cell.key)}),
         "step_ms": step.value * 1e3,
         "img_per_s": cell.batch_size / step.value,
         "img_per_s_lo": step.interval and cell.batch_size / step.interval.hi,
         "img_per_s_hi": step.interval and cell.batch_size / step.interval.lo,
         "img_per_s_mean": cell.batch_size * sum(b.steps for b in bursts) / sum(b.seconds for b in bursts),
     }
-    fields |= _latency([1e3 * seconds for burst in bursts for seconds in burst.passes])
+    fields |= _latency(rounds, cell.key, between=between)
     fields["gpu_mhz"] = median_clock(bursts)
     if cell.key == baseline:
         fields |= _estimate("speedup_vs_r0", stats.Estimate(1.0, stats.Interval(1.0, 1.0), 0.0))  # by definition
@@ -60,17 +65,29 @@ def speed_columns(
     return fields
 
 
-def _latency(passes: Sequence[float]) -> dict[str, Any]:
-    """Quantiles of the milliseconds of single passes, each from as many as it takes."""
+def _latency(rounds: Sequence[Round], name: str, *, between: bool) -> dict[str, Any]:
+    """Quantiles of the milliseconds of single passes, each from as many as it takes.
+
+    Of several processes it is the mean of those that have as many each, with Student's interval between them.
+    """
+    by_session: dict[int, list[float]] = {}
+    for round_ in rounds:
+        if name in round_.counted:
+            by_session.setdefault(round_.session, []).extend(1e3 * s for s in round_.counted[name].passes)
+    passes = [each for found in by_session.values() for each in found]
     fields: dict[str, Any] = {"passes": len(passes)} if passes else {}
-    for name, share, least in _QUANTILES:
-        if len(passes) >= least:
-            interval = stats.quantile_interval(passes, share)
-            fields[f"latency_{name}_ms"] = float(np.quantile(passes, share))
-            fields |= {
-                f"latency_{name}_ms_lo": interval and interval.lo,
-                f"latency_{name}_ms_hi": interval and interval.hi,
-            }
+    for name_, share, least in _QUANTILES:
+        groups = [found for found in by_session.values() if len(found) >= least] if between else [passes]
+        quantiles = [float(np.quantile(found, share)) for found in groups if len(found) >= least]
+        if not quantiles:
+            continue
+        column, value, interval = f"latency_{name_}_ms", quantiles[0], stats.quantile_interval(passes, share)
+        if between:
+            half = stats.mean_half_width(np.log(quantiles))
+            value = math.exp(float(np.mean(np.log(quantiles))))
+            interval = None if half is None else stats.Interval(value * math.exp(-half), value * math.exp(half))
+        ends = (None, None) if interval is None else (interval.lo, interval.hi)
+        fields |= {column: value, f"{column}_lo": ends[0], f"{column}_hi": ends[1]}
     return fields
 
 

@@ -7,9 +7,11 @@ largest budget that it has reached, or by the last one that was asked of it.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from tomebench.measure.budget import BUDGETS, Budget, Shortfall, complete_processes, shortfall
 from tomebench.measure.rounds import step_seconds
+from tomebench.measure.testbed import PROCESS
 from tomebench.schema import Round
 from tomebench.sweeps.store import Store
 
@@ -29,6 +31,18 @@ def processes(store: Store) -> int:
     return int(store.config.get("processes", 1))
 
 
+def timed_rounds(store: Store) -> list[Round]:
+    """All rounds of a run; where processes are told apart, the session of each is the first one of its process."""
+    rounds = store.rounds()
+    if processes(store) == 1:
+        return rounds
+    first: dict[str, int] = {}
+    process_of = {
+        session: first.setdefault(str(found.get(PROCESS, session)), session) for session, found in store.sessions()
+    }
+    return [replace(round_, session=process_of.get(round_.session, round_.session)) for round_ in rounds]
+
+
 def budgets(store: Store) -> dict[str, str]:
     """Name of the budget that each cell is judged by, by cell key."""
     usual = str(store.config.get("budget", ""))
@@ -44,7 +58,7 @@ def keep_budgets(store: Store, keys: Collection[str], asked: str) -> None:
         asked: name of the budget; "none" asks nothing of a cell that is there.
     """
     before = budgets(store)
-    rounds = store.rounds()
+    rounds = timed_rounds(store)
     reached = {key for key in before if step_seconds(rounds, key)} - {*shortfalls(store, rounds, before)}
     now = {
         key: asked

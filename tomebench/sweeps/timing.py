@@ -28,7 +28,7 @@ from tomebench.sweeps.events import Event, Note, Phase, Progress
 from tomebench.sweeps.failures import CellFailed
 from tomebench.sweeps.job import Job
 from tomebench.sweeps.rows import COMPILE_SECONDS, DEVICE_MEMORY, ENERGY, OUTPUT_EXCESS
-from tomebench.sweeps.targets import timing_begins, timing_ends
+from tomebench.sweeps.targets import timed_rounds, timing_begins, timing_ends
 
 ENERGY_SECONDS = 2.0
 """Seconds over which energy is counted: twenty times what a GPU's counter may stand still."""
@@ -51,7 +51,7 @@ def time_cells(job: Job, session: int) -> Iterator[Event]:
         )
     stored, steps = job.store.rounds(), None
     if processes > 1:
-        rounds, short = [], _timed_by_too_few(job, stored)
+        rounds, short = [], _timed_by_too_few(job)
     else:
         rounds = list(stored)
         short = {*shortfall(rounds, job.baseline, job.live(), budget), *_without_ceiling(job, rounds, budget)}
@@ -107,12 +107,13 @@ def processes_left(job: Job) -> int:
     """In how many more processes some of the cells that have not failed are to be timed; 0 if this one was enough."""
     if job.config.process_count == 1:
         return 0
-    rounds = job.store.rounds()
+    rounds = timed_rounds(job.store)
     return max((job.config.process_count - _done(job, rounds, key) for key in job.live()), default=0)
 
 
-def _timed_by_too_few(job: Job, rounds: Sequence[Round]) -> set[str]:
+def _timed_by_too_few(job: Job) -> set[str]:
     """Keys of the cells that fewer processes have timed than are asked for."""
+    rounds = timed_rounds(job.store)
     return {key for key in job.live() if _done(job, rounds, key) < job.config.process_count}
 
 
