@@ -352,8 +352,8 @@ def test_batches_of_alike_neighbours_make_a_wider_interval_than_independent_valu
         covered["batches"] += abs(np.median(values)) <= half
         covered["order"] += 0.0 in order
     assert covered["batches"] >= 0.85 * 300 > covered["order"]
-    assert stats.batch_half_width(values[:9]) is None
-    assert stats.batch_half_width([3.0] * 10) == 0.0
+    assert stats.batch_half_width(values[:19]) is None
+    assert stats.batch_half_width([3.0] * 20) == 0.0
 
 
 @pytest.mark.parametrize("done", [2, 3, 8])

@@ -100,7 +100,7 @@ def baseline(run: Path, tmp_path: Path, program) -> Path:
     assert (result.code, result.err) == (0, "")
     written, *remarks = result.out.splitlines()
     assert written == "written: base.json (2 cells: static, accuracy, speed)"
-    assert remarks[0].startswith("! this run timed within one process: ")
+    assert remarks[0].startswith("! this run timed without --processes: ")
     return path
 
 

@@ -27,7 +27,8 @@ def test_a_sweep_ends_with_its_table_and_what_makes_it_complete(program, engine,
     assert header.split()[:3] == ["r", "tokens", "GMACs"]
     assert any(line.split()[:2] == ["8", "101"] and "1.31x" in line for line in lines)
     assert any(line.startswith("r=8 is 1.31x faster") for line in lines)
-    assert "vit_tiny.tag, random weights, 224 px, tome, cpu, fp32, batch 2, no images" in lines
+    conditions = "vit_tiny.tag, random weights, 224 px, tome, cpu, fp32, batch 2, no images, speed within one process"
+    assert conditions in " ".join(lines)
     assert any(line.startswith("written to runs/[r=8]/x: table.csv, rows.jsonl, ") for line in lines)
     command = " ".join(line.rstrip("\\").strip() for line in lines[lines.index("next:") + 1 :])
     assert command.startswith("tomebench sweep --model vit_tiny --checkpoint FILE --r 0,8 --data DIR")
@@ -216,13 +217,21 @@ def test_the_limit_judges_the_rows_anew_and_is_no_part_of_the_run(program, engin
     assert untold in summary.read_text()
     assert "--max-drop 0.45" in summary.read_text().splitlines()[-1]
     config = load_config([], {"model": "m", "data": "d", "max_drop": 0.45}).stored()
-    monkeypatch.setattr(results, "read_run", lambda path: (rows, config))
-    assert f"{told}1 point (" in unwrapped(program("report", "results/m-tome").out)
-    assert f"{told}0.75 points (" in unwrapped(program("report", "results/m-tome", "--max-drop", "0.75").out)
-    assert f"{told}0.75 points (" in summary.read_text()
+    monkeypatch.setattr(results, "read_run", lambda path: (rows, config, 0.45))
+    assert untold in unwrapped(program("report", "results/m-tome").out)
+    other = program("report", "results/m-tome", "--max-drop", "0.75")
+    assert f"{told}0.75 points (" in unwrapped(other.out)
+    assert "written" not in other.out
+    assert untold in summary.read_text()  # as whoever measured it wanted it
     shown = json.loads(program("report", "results/m-tome", "--max-drop", "0.45", "--json").out)
     assert shown["max_drop"] == 0.45
     assert shown["sentences"][0].startswith(untold)
+    assert shown["answer"] == {
+        **{"r": None, "run": None, "choice": "images", "text": shown["sentences"][0], "images": 210_000},
+        **{"rounds": None, "processes": None},
+    }
+    found = json.loads(program("report", "results/m-tome", "--max-drop", "0.75", "--json").out)["answer"]
+    assert (found["r"], found["choice"], found["images"]) == (8, "recommended", None)
     both = program("report", "results/m-tome", "results/b", "--max-drop", "0.45").out
     assert untold.replace("r=8", "m-tome r=8") in unwrapped(both)
 
@@ -230,7 +239,7 @@ def test_the_limit_judges_the_rows_anew_and_is_no_part_of_the_run(program, engin
 def test_report_rebuilds_every_run_and_shows_them_together(program, monkeypatch, tmp_path):
     config = load_config([], {"model": "vit_tiny"}).stored()
     runs = {"a": [BASE, MERGED], "b": [replace(row, dtype="bf16") for row in (BASE, MERGED)]}
-    monkeypatch.setattr(results, "read_run", lambda path: (runs[path.name], config))
+    monkeypatch.setattr(results, "read_run", lambda path: (runs[path.name], config, 1.0))
     one = program("report", "a")
     assert one.code == 0
     assert "r=8 is 1.31x faster" in one.out
@@ -246,7 +255,7 @@ def test_report_names_the_images_of_runs_over_different_ones(program, monkeypatc
     rows = [replace(row, n_seen=300, dataset="digits", dataset_digest="a" * 64, top1=90.0) for row in (BASE, MERGED)]
     other = [replace(row, dataset="imagenetv2", dataset_digest="b" * 64, top1=50.0) for row in rows]
     runs = {"a": rows, "b": other, "c": rows}
-    monkeypatch.setattr(results, "read_run", lambda path: (runs[path.name], config))
+    monkeypatch.setattr(results, "read_run", lambda path: (runs[path.name], config, 1.0))
     both = program("report", "a", "b").out
     assert next(line for line in both.splitlines() if "speed-up" in line).split()[:2] == ["data", "r"]
     assert [line.split()[:2] for line in both.splitlines() if line.split()[1:2] == ["8"]] == [
@@ -261,7 +270,7 @@ def test_report_calls_runs_by_their_folders_where_settings_would_be_long(program
     other = [replace(row, weights="sha256:0123456789abcdef", batch_size=32) for row in (BASE, MERGED)]
     half = [replace(row, dtype="bf16") for row in (BASE, MERGED)]
     runs = {"a": [BASE, MERGED], "b": other, "c": [BASE, MERGED], "both": [*half, BASE, MERGED]}
-    monkeypatch.setattr(results, "read_run", lambda path: (runs[path.name], config))
+    monkeypatch.setattr(results, "read_run", lambda path: (runs[path.name], config, 1.0))
     for there in ("b", "c"):  # other weights and batch size; nothing but another folder
         shown = program("report", "x/a", f"x/{there}").out
         assert next(line for line in shown.splitlines() if "speed-up" in line).split()[:2] == ["run", "r"]

@@ -71,7 +71,7 @@ def stored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty folder in which the runs above seem to be, and a profile that takes no time."""
     monkeypatch.chdir(tmp_path)
     config = load_config([], {"model": "vit_tiny"}).stored()
-    monkeypatch.setattr(results, "read_run", lambda path: (RUNS[path.resolve().name], config))
+    monkeypatch.setattr(results, "read_run", lambda path: (RUNS[path.resolve().name], config, 1.0))
     monkeypatch.setattr("tomebench.report.write.speed_accuracy_figure", lambda *arguments, **_: "no figure")
 
     def run_profile(config: object, should_stop: object) -> Any:

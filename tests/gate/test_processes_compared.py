@@ -146,7 +146,7 @@ def test_one_process_is_said_to_be_one() -> None:
 
 def test_too_few_processes_are_told_how_many_would_do() -> None:
     """No budget helps: rounds do not make processes alike."""
-    biases = [0.03, -0.03, 0.01, -0.01, 0.0]
+    biases = [0.06, -0.06, 0.02, -0.02, 0.0]
     few, many = (snapshot(speed(1.3, (biases * 6)[:count])) for count in (5, 30))
     said = " ".join(speed_remarks(few, few, Limits()))
     assert "so few processes cannot decide here" in said

@@ -149,7 +149,7 @@ def _snapshot(rounds: int) -> Snapshot:
     return Snapshot(testbed="", settings={}, cells=tuple(cells))
 
 
-@pytest.mark.parametrize("rounds", [2, 12])
+@pytest.mark.parametrize("rounds", [2, 24])
 def test_benchmark_services_get_numbers_with_bounds(rounds: int) -> None:
     entries = github_action_benchmark(_snapshot(rounds))
     assert [(e["name"], e["unit"]) for e in entries[:3]] == [

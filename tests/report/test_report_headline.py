@@ -130,10 +130,10 @@ def test_several_processes_are_the_unit_of_what_is_said_and_asked_for():
         " points [-0.50, -0.20], surely within 1 point (mean of 5 processes, 30 rounds; 50000 images)"
     )
     found = said(row(8, 1.02, 0.1, rounds=30, processes=5, speedup_vs_r0_lo=0.99))
-    assert found.endswith(", and about 12 processes would be needed to tell")
+    assert found.endswith(", and about 9 processes would be needed to tell")
     given = answer([make_row(**speed(1.0, None)), row(8, 1.02, rounds=30, processes=5, speedup_vs_r0_lo=0.99)])
     assert given is not None
-    assert (given.rounds, given.processes) == (None, 12)
+    assert (given.rounds, given.processes) == (None, 9)
 
 
 def test_what_may_be_faster_loses_more():

@@ -15,11 +15,11 @@ from tomebench.words import counted
 
 _TIMM_MODULES = ("vision_transformer", "deit")
 """Where timm's ViTs of standard blocks are; a few of their models are refused all the same, naming the reason."""
-_KINDS = ("models", "methods", "datasets", "papers")
+_KINDS = ("models", "methods", "datasets", "papers", "columns")
 
 
 def list_(
-    kind: Annotated[str, typer.Argument(metavar="models|methods|datasets|papers", help="What to list.")],
+    kind: Annotated[str, typer.Argument(metavar="models|methods|datasets|papers|columns", help="What to list.")],
     pattern: Annotated[
         str | None,
         typer.Argument(metavar="[PATTERN]", help="Models of timm, or reported tables, with this in their name."),
@@ -28,7 +28,7 @@ def list_(
     details: Details = False,
     traceback: Traceback = False,
 ) -> None:
-    """What exists: models, methods, datasets, reported numbers.
+    """What exists: models, methods, datasets, papers, columns.
 
     Example: tomebench list models
 
@@ -42,7 +42,7 @@ def list_(
         raise SpecError(f"nothing to list called {kind!r}; use {', '.join(_KINDS)}")
     if pattern is not None and kind not in ("models", "papers"):
         raise SpecError(f"only models and papers take a pattern; drop {pattern!r}")
-    kinds = {"models": _models, "methods": _methods, "datasets": _datasets, "papers": _papers}
+    kinds = {"models": _models, "methods": _methods, "datasets": _datasets, "papers": _papers, "columns": _columns}
     headers, rows, footer = kinds[kind](pattern)
     screen = open_screen(as_json=json, details=details)
     if screen.as_json:
@@ -119,6 +119,13 @@ def _datasets(_: str | None) -> _Listing:
         ("imagenetv2/DIR", "ImageNetV2: folders 0 to 999 that are class numbers"),
     ]
     return ("--data", "what it is"), rows, ["tomebench doctor --data DATA tells what is found there"]
+
+
+def _columns(_: str | None) -> _Listing:
+    from tomebench.report.columns import COLUMNS
+
+    rows = [(column.name, column.unit or "", column.doc) for column in COLUMNS]
+    return ("column", "unit", "what it is"), rows, ["of table.csv and rows.jsonl, and fields of a row in Python"]
 
 
 def _papers(pattern: str | None) -> _Listing:

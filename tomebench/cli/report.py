@@ -32,8 +32,8 @@ def report(
 
     Rewrites table.csv, rows.jsonl, summary.md and figure.png of each run. Several runs are shown in one table, with a
     column for the setting in which they differ, or their folders' names where that is more than one, and for their
-    images; the parts of one sweep (--cells) are the one table that they are. A run does not remember --max-drop: each
-    report judges anew.
+    images; the parts of one sweep (--cells) are the one table that they are. With --max-drop they are judged by that
+    limit on the screen, and the files stay what they are.
     """
     from tomebench.cli.console import open_screen
     from tomebench.cli.results import read_run, show, write_run
@@ -43,20 +43,24 @@ def report(
     from tomebench.sweeps.values import checked_max_drop
 
     try:
-        limit = MAX_DROP if max_drop is None else checked_max_drop(max_drop)
+        asked = None if max_drop is None else checked_max_drop(max_drop)
     except ValueError as error:
         raise InputError(f"--max-drop {max_drop:g}: {error}") from error
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError("a run folder is named twice; name every run once")
     stored = [(run, *read_run(run)) for run in runs]  # all are read before anything is written
-    contexts = [write_run(run, rows, config, limit) for run, rows, config in stored]
-    context = contexts[0]
+    limits = [own if asked is None else asked for *_, own in stored]
+    contexts = [
+        write_run(run, rows, config, limit, keep=asked is None)
+        for (run, rows, config, _), limit in zip(stored, limits, strict=True)
+    ]
+    context, limit = contexts[0], limits[0] if len({*limits}) == 1 else MAX_DROP
     names = _names(runs)
-    rows = [dataclasses.replace(row, run=names[run]) for run, some, _ in stored for row in some]
+    rows = [dataclasses.replace(row, run=names[run]) for run, some, *_ in stored for row in some]
     screen = open_screen(as_json=json, details=details)
-    configs = [config for _, _, config in stored]
+    configs = [config for _, _, config, _ in stored]
     if are_parts(configs):
-        rows, notes = joined([some for _, some, _ in stored], configs)
+        rows, notes = joined([some for _, some, *_ in stored], configs)
         paths = [path for one in contexts for path in one.paths]
         context = context_for(rows, f"{len(runs)} parts", paths=paths, max_drop=limit)
         show(screen, rows, dataclasses.replace(context, warnings=(*context.warnings, *notes)))

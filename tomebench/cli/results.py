@@ -13,28 +13,29 @@ from tomebench.cli.console import Screen
 from tomebench.cli.following import is_unnamed, next_command
 from tomebench.report.codes import brief_lines, warning_lines
 from tomebench.report.conditions import compact_conditions
+from tomebench.report.headline import Answer, answer
 from tomebench.report.tables import jsonl_text
-from tomebench.report.text import ReportContext, context_for, display_table, narrower, sentence, yardsticks
+from tomebench.report.text import ReportContext, context_for, display_table, narrower, yardsticks
 from tomebench.report.write import write_reports
 from tomebench.schema import MAX_DROP, Row
 from tomebench.sweeps.config import command_line
-from tomebench.sweeps.rows import build_rows
+from tomebench.sweeps.rows import LIMIT, build_rows
 from tomebench.sweeps.store import Store
 
 
-def read_run(directory: Path) -> tuple[list[Row], dict[str, Any]]:
-    """Rows and configuration of a stored run.
+def read_run(directory: Path) -> tuple[list[Row], dict[str, Any], float]:
+    """Rows and configuration of a stored run, and the loss in points that was acceptable to whoever measured it.
 
     Raises:
         RunError: there is no run in the folder, or it holds no results yet.
         StorageError: the store is damaged.
     """
     with Store.read(directory) as store:
-        return list(build_rows(store)), store.config
+        return list(build_rows(store)), store.config, store.get(LIMIT) or MAX_DROP
 
 
 def write_run(
-    directory: Path, rows: Sequence[Row], config: dict[str, Any], max_drop: float = MAX_DROP
+    directory: Path, rows: Sequence[Row], config: dict[str, Any], max_drop: float = MAX_DROP, *, keep: bool = True
 ) -> ReportContext:
     """Write table.csv, rows.jsonl, summary.md and figure.png of one run.
 
@@ -43,6 +44,7 @@ def write_run(
         rows: of the run.
         config: what identifies it.
         max_drop: loss in points up to which a row may be recommended; no part of what identifies a run.
+        keep: write them; else only say what would stand around its table.
 
     Returns:
         What to say around its table, the paths written included.
@@ -56,21 +58,23 @@ def write_run(
         max_drop=max_drop,
         checkpoint=config.get("checkpoint"),
     )
-    paths = write_reports(directory, rows, context)
+    paths = write_reports(directory, rows, context) if keep else []
     return dataclasses.replace(context, paths=tuple(map(str, paths)))
 
 
 def show(screen: Screen, rows: Sequence[Row], context: ReportContext) -> None:
     """The final screen: the answer, the table, what to know, and what makes it complete enough to be pasted."""
-    answer, also = sentence(rows, context.max_drop), yardsticks(rows, context.max_drop)
+    found, also = answer(rows, context.max_drop), yardsticks(rows, context.max_drop)
     if screen.as_json:
         table = [json.loads(line) for line in jsonl_text(rows).splitlines()]
-        said = [text for text in (answer, also) if text]
-        screen.object({**dataclasses.asdict(context), "sentences": said, "rows": table})
+        said = [text for text in (found and found.text, also) if text]
+        screen.object(
+            {**dataclasses.asdict(context), "answer": found and _plain(found), "sentences": said, "rows": table}
+        )
         return
     screen.line()
-    if answer:
-        screen.line(answer, style="bold")
+    if found:
+        screen.line(found.text, style="bold")
         if also and screen.details:
             screen.line(also)
         screen.line()
@@ -86,6 +90,12 @@ def show(screen: Screen, rows: Sequence[Row], context: ReportContext) -> None:
     tell(screen, rows, context, lost)
     if context.next_command:
         screen.next(context.next_command)
+
+
+def _plain(found: Answer) -> dict[str, Any]:
+    """An answer as JSON: of the row that is recommended its r and run, None where none is."""
+    fields = {name: getattr(found, name) for name in ("choice", "text", "images", "rounds", "processes")}
+    return {"r": found.row and found.row.r, "run": found.row and found.row.run, **fields}
 
 
 def tell(screen: Screen, rows: Sequence[Row], context: ReportContext, lost: Sequence[str] = ()) -> None:

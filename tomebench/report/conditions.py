@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from tomebench.report.escape import clean
-from tomebench.report.series import reach, which
+from tomebench.report.series import model_name, reach, which
 from tomebench.schema import Row
 from tomebench.words import counted
 
@@ -18,7 +18,7 @@ def conditions(rows: Sequence[Row]) -> tuple[str, ...]:
         return ()
     weights = re.sub(r"(sha256:[0-9a-f]{12})[0-9a-f]+", r"\1…", _same(rows, "weights", "weights {}"))
     model = (
-        _same(rows, "model"),
+        _model(rows),
         weights,
         _same(rows, "img_size", "{} px"),
         _same(rows, "params_m", "{:.2f} M parameters"),
@@ -53,14 +53,14 @@ def compact_conditions(rows: Sequence[Row], checkpoint: str | None = None) -> st
 
     Args:
         rows: of the table.
-        checkpoint: the file of the weights; the tag of published ones is left out beside it.
+        checkpoint: the file of the weights.
     """
     if not rows:
         return ""
     images = " and ".join(f"{counted(seen, 'image')} of {data}" for data, seen in _image_sets(rows))
     random = any(row.weights.startswith("random") for row in rows)
     schedule = _same(rows, "schedule")
-    model = _same(rows, "model")
+    model = _model(rows)
     if checkpoint:
         model = f"{model.partition('.')[0]} with {clean(PurePath(checkpoint).name)}"
     parts = (
@@ -87,6 +87,11 @@ def _image_sets(rows: Sequence[Row]) -> list[tuple[str, int]]:
             data, seen = sets.get(row.dataset_digest, (clean(row.dataset or ""), 0))
             sets[row.dataset_digest] = (data, max(seen, row.n_seen))
     return list(sets.values())
+
+
+def _model(rows: Sequence[Row]) -> str:
+    names = dict.fromkeys(clean(model_name(row.model, row.weights)) for row in rows)
+    return next(iter(names)) if len(names) == 1 else "model varies"
 
 
 def _same(rows: Sequence[Row], field: str, template: str = "{}") -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tomebench.report.advice import Advice, advise
 from tomebench.report.escape import clean
-from tomebench.report.series import group, half_width, is_baseline, varying
+from tomebench.report.series import group, half_width, is_baseline, model_name, varying
 from tomebench.rspec import format_r
 from tomebench.schema import MAX_DROP, Row
 
@@ -177,7 +177,7 @@ def _label_points(axes: Axes, rows: Sequence[Row], advice: Advice | None) -> Non
 
 
 def _title(rows: Sequence[Row]) -> str:
-    models = list(dict.fromkeys(_plain(row.model) for row in rows))
+    models = list(dict.fromkeys(_plain(model_name(row.model, row.weights)) for row in rows))
     return _short(f"Token merging: {models[0] if len(models) == 1 else f'{len(models)} models'}", 90)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from tomebench.measure.validity import AA_FAILED
-from tomebench.report.advice import REACH, Advice, advise, at_chance, most_lost
+from tomebench.report.advice import REACH, Advice, Choice, advise, at_chance, most_lost
 from tomebench.report.series import interval, name, overhead, points, reach, varying
 from tomebench.schema import MAX_DROP, Row
 from tomebench.words import counted
@@ -24,6 +25,7 @@ class Answer:
 
     row: Row | None  # the one that is recommended
     text: str  # the same in a sentence, or why there is none and what would settle it
+    choice: Choice | Literal["biased", "guessed"]  # the same in a word; of the last two no speed, or no loss, is known
     images: int | None = None  # about how many in all would do for the row that the text is about, if it stays as it is
     rounds: int | None = None  # likewise
     processes: int | None = None  # likewise, instead of rounds, where it was measured in several
@@ -36,14 +38,15 @@ def answer(rows: Sequence[Row], max_drop: float = MAX_DROP) -> Answer | None:
     """:func:`sentence` with the row that it recommends."""
     if (advice := advise(rows, max_drop)) is None:
         if any(AA_FAILED in row.warnings for row in rows):
-            return Answer(None, _BIASED)
-        return Answer(None, _GUESSED) if any(at_chance(row) for row in rows) else None
+            return Answer(None, _BIASED, "biased")
+        return Answer(None, _GUESSED, "guessed") if any(at_chance(row) for row in rows) else None
     row = advice.row
     shown = varying(rows)
     label, loss = name(row, shown), points(row.delta_top1, row.delta_top1_lo, row.delta_top1_hi, " points")
     found = f"{label} {_speed(row)}" + (f" at {loss}" if loss else "")
     text = _words(advice, found, _basis(row), counted(max_drop, "point"), shown)
-    return Answer(row if advice.recommended else None, text, advice.images, advice.rounds, advice.processes)
+    recommended = row if advice.recommended else None
+    return Answer(recommended, text, advice.choice, advice.images, advice.rounds, advice.processes)
 
 
 def sentence(rows: Sequence[Row], max_drop: float = MAX_DROP) -> str | None:

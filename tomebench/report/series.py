@@ -44,7 +44,7 @@ def varying(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _settings(rows: Sequence[Row]) -> tuple[str, ...]:
-    return tuple(field for field in _SETTINGS if len({getattr(row, field) for row in rows}) > 1)
+    return tuple(field for field in _SETTINGS if len({_setting(row, field) for row in rows}) > 1)
 
 
 def _tells_images(rows: Sequence[Row], field: str) -> bool:
@@ -56,12 +56,27 @@ def _tells_images(rows: Sequence[Row], field: str) -> bool:
 def value(row: Row, field: str) -> str:
     """The value of one of the settings that :func:`varying` names, as it is shown."""
     if field not in _IMAGES:
-        return clean(str(getattr(row, field)))
+        return clean(str(_setting(row, field)))
     if row.dataset_digest is None:
         return "-"
     short = (row.dataset or "").partition(" (")[0]  # without what is partial about them
     more = {_IMAGES[1]: f" {row.n_seen}", _IMAGES[2]: f" {row.dataset_digest[:8]}"}
     return clean(short + more.get(field, ""))
+
+
+def model_name(model: str, weights: str) -> str:
+    """What a model is called beside its weights: a tag names published ones, so it goes where they are somebody's own.
+
+    Args:
+        model: timm id with tag, or the name of a preset or of a module that was handed over.
+        weights: of the row.
+    """
+    own = model.removeprefix("python:")
+    return own.partition(".")[0] if weights.startswith("sha256:") and not weights.endswith(")") else own
+
+
+def _setting(row: Row, field: str) -> object:
+    return model_name(row.model, row.weights) if field == "model" else getattr(row, field)
 
 
 def group(rows: Sequence[Row], fields: Sequence[str]) -> dict[str, list[Row]]:

@@ -42,7 +42,7 @@ from tomebench.sweeps.presence import FIRST
 from tomebench.sweeps.processes import in_fresh_processes
 from tomebench.sweeps.ranks import Place, Ranks
 from tomebench.sweeps.reading import Reading
-from tomebench.sweeps.rows import build_rows
+from tomebench.sweeps.rows import LIMIT, build_rows
 from tomebench.sweeps.store import Store
 from tomebench.sweeps.targets import budget_rank, keep_budgets
 from tomebench.sweeps.timing import measure_energy, measure_memory, processes_left, time_cells
@@ -146,6 +146,7 @@ def _lead(
         with ranks.allow(FIRST):
             batch_size = store.get("batch_size") or _batch_size(config, loaded, device)
         store.put("batch_size", batch_size)
+        store.put(LIMIT, config.max_drop)
         planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=batch_size, device=device_name(device))
         keys = [cell.cell.key for cell in planned]
         known = {cell.key for cell, _ in store.cells()} if store.has_results else set()
@@ -157,7 +158,8 @@ def _lead(
             _forget_failures(store, keys)
         job = Job(config, store, device, loaded, planned, batch_size, image_set, should_stop)
         yield from map(Note, loaded.notes)
-        yield Planned(len(planned), loaded.timm_id, len(store.rounds()), len(store.done_chunks()))
+        name = loaded.timm_id if config.checkpoint is None else loaded.timm_id.partition(".")[0]  # not others' weights
+        yield Planned(len(planned), name, len(store.rounds()), len(store.done_chunks()))
         if new := planned if more_exact else [cell for cell in planned if cell.cell.key not in known]:
             timed = new if planned[0] in new else [planned[0], *new]  # the baseline in the same rounds
             images = 0 if image_set is None or known.issuperset(keys) else len(image_set)
