@@ -281,7 +281,7 @@ ALL: Sequence[tuple[Callable[[int], list[Figure]], int, int]] = (
     (accuracy_gate, 2000, 250),
     (process_coverage, 2000, 200),
     (process_gate, 200, 4),
-    (speed_gate, 200, 4),
+    (speed_gate, 200, 2),
 )
 """What is simulated, how often, and how often in the suite."""
 

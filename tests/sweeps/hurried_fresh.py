@@ -1,7 +1,8 @@
 """A fresh process of a sweep with a shorter budget, as ``sweep_program.py`` has it; or, as it is told, an odd one.
 
 ``ODD`` in the environment: ``killed`` is ended by a signal after a note, ``broken`` raises what no code should,
-``refused`` raises for a user, ``full`` finds no space on the disk, ``silent`` ends without its last word.
+``refused`` raises for a user, ``full`` finds no space on the disk, ``silent`` ends without its last word; ``two`` is
+either of two that do as they should.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import sys
 def odd(how: str) -> int:
     """Say a note, and end in another way than a process should."""
     sys.stdin.read()
+    if how == "two":
+        return two()
     print(json.dumps(["Note", {"text": "a note"}]), flush=True)
     print("a library talks", file=sys.stderr)
     if how == "killed":
@@ -27,6 +30,22 @@ def odd(how: str) -> int:
     if how == "full":
         print(json.dumps(["OSError", {"args": [errno.ENOSPC, "No space left on device", "x"]}]), flush=True)
     return 2 if how == "refused" else 0
+
+
+def two() -> int:
+    """Say what each of two processes says that ends as it should."""
+    progress = {"phase": "timing", "done": 1.0, "total": 6.0, "unit": "rounds", "detail": ""}
+    for event in (
+        ["Phase", {"name": "load", "total": None}],
+        ["Planned", {"cells": 2, "model": "m", "resumed_rounds": 6 * (sys.argv[2] == "next"), "resumed_chunks": 0}],
+        ["Note", {"text": "the same"}],
+        ["Note", {"text": sys.argv[2]}],
+        ["Progress", progress],
+        ["Progress", {**progress, "detail": "narrow"}],
+        ["finished", {"left": int(sys.argv[2] == "first")}],
+    ):
+        print(json.dumps(event), flush=True)
+    return 0
 
 
 def hurried() -> int:

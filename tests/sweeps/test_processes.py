@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 import uuid
 from collections import Counter
@@ -254,10 +253,6 @@ def test_the_settings_of_processes() -> None:
             config(**wrong)
 
 
-def told(directory: Path, should_stop: Callable[[], bool] = lambda: False) -> list[Event]:
-    return list(run.run_sweep(config(processes=2), directory, should_stop))
-
-
 @pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize(
     ("how", "error", "words"),
@@ -296,35 +291,36 @@ def test_a_module_and_several_processes_do_not_go_together(tmp_path: Path, monke
 
 
 @pytest.mark.usefixtures("hurried")
-def test_real_processes_say_things_once_and_stop_when_asked(tmp_path: Path) -> None:
+def test_what_processes_say_alike_is_said_once_and_progress_names_them(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("ODD", "two")
+    Store.open(tmp_path / "run", config(processes=2).stored()).close()
+    events = list(run.run_sweep(config(processes=2), tmp_path / "run", lambda: False))
+    assert [event.text for event in events if isinstance(event, Note)] == ["the same", "first", "next"]
+    assert [event.resumed_rounds for event in events if isinstance(event, Planned)] == [0]
+    assert events.count(Phase("load", None)) == 2
+    assert [event.detail for event in events if isinstance(event, Progress)] == [
+        *("process 1 of 2", "process 1 of 2, narrow"),
+        *("process 2 of 2", "process 2 of 2, narrow"),
+    ]
+    assert isinstance(events[-1], Finished)
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_real_process_stops_when_it_is_told_to_and_keeps_its_rounds(tmp_path: Path) -> None:
     events: list[Event] = []
     stopped = run.run_sweep(config(processes=2), tmp_path / "run", lambda: Phase("timing", 6.0) in events)
     with pytest.raises(Interrupted):
         events.extend(stopped)
-    assert [type(event) for event in events].count(Planned) == 1
-
-    events = told(tmp_path / "run")
-    *_, last = events
-    assert isinstance(last, Finished)
-    assert [row.processes for row in last.rows] == [2, 2]
-    assert [type(event) for event in events].count(Planned) == 1
-    assert len({event.text for event in events if isinstance(event, Note)}) == len(
-        [event for event in events if isinstance(event, Note)]
-    )
-    where = [event.detail.partition(",")[0] for event in events if isinstance(event, Progress)]
-    assert list(dict.fromkeys(where)) == ["process 1 of 2", "process 2 of 2"]
-    with Store.read(tmp_path / "run") as store:
-        counts = Counter(round_.session for round_ in store.rounds())
-    assert sum(count >= 6 for count in counts.values()) == 2  # the first was stopped before that
+    assert not is_in_use(tmp_path / "run")
 
 
-def test_a_kill_ends_the_process_that_measures_and_loses_nothing(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
+def test_a_kill_ends_the_process_that_measures_and_loses_nothing(tmp_path: Path) -> None:
+    found = {"PYTHONPATH": str(HERE)}  # where its fresh processes are
     data = write_data(tmp_path, range(0, 8))
     flags = "--model test_vit --device cpu --batch-size 4 --budget quick --workers 0 --threads 1 --quiet --r 0,4"
     command = [str(HERE / "processes_program.py"), "sweep", *flags.split(), *data, "--processes", "2"]
     command += ["--out", str(tmp_path / "run")]
-    parent = Forked(command, tmp_path / "errors")
+    parent = Forked(command, tmp_path / "errors", found)
     deadline = time.monotonic() + 600
     while not (tmp_path / "run").exists() or not rounds_in(tmp_path / "run"):
         assert parent.code is None, parent.said()
@@ -337,7 +333,7 @@ def test_a_kill_ends_the_process_that_measures_and_loses_nothing(tmp_path: Path,
     kept = rounds_in(tmp_path / "run")
     assert kept > 0
 
-    again = Forked(command, tmp_path / "errors")
+    again = Forked(command, tmp_path / "errors", found)
     assert (again.wait(600), again.said()) == (0, "")
     rows = rows_of(tmp_path / "run")
     assert [row.processes for row in rows] == [2, 2]

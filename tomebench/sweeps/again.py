@@ -15,8 +15,6 @@ from typing import Any
 from tomebench.errors import Interrupted, RunError
 from tomebench.sweeps.config import command_line
 
-INTERPRETER = (sys.executable, "-P", "-m")
-"""Runs a module of this package: a package of the same name in the current folder is not the one that is judged."""
 _PACKAGE = Path(__file__).resolve().parents[2]
 
 
@@ -34,6 +32,11 @@ def sweep_words(settings: Mapping[str, Any], r: Collection[int], out: Path) -> l
     if not str(settings["schedule"]).startswith("list:"):
         settings["r"] = ",".join(map(str, sorted({0, *r})))
     return [*shlex.split(command_line(settings))[1:], "--out", str(out), "--quiet"]
+
+
+def interpreter() -> list[str]:
+    """Words that run a module of this package: one of the same name in the current folder is not the one that runs."""
+    return [sys.executable, "-P", "-m"]
 
 
 def environment() -> dict[str, str]:
@@ -61,7 +64,7 @@ def sweep_again(
         Interrupted: ``should_stop()`` became true, or the process was interrupted; it is no longer running.
         RunError: it ended without a result.
     """
-    command = [*INTERPRETER, "tomebench", *sweep_words(settings, r, out)]
+    command = [*interpreter(), "tomebench", *sweep_words(settings, r, out)]
     log = out.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as file:

@@ -35,7 +35,7 @@ def main() -> int:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def say(kind: str, fields: dict[str, Any]) -> None:
-        out.write(json.dumps([kind, fields]) + "\n")
+        out.write(json.dumps([kind, fields], allow_nan=False) + "\n")
         out.flush()
 
     # Only now, since it takes seconds in which a signal may come.

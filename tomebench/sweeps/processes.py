@@ -22,7 +22,7 @@ from typing import IO
 
 from tomebench import errors
 from tomebench.errors import ConfigError, RankError, TomebenchError
-from tomebench.sweeps.again import INTERPRETER, environment
+from tomebench.sweeps.again import environment, interpreter
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.database import FILE
 from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Planned, Progress
@@ -119,7 +119,7 @@ def _one(
     config: SweepConfig, directory: Path, should_stop: Callable[[], bool], *, first: bool
 ) -> Generator[Event, None, int]:
     """Events of one fresh process; returns how many more are needed."""
-    command = [*INTERPRETER, MODULE, str(directory), "first" if first else "next"]
+    command = [*interpreter(), MODULE, str(directory), "first" if first else "next"]
     with tempfile.TemporaryFile() as log:
         with subprocess.Popen(
             command,
