@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 from hypothesis import settings
@@ -15,6 +16,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 # No deadline: the first call of a torch operation loads code and can take a hundred times as long as the next.
 settings.register_profile("tomebench", deadline=None)
 settings.load_profile("tomebench")
+
+
+@pytest.fixture(autouse=True)
+def _short_probe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How long a sweep will take is said before it; of interest in few tests, and a fifth of a second in hundreds."""
+    if module := sys.modules.get("tomebench.measure.estimate"):
+        monkeypatch.setattr(module, "_PROBE_SECONDS", 0.01)
 
 
 @pytest.fixture(params=[pytest.param("cuda", marks=pytest.mark.gpu), pytest.param("cpu", id="cpu_twin")])
