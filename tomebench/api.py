@@ -88,7 +88,7 @@ def sweep(
     ``if __name__ == "__main__":``, or pass ``workers=0``. From the first call on, memory that is freed stays with the
     process (:mod:`tomebench.measure.allocator`).
 
-    What was decided without being asked for is said as a Python warning, where no bar is drawn.
+    What the command line notes on the way is said as Python warnings, where no bar is drawn.
 
     Returns:
         One row per cell of the run folder, for :func:`advise`; none in a process of rank 1 and up, where torchrun has

@@ -13,7 +13,9 @@ import torch
 from cli_program import BASE, MERGED
 
 from tomebench.cli import results
+from tomebench.sweeps.rows import LIMIT
 from tomebench.sweeps.settings import load_config
+from tomebench.sweeps.store import Store
 
 
 def test_a_sweep_ends_with_its_table_and_what_makes_it_complete(program, engine, tmp_path):
@@ -234,6 +236,12 @@ def test_the_limit_judges_the_rows_anew_and_is_no_part_of_the_run(program, engin
     assert (found["r"], found["choice"], found["images"]) == (8, "recommended", None)
     both = program("report", "results/m-tome", "results/b", "--max-drop", "0.45").out
     assert untold.replace("r=8", "m-tome r=8") in unwrapped(both)
+
+
+def test_a_limit_of_nothing_is_a_limit(tmp_path):
+    with Store.open(tmp_path / "run", load_config([], {"model": "m"}).stored()) as store:
+        store.put(LIMIT, 0.0)
+    assert results.read_run(tmp_path / "run")[2] == 0.0
 
 
 def test_report_rebuilds_every_run_and_shows_them_together(program, monkeypatch, tmp_path):

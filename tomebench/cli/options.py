@@ -152,10 +152,7 @@ Budget = Annotated[
     str | None,
     _option("--budget", "How exact the timing is: quick, standard, publish; none: top-1 only.", "NAME", "quick"),
 ]
-Processes = Annotated[
-    int | None,
-    _option("--processes", "Fresh processes to time in, in turn.", "K", "1"),
-]
+Processes = Annotated[int | None, _option("--processes", "Fresh processes, in turn.", "K", "1, publish 5")]
 MaxDrop = Annotated[
     float | None,
     _option("--max-drop", "Points of top-1 that a recommended r surely loses no more than.", "POINTS", "1"),

@@ -33,7 +33,8 @@ def report(
     Rewrites table.csv, rows.jsonl, summary.md and figure.png of each run. Several runs are shown in one table, with a
     column for the setting in which they differ, or their folders' names where that is more than one, and for their
     images; the parts of one sweep (--cells) are the one table that they are. With --max-drop they are judged by that
-    limit on the screen, and the files stay what they are.
+    limit on the screen, and the files stay what they are; without it each by its own, together by 1 point if those
+    differ.
     """
     from tomebench.cli.console import open_screen
     from tomebench.cli.results import read_run, show, write_run

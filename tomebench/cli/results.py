@@ -31,7 +31,8 @@ def read_run(directory: Path) -> tuple[list[Row], dict[str, Any], float]:
         StorageError: the store is damaged.
     """
     with Store.read(directory) as store:
-        return list(build_rows(store)), store.config, store.get(LIMIT) or MAX_DROP
+        limit = store.get(LIMIT)  # which may be zero; older stores have none
+        return list(build_rows(store)), store.config, MAX_DROP if limit is None else limit
 
 
 def write_run(

@@ -63,9 +63,9 @@ def _budget(cells: int, smaller: str, tolerance: float) -> str | None:
 
 def _processes(found: Sequence[Shift], tolerance: float) -> int | None:
     """The fewest processes on each side that can, if they scatter as these do."""
+    # Of n and m processes the error is a scatter times sqrt(1 / n + 1 / m), and n + m is about the degrees and two.
+    scatters = [shift.error / math.sqrt(4 / (shift.degrees + 2)) for shift in found if math.isfinite(shift.degrees)]
     for count in range(3, MOST + 1):
-        # Of n and m processes the error is a scatter times sqrt(1 / n + 1 / m), and n + m is about the degrees and two.
-        scatters = [shift.error / math.sqrt(4 / (shift.degrees + 2)) for shift in found if math.isfinite(shift.degrees)]
         aimed = [Shift(0.0, scatter * math.sqrt(2 / count), 2 * count - 2) for scatter in scatters]
         if chance_to_pass(aimed, tolerance) > DECIDES:
             return count

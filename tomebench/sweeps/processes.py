@@ -79,8 +79,7 @@ def in_fresh_processes(
     said: set[Event] = set()
     first, left = True, count - min(_begun(directory), count - 1)
     while first or left:
-        stop_if_asked = stops(should_stop)
-        stop_if_asked()
+        stops(should_stop)()
         name = f"process {count - max(left, 1) + 1} of {count}"
         before, left = left, (yield from _marked(_one(config, directory, should_stop, first=first), name, said))
         if not first and left >= before:
@@ -195,7 +194,7 @@ def _unsaid(code: int, log: str) -> Exception:
             f"a process that measures was ended by {signal.Signals(-code).name}; what was measured is kept, run the "
             "same command again (if memory ran out: with a smaller --batch-size)"
         )
-    *_, last = ["", *log.split("\n")] if not log.strip() else log.strip().splitlines()
+    last = (log.strip().splitlines() or [""])[-1]
     error = RuntimeError(f"a process that measures ended with {code}: {last[:300]}")
     error.add_note(log)  # for --traceback
     return error
