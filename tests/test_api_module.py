@@ -14,6 +14,7 @@ from demo_rows import demo
 from torch import nn
 
 import tomebench
+from tomebench.cli import app
 from tomebench.errors import ConfigError, InputError, ModelError, SpecError, UnsupportedModelError
 from tomebench.models.create import load_model
 from tomebench.models.given import given_model
@@ -171,9 +172,22 @@ def test_a_model_without_weights_or_copy_is_refused(tmp_path: Path) -> None:
         load_model("python:VisionTransformer")
 
 
+def test_a_run_folder_from_python_holds_what_the_command_line_leaves(tmp_path: Path, digits_vit: nn.Module) -> None:
+    common = {"data": "digits", "limit": 128, **FAST}
+    rows = tomebench.sweep("digits_vit", "0,8", out=tmp_path / "named", max_drop=0.5, **common)
+    summary = (tmp_path / "named" / "summary.md").read_text()
+    assert str(tomebench.advise(rows, max_drop=0.5)).split("(")[0] in summary.replace("\\", "")
+    kept = {name: (tmp_path / "named" / name).read_bytes() for name in ("table.csv", "rows.jsonl")}
+    assert app.run(["report", str(tmp_path / "named"), "--json"]) == 0
+    assert {name: (tmp_path / "named" / name).read_bytes() for name in kept} == kept
+    assert "## Again\n\n    tomebench sweep --model digits_vit --r 0,8" in summary
+    tomebench.sweep(digits_vit, [0, 8], out=tmp_path / "own", **common)
+    assert "## Again" not in (tmp_path / "own" / "summary.md").read_text(), "no command builds what was handed over"
+
+
 def test_every_setting_is_a_keyword_that_an_editor_shows() -> None:
     shown = inspect.signature(tomebench.sweep).parameters
-    assert {*SweepConfig.model_fields} - {"max_drop"} == {*shown} - {"progress"}  # rows recommend nothing
+    assert {*SweepConfig.model_fields} == {*shown} - {"progress"}
     assert all(shown[name].default is None for name in {*shown} - {"model", "r", "out", "progress"})
 
 

@@ -204,7 +204,12 @@ def next_command(screen: str) -> str | None:
     if found is None:
         return None
     line = found[1].replace("\\\n", " ")
-    own_names = {"FILE": "w.safetensors", "NEW": f"new{abs(hash(screen))}", "LABELLED": "my_pictures"}
+    own_names = {
+        "FILE": "w.safetensors",
+        "NEW": f"new{abs(hash(screen))}",
+        "LABELLED": "my_pictures",
+        "MORE_IMAGES": "DIR",
+    }
     for capitals, own in own_names.items():
         line = re.sub(rf"(?<= ){capitals}\b", own, line)
     return line

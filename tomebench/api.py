@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tomebench.gate.verdict import Finding
     from tomebench.report.headline import Answer
     from tomebench.schema import Route, Row
+    from tomebench.sweeps.config import SweepConfig
+    from tomebench.sweeps.events import Finished
 
 __all__ = ["advise", "apply", "check", "keep_memory", "load_results", "sweep"]
 
@@ -65,6 +67,7 @@ def sweep(
     processes: int | None = None,
     cells: str | None = None,
     name: str | None = None,
+    max_drop: float | None = None,
     seed: int | None = None,
     threads: int | None = None,
     workers: int | None = None,
@@ -82,6 +85,8 @@ def sweep(
         progress: draw a bar on stderr, or in a notebook.
         preprocessing: timm or tome; or for a module some of ``mean``, ``std``, ``interpolation``, ``crop_pct`` and
             ``crop_mode`` in place of what its ``pretrained_cfg`` says.
+        data: images for top-1. Where no list names the classes of the model, they are those of the sorted folder names,
+            as ImageFolder numbers them, and ``dataset`` of a row says so.
 
     All others are the flags of ``tomebench sweep``; ``tomebench sweep --help-all`` explains them, None is the default.
     Reading more than a thousand images starts worker processes that import the caller's script again: call this under
@@ -92,7 +97,7 @@ def sweep(
 
     Returns:
         One row per cell of the run folder, for :func:`advise`; none in a process of rank 1 and up, where torchrun has
-        started several. The run folder holds the raw measurements.
+        started several. The run folder holds the raw measurements, and the reports that the command line writes.
 
     Raises:
         TomebenchError: see :mod:`tomebench.errors`.
@@ -132,7 +137,27 @@ def sweep(
             warnings.warn(event.text, stacklevel=2)
         if isinstance(event, Finished):
             rows = list(event.rows)  # not returned at once: other processes wait for the end
+            if rows:
+                _write_reports(event, config)
     return rows
+
+
+def _write_reports(finished: Finished, config: SweepConfig) -> None:
+    """The table, rows, summary and figure of a run, beside its store."""
+    from tomebench.models.spec import PREFIX
+    from tomebench.report.text import context_for
+    from tomebench.report.write import write_reports
+    from tomebench.sweeps.config import command_line
+
+    settings = {**(finished.settings or config.stored()), "max_drop": finished.max_drop}
+    context = context_for(
+        finished.rows,
+        f"tomebench {finished.directory.resolve().name}",
+        command=None if config.model.startswith(PREFIX) else command_line(settings),
+        max_drop=finished.max_drop,
+        checkpoint=settings.get("checkpoint"),
+    )
+    write_reports(finished.directory, finished.rows, context)
 
 
 def _r_text(r: str | int | Sequence[int]) -> str:
@@ -193,7 +218,7 @@ def check(
         baseline: file that ``tomebench check --update-baseline`` wrote.
         tiers: what to look at; by default all that the baseline has.
         tolerance: slow-down that is still the same, in %.
-        max_drop: top-1 that may be lost: 0.5 (points) or "3images".
+        max_drop: loss of top-1 that passes where it is not sure: 0.5 (points) or "3images"; a sure one is worse.
         absolute: compare images per second too, where the testbeds match.
         confirm: measure what looks slower once more, in a fresh process, before saying so.
         checkpoint: where the weights are on this machine.

@@ -101,7 +101,7 @@ def judged(settings, directory=None, **fields):
 
 def test_what_the_answer_lacks_is_proposed(tmp_path):
     few = {"top1_lost": 7, "top1_gained": 0, "delta_top1": -0.7}
-    more = "tomebench sweep --model m --data DIR --name NEW"
+    more = "tomebench sweep --model m --data MORE_IMAGES --name NEW"
     assert judged({}, **few) == more
     assert judged({}, **few, status="unconverged") == more, "no larger budget tells what too few images cannot"
     assert judged({"limit": 1000}, **few) == "tomebench sweep --model m --data d"
@@ -113,7 +113,10 @@ def test_what_the_answer_lacks_is_proposed(tmp_path):
 
 
 def test_what_is_recommended_can_be_kept_as_a_baseline(tmp_path):
-    found = judged({}, tmp_path / "a b", top1_lost=0, top1_gained=0, delta_top1=0.0)
+    kept = {"top1_lost": 0, "top1_gained": 0, "delta_top1": 0.0}
+    more = judged({}, tmp_path / "a b", **kept)  # of one process, of which none is made
+    assert shlex.split(more) == shlex.split(f"tomebench sweep --model m --data d --processes 5 --out '{tmp_path}/a b'")
+    found = judged({}, tmp_path / "a b", **kept, processes=5)
     run = f"'{tmp_path}/a b'"
     assert shlex.split(found) == shlex.split(f"tomebench check {run} --baseline {run}.json --update-baseline")
     assert judged({}, top1_lost=300, top1_gained=0, delta_top1=-30.0) == "tomebench plan --model m --r 0..24"

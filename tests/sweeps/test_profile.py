@@ -174,6 +174,7 @@ def test_models_are_timed_in_an_order_that_the_seed_gives(monkeypatch):
         ({"compile": True}, ConfigError, "--compile"),
         ({"cuda_graphs": True}, ConfigError, "--cuda-graphs"),
         ({"mode": "train"}, ConfigError, "--mode train"),
+        ({"processes": 3}, ConfigError, "--processes"),
         ({"attention": "triton"}, DeviceError, "needs a CUDA GPU"),
         ({"device": "cuda:99"}, DeviceError, "not available"),
         ({"method": "tomme"}, SpecError, "did you mean 'tome'"),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tomebench.measure.budget import PUBLISH_PROCESSES
 from tomebench.measure.validity import INTERRUPTED, PARTIAL_EVAL
 from tomebench.models.spec import PREFIX
 from tomebench.report.advice import advise
@@ -21,7 +22,9 @@ _ELSEWHERE = " --name NEW"  # other images or weights in the same folder are ref
 
 
 def next_command(rows: Sequence[Row], config: Mapping[str, Any], directory: Path | None = None) -> str | None:
-    """The next command, with DIR or LABELLED, FILE and NEW for what the user has to say; None for a nameless model.
+    """The next command, with DIR, MORE_IMAGES, LABELLED, FILE and NEW for what the user has to say.
+
+    None for a nameless model.
 
     Args:
         rows: of the run.
@@ -41,7 +44,7 @@ def next_command(rows: Sequence[Row], config: Mapping[str, Any], directory: Path
     if advice is not None and advice.choice == "images" and config.get("limit") is not None:
         return command_line({**config, "limit": None})
     if advice is not None and advice.choice in ("images", "agreement"):  # more of them, or such as have labels
-        data = "DIR" if advice.choice == "images" else "LABELLED"
+        data = "MORE_IMAGES" if advice.choice == "images" else "LABELLED"
         return command_line({**config, "data": data, "labels": True, "limit": None}) + _ELSEWHERE
     if any(row.status == "unconverged" for row in rows) and (processes := config.get("processes")):
         return command_line({**config, "processes": 2 * processes}) + _here(config, directory)
@@ -49,6 +52,8 @@ def next_command(rows: Sequence[Row], config: Mapping[str, Any], directory: Path
         larger = "standard" if config["budget"] == "quick" else "publish"
         return command_line({**config, "budget": larger}) + _here(config, directory)
     if advice is not None and advice.choice == "recommended" and directory is not None:
+        if advice.row.rounds and (advice.row.processes or 1) == 1:  # which differ by what no interval of one has
+            return command_line({**config, "processes": PUBLISH_PROCESSES}) + _here(config, directory)
         run = shlex.quote(str(directory))
         return f"tomebench check {run} --baseline {run}.json --update-baseline"
     planned = {name: value for name, value in config.items() if name not in (*_IMAGES, *_MEASURED)}

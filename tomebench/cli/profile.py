@@ -38,8 +38,8 @@ def profile(flags: SweepFlags) -> None:
     slicing ceiling removes as many tokens without matching or merging: what a part takes longer is the price of
     merging. The parts are compared with the same pass timed without marks.
 
-    It takes the flags of sweep, with the defaults of sweep, except --compile, --cuda-graphs and --mode train, and
-    writes no files. The budget says how many rounds are timed: quick 6, standard 10, publish 20.
+    It takes the flags of sweep, with the defaults of sweep, except --compile, --cuda-graphs, --processes and --mode
+    train, and writes no files. The budget says how many rounds are timed: quick 6, standard 10, publish 20.
     """
     from tomebench.cli.console import open_screen
     from tomebench.cli.progress import follow

@@ -105,6 +105,8 @@ def run_profile(config: SweepConfig, should_stop: Callable[[], bool]) -> Generat
         raise ConfigError(f"profile times a forward pass; drop --mode {config.mode}")
     if config.budget == "none":
         raise ConfigError("profile times passes, and budget none times nothing; give another --budget")
+    if (config.processes or 1) > 1:
+        raise ConfigError("profile looks into one process; drop --processes")
     if len(config.cell_choices) > 1:
         raise ConfigError("profile takes one value of each option; drop the others")
     device = resolve_device(config.device, config.dtype)
