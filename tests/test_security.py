@@ -13,7 +13,10 @@ import typer
 import yaml
 
 from tomebench.cli import app
+from tomebench.errors import StorageError
 from tomebench.sweeps import yaml_file
+from tomebench.sweeps.lock import RunLock
+from tomebench.whole import beside, write_new, write_whole
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "tomebench").rglob("*.py"))
@@ -116,7 +119,8 @@ def test_the_source_was_found():
 
 def test_the_strict_loader_is_a_safe_one():
     assert issubclass(yaml_file._Loader, yaml.SafeLoader)
-    assert yaml_file._Loader.yaml_constructors == yaml.SafeLoader.yaml_constructors
+    own = {**yaml.SafeLoader.yaml_constructors, "tag:yaml.org,2002:int": yaml_file._Loader.construct_int}
+    assert yaml_file._Loader.yaml_constructors == own
 
 
 def test_torch_is_new_enough_for_weights_only():
@@ -130,3 +134,19 @@ def test_no_flag_weakens_it():
     flags = {flag for command in commands for parameter in command.params for flag in parameter.opts}
     assert {"--offline", "--checkpoint"} <= flags
     assert not [flag for flag in flags if re.search("trust|unsafe|pickle|insecure|weights-only|remote", flag)]
+
+
+def test_files_are_written_through_no_link(tmp_path):
+    kept = tmp_path / "kept"
+    kept.write_text("mine")
+    for name in ("new", "run.lock"):
+        (tmp_path / name).symlink_to(kept)
+    with pytest.raises(FileExistsError):
+        write_new(tmp_path / "new", "theirs")
+    with pytest.raises(StorageError, match="cannot be locked"):
+        RunLock.acquire(tmp_path)
+    names = {beside(tmp_path / "table.csv").name for _ in range(100)}
+    assert len(names) == 100
+    write_whole(tmp_path / "new", "theirs")  # which takes the place of the link
+    assert kept.read_text() == "mine"
+    assert (tmp_path / "new").read_text() == "theirs"

@@ -238,7 +238,7 @@ def test_devices_and_dtypes_that_are_not_there(program, earlier, flags, says):
     [
         ("limt: 3", "unknown key 'limt'; did you mean 'limit'?"),
         ("model: m\nname: no", "name False: must be text; put it in quotes"),
-        ("model: m\nseed: 1e-3", "seed '1e-3': must be a whole number"),
+        ("model: m\nseed: 1e-3", "seed 0.001: must be a whole number"),
         ("model:\n\t- x", "YAML does not allow tabs"),
     ],
 )

@@ -136,14 +136,13 @@ def test_a_full_disk_at_any_file_of_a_report_leaves_the_earlier_ones(program, ea
 @pytest.mark.parametrize("flag", ["--junit", "--benchmark", "--bencher"])
 def test_a_full_disk_leaves_earlier_files_of_a_check(program, its_baseline, monkeypatch, flag):
     Path("report").write_text("what was there before")
-    real = Path.write_text
 
-    def full(self: Path, text: str, *arguments: object, **options: object) -> int:
-        real(self, text[: len(text) // 2])
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+    def full(path: Path, text: str) -> None:
+        path.write_text(text[: len(text) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        patch.setattr("tomebench.whole.write_new", full)
         result = program("check", "run", "--baseline", "base.json", "--accuracy", "--quiet", flag, "report")
     assert result.code == 5
     assert "cannot read or write 'report': No space left on device" in result.error

@@ -183,6 +183,7 @@ def test_a_manifest_of_something_else(root, tmp_path):
         ("", "lists no files"),
         ("x  y\n", "line 1 is not a sha256 checksum and a name"),
         (f"{'0' * 64}  a\n{'0' * 40}  b\n", "line 2 is not"),
+        (f"{'0' * 64}  a\n{'0' * 64}  b\n{'1' * 64}  ./a\n", "line 3 gives a another checksum than a line before"),
     ]:
         (tmp_path / "sums").write_text(text)
         assert message in refusal(root, verify=tmp_path / "sums")

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import struct
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -65,6 +66,44 @@ def test_png_named_jpeg_is_read_by_content(tmp_path, mode):
     path = save(tmp_path / "a.JPEG", encoded(original, "PNG"))
     assert problem(path) is None
     assert np.array_equal(decode_rgb(path), original.convert("RGB"))
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_gray_of_sixteen_bits_is_scaled_to_eight(tmp_path, form):
+    ramp = np.linspace(0, 65535, 24 * 16).reshape(16, 24).astype(np.uint16)
+    path = save(tmp_path / "a.JPEG", encoded(Image.fromarray(ramp), form))
+    assert np.array_equal(np.asarray(decode_rgb(path))[..., 0], ramp >> 8)
+    colours = np.asarray(decode_rgb(path))
+    assert np.array_equal(colours[..., 0], colours[..., 2])
+
+
+@pytest.mark.parametrize(("kind", "what"), [(np.float32, "floating point"), (np.int32, "integers of 32 bits")])
+def test_pixels_that_do_not_say_what_white_is_are_refused(tmp_path, kind, what):
+    path = save(tmp_path / "a.JPEG", encoded(Image.fromarray(np.ones((16, 24), kind)), "TIFF"))
+    assert_refused(path, f"its pixels are {what}, of which nobody knows what is white; save 8 bits")
+
+
+@pytest.mark.parametrize("form", ["EPS", "PCX", "TGA", "DDS"])
+def test_what_no_data_set_is_made_of_is_no_image(tmp_path, form):
+    """Whatever else this Pillow reads: for PostScript it starts a program that runs what the file says."""
+    path = save(tmp_path / "a.JPEG", encoded(picture(), form))
+    with Image.open(path) as image:
+        assert image.format == form
+    assert_refused(path, "not an image")
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "JPEG2000", "PPM"])
+def test_named_formats_are_read_by_content(tmp_path, form):
+    assert decode_rgb(save(tmp_path / "a.JPEG", encoded(picture(), form))).size == (24, 16)
+
+
+def test_a_damaged_tiff_is_one_line(tmp_path, capfd):
+    """Pillow logs what it cannot decode, which without a handler goes to stderr."""
+    data = bytearray(encoded(picture(), "TIFF"))
+    entry = data.index(struct.pack("<HHI", 277, 3, 1))  # samples per pixel
+    data[entry + 8 : entry + 10] = struct.pack("<H", 2048)
+    assert_refused(save(tmp_path / "a.JPEG", bytes(data)), "")
+    assert capfd.readouterr().err == ""
 
 
 def test_palette_with_transparent_colours_does_not_warn(tmp_path):

@@ -12,6 +12,7 @@ from timm.data import ImageNetInfo
 from tomebench.datasets.classes import class_numbers, wnids
 from tomebench.datasets.images import open_dataset
 from tomebench.errors import DataError
+from tomebench.extras import is_installed
 
 datasets = pytest.importorskip("datasets")
 
@@ -153,6 +154,14 @@ def test_without_the_library(monkeypatch, capfd):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "datasets" else found(name))
     assert refusal("owner/name") == ("--data hfds/owner/name needs the datasets library; pip install 'tomebench[hf]'")
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_folder_of_the_name_of_a_library_is_no_library(tmp_path, monkeypatch):
+    (tmp_path / "no_such_library").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert importlib.util.find_spec("no_such_library") is not None
+    assert not is_installed("no_such_library")
+    assert is_installed("datasets")
 
 
 def test_offline_nothing_is_fetched():

@@ -85,6 +85,15 @@ def test_validation_part_is_found(tmp_path, part):
     assert read_class_folders(root / part)[0].name == f"imagenet/{part}"
 
 
+def test_two_validation_parts_are_not_chosen_between(tmp_path):
+    root = touch(tmp_path / "imagenet", f"val/{TENCH}/a.JPEG", f"validation/{TENCH}/b.JPEG")
+    with pytest.raises(DataError) as caught:
+        read_class_folders(root)
+    assert (
+        str(caught.value) == f"{root} holds val and validation, each with class folders; say which: --data {root}/val"
+    )
+
+
 def test_a_full_set_needs_no_note(tmp_path, monkeypatch):
     touch(tmp_path, *(f"{wnid}/a.JPEG" for wnid in wnids()))
     assert read_class_folders(tmp_path)[0].note == "1000 classes, 1000 images"

@@ -97,6 +97,18 @@ def test_a_link_back_is_not_followed_and_one_elsewhere_is(tmp_path):
     assert open_dataset(str(root), head=Head(2)).names == ("a/0.jpg", "a/more/0.jpg", "a/more/1.jpg", "b/0.jpg")
 
 
+def test_a_link_to_itself_is_a_file_that_cannot_be_read(tmp_path):
+    root = pictures(tmp_path / "p", ["a", "b"], each=1)
+    (root / "c").symlink_to("c")
+    (root / "a" / "x.jpg").symlink_to("x.jpg")
+    found = open_dataset(str(root), head=Head(2))
+    assert found.names == ("a/0.jpg", "a/x.jpg", "b/0.jpg")
+    assert found.problem is not None
+    assert found.problem(1) == "a/x.jpg (Too many levels of symbolic links)"
+    assert found.extra == ("c",)
+    assert open_dataset(str(root), labels=False).names == ("a/0.jpg", "a/x.jpg", "b/0.jpg")
+
+
 def test_a_few_imagenet_ids_among_own_classes_make_no_imagenet(tmp_path):
     names = sorted([*(f"thing{number:04d}" for number in range(1197)), *wnids()[:3]])
     for name in names:

@@ -219,6 +219,19 @@ def test_damaged_members_are_named_and_the_stamp_is_of_the_tar(tmp_path):
     assert image_set.problem(0) == f"{NAMES[0]} (no such file)"
 
 
+def test_files_of_the_same_size_and_time_have_stamps_of_their_own(tmp_path):
+    """As in two states of one data set side by side, whose cache of pixels may be the same."""
+    stamps = []
+    for version in ("v1", "v2"):
+        folder = class_folders(tmp_path / version / "set")
+        for path in folder.rglob("*.JPEG"):
+            path.write_bytes(bytes(1000))
+            os.utime(path, ns=(1, 1))
+        image_set = open_dataset(str(folder))
+        stamps += [image_set.stamp(index) for index in range(6)]
+    assert len({*stamps}) == 12
+
+
 def test_every_set_has_other_images():
     assert len({jpeg(n) for numbers in SETS.values() for n in numbers}) == 6
 

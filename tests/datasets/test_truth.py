@@ -69,6 +69,22 @@ def test_kaggle_solution(tar):
     assert "the file of labels beside it has none for 2 images, ILSVRC2012_val_00030001.JPEG" in refusal(tar)
 
 
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("ILSVRC2012_val_00000001,n01440764 1 2 3 4", "line 3 names image 1 again (n01440764)"),
+        (
+            "ILSVRC2012_val_00000002,n01440764 1 2 3 4 n01443537 1 2 3 4",
+            "line 3 gives image 2 several classes (n01440764",
+        ),
+    ],
+)
+def test_a_solution_that_contradicts_itself(tar, line, says):
+    first = "ILSVRC2012_val_00000001,n01443537 1 2 3 4"
+    (tar.parent / SOLUTION).write_text("\n".join(["ImageId,PredictionString", first, line]))
+    assert f"{tar.parent / SOLUTION}: {says}" in refusal(tar)
+
+
 @pytest.mark.parametrize("place", [".", "ILSVRC2012_devkit_t12/data"])
 def test_devkit_numbers_need_its_own_table(tar, place):
     devkit(tar.parent / place, order=list(reversed(wnids())))

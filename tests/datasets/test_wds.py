@@ -88,7 +88,20 @@ def test_labels_that_the_names_contradict(tmp_path):
     [
         ({"a.jpg": b""}, "a has no label; write a.cls with the class's number"),
         ({"a.jpg": b"", "a.json": b"[]"}, "a has no label"),
-        ({"a.jpg": b"", "a.cls": b"cat"}, "a has a label that is no whole number; write the shards again"),
+        (
+            {"a.jpg": b"", "a.cls": b"cat"},
+            "a has a label that is no whole number, or two of them; write the shards again",
+        ),
+        (
+            {"a.jpg": b"", "a.json": b'{"label": 3, "label": 4}'},
+            "a has a label that is no whole number, or two of them",
+        ),
+        ({"a.jpg": b"", "a.json": b'{"label": true}'}, "a has a label that is no whole number"),
+        ({"a.jpg": b"", "a.json": b'{"label": "1_0"}'}, "a has a label that is no whole number"),
+        ({"a.jpg": b"", "a.cls": b"1_0"}, "a has a label that is no whole number"),
+        ({"a.jpg": b"", "a.cls": "\uff13".encode()}, "a has a label that is no whole number"),
+        ({"a.jpg": b"", "a.JPG": b"", "a.cls": b"3"}, "a has jpg and JPG, and a sample has one of each"),
+        ({"a.jpg": b"", "a.png": b"", "a.cls": b"3"}, "a has jpg and png, and a sample has one of each"),
         ({"a.jpg": b"", "a.json": b'{"label": 3.5}'}, "a has a label that is no whole number"),
         ({"a.jpg": b"", "a.json": b"{"}, "a has a label that is no whole number"),
         ({"a.jpg": b"", "a.cls": b"1000"}, "a has label 1000; expected 0 to 999, numbered by the sorted class ids"),
@@ -98,6 +111,13 @@ def test_labels_that_the_names_contradict(tmp_path):
 )
 def test_samples_without_a_true_label(tmp_path, files, message):
     assert message in refusal(write_tar(tmp_path / "a.tar", files))
+
+
+def test_a_shard_beside_its_copy(tmp_path):
+    first = write_tar(tmp_path / "val-0.tar", samples())
+    second = tmp_path / "val-0 (1).tar"
+    second.write_bytes(first.read_bytes())
+    assert refusal(tmp_path) == f"{second} and {first} are the same shard; take one of them away"
 
 
 def test_folders_without_validation_shards(tmp_path):

@@ -144,7 +144,7 @@ def test_a_baseline_that_cannot_be_written_leaves_the_old_one(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr("tomebench.whole.write_new", full)
     with pytest.raises(StorageError, match="No space left"):
         write_baseline(path, one)
     assert path.read_bytes() == before

@@ -84,6 +84,25 @@ def test_what_else_a_checkpoint_holds_is_named(tmp_path, state, extra, name):
         load(tmp_path / "w.pth")
 
 
+@pytest.mark.parametrize(
+    ("odd", "what"),
+    [
+        (lambda t: torch.quantize_per_tensor(t, 0.01, 0, torch.qint8), r"quantised \(qint8\)"),
+        (lambda t: t.to_sparse(), r"sparse \(sparse_coo\)"),
+        (lambda t: t.to("meta"), "on meta, without values"),
+        (lambda t: t.to(torch.complex64), r"complex \(complex64\)"),
+        (lambda t: (127 * t).to(torch.int8), "int8 instead of float32"),
+        (lambda t: t > 0, "bool instead of float32"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_that_hold_no_weights_are_named_with_what_they_are(tmp_path, state, odd, what):
+    torch.save({**state, "head.weight": odd(state["head.weight"])}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match=rf"head\.weight is {what}; save (a state_dict|the weights)") as error:
+        load(tmp_path / "w.pth")
+    assert "\n" not in str(error.value)
+
+
 def test_what_does_not_fit_is_named(tmp_path, state):
     del state["norm.bias"]
     state["blocks.0.attn.proj.weight"] = torch.zeros(3, 3)

@@ -27,6 +27,11 @@ def test_vit_b_16_is_the_training_of_the_paper_not_timm_s_default():
     assert resolve_model_name("vit_base_patch16_224") != resolve_model_name("vit_b_16")
 
 
+def test_a_name_of_former_days_stands_for_its_present_one():
+    assert resolve_model_name("deit3_small_patch16_224_in21ft1k") == "deit3_small_patch16_224.fb_in22k_ft_in1k"
+    assert resolve_model_name("timm/vit_base_patch16_224_in21k") == "vit_base_patch16_224.augreg_in21k"
+
+
 def test_a_name_without_a_tag_gets_the_one_that_timm_would_use():
     assert resolve_model_name("deit_tiny_patch16_224") == "deit_tiny_patch16_224.fb_in1k"
 

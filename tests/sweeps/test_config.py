@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,10 @@ def test_every_natural_way_to_write_r(tmp_path, text, values):
         ("schedule: list:8,8,4", "schedule", "list:8,8,4"),
         ("out: runs/[r=8]/x", "out", Path("runs/[r=8]/x")),
         ("limit:\ndata: digits", "limit", None),
+        ("seed: 010", "seed", 10),  # eight in YAML 1.1
+        ("seed: 0x1f", "seed", 31),
+        ("seed: 0o17", "seed", 15),
+        ("max-drop: 5e-1", "max_drop", 0.5),
     ],
 )
 def test_yaml_values(tmp_path, text, field, value):
@@ -106,7 +111,12 @@ def test_yaml_values(tmp_path, text, field, value):
         ("name: ..", "use --out"),
         ("name: ''", "must not be empty"),
         ('data: "a\\0b"', "must not contain a NUL"),
-        ("seed: 1e-3", "seed '1e-3': must be a whole number"),
+        ("seed: 1e-3", "seed 0.001: must be a whole number"),
+        ("seed: 1:30", "seed '1:30': must be a whole number"),  # ninety in YAML 1.1
+        ("seed: 1_000", "seed '1_000': must be a whole number"),
+        ("seed: 0x" + "f" * 5000, "must be a whole number"),
+        ("seed: " + "9" * 5000, "must be a whole number"),
+        ("name: &a [x]\ndata: *a", "line 2: an alias (*) stands for another value; write it out"),
         ("seed: 1.5", "seed 1.5: must be a whole number"),
         ("seed: -1", "seed -1: must be 0 or more"),
         ("seed: yes", "must be a whole number"),
@@ -140,6 +150,8 @@ def test_what_is_wrong_with_a_file_takes_one_line(tmp_path, text, part):
 def test_a_file_that_is_not_there_or_is_a_folder(tmp_path):
     assert "No such file" in refusal(lambda: load_config([tmp_path / "no.yaml"], {}), ConfigError)
     assert "cannot be read" in refusal(lambda: load_config([tmp_path], {}), ConfigError)
+    os.mkfifo(tmp_path / "pipe")
+    assert "not a regular file" in refusal(lambda: load_config([tmp_path / "pipe"], {}), ConfigError)
 
 
 @pytest.mark.parametrize(

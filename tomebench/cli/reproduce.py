@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tomebench.cli.files import write_whole
 from tomebench.cli.options import SweepFlags, takes_sweep_flags
 from tomebench.errors import EXIT_DIFFERS, EXIT_FAILED_CELLS, EXIT_OPEN, ConfigError, InputError, ModelError, SpecError
 from tomebench.sweeps.ranks import Place
+from tomebench.whole import write_whole
 
 if TYPE_CHECKING:
     from tomebench.cli.console import Screen

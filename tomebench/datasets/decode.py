@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import functools
 import io
+import logging
 import os
 import stat
 import struct
@@ -14,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from tomebench.errors import DataError
@@ -33,9 +36,15 @@ _DECODE_ERRORS = (
 )
 """What PIL raises for damaged files. Nothing but PIL runs where these are caught."""
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
+"""What Pillow may take a file for. Its others are rare, and one of them starts Ghostscript on what a file says."""
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs of damaged files is in the error, too
+
 _WHOLE = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"))
 """First and last bytes of a complete JPEG and a complete PNG."""
 _HEAD_TAIL = 8
+_NO_WHITE = {"I": "integers of 32 bits", "F": "floating point"}
+"""Modes of Pillow whose values have no range of their own."""
 
 
 def decode_rgb(path: str, offset: int = 0, size: int | None = None, name: str | None = None) -> Image.Image:
@@ -89,7 +98,7 @@ def read_bytes(path: str, offset: int = 0, size: int | None = None) -> bytes:
     Raises:
         OSError: there is no such file, it cannot be read, or it ends before ``size`` bytes.
     """
-    file, whole = _open(path)
+    file, whole = open_regular(path)
     try:
         wanted = whole if size is None else size
         data = os.pread(file, wanted, offset)
@@ -110,17 +119,37 @@ def printable(name: object) -> str:
 def _decode_at(path: str, offset: int, size: int | None) -> Image.Image:
     if size is not None:
         return _decode(io.BytesIO(read_bytes(path, offset, size)))
-    with os.fdopen(_open(path)[0], "rb") as file:
+    with os.fdopen(open_regular(path)[0], "rb") as file:
         return _decode(file)
 
 
 def _decode(source: BinaryIO) -> Image.Image:
     with _STRICT:
         try:
-            with Image.open(source) as image:
-                return image.convert("RGB")
+            with Image.open(source, formats=_decoders()) as image:
+                return _eight_bits(image).convert("RGB")
         except UnidentifiedImageError as exc:
             raise ValueError("not an image" if source.seek(0, os.SEEK_END) else "empty file") from exc
+
+
+@functools.cache
+def _decoders() -> tuple[str, ...]:
+    """Those of FORMATS that this Pillow has."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """A gray image of 16 bits scaled to 8, as Pillow does with colours; its conversion would cut off what is over 255.
+
+    Raises:
+        ValueError: pixels that do not say what white is.
+    """
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in _NO_WHITE:
+        raise ValueError(f"its pixels are {_NO_WHITE[image.mode]}, of which nobody knows what is white; save 8 bits")
+    return image
 
 
 class _StrictWarnings:
@@ -169,7 +198,7 @@ def _named(name: str) -> Iterator[None]:
 def _ends(path: str, offset: int, size: int | None) -> tuple[bytes, bytes]:
     """The first and last bytes of an image."""
     # Of 50 000 files: no Path and no file object, which cost more than the reading.
-    file, whole = _open(path)
+    file, whole = open_regular(path)
     try:
         size = whole if size is None else size
         if size < _HEAD_TAIL:
@@ -179,7 +208,7 @@ def _ends(path: str, offset: int, size: int | None) -> tuple[bytes, bytes]:
         os.close(file)
 
 
-def _open(path: str) -> tuple[int, int]:
+def open_regular(path: str) -> tuple[int, int]:
     """Descriptor and size of a regular file; OSError for anything else, such as a pipe that nobody writes to."""
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     found = os.fstat(file)

@@ -61,7 +61,7 @@ class ImageFiles:
         return reason and f"{printable((self.paths or self.names)[index])} ({reason})"
 
     def stamp(self, index: int) -> bytes:
-        """Size and time of change of a file; empty if it is gone."""
+        """Size, times of change and number of a file; empty if it is gone."""
         return _stamp(self._path(index))
 
     def read(self, index: int) -> bytes:
@@ -94,7 +94,7 @@ class PackedImages:
         return reason and f"{printable(self.names[index])} ({reason})"
 
     def stamp(self, index: int) -> bytes:
-        """Size and time of change of the tar, and the image's offset in it; empty if the tar is gone."""
+        """The same of the tar, and the image's offset in it; empty if the tar is gone."""
         tar, offset, _ = self.places[index]
         found = _stamp(self.tars[tar])
         return found and found + b" %d" % offset
@@ -129,4 +129,5 @@ def _stamp(path: str) -> bytes:
         found = os.stat(path)  # noqa: PTH116 (asked for every image)
     except OSError:
         return b""
-    return b"%d %d" % (found.st_size, found.st_mtime_ns)
+    # Two folders may hold other images of the same names, sizes and times; no two files have the same number.
+    return b"%d %d %d %d" % (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)

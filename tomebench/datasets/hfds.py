@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from tomebench.datasets.files import list_digest, user_path
 from tomebench.datasets.imagenet import check_named_class, coverage
 from tomebench.datasets.pictures import unlabelled
 from tomebench.errors import DataError
+from tomebench.extras import is_installed
 from tomebench.schema import ImageList
 from tomebench.words import counted
 
@@ -110,7 +110,7 @@ def read_hfds_pictures(name: str, *, offline: bool = False) -> tuple[ImageList, 
 
 def _opened(name: str, offline: bool) -> tuple[str, Any]:
     """The split that is read, and timm's reader of it."""
-    if importlib.util.find_spec("datasets") is None:  # before timm, which prints that it is missing
+    if not is_installed("datasets"):  # before timm, which prints that it is missing
         raise DataError(f"--data hfds/{printable(name)} needs the datasets library; pip install 'tomebench[hf]'")
     from timm.data.readers import create_reader
 

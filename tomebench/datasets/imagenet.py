@@ -130,9 +130,14 @@ def _class_root(root: str, look: Callable[[str], Listing], head: Head | None) ->
     listing = look(root)
     parts = [f"{root}/{part}" for part in PARTS if part in listing.folders]
     found = [(root, listing)] + [(part, look(part)) for part in parts]
-    for folder, inside in found:
-        if not class_numbers().keys().isdisjoint(inside.folders):
-            return folder, inside
+    with_ids = [(folder, inside) for folder, inside in found if not class_numbers().keys().isdisjoint(inside.folders)]
+    if len(with_ids) > 1 and with_ids[0][0] != root:
+        both = " and ".join(folder.rpartition("/")[2] for folder, _ in with_ids)
+        raise DataError(
+            f"{printable(root)} holds {both}, each with class folders; say which: --data {printable(with_ids[0][0])}"
+        )
+    if with_ids:
+        return with_ids[0]
     shown, inside = found[min(1, len(found) - 1)]
     if head is None or not any(listed.folders for _, listed in found):
         raise DataError(_complaint(shown, inside))

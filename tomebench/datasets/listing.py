@@ -27,6 +27,14 @@ def is_image_name(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in _EXTENSIONS  # noqa: PTH122 (50 000 Paths are slow)
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is one itself; a link that leads nowhere, or to itself, is a file like any other."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def sorted_listing(folders: Iterable[str], files: Iterable[str]) -> Listing:
     """The listing of a folder with these folders and files in it, names that begin with a dot left out."""
     images: list[str] = []
@@ -49,7 +57,7 @@ def list_folder(folder: str) -> Listing:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                (folders if entry.is_dir() else files).append(entry.name)
+                (folders if is_folder(entry) else files).append(entry.name)
     except FileNotFoundError:
         raise DataError(f"{printable(folder)}: no such folder; give a folder with {LAYOUT}") from None
     except NotADirectoryError:

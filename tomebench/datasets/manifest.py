@@ -49,7 +49,7 @@ def read_manifest(path: Path) -> dict[str, str]:
     """Checksums in lower case by name relative to the data folder; a leading ``./`` is taken off.
 
     Raises:
-        DataError: there is no such file, it cannot be read, or it is no manifest.
+        DataError: there is no such file, it cannot be read, it is no manifest, or it contradicts itself.
     """
     try:
         lines = path.read_bytes().split(b"\n")
@@ -63,7 +63,12 @@ def read_manifest(path: Path) -> dict[str, str]:
         if match is None:
             raise DataError(f"--verify {printable(path)}: line {number} is not a sha256 checksum and a name; {_HOW}")
         name = re.sub(rb"\\[\\nr]", lambda escape: _ESCAPES[escape[0]], match[3]) if match[1] else match[3]
-        found[os.fsdecode(name.removeprefix(b"./"))] = match[2].decode().lower()
+        file, checksum = os.fsdecode(name.removeprefix(b"./")), match[2].decode().lower()
+        if found.setdefault(file, checksum) != checksum:
+            raise DataError(
+                f"--verify {printable(path)}: line {number} gives {printable(file)} another checksum than a line "
+                f"before; {_HOW}"
+            )
     if not found:
         raise DataError(f"--verify {printable(path)} lists no files; {_HOW}")
     return found

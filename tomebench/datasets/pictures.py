@@ -10,7 +10,7 @@ import numpy as np
 from tomebench.datasets.classes import few
 from tomebench.datasets.decode import printable
 from tomebench.datasets.files import Files, ImageFiles, PackedImages, list_digest
-from tomebench.datasets.listing import is_image_name
+from tomebench.datasets.listing import is_folder, is_image_name
 from tomebench.datasets.tar import index_tar
 from tomebench.errors import DataError
 from tomebench.schema import NO_LABEL, ImageList
@@ -83,7 +83,7 @@ def _in_folder(root: Path) -> ImageFiles:
         entered.add((status.st_dev, status.st_ino))
         for entry in _entries(str(root / folder)):
             inside = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_dir():
+            if is_folder(entry):
                 walk(inside)
             else:
                 (names if is_image_name(entry.name) else extra).append(inside)

@@ -7,7 +7,6 @@ never guessed: without that file the labels are refused.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from tomebench.datasets.classes import class_numbers
 from tomebench.datasets.decode import printable
 from tomebench.datasets.imagenet import VALIDATION_IMAGES
 from tomebench.errors import DataError
+from tomebench.extras import is_installed
 from tomebench.words import counted
 
 SYNSETS = "imagenet_2012_validation_synset_labels.txt"
@@ -115,10 +115,15 @@ def _numbered_lines(path: Path, lines: Sequence[str]) -> dict[int, int]:
 def _solution(path: Path, lines: Sequence[str]) -> dict[int, int]:
     """``ILSVRC2012_val_00048981,n03995372 85 1 499 272``: image, then class ids and boxes, all of one class."""
     found: dict[int, int | None] = {}
-    for line in lines[1:]:
+    for place, line in enumerate(lines[1:], start=2):
         name, _, prediction = line.partition(",")
-        if (number := file_number(name)) is not None:
-            found[number] = class_numbers().get(prediction.partition(" ")[0])
+        if (number := file_number(name)) is None:
+            continue
+        classes = [word for word in prediction.split() if word in class_numbers()]
+        if number in found or len({*classes}) > 1:
+            what = f"names image {number} again" if number in found else f"gives image {number} several classes"
+            raise DataError(f"{printable(path)}: line {place} {what} ({', '.join(classes)}); fetch the file again")
+        found[number] = class_numbers().get(prediction.partition(" ")[0])
     return _known(path, found)
 
 
@@ -138,7 +143,7 @@ def _devkit_classes(truth: Path) -> dict[int, int]:
             f"{printable(truth)} numbers the classes in the devkit's own order; put {META} of the same devkit beside "
             f"it, or {SYNSETS}"
         )
-    if importlib.util.find_spec("scipy") is None:
+    if not is_installed("scipy"):
         raise DataError(f"{printable(meta)}: scipy is needed to read it; pip install scipy, or put {SYNSETS} there")
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError

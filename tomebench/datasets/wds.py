@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import filecmp
+import itertools
 import json
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tomebench.datasets.class_lists import names_beside
 from tomebench.datasets.classes import ANY_HEAD, IMAGENET_21K, NUM_CLASSES, ClassMap, Head, few, imagenet, map_classes
@@ -43,14 +47,19 @@ def read_wds(root: Path, head: Head | None = None) -> tuple[ImageList, PackedIma
     classes, numbers = _classes(root, head)
     found: list[tuple[int, str, str, tuple[int, int, int]]] = []  # class, name, member of its shard, place
     extra: list[str] = []
+    members = [index_tar(str(shard)) for shard in shards]
+    _check_apart(shards, members)
     for number, shard in enumerate(shards):
-        samples, others = _samples(index_tar(str(shard)))
+        samples, others = _samples(shard, members[number])
         extra += others
         for key, fields in samples.items():
-            image = next((name for name in _IMAGES if name in fields), None)
-            if image is None:
+            images = [name for name in _IMAGES if name in fields]
+            if not images:
                 extra += (f"{key}.{field}" for field in fields)
                 continue
+            image = images[0]
+            if len(images) > 1:
+                raise _twice(shard, key, images)
             label = _label(shard, key, fields, numbers, classes)
             if classes.is_imagenet:
                 check_named_class(key, label)
@@ -103,18 +112,38 @@ def _shards(root: Path) -> list[Path]:
     return validation or shards
 
 
-def _samples(members: dict[str, Member]) -> tuple[dict[str, dict[str, Member]], list[str]]:
+def _samples(shard: Path, members: dict[str, Member]) -> tuple[dict[str, dict[str, Member]], list[str]]:
     """Fields by key: the key ends at the first dot of the file name; and the files that have none."""
     samples: defaultdict[str, dict[str, Member]] = defaultdict(dict)
     others = []
     for name, member in members.items():
         folder, slash, file = name.rpartition("/")
         key, dot, field = file.partition(".")
-        if dot:
-            samples[f"{folder}{slash}{key}"][field.lower()] = member
-        else:
+        if not dot:
             others.append(name)
+        elif field.lower() in (fields := samples[f"{folder}{slash}{key}"]):
+            raise _twice(shard, f"{folder}{slash}{key}", [field.lower(), field])
+        else:
+            fields[field.lower()] = member
     return samples, others
+
+
+def _twice(shard: Path, key: str, fields: Sequence[str]) -> DataError:
+    return DataError(
+        f"{printable(shard)}: {printable(key)} has {' and '.join(map(printable, fields))}, and a sample has one of "
+        "each; write the shards again"
+    )
+
+
+def _check_apart(shards: Sequence[Path], members: Sequence[dict[str, Member]]) -> None:
+    """Refuse a shard that lies there twice, as a download that was made again leaves it.
+
+    Raises:
+        DataError: two hold the same bytes; names both.
+    """
+    for (first, one), (second, other) in itertools.combinations(zip(shards, members, strict=True), 2):
+        if one == other and filecmp.cmp(first, second, shallow=False):
+            raise DataError(f"{printable(first)} and {printable(second)} are the same shard; take one of them away")
 
 
 def _label(shard: Path, key: str, fields: dict[str, Member], numbers: Sequence[int], classes: ClassMap) -> int:
@@ -123,13 +152,15 @@ def _label(shard: Path, key: str, fields: dict[str, Member], numbers: Sequence[i
     stated = []
     try:
         if "cls" in fields:
-            stated.append(int(read_bytes(str(shard), *fields["cls"])))
+            stated.append(_whole(read_bytes(str(shard), *fields["cls"]).decode("ascii").strip()))
         if "json" in fields:
-            told = json.loads(read_bytes(str(shard), *fields["json"]))
+            told = json.loads(read_bytes(str(shard), *fields["json"]), object_pairs_hook=_one_label)
             if isinstance(told, dict) and "label" in told:
-                stated.append(int(str(told["label"])))  # 3.0 and true are no labels
+                stated.append(_whole(str(told["label"])))  # 3.0 and true are no labels
     except (ValueError, TypeError, RecursionError) as error:
-        raise DataError(f"{where} has a label that is no whole number; write the shards again") from error
+        raise DataError(
+            f"{where} has a label that is no whole number, or two of them; write the shards again"
+        ) from error
     except OSError as error:
         raise DataError(f"{where}: {error.strerror}; give shards that can be read") from error
     if not stated:
@@ -140,3 +171,16 @@ def _label(shard: Path, key: str, fields: dict[str, Member], numbers: Sequence[i
         order = "numbered by the sorted class ids" if classes.is_imagenet else classes.how
         raise DataError(f"{where} has label {stated[0]}; expected 0 to {len(numbers) - 1}, {order}")
     return numbers[stated[0]]
+
+
+def _whole(text: str) -> int:
+    """A number of plain digits: what Python takes besides them is no label."""
+    if not re.fullmatch(r"-?[0-9]{1,9}", text):
+        raise ValueError(text)
+    return int(text)
+
+
+def _one_label(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if [name for name, _ in pairs].count("label") > 1:
+        raise ValueError("two labels")
+    return dict(pairs)

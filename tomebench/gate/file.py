@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,6 +10,7 @@ from pydantic import ValidationError
 
 from tomebench.errors import BaselineError, StorageError
 from tomebench.gate.records import FORMAT, VERSION, Snapshot
+from tomebench.whole import write_whole
 
 MAX_BYTES = 64 * 2**20
 """Largest baseline that is read. All r of a model on all of ImageNet take about a hundredth of it."""
@@ -62,15 +62,11 @@ def write_baseline(path: Path, snapshot: Snapshot) -> None:
         StorageError: it cannot be written; an earlier baseline is unchanged.
     """
     text = json.dumps(snapshot.model_dump(mode="json"), indent=1, allow_nan=False)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_whole(path, text + "\n")
     except OSError as error:
         raise StorageError(f"baseline {path} cannot be written: {error.strerror}; check the folder") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _refuse_constant(name: str) -> NoReturn:

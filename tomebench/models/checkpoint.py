@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
@@ -148,12 +149,30 @@ def read_checkpoint(path: Path, use_ema: bool | None = None) -> Checkpoint:
     if not all(isinstance(name, str) for name in state):
         raise ModelError(f"{where}: its tensors are not named by text; save the model's state_dict")
     state = {name: tensor for name, tensor in state.items() if name != _COUNTER}
+    if odd := [f"{printable(name)} is {what}" for name, tensor in state.items() if (what := _not_plain(tensor))]:
+        more = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+        raise ModelError(f"{where}: {odd[0]}{more}; save a state_dict of ordinary tensors in floating point")
     note, taken = None, key if key == averaged else None
     if trained is not None and averaged is not None:
         other = "--no-use-ema" if key == averaged else "--use-ema"
         taken = f"{key}, not {averaged if key == trained else trained}"
         note = f"the checkpoint holds {trained} and {averaged}; {key} is used, {other} takes the other"
     return Checkpoint(path, state, taken, note, content if key is not None else None)
+
+
+def _not_plain(tensor: Tensor) -> str | None:
+    """Why a tensor cannot be a weight, whatever its shape; None if it can."""
+    if tensor.is_meta:
+        return "on meta, without values"
+    if tensor.is_quantized:
+        return f"quantised ({_kind(tensor)})"
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return "nested" if tensor.is_nested else f"sparse ({str(tensor.layout).removeprefix('torch.')})"
+    return f"complex ({_kind(tensor)})" if tensor.is_complex() else None
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def load_checkpoint(model: nn.Module, path: Path | Checkpoint, use_ema: bool | None = None) -> str:
@@ -199,6 +218,7 @@ def _fitted(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors under the model's own names and of its sizes."""
     if is_torchvision(state):
         state = to_timm(state)
+    _check_floating(model, state)
     _check_patches(model, state)
     try:
         converted = checkpoint_filter_fn(state, cast(VisionTransformer, model))
@@ -207,6 +227,16 @@ def _fitted(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
         raise _Misfit(len(state), f"not the weights of a Vision Transformer ({short(error)})") from error
     _check_fit(model, converted)
     return converted
+
+
+def _check_floating(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Refuse integers where the model has numbers: loading would convert them without their scale."""
+    wanted = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
+    wrong = [name for name in wanted if name in state and not state[name].is_floating_point()]
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        kinds = f"{_kind(state[wrong[0]])} instead of {_kind(wanted[wrong[0]])}"
+        raise _Misfit(len(wrong), f"{wrong[0]} is {kinds}{more}; save the weights in floating point")
 
 
 def _check_patches(model: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.models import get_pretrained_cfg
+from timm.models import get_deprecated_models, get_pretrained_cfg
 from torch import nn
 
 from tomebench.datasets.class_lists import CONFIG, read_class_names
@@ -50,6 +50,11 @@ def resolve_model_name(name: str) -> str:
         return located
     name = ALIASES[name].timm_id if name in ALIASES else name.removeprefix("timm/")
     base, _, tag = name.partition(".")
+    renamed = get_deprecated_models()
+    if not tag and base in renamed:
+        if renamed[base] is None:
+            raise ModelError(f"timm has removed {base!r} and has nothing in its place; take another --model")
+        return resolve_model_name(str(renamed[base]))
     if not timm.is_model(base):
         if name.startswith(PREFIX):
             raise ModelError(f"{printable(name)} was handed over in Python and cannot be built by name; do so again")

@@ -6,10 +6,10 @@ The same rows and the same matplotlib give the same bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tomebench.extras import is_installed
 from tomebench.report.advice import Advice, advise
 from tomebench.report.escape import clean
 from tomebench.report.series import group, half_width, is_baseline, model_name, varying
@@ -55,7 +55,7 @@ def speed_accuracy_figure(
     Raises:
         OSError: the file cannot be written.
     """
-    if find_spec("matplotlib") is None:
+    if not is_installed("matplotlib"):
         return "no figure: matplotlib is not installed; install it with: pip install 'tomebench[report]'"
     shown, accuracy = _shown(rows)
     if not shown:

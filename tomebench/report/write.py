@@ -16,6 +16,7 @@ from tomebench.report.figures import speed_accuracy_figure
 from tomebench.report.tables import csv_text, jsonl_text, markdown_table
 from tomebench.report.text import ReportContext, detail_table, display_table, sentence, yardsticks
 from tomebench.schema import Row
+from tomebench.whole import beside, write_new
 
 TABLE, ROWS, SUMMARY, FIGURE = "table.csv", "rows.jsonl", "summary.md", "figure.png"
 
@@ -40,13 +41,13 @@ def write_reports(directory: Path, rows: Sequence[Row], context: ReportContext) 
     staged: dict[Path, Path] = {}  # target -> finished temporary file
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _stage(staged, directory / TABLE, lambda path: _save_text(path, csv_text(rows)))
-        _stage(staged, directory / ROWS, lambda path: _save_text(path, jsonl_text(rows)))
+        _stage(staged, directory / TABLE, lambda path: write_new(path, csv_text(rows)))
+        _stage(staged, directory / ROWS, lambda path: write_new(path, jsonl_text(rows)))
         reasons: list[str | None] = []
         drawn = functools.partial(speed_accuracy_figure, conditions=context.conditions, max_drop=context.max_drop)
         _stage(staged, directory / FIGURE, lambda path: reasons.append(drawn(rows, path)))
         no_figure = reasons[0]
-        _stage(staged, directory / SUMMARY, lambda path: _save_text(path, summary_text(rows, context, no_figure)))
+        _stage(staged, directory / SUMMARY, lambda path: write_new(path, summary_text(rows, context, no_figure)))
         written = list(staged)
         for target in written:
             staged[target].replace(target)
@@ -92,17 +93,13 @@ def _bullets(lines: Sequence[str]) -> str:
 
 def _stage(staged: dict[Path, Path], target: Path, make: Callable[[Path], object]) -> None:
     """Make ``target`` under a temporary name beside it and flush it to the disk; forget it if nothing was made."""
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = beside(target)
     staged[target] = temporary
     make(temporary)
     if temporary.exists():
         _sync(temporary)
     else:
         del staged[target]
-
-
-def _save_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="")
 
 
 def _sync(path: Path) -> None:

@@ -3,20 +3,46 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tomebench.datasets.decode import open_regular
 from tomebench.errors import ConfigError
 
 MAX_BYTES = 65536
 """A configuration is a page of text; anything larger is some other file."""
 
 
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_NUMBERS = {
+    _INT: re.compile(r"[-+]?[0-9]{1,18}|0o[0-7]{1,18}|0x[0-9a-fA-F]{1,15}"),
+    _FLOAT: re.compile(
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+    ),
+}
+"""Numbers of YAML 1.2. In YAML 1.1, PyYAML's, 010 is eight and 1:30 ninety. A longer integer is text."""
+
+
 class _Loader(yaml.SafeLoader):
-    """yaml.safe_load's loader, except that a key given twice is an error and not the last one's win."""
+    """yaml.safe_load's loader with the numbers of YAML 1.2, without aliases, and each key once.
+
+    An alias makes a page of text as large as it likes, and of two values for a key the last one would win.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="an alias (*) stands for another value; write it out", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+    def construct_int(self, node: yaml.ScalarNode) -> int:
+        text = node.value
+        return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         mapping = super().construct_mapping(node, deep=deep)
@@ -28,6 +54,15 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.MarkedYAMLError(problem=f"{key!r} is given twice", problem_mark=key_node.start_mark)
                 seen.add(key)
         return mapping
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag not in _NUMBERS]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern in _NUMBERS.items():
+    _Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern.pattern})\Z"), list("-+.0123456789"))
+_Loader.add_constructor(_INT, _Loader.construct_int)
 
 
 def read_yaml(path: Path, known: Sequence[str]) -> dict[str, object]:
@@ -67,7 +102,7 @@ def read_yaml(path: Path, known: Sequence[str]) -> dict[str, object]:
 
 def _parse(path: Path, where: str) -> object:
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(str(path))[0], "rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{where} cannot be read: {error.strerror or error}; check the path") from error

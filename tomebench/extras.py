@@ -1,0 +1,11 @@
+"""Libraries that need not be installed."""
+
+from __future__ import annotations
+
+import importlib.util
+
+
+def is_installed(name: str) -> bool:
+    """Whether a library can be imported; a folder of that name in the current one is none."""
+    found = importlib.util.find_spec(name)
+    return found is not None and found.origin is not None
