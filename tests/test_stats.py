@@ -329,13 +329,38 @@ def test_student_t_agrees_with_scipy(degrees: int) -> None:
 
 
 @pytest.mark.parametrize("share", [0.5, 0.95, 0.99])
-@pytest.mark.parametrize("n", [1, 30, 64, 662])
-def test_interval_of_a_quantile_is_that_of_order_statistics(n: int, share: float) -> None:
-    found = stats.quantile_interval([float(k) for k in range(n)], share)
+@pytest.mark.parametrize("n", [20, 40, 100, 700])
+def test_interval_of_a_quantile_is_that_of_order_statistics_where_rounds_are_alike(n: int, share: float) -> None:
+    values = (
+        np.arange(float(n)).reshape(-1, 5).T.reshape(20, -1)
+    )  # every batch of rounds has the same share of any part
+    found = stats.quantile_interval([*values], share)
     lower = [k for k in range(n) if oracle.binom.cdf(k, n, share) <= 0.025]
     upper = [k for k in range(n) if oracle.binom.sf(k, n, share) <= 0.025]
     wanted = Interval(float(lower[-1]), float(upper[0])) if lower and upper else None
     assert found == wanted
+
+
+def test_interval_of_a_quantile_knows_that_passes_of_a_round_are_alike() -> None:
+    held = 0
+    for seed in range(200):
+        draw = np.random.default_rng(seed)
+        found = stats.quantile_interval([*(draw.normal(0, 1, (40, 1)) + draw.normal(0, 0.1, (40, 20)))], 0.5)
+        assert found is not None
+        held += 0.0 in found
+    assert held >= 180  # order statistics of 800 independent values would hold it in 60
+    assert stats.quantile_interval([[1.0, 2.0]] * 19, 0.5) is None
+    assert stats.quantile_interval([[1.0, 2.0]] * 20, 0.999) is None
+
+
+def test_a_trend_that_several_series_have_is_found_where_each_is_too_short_for_it() -> None:
+    rising = [[1.0, 1.05, 1.1, 1.15, 1.2, 1.25]] * 5
+    assert stats.mann_kendall(*rising) < 1e-6
+    assert stats.mann_kendall(rising[0]) > 0.005
+    assert stats.mann_kendall(rising[0], rising[0][::-1]) == 1.0
+    assert stats.mann_kendall([1.0, 2.0], rising[0]) == stats.mann_kendall(rising[0])
+    draw = np.random.default_rng(1)
+    assert np.mean([stats.mann_kendall(*draw.normal(size=(5, 6))) < 0.01 for _ in range(1000)]) < 0.02
 
 
 def test_batches_of_alike_neighbours_make_a_wider_interval_than_independent_values() -> None:

@@ -55,7 +55,7 @@ def engine(monkeypatch) -> Callable[..., None]:
             yield Progress("timing", 3.0, 6.0, "rounds", "widest interval ±2.0%")
             if error is not None:
                 raise error
-            yield Finished(rows or (BASE, MERGED), directory)
+            yield Finished(rows or (BASE, MERGED), directory, max_drop=config.max_drop)
 
         fake = ModuleType("tomebench.sweeps.run")
         fake.run_sweep = run_sweep  # type: ignore[attr-defined]

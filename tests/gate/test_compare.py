@@ -78,14 +78,15 @@ def answers(n: int, right: int, lost: int = 0, gained: int = 0) -> tuple[np.ndar
     [
         (0, 0, "0", "same"),
         (3, 0, "0.5", "same"),  # 3 of 600 images is half a point
+        (6, 0, "0.5", "inconclusive"),  # p = 0.031, one-sided 0.016
+        (7, 0, "0.5", "worse"),  # p = 0.016
         (4, 0, "0.5", "inconclusive"),  # p = 0.125
-        (6, 0, "0.5", "worse"),
         (4, 0, "4images", "same"),
         (5, 1, "3images", "inconclusive"),
         (30, 29, "0.5", "same"),
         (30, 24, "0.5", "inconclusive"),  # two routes of one model differ like this
         (0, 4, "0.5", "same"),
-        (0, 6, "0.5", "better"),
+        (0, 7, "0.5", "better"),
         (12, 0, "5", "worse"),  # within the limit, but surely lost
         (0, 12, "5", "better"),
         (1, 0, "0", "inconclusive"),

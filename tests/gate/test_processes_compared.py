@@ -10,7 +10,7 @@ import pytest
 from simulated_machine import asked
 
 from tomebench import stats
-from tomebench.gate.compare import Limits, compare, speed_shifts
+from tomebench.gate.compare import Limits, compare, confirmed, speed_shifts
 from tomebench.gate.records import CellRecord, Snapshot, Speed
 from tomebench.gate.shifts import Series, chance_to_pass, shift, speedups, together
 from tomebench.gate.speed import ALL, SpeedLimits
@@ -108,7 +108,26 @@ def test_only_what_was_timed_in_the_same_rounds_is_put_together() -> None:
     assert ALL not in verdicts(snapshot(one, later), snapshot(one, later))
     found = compare(snapshot(one, other, later), snapshot(one, other, later), ["speed"], Limits())
     assert found[0].cell == ALL
-    assert found[0].quantity == "mean of 2 speed-ups"
+    assert found[0].quantity == "mean of speed-ups"
+    assert found[0].detail.startswith("mean of 2: ")
+
+
+def test_a_second_measurement_of_other_cells_still_speaks_of_all_together() -> None:
+    several = [0.0, 0.001, -0.001]
+    old, slow = (snapshot(*(speed(ratio, several) for _ in range(2))) for ratio in (1.3, 1.1))
+    first = compare(old, slow, ["speed"], Limits())
+    three = snapshot(*(speed(1.3, several) for _ in range(3)))
+    again = compare(three, three, ["speed"], Limits())
+    assert first[0].verdict == "worse"
+    assert confirmed(first, again)[0].verdict == "same"
+
+
+def test_images_per_second_of_several_processes_need_no_twenty_rounds() -> None:
+    several = snapshot(speed(1.3, [0.0, 0.001, -0.001]))
+    limits = Limits(SpeedLimits(absolute=True))
+    assert [f.verdict for f in compare(several, several, ["speed"], limits)] == ["same", "same"]
+    one = snapshot(speed(1.3, [0.0]))
+    assert any("20 are needed" in found.detail for found in compare(one, one, ["speed"], limits))
 
 
 def test_the_chance_of_two_runs_that_are_alike_is_how_often_they_pass() -> None:
@@ -131,6 +150,9 @@ def test_a_budget_that_cannot_decide_is_refused_with_the_one_that_can() -> None:
     assert "--budget quick cannot decide here: two runs that are alike would pass --tolerance 5 in " in said
     assert "; --budget standard can: measure both with it" in said
     assert "cannot decide" not in " ".join(speed_remarks(quiet, quiet, Limits()))
+    # Where quick took all of its time, standard has seven and a half times as much: errors of a third, and no less.
+    louder = snapshot(*(speed(1.3, [0.0], 0.12, n, rounds=20) for n in range(25)))
+    assert "standard can" not in " ".join(speed_remarks(louder, louder, Limits()))
     narrow = " ".join(speed_remarks(loud, loud, Limits(SpeedLimits(tolerance=0.001))))
     assert "; use a wider --tolerance, or a quieter machine" in narrow
 
@@ -153,3 +175,7 @@ def test_too_few_processes_are_told_how_many_would_do() -> None:
     assert (count := re.search(r"; --processes (\d+) can: measure both with it", said))
     assert 5 < int(count[1]) <= 30
     assert verdicts(many, many) == {"r=4": "same"}
+    even = snapshot(speed(1.3, [0.0] * 5, noise=1e-6))  # of one side only: no fewer than there are
+    said = " ".join(speed_remarks(few, even, Limits()))
+    assert (count := re.search(r"; --processes (\d+) can", said))
+    assert int(count[1]) > 5

@@ -70,6 +70,17 @@ def test_what_is_fixed_in_a_process_is_no_bias_of_the_harness_where_several_tell
     assert found >= 95
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_two_or_three_processes_that_all_show_a_bias_fail(count: int) -> None:
+    """Of which Student's interval at 99 % is so wide that it says nothing."""
+    assert all(aa_failed(_processes(count, seed, bias=0.09, apart=0.002), "r0", between=True) for seed in range(20))
+    assert sum(aa_failed(_processes(count, seed, apart=0.005), "r0", between=True) for seed in range(300)) <= 3
+    opposite = _processes(1, 0, bias=0.09, apart=0.0) + [
+        dataclasses.replace(round_, session=1) for round_ in _processes(1, 0, bias=-0.09, apart=0.0)
+    ]
+    assert not aa_failed(opposite, "r0", between=True)
+
+
 def test_a_process_that_is_slow_from_first_to_last_had_no_cold_start() -> None:
     draw = np.random.default_rng(0)
     times = [level * math.exp(draw.normal(0, 0.002)) for level in (1.0, 1.1, 1.0) for _ in range(6)]
@@ -131,6 +142,14 @@ def test_drift_is_within_a_session() -> None:
     even, climbing = [1.0, 1.001] * 5, [1 + k / 50 for k in range(10)]
     assert drift(_series([*even, *[1.3 * t for t in even]], [1] * 10 + [2] * 10), "r0") == 0.0
     assert drift(_series([*climbing, *even], [1] * 10 + [2] * 10), "r0") == pytest.approx(0.18, abs=0.02)
+
+
+def test_a_drift_that_every_process_shows_is_seen_though_each_is_short() -> None:
+    heating = [1.0, 1.05, 1.1, 1.15, 1.2, 1.25]
+    assert drift(_series(heating * 5, [s for s in range(5) for _ in range(6)]), "r0") == pytest.approx(0.25, abs=0.01)
+    assert "NOT_STEADY" in run_codes(_series(heating * 2, [s for s in range(2) for _ in range(6)]), "r0", between=True)
+    up_and_down = [*heating, *heating[::-1]]
+    assert drift(_series(up_and_down, [s for s in range(2) for _ in range(6)]), "r0") == 0.0
 
 
 def test_rows_that_were_never_timed_together_are_apart() -> None:

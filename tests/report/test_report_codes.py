@@ -56,6 +56,9 @@ def test_compact_conditions():
     )
     timed_apart = compact_conditions([make_row(), make_row(8, processes=3)])
     assert timed_apart.endswith(", no images, speed within one process or between 3 processes")
+    gone_on = [make_row(sessions=1), make_row(8, sessions=2)]
+    assert compact_conditions(gone_on).endswith(", no images, speed of 1 to 2 processes taken as one")
+    assert compact_conditions(gone_on[1:]).endswith(", no images, speed of 2 processes taken as one")
     assert compact_conditions([make_row(rounds=0)]).endswith(", no images")
     both = compact_conditions([make_row(), make_row(8, dtype="bf16", schedule="decreasing", compile=True)])
     assert "dtype varies" in both

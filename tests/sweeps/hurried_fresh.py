@@ -1,7 +1,8 @@
 """A fresh process of a sweep with a shorter budget, as ``sweep_program.py`` has it; or, as it is told, an odd one.
 
 ``ODD`` in the environment: ``killed`` is ended by a signal after a note, ``broken`` raises what no code should,
-``refused`` raises for a user, ``full`` finds no space on the disk, ``silent`` ends without its last word; ``two`` is
+``refused`` raises for a user, ``full`` finds no space on the
+disk, ``odd`` is an error of it in words only, ``silent`` ends without its last word; ``two`` is
 either of two that do as they should.
 """
 
@@ -29,6 +30,8 @@ def odd(how: str) -> int:
         print(json.dumps(["DataError", {"text": "no such images"}]), flush=True)
     if how == "full":
         print(json.dumps(["OSError", {"args": [errno.ENOSPC, "No space left on device", "x"]}]), flush=True)
+    if how == "odd":
+        print(json.dumps(["OSError", {"args": ["the disk is odd"]}]), flush=True)
     return 2 if how == "refused" else 0
 
 

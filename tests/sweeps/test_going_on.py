@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from noisy_images import write_data
 
 from tomebench.errors import Interrupted, RunError
 from tomebench.measure import speed
+from tomebench.measure.budget import BUDGETS, Budget
 from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Cell, Row
 from tomebench.sweeps import accuracy, run, targets, timing
 from tomebench.sweeps.config import SweepConfig
@@ -212,6 +214,38 @@ def test_a_larger_budget_goes_on_and_a_smaller_one_adds_nothing(tmp_path: Path) 
     assert sweep(tmp_path / "run") == standard
     with Store.read(tmp_path / "run") as store:
         assert store.config["budget"] == "standard"
+
+
+class UnevenClock(EvenClock):
+    """Charges a third more for every other burst."""
+
+    bursts = 0
+
+    def burst(self, step: Callable[[], object], steps: int) -> float:
+        self.bursts += 1
+        extra = 0.001 * steps / 3 * (self.bursts % 2)
+        self.time += extra
+        return super().burst(step, steps) + extra
+
+
+def test_what_is_not_known_well_enough_is_timed_on_by_the_same_command_which_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def notes_and_rounds() -> tuple[list[str], list[int]]:
+        *events, last = run.run_sweep(config(), tmp_path / "run", lambda: False)
+        assert isinstance(last, Finished)
+        said = [event.text for event in events if isinstance(event, Note) and event.text.startswith("timing goes on")]
+        return said, [row.rounds for row in last.rows]
+
+    monkeypatch.setitem(BUDGETS, "quick", Budget("quick", 6, 0.03, cap_seconds=0.02))
+    monkeypatch.setattr(timing, "clock_for", lambda device: UnevenClock())
+    first, second = notes_and_rounds(), notes_and_rounds()
+    assert first[0] == []
+    assert second[1] > first[1]
+    (line,) = second[0]
+    assert re.fullmatch(r"timing goes on: 1 row known to ±\d+\.\d% at worst so far, budget quick asks for ±3\.0%", line)
+    monkeypatch.setitem(BUDGETS, "quick", Budget("quick", 6, 9.0, cap_seconds=0.02))
+    assert notes_and_rounds() == ([], second[1])
 
 
 def test_each_cell_keeps_the_budget_that_it_reached(tmp_path: Path) -> None:

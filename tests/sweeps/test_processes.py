@@ -18,14 +18,14 @@ from forked import Forked
 from noisy_images import write_data
 
 from tomebench import stats
-from tomebench.errors import ConfigError, DataError, Interrupted, RankError, TomebenchError
+from tomebench.errors import ConfigError, DataError, Interrupted, RankError, RunError, TomebenchError
 from tomebench.measure import speed
 from tomebench.measure.rounds import paired_seconds, sessions
 from tomebench.measure.validity import INTERRUPTED
 from tomebench.schema import CEILING, Round, Row
 from tomebench.sweeps import processes, run, timing
 from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.events import Event, Finished, Note, Phase, Planned, Progress
+from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Planned, Progress
 from tomebench.sweeps.failures import CellFailed
 from tomebench.sweeps.folder import merged, processes_of
 from tomebench.sweeps.rows import build_rows
@@ -248,9 +248,64 @@ def test_the_settings_of_processes() -> None:
     assert config(processes=1).stored() == config(processes=None).stored()
     assert config(budget="publish", processes=7).stored()["processes"] == 7
     assert config(budget="publish", processes=None).stored()["processes"] == 5
-    for wrong in ({"budget": "publish", "processes": 4}, {"budget": "none", "data": "digits"}):
-        with pytest.raises(ConfigError, match="processes"):
-            config(**wrong)
+    with pytest.raises(ConfigError, match="processes"):
+        config(budget="publish", processes=4)
+    assert config(budget="none", data="digits", processes=4).process_count == 1  # as a file may say for other budgets
+
+
+@pytest.mark.usefixtures("one_after_another")
+def test_rows_that_are_not_asked_for_stay_finished(tmp_path: Path) -> None:
+    list(run.run_sweep(config(r="0,4,6", processes=1), tmp_path / "run", lambda: False))
+    assert [fresh(tmp_path / "run", r="0,6").processes_left for _ in range(2)] == [1, 0]
+    found = rows_of(tmp_path / "run")
+    assert [(row.r, row.processes) for row in found] == [(0, 3), (4, 1), (6, 3)]
+    assert found[1].status == "ok"
+    assert INTERRUPTED not in found[1].warnings
+    assert fresh(tmp_path / "run", r="0,4").processes_left == 1  # which asks it of that one, too
+    assert INTERRUPTED in rows_of(tmp_path / "run")[1].warnings
+
+
+@pytest.mark.usefixtures("one_after_another")
+def test_how_long_further_processes_take_is_said(tmp_path: Path) -> None:
+    list(run.run_sweep(config(processes=1), tmp_path / "run", lambda: False))
+    events = run.run_sweep(config(), tmp_path / "run", lambda: False, fresh=True)
+    assert ["3 processes" in event.text for event in events if isinstance(event, Estimate)] == [True]
+
+
+@pytest.mark.usefixtures("one_after_another")
+def test_a_run_keeps_its_limit_until_another_is_asked_for(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"processes": 1, "data": "digits", "model": "digits_vit", "limit": 8, "img_size": None}
+
+    def limit(**settings: object) -> float:
+        *_, last = run.run_sweep(config(**given, **settings), tmp_path / "run", lambda: False)
+        assert isinstance(last, Finished)
+        return last.max_drop
+
+    assert [limit(max_drop=0.2), limit(r="0,8"), limit(max_drop=3.0)] == [0.2, 0.2, 3.0]
+
+
+def test_other_settings_are_no_reason_for_as_many_processes(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "run", config().stored()) as store:
+        store.begin_session({})
+        store.add_round(Round(1, 0, ()))
+    assert processes_of(tmp_path / "run", config(processes=None, batch_size=8)) == 1
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_folder_is_taken_also_between_two_of_its_processes(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("ODD", "two")
+    Store.open(tmp_path / "run", config(processes=2).stored()).close()
+    events = run.run_sweep(config(processes=2), tmp_path / "run", lambda: False)
+    next(events)
+    with pytest.raises(RunError, match="is in use by process"):
+        list(run.run_sweep(config(processes=2), tmp_path / "run", lambda: False))
+    assert isinstance([*events][-1], Finished)
+
+
+def test_a_folder_that_stays_empty_is_taken_away(tmp_path: Path) -> None:
+    with pytest.raises(TomebenchError):
+        list(run.run_sweep(config(model="no_such_model"), tmp_path / "run", lambda: False))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.usefixtures("hurried")
@@ -261,6 +316,7 @@ def test_the_settings_of_processes() -> None:
         ("broken", RuntimeError, "ended with 1: ZeroDivisionError: a bug"),
         ("silent", RuntimeError, "ended with 0: a library talks"),
         ("full", OSError, "No space left"),
+        ("odd", OSError, "^the disk is odd$"),
         ("refused", DataError, "^no such images$"),
     ],
 )

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tomebench.cli.files import write_whole
 from tomebench.cli.interrupt import stop_on_signal
 from tomebench.cli.options import Details, Json, Quiet, Traceback
 from tomebench.errors import InputError, Interrupted, TomebenchError
+from tomebench.whole import write_whole
 from tomebench.words import counted
 
 if TYPE_CHECKING:
@@ -40,7 +40,10 @@ def check(
         float, typer.Option("--tolerance", help="Slow-down that is still the same, in %.", metavar="PERCENT")
     ] = 5.0,
     max_drop: Annotated[
-        str, typer.Option("--max-drop", help="Top-1 that may be lost: 0.5 (points) or 3images.", metavar="N")
+        str,
+        typer.Option(
+            "--max-drop", help="A loss of top-1 that is not sure passes up to 0.5 (points) or 3images.", metavar="N"
+        ),
     ] = "0.5",
     absolute: Annotated[
         bool, typer.Option("--absolute", help="Compare img/s too, on the baseline's own testbed only.")
@@ -153,7 +156,7 @@ def _update(
         update = refresh_baseline(to, limits, checkpoint=checkpoint, say=screen.note)
     else:
         raise InputError("which run? --self-check and --update-baseline need its folder, unless only --static is asked")
-    doubts = update.doubts if to is not None else ()
+    doubts = update.doubts
     if screen.as_json:
         about = {"noise_floor": update.noise_floor, "written": None if to is None else str(to)}
         screen.object({**about, "tiers": list(update.snapshot.tiers()), "doubts": list(doubts)})

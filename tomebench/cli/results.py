@@ -19,7 +19,7 @@ from tomebench.report.text import ReportContext, context_for, display_table, nar
 from tomebench.report.write import write_reports
 from tomebench.schema import MAX_DROP, Row
 from tomebench.sweeps.config import command_line
-from tomebench.sweeps.rows import LIMIT, build_rows
+from tomebench.sweeps.rows import build_rows, limit_of
 from tomebench.sweeps.store import Store
 
 
@@ -31,8 +31,7 @@ def read_run(directory: Path) -> tuple[list[Row], dict[str, Any], float]:
         StorageError: the store is damaged.
     """
     with Store.read(directory) as store:
-        limit = store.get(LIMIT)  # which may be zero; older stores have none
-        return list(build_rows(store)), store.config, MAX_DROP if limit is None else limit
+        return list(build_rows(store)), store.config, limit_of(store)
 
 
 def write_run(

@@ -80,7 +80,7 @@ def measure(config: SweepConfig, flags: SweepFlags) -> tuple[Finished, ReportCon
         if not leads:
             return None
         settings = dict(finished.settings or config.stored())
-        return finished, write_run(finished.directory, finished.rows, settings, config.max_drop)
+        return finished, write_run(finished.directory, finished.rows, settings, finished.max_drop)
 
 
 def _remarked(events: Iterator[Event], remark: str | None) -> Iterator[Event]:

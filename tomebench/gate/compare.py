@@ -14,6 +14,7 @@ from typing import Literal
 from tomebench.errors import ConfigError
 from tomebench.gate import speed
 from tomebench.gate.records import TIERS, Asked, CellRecord, Snapshot, Tier
+from tomebench.gate.shifts import Scatter
 from tomebench.gate.speed import SpeedLimits, compare_speeds
 from tomebench.gate.static import compare_static
 from tomebench.gate.top1 import MaxDrop, compare_accuracies
@@ -60,9 +61,18 @@ def compare(old: Snapshot, new: Snapshot, tiers: Sequence[Tier], limits: Limits)
 
 def speed_shifts(old: Snapshot, new: Snapshot) -> list[Shift]:
     """How the speed-ups of the cells that both sides have, and that may be compared, have moved: logarithms."""
+    return speed.speed_shifts(_alike(old, new))
+
+
+def speed_scatters(old: Snapshot, new: Snapshot) -> list[Scatter]:
+    """How the speed-ups of these cells differ between processes; nothing where none was measured in several."""
+    return speed.speed_scatters(_alike(old, new))
+
+
+def _alike(old: Snapshot, new: Snapshot) -> list[tuple[CellRecord, CellRecord]]:
     before = {cell.name: cell for cell in old.cells}
     pairs = [(before[cell.name], cell) for cell in new.cells if cell.name in before]
-    return speed.speed_shifts([pair for pair in pairs if not differing(pair[0].asked, pair[1].asked, "speed")])
+    return [pair for pair in pairs if not differing(pair[0].asked, pair[1].asked, "speed")]
 
 
 def check_limits(old: Snapshot, tiers: Sequence[Tier], limits: Limits) -> None:

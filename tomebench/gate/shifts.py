@@ -54,7 +54,9 @@ def rates(speed: Speed) -> Series:
 
 
 def unknown_rate(*sides: Speed) -> str | None:
-    """Why images per second cannot be compared: too few rounds for batches of them."""
+    """Why images per second cannot be compared: too few rounds for batches of them, which processes do not need."""
+    if any(speed.processes for speed in sides):
+        return None
     few = min(len(speed.seconds) for speed in sides)
     if few >= stats.MIN_BATCHED:
         return None
@@ -74,6 +76,24 @@ def shift(new: Series, old: Series) -> stats.Shift:
     if max(map(len, units)) < 2:
         return stats.median_shift(new.logs, old.logs)
     return stats.mean_shift(*units)
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """How processes differ."""
+
+    value: float  # standard deviation of the logarithm
+    processes: int  # of the side that has fewer
+
+
+def scatter(new: Series, old: Series) -> Scatter | None:
+    """What the processes of both sides scatter by, taken together; None where neither has several."""
+    units = [side.units(processes=True) for side in (new, old)]
+    degrees = sum(len(each) - 1 for each in units)
+    if not degrees:
+        return None
+    squares = sum(float(np.sum((each - np.mean(each)) ** 2)) for each in units)
+    return Scatter(math.sqrt(squares / degrees), min(map(len, units)))
 
 
 def rounds_of(speed: Speed) -> tuple[object, ...]:

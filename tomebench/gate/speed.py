@@ -20,7 +20,7 @@ ALL = "all r"
 """What the finding about all speed-ups together is called in place of a cell."""
 _RATE = "images per second"
 _SPEEDUP = "speed-up over r = 0"
-_TOGETHER = "mean of {} speed-ups"
+_TOGETHER = "mean of speed-ups"
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class _Change:
     old: float
     new: float
     shift: stats.Shift  # of the logarithm
+    cells: int = 1  # whose mean it is
 
 
 def compare_speeds(pairs: Mapping[str, tuple[CellRecord, CellRecord]], limits: SpeedLimits) -> list[Finding]:
@@ -87,9 +88,17 @@ def compare_speeds(pairs: Mapping[str, tuple[CellRecord, CellRecord]], limits: S
 
 def speed_shifts(pairs: Sequence[tuple[CellRecord, CellRecord]]) -> list[stats.Shift]:
     """How the speed-ups of cells that were timed often enough on both sides have moved: logarithms."""
+    return [shifts.shift(new, old) for old, new in _usable(pairs)]
+
+
+def speed_scatters(pairs: Sequence[tuple[CellRecord, CellRecord]]) -> list[shifts.Scatter]:
+    """How the speed-ups of such cells differ between processes; nothing where none was measured in several."""
+    return [found for old, new in _usable(pairs) if (found := shifts.scatter(new, old)) is not None]
+
+
+def _usable(pairs: Sequence[tuple[CellRecord, CellRecord]]) -> list[tuple[Series, Series]]:
     timed = [(old.speed, new.speed) for old, new in pairs if old.speed is not None and new.speed is not None]
-    usable = [(old, new) for old, new in timed if _unusable(old, new) is None]
-    return [shifts.shift(shifts.speedups(new), shifts.speedups(old)) for old, new in usable]
+    return [(shifts.speedups(old), shifts.speedups(new)) for old, new in timed if _unusable(old, new) is None]
 
 
 def noise_floor(pairs: Mapping[str, tuple[CellRecord, CellRecord]]) -> float | str:
@@ -120,7 +129,7 @@ def _pooled(speeds: list[tuple[Speed, Speed]]) -> list[_Change]:
     if len(largest) < 2:
         return []
     before, after = (shifts.together(side) for side in zip(*largest, strict=True))
-    return [_change(ALL, _TOGETHER.format(len(largest)), before, after)]
+    return [_change(ALL, _TOGETHER, before, after, cells=len(largest))]
 
 
 def _judged(changes: list[_Change], tolerance: float) -> list[Finding]:
@@ -140,8 +149,9 @@ def _finding(change: _Change, p_worse: float, p_better: float, tolerance: float)
         verdict = "same"
     relative, low, high = (math.expm1(x) for x in (change.shift.value, interval.lo, interval.hi))
     unit, places = (" img/s", ".1f") if change.quantity == _RATE else ("x", ".3f")
+    mean = f"mean of {change.cells}: " if change.cells > 1 else ""
     detail = (
-        f"{change.old:{places}}{unit} -> {change.new:{places}}{unit}, {100 * relative:+.1f} % "
+        f"{mean}{change.old:{places}}{unit} -> {change.new:{places}}{unit}, {100 * relative:+.1f} % "
         f"[{100 * low:+.1f}, {100 * high:+.1f}]"
     )
     return Finding(
@@ -149,8 +159,8 @@ def _finding(change: _Change, p_worse: float, p_better: float, tolerance: float)
     )
 
 
-def _change(cell: str, quantity: str, old: Series, new: Series) -> _Change:
-    return _Change(cell, quantity, math.exp(old.value), math.exp(new.value), shifts.shift(new, old))
+def _change(cell: str, quantity: str, old: Series, new: Series, cells: int = 1) -> _Change:
+    return _Change(cell, quantity, math.exp(old.value), math.exp(new.value), shifts.shift(new, old), cells)
 
 
 def _unusable(old: Speed, new: Speed) -> str | None:

@@ -12,8 +12,8 @@ from tomebench.gate.records import Accuracy, CellRecord
 from tomebench.gate.verdict import Finding, Verdict
 from tomebench.words import counted
 
-LEVEL = 0.05
-"""Adjusted p under which a loss or gain is more than chance."""
+LEVEL = 0.02
+"""Adjusted two-sided p under which a loss or gain is more than chance: of two alike, one in a hundred is worse."""
 
 
 @dataclass(frozen=True)

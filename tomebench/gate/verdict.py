@@ -26,4 +26,4 @@ class Finding:
     change: float | None = None  # relative for speeds (0.1 is 10 % faster), images for accuracy
     change_lo: float | None = None
     change_hi: float | None = None
-    p: float | None = None  # that it is no worse; adjusted for the number of cells
+    p: float | None = None  # of a speed that it is no worse, of accuracy that nothing changed; adjusted for all cells

@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from tomebench import stats
 from tomebench.measure.rounds import counted_bursts, paired_seconds, pairs, step_seconds, throttled, throttled_badly
@@ -82,6 +83,8 @@ AA_TOLERANCE = 0.02
 
 The two lie elsewhere in memory, as any two processes do: a difference as small as that is one between processes.
 """
+_TOLD_BETWEEN = 4
+"""Processes from which on their scatter tells whether the two differ."""
 _POINTS = 200
 """Longer series are reduced to this many medians before a trend is looked for."""
 
@@ -153,7 +156,8 @@ def aa_failed(rounds: Sequence[Round], baseline: str, *, between: bool = False) 
     """The two bursts of r = 0 differ surely, and by enough to matter.
 
     The 99 % interval of ln(t[baseline] / t[sentinel]) lies on one side of 0, further than 2 % from it. False under
-    six rounds, when there is no interval.
+    six rounds, when there is no interval. Between two or three processes Student's is so wide at that level that hardly
+    anything could fail: there it is enough that they differ so, on the same side, within each of them.
 
     Args:
         rounds: all rounds.
@@ -165,10 +169,22 @@ def aa_failed(rounds: Sequence[Round], baseline: str, *, between: bool = False) 
         return False
     logs = stats.log_ratios(base, sentinel)
     medians = stats.process_medians(logs, numbers) if between else ()
-    if (half := stats.mean_half_width(medians, level=AA_LEVEL)) is not None:
-        return abs(float(np.mean(medians))) - half > AA_TOLERANCE
+    half = stats.mean_half_width(medians, level=AA_LEVEL)
+    if half is None:
+        return _side(logs) != 0
+    if abs(float(np.mean(medians))) - half > AA_TOLERANCE:
+        return True
+    each = [logs[np.asarray(numbers) == number] for number in {*numbers}]
+    sides = {_side(own) for own in each if len(own) >= stats.MIN_VALUES}
+    return len(medians) < _TOLD_BETWEEN and len(sides) == 1 and sides != {0}
+
+
+def _side(logs: npt.NDArray[np.float64]) -> int:
+    """On which side of 0 their median surely lies, and over 2 % from it: -1 or 1; 0 where that is not sure."""
     interval = stats.median_interval(logs, level=AA_LEVEL)
-    return interval is not None and max(interval.lo, -interval.hi) > AA_TOLERANCE
+    if interval is None:
+        return 0
+    return int(interval.lo > AA_TOLERANCE) - int(interval.hi < -AA_TOLERANCE)
 
 
 def drift(rounds: Sequence[Round], name: str) -> float:
@@ -176,23 +192,30 @@ def drift(rounds: Sequence[Round], name: str) -> float:
 
     The larger of a trend and a step, each if its test finds it at p < 0.01: Theil-Sen slope of ln t over the rounds and
     Mann-Kendall test, which sees a slow drift and no step; :func:`tomebench.stats.largest_step`, the other way round.
+    Of several sessions each is tested by itself, at that p over their number, and all of them together: a session of
+    six rounds is too short to show by itself what all of them do.
     """
     sessions: dict[int, list[Round]] = {}
     for round_ in rounds:
         sessions.setdefault(round_.session, []).append(round_)
-    p = DRIFT_P / max(len(sessions), 1)  # of all of them together
-    return max((_drift(step_seconds(some, name), p) for some in sessions.values()), key=abs, default=0.0)
-
-
-def _drift(seconds: Sequence[float], below: float) -> float:
-    if len(seconds) < stats.MIN_VALUES:
+    timed = [step_seconds(some, name) for some in sessions.values()]
+    series = [_smoothed(seconds) for seconds in timed if len(seconds) >= stats.MIN_VALUES]
+    if not series:
         return 0.0
+    trends = [stats.theil_sen(logs) * (len(logs) - 1) for logs in series]
+    below = DRIFT_P / len(series)
+    found = [float(np.mean(trends))] if stats.mann_kendall(*series) < DRIFT_P else []
+    for logs, trend in zip(series, trends, strict=True):
+        step = stats.largest_step(logs)
+        found += [trend] if stats.mann_kendall(logs) < below else []
+        found += [step.shift] if step.p < below else []
+    return math.expm1(max(found, key=abs, default=0.0))
+
+
+def _smoothed(seconds: Sequence[float]) -> list[float]:
+    """Logarithms of a series, a long one by medians of neighbours."""
     width = math.ceil(len(seconds) / _POINTS)
-    logs = [float(np.median(np.log(seconds[i : i + width]))) for i in range(0, len(seconds), width)]
-    trend = stats.theil_sen(logs) * (len(logs) - 1) if stats.mann_kendall(logs) < below else 0.0
-    found = stats.largest_step(logs)
-    step = found.shift if found.p < below else 0.0
-    return math.expm1(max(trend, step, key=abs))
+    return [float(np.median(np.log(seconds[i : i + width]))) for i in range(0, len(seconds), width)]
 
 
 def noisy(rounds: Sequence[Round], name: str, against: str) -> bool:

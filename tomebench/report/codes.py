@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tomebench.report.escape import clean
-from tomebench.report.series import half_width, which
+from tomebench.report.series import which, widest_half_width
 from tomebench.schema import Row
 
 
@@ -27,8 +27,8 @@ CODES: Mapping[str, Code] = {
         "A/A failed",
         "AA",
         "two timings of r = 0 disagree: use no speed, run again",
-        "two timings of the very same r = 0 model disagree, so the timing is biased and no speed of this run can "
-        "be used; close other programs and run again with a new --out",
+        "two timings of the very same r = 0 model disagree by over 2 %, so the timing is biased and no speed of this "
+        "run can be used; close other programs and run again with a new --out",
         grave=True,
     ),
     "OUTPUT_MISMATCH": Code(
@@ -79,8 +79,8 @@ CODES: Mapping[str, Code] = {
         "unconverged",
         "unc",
         "wider than asked; larger --budget, or more --processes if several",
-        "the speed-up interval is still wider than the budget asks; use a quieter machine or a larger --budget, or, "
-        "where several processes have measured it, more --processes",
+        "the interval of the speed-up, or of the overhead, is still wider than the budget asks; use a quieter machine "
+        "or a larger --budget, or, where several processes have measured it, more --processes",
     ),
     "TESTBED_CHANGED": Code(
         "testbed changed",
@@ -133,15 +133,16 @@ CODES: Mapping[str, Code] = {
     "NOT_STEADY": Code(
         "not steady",
         "unsteady",
-        "r = 0 drifted by over 10 %; speed-ups still hold",
+        "r = 0 drifted by over 10 %; speed-ups hold if all did",
         "r = 0 became over 10 % faster or slower during the run, so img/s are not those of a steady state; "
-        "speed-ups, paired within a round, still hold",
+        "speed-ups, paired within a round, still hold where that slowed all r alike; compare the mean img/s",
     ),
     "DRIFT": Code(
         "drift",
         "drift",
-        "r = 0 drifted by over 2 %; speed-ups still hold",
-        "r = 0 became over 2 % faster or slower during the run; speed-ups, paired within a round, still hold",
+        "r = 0 drifted by over 2 %; speed-ups hold if all did",
+        "r = 0 became over 2 % faster or slower during the run; speed-ups, paired within a round, still hold where "
+        "that slowed all r alike; compare the mean img/s",
     ),
     "SLOW_FIRST": Code(
         "slow first round",
@@ -217,7 +218,7 @@ _WITH_ERRORS = ("failed", "oom", "nonfinite")  # the others have no error but a 
 def notes(row: Row) -> str:
     """What is special about a row, in a few words, e.g. ``±2.3 %, unconverged, cap``."""
     words = []
-    if row.status == "unconverged" and (width := half_width(row)) is not None:
+    if row.status == "unconverged" and (width := widest_half_width(row)) is not None:
         words.append(f"±{100 * width:.1f} %")
     for code in _codes(row):
         same = _SAME_AS.fullmatch(code)

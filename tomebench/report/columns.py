@@ -28,7 +28,7 @@ def _column(
 
 def _latency_columns(name: str, share: str, least: int) -> tuple[Column, ...]:
     """A quantile of the latency and the ends of its interval."""
-    what = f"{share} of the single passes are faster; from {counted(least, 'pass')} on"
+    what = f"{share} of the single passes are faster; from {counted(least, 'pass')} on, in each process"
     ends = (("lo", "lower"), ("hi", "upper"))
     return (
         _column(f"latency_{name}_ms", "float", what, "ms", "lower", ".2f"),

@@ -118,22 +118,30 @@ def half_width(row: Row) -> float | None:
     return None if low is None or high is None else math.sqrt(high / low) - 1
 
 
+def widest_half_width(row: Row) -> float | None:
+    """The larger of that and the one of the overhead, which a budget asks for as well."""
+    low, high = row.merge_overhead_lo, row.merge_overhead_hi
+    overhead = None if low is None or high is None else math.sqrt((100 + high) / (100 + low)) - 1
+    return max(filter(None, (half_width(row), overhead)), default=None)
+
+
 def reach(rows: Sequence[Row]) -> str:
     """What the intervals of speeds cover: ``within one process`` or ``between 3 processes``; nothing if none is timed.
 
     Memory layout and page placement are fixed per process, so intervals over the rounds of one do not have them. Rounds
-    of several that were not told apart, as where a sweep went on, are ``of 2 processes taken as one``.
+    of several that were not told apart, as where a sweep went on, are ``of 2 processes taken as one``; ``of 1 to 2``
+    where some rows are of fewer.
     """
-    words = []
-    for row in rows:
-        if not row.rounds:
-            continue
-        processes, sessions = row.processes or 1, row.sessions or 1
-        if processes > 1:
-            words.append(f"between {counted(processes, 'process')}")
-        else:
-            words.append("within one process" if sessions == 1 else f"of {counted(sessions, 'process')} taken as one")
-    return " or ".join(sorted({*words}, key=lambda text: (not text.startswith("within"), text)))
+    timed = [row for row in rows if row.rounds]
+    apart = {row.processes for row in timed if (row.processes or 1) > 1}
+    alike = {row.sessions or 1 for row in timed if (row.processes or 1) == 1}
+    words = [f"between {counted(processes, 'process')}" for processes in sorted(filter(None, apart))]
+    if alike == {1}:
+        words = ["within one process", *words]
+    elif alike:
+        fewest = f"{min(alike)} to " if len(alike) > 1 else ""
+        words.append(f"of {fewest}{counted(max(alike), 'process')} taken as one")
+    return " or ".join(words)
 
 
 def interval(low: float | None, high: float | None, spec: str) -> str:

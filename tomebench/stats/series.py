@@ -75,17 +75,32 @@ def batch_medians(values: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDAr
     return np.array([np.median(batch) for batch in np.array_split(np.asarray(values, dtype=np.float64), BATCHES)])
 
 
-def quantile_interval(values: Sequence[float] | npt.NDArray[np.float64], share: float) -> Interval | None:
-    """Interval of a quantile by order statistics, 95 % whatever the distribution; None where there are too few values.
+def quantile_interval(rounds: Sequence[Sequence[float]], share: float) -> Interval | None:
+    """95 % interval of a quantile by order statistics, where the values of a round, and of its neighbours, are alike.
+
+    How well the share of values up to the quantile is known is what five batches of rounds say (Student's), and no
+    better than if all values were independent (binomial); the ends are the values at the ends of that share. R. S.
+    Woodruff, "Confidence intervals for medians and other position measures" (1952).
 
     Args:
-        values: in any order.
+        rounds: the values of each, in the order of time.
         share: of the values that lie below it, above 0 and under 1.
+
+    Returns:
+        None for fewer than MIN_BATCHED rounds, and where there are too few values for so small or large a share.
     """
-    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    if len(rounds) < MIN_BATCHED:
+        return None
+    ordered = np.sort(np.concatenate(rounds))
     n, tail = len(ordered), (1 - LEVEL) / 2
     lower = bisect_right(range(n), tail, key=lambda k: binomial_cdf(k, n, share)) - 1
     upper = bisect_left(range(n), 1 - tail, key=lambda k: binomial_cdf(k, n, share))
+    value = ordered[min(math.ceil(n * share) - 1, n - 1)]
+    places = np.array_split(np.arange(len(rounds)), BATCHES)
+    below = [float(np.mean(np.concatenate([rounds[place] for place in batch]) <= value)) for batch in places]
+    half = mean_half_width(below) or 0.0
+    lower = min(lower, math.floor(n * (share - half)))
+    upper = max(upper, math.ceil(n * (share + half)) - 1)
     if lower < 0 or upper >= n:
         return None
     return Interval(float(ordered[lower]), float(ordered[upper]))

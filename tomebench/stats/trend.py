@@ -27,19 +27,29 @@ def theil_sen(values: Sequence[float]) -> float:
     return float(np.median([(values[j] - values[i]) / (j - i) for i, j in combinations(range(len(values)), 2)]))
 
 
-def mann_kendall(values: Sequence[float]) -> float:
+def mann_kendall(*series: Sequence[float]) -> float:
     """Two-sided p that a series has no trend: normal approximation with ties and continuity correction.
 
-    Mann, Econometrica 13 (1945); Kendall, Rank Correlation Methods (1975). 1 for fewer than three values, and where
-    all of them are equal.
+    Mann, Econometrica 13 (1945); Kendall, Rank Correlation Methods (1975). Of several series, that none has one, by the
+    sum of their scores, which finds what all of them do: R. M. Hirsch, J. R. Slack, Water Resour. Res. 20 (1984).
+
+    Args:
+        series: each in the order of time; one of fewer than three values says nothing.
+
+    Returns:
+        1 where no series says anything, and where the values of each are equal.
     """
-    n = len(values)
-    score = sum(np.sign(values[j] - values[i]) for i, j in combinations(range(n), 2))
-    _, ties = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
-    variance = (n * (n - 1) * (2 * n + 5) - float(np.sum(ties * (ties - 1) * (2 * ties + 5)))) / 18
-    if n < 3 or variance <= 0 or score == 0:
+    score = variance = 0.0
+    for values in series:
+        n = len(values)
+        if n < 3:
+            continue
+        score += float(sum(np.sign(values[j] - values[i]) for i, j in combinations(range(n), 2)))
+        _, ties = np.unique(np.asarray(values, dtype=np.float64), return_counts=True)
+        variance += (n * (n - 1) * (2 * n + 5) - float(np.sum(ties * (ties - 1) * (2 * ties + 5)))) / 18
+    if variance <= 0 or score == 0:
         return 1.0
-    return min(1.0, 2 * NormalDist().cdf(-(abs(float(score)) - 1) / math.sqrt(variance)))
+    return min(1.0, 2 * NormalDist().cdf(-(abs(score) - 1) / math.sqrt(variance)))
 
 
 @dataclass(frozen=True)

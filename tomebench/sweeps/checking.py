@@ -166,12 +166,15 @@ def measured_floor(
 ) -> float:
     """The noise floor of a run: how far its speed-ups and those of a second, identical run may be apart, as a fraction.
 
+    A run of a single process is measured again in several, which tell how processes scatter.
+
     Raises:
         BaselineError: the two cannot be compared, since some cell was not timed, is invalid or has too few rounds.
         ConfigError: runs that are alike may differ by more than ``tolerance``.
         InputError, Interrupted: as :func:`measure_again`.
     """
-    again = measure_again(run, {cell.asked.r for cell in snapshot.cells}, checkpoint, watch)
+    processes = PUBLISH_PROCESSES if snapshot.within_one_process() else None
+    again = measure_again(run, {cell.asked.r for cell in snapshot.cells}, checkpoint, watch, processes)
     second = {cell.name: cell for cell in again.cells}
     floor = noise_floor({c.name: (c, second.get(c.name, CellRecord(asked=c.asked))) for c in snapshot.cells})
     if isinstance(floor, str):

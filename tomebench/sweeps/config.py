@@ -169,10 +169,6 @@ class SweepConfig(BaseModel):
 
     @model_validator(mode="after")
     def _processes_are_timed(self) -> SweepConfig:
-        if self.processes is not None and self.budget == "none":
-            raise ConfigError(
-                "processes says in how many the speed is measured, and budget none times nothing; drop it"
-            )
         if self.budget == "publish" and self.process_count < PUBLISH_PROCESSES:
             raise ConfigError(
                 f"budget publish needs at least {counted(PUBLISH_PROCESSES, 'process')}: what differs between them "
@@ -195,7 +191,9 @@ class SweepConfig(BaseModel):
 
     @property
     def process_count(self) -> int:
-        """Fresh processes in which the speed is measured; 1 is this one."""
+        """Fresh processes in which the speed is measured; 1 is this one, also where nothing is timed."""
+        if self.budget == "none":
+            return 1
         return self.processes or (PUBLISH_PROCESSES if self.budget == "publish" else 1)
 
     @property

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from statistics import NormalDist
 
-from tomebench.gate.compare import Limits, speed_shifts
+from tomebench.gate.compare import Limits, speed_scatters, speed_shifts
 from tomebench.gate.records import Snapshot
-from tomebench.gate.shifts import chance_to_pass
+from tomebench.gate.shifts import Scatter, chance_to_pass
 from tomebench.measure.budget import BUDGETS
 from tomebench.stats import LEVEL, Shift
 from tomebench.sweeps.targets import budget_rank
 
 DECIDES = 0.5
 """Chance of two runs that are alike to pass, under which what they were measured with is too little for this gate."""
+CAN = 0.9
+"""The same, from which on something else is proposed."""
 MOST = 30
 """No more processes than this are proposed."""
 
@@ -41,32 +44,39 @@ def too_small(old: Snapshot, new: Snapshot, limits: Limits) -> str | None:
         f"in {100 * chance:.0f} of 100 cases"
     )
     if several:
-        count = _processes(found, tolerance)
+        count = _processes(speed_scatters(old, new), tolerance)
         can = None if count is None else f"--processes {count}"
     else:
-        budget = _budget(len(found), smaller, tolerance)
+        budget = _budget(found, smaller, tolerance)
         can = None if budget is None else f"--budget {budget}"
     if can is None:
         return f"{text}; use a wider --tolerance, or a quieter machine"
     return f"{text}; {can} can: measure both with it"
 
 
-def _budget(cells: int, smaller: str, tolerance: float) -> str | None:
-    """The smallest of the larger budgets that can, if each side is known to the half-width that it aims at."""
+def _budget(found: Sequence[Shift], smaller: str, tolerance: float) -> str | None:
+    """The smallest of the larger budgets that can.
+
+    Each side comes to the half-width that it aims at, or as near to it as its time allows: what is usual over the cells
+    shrinks with its square root. Not one of several processes, of which nobody knows by how much they differ.
+    """
+    spent = BUDGETS[smaller].cap_seconds if smaller in BUDGETS else 0.0
+    usual = statistics.median(shift.error for shift in found)
     for name, budget in BUDGETS.items():
-        error = math.log1p(budget.half_width) / NormalDist().inv_cdf((1 + LEVEL) / 2)
-        aimed = [Shift(0.0, 2 * error)] * cells
-        if budget_rank(name) > max(budget_rank(smaller), 0) and chance_to_pass(aimed, tolerance) > DECIDES:
+        if budget_rank(name) <= max(budget_rank(smaller), 0) or name == "publish":
+            continue
+        aimed = 2 * math.log1p(budget.half_width) / NormalDist().inv_cdf((1 + LEVEL) / 2)
+        error = max(aimed, usual * math.sqrt(spent / budget.cap_seconds))
+        if chance_to_pass([Shift(0.0, error)] * len(found), tolerance) >= CAN:
             return name
     return None
 
 
-def _processes(found: Sequence[Shift], tolerance: float) -> int | None:
-    """The fewest processes on each side that can, if they scatter as these do."""
-    # Of n and m processes the error is a scatter times sqrt(1 / n + 1 / m), and n + m is about the degrees and two.
-    scatters = [shift.error / math.sqrt(4 / (shift.degrees + 2)) for shift in found if math.isfinite(shift.degrees)]
-    for count in range(3, MOST + 1):
-        aimed = [Shift(0.0, scatter * math.sqrt(2 / count), 2 * count - 2) for scatter in scatters]
-        if chance_to_pass(aimed, tolerance) > DECIDES:
+def _processes(found: Sequence[Scatter], tolerance: float) -> int | None:
+    """The fewest processes on each side that can, if they scatter as these do, and more than there are."""
+    present = min((each.processes for each in found), default=1)
+    for count in range(max(3, present + 1), MOST + 1):
+        aimed = [Shift(0.0, each.value * math.sqrt(2 / count), 2 * count - 2) for each in found]
+        if chance_to_pass(aimed, tolerance) >= CAN:
             return count
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,38 +12,55 @@ from tomebench import stats
 from tomebench.sweeps.store import Store
 
 _FACT = "end_to_end"
-"""Name of the stored fact: images and seconds of each turn, by cell key."""
-DROPPED = 1
-"""First turns that do not count: files come from the disk, and not from memory as they do later."""
+"""Name of the stored fact: images, seconds and session of each turn, by cell key."""
 MIN_KEPT = 3
 """Turns that make an interval."""
 
 
-def turns(store: Store) -> dict[str, list[tuple[int, float]]]:
-    """Images and seconds of the turns that every cell has had; of older stores the sum of all, as if it were one."""
+class Turn(NamedTuple):
+    """A turn of a cell."""
+
+    images: int
+    seconds: float
+    session: int = 0  # of older stores, which do not say it
+
+
+def turns(store: Store) -> dict[str, list[Turn]]:
+    """The turns that every cell has had; of older stores the sum of all, as if it were one."""
     found = store.get(_FACT) or {}
     return {
-        key: [(each[0], each[1]) for each in entry] if isinstance(entry[0], list) else [(entry[0], entry[1])]
+        key: [Turn(*each) for each in entry] if isinstance(entry[0], list) else [Turn(*entry)]
         for key, entry in found.items()
     }
 
 
-def keep(store: Store, found: dict[str, list[tuple[int, float]]]) -> None:
+def counted_turns(taken: Sequence[Turn]) -> list[Turn]:
+    """Turns but the first of each session, when files come from the disk and not from memory as they do later."""
+    return [turn for number, turn in enumerate(taken) if any(turn.session == each.session for each in taken[:number])]
+
+
+def turns_left(taken: Sequence[Turn]) -> int:
+    """How many more of them a new session has to take, the one included that does not count."""
+    missing = MIN_KEPT - len(counted_turns(taken))
+    return 1 + missing if missing > 0 else 0
+
+
+def keep(store: Store, found: dict[str, list[Turn]]) -> None:
     """Keep the turns of all cells, those that were kept before included."""
     store.put(_FACT, found)
 
 
-def end_to_end_columns(taken: Sequence[tuple[int, float]]) -> dict[str, float]:
-    """Images per second over all turns but the first, and Student's interval of their logarithms.
+def end_to_end_columns(taken: Sequence[Turn]) -> dict[str, float]:
+    """Images per second over all turns that count, and Student's interval of their logarithms.
 
     Args:
-        taken: images and seconds of each turn, in the order of time; one at least.
+        taken: in the order of time; one at least.
     """
-    kept = taken[DROPPED:] or taken
-    rate = sum(images for images, _ in kept) / sum(seconds for _, seconds in kept)
+    kept = counted_turns(taken) or taken
+    rate = sum(turn.images for turn in kept) / sum(turn.seconds for turn in kept)
     fields = {"img_per_s_end_to_end": rate}
     if len(kept) >= MIN_KEPT:
-        logs = np.log([images / seconds for images, seconds in kept])
+        logs = np.log([turn.images / turn.seconds for turn in kept])
         half = stats.student_t(len(kept) - 1) * float(np.std(logs, ddof=1)) / math.sqrt(len(kept))
         fields |= {
             "img_per_s_end_to_end_lo": rate * math.exp(-half),

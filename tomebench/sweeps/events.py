@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tomebench.schema import Row
+from tomebench.schema import MAX_DROP, Row
 
 PhaseName = Literal["load", "compile", "warm-up", "timing", "energy", "end-to-end", "accuracy"]
 
@@ -60,6 +60,7 @@ class Finished:
     rows: tuple[Row, ...]
     directory: Path
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the folder: of all that its table holds
+    max_drop: float = MAX_DROP  # loss of top-1 in points up to which a row may be recommended
     processes_left: int = 0  # more processes in which cells are to be timed; until then there are no rows
 
 

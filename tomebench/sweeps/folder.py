@@ -124,8 +124,9 @@ def processes_of(folder: Path, config: SweepConfig) -> int:
     if config.budget == "none" or not (folder / database.FILE).is_file():
         return config.process_count
     with Store.read(folder) as store:
-        there = store.config if store.has_results else {}
-    return int(merged({**there}, config.stored()).get("processes", 1)) if there else config.process_count
+        if not store.has_results or unlike(store, config.stored()):
+            return config.process_count
+        return int(merged(store.config, config.stored()).get("processes", 1))
 
 
 def _reasons(folder: Path, config: SweepConfig) -> list[str]:
@@ -140,7 +141,7 @@ def _is_taken(folder: Path) -> bool:
     """It holds files and no run."""
     if not folder.is_dir() or (folder / database.FILE).is_file():
         return folder.is_file()
-    return bool({entry.name for entry in folder.iterdir()} - database.OWN_FILES - {lock.FILE})
+    return bool({entry.name for entry in folder.iterdir()} - database.OWN_FILES - lock.FILES)
 
 
 def _device(asked: str) -> str:

@@ -1,8 +1,8 @@
 """One fresh process of a sweep, as :mod:`tomebench.sweeps.processes` starts it.
 
-``python -m tomebench.sweeps.fresh FOLDER first|next`` reads a configuration from stdin and writes events to stdout, a
-JSON pair of kind and fields in each line. It stops where nothing is lost when it is signalled, at once on a second
-Ctrl-C, and also when the process that has started it is gone.
+``python -m tomebench.sweeps.fresh FOLDER first|next PARENT`` reads a configuration from stdin and writes events to
+stdout, a JSON pair of kind and fields in each line. It stops where nothing is lost when it is signalled, and at once on
+a second Ctrl-C, or when the process PARENT that has started it is gone: what has been stored stays whole.
 """
 
 from __future__ import annotations
@@ -12,16 +12,21 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 from tomebench.errors import Interrupted, TomebenchError
 
+_POLL = 1.0
+"""Seconds between two looks at the parent."""
+
 
 def main() -> int:
     """Measure, say how it goes, and return the exit code."""
-    parent = os.getppid()
     asked: list[int] = []
+    threading.Thread(target=_end_with, args=(int(sys.argv[3]),), daemon=True).start()
 
     def stop(number: int, frame: object) -> None:
         asked.append(number)
@@ -47,9 +52,7 @@ def main() -> int:
     directory, first = Path(sys.argv[1]), sys.argv[2] == "first"
     try:
         config = SweepConfig.model_validate(json.loads(sys.stdin.read()))
-        for event in run_sweep(
-            config, directory, lambda: bool(asked) or os.getppid() != parent, fresh=True, first=first
-        ):
+        for event in run_sweep(config, directory, lambda: bool(asked), fresh=True, first=first):
             if isinstance(event, Finished):
                 say(FINISHED, {"left": event.processes_left})
             else:
@@ -58,9 +61,17 @@ def main() -> int:
         say(type(error).__name__, {"text": str(error)})
         return error.exit_code
     except OSError as error:
-        say("OSError", {"args": [error.errno, error.strerror, os.fsdecode(error.filename or "") or None]})
+        known = [error.errno, error.strerror, os.fsdecode(error.filename or "") or None]
+        say("OSError", {"args": known if error.strerror else [str(error)]})
         return 1
     return 0
+
+
+def _end_with(parent: int) -> None:
+    """End this process as soon as its parent is gone, which may be in the middle of a long step."""
+    while os.getppid() == parent:
+        time.sleep(_POLL)
+    os._exit(Interrupted.exit_code)
 
 
 if __name__ == "__main__":

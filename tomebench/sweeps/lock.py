@@ -19,6 +19,9 @@ from tomebench.errors import RunError, StorageError
 
 FILE = "run.lock"
 """Name of the lock file in a run folder."""
+PROCESSES = "processes.lock"
+"""Name of that of a sweep in several processes, one of which after another holds the other one."""
+FILES = frozenset({FILE, PROCESSES})
 
 
 class RunLock:
@@ -33,17 +36,22 @@ class RunLock:
         os.register_at_fork(after_in_child=lambda: (close := held()) and close())
 
     @classmethod
-    def acquire(cls, directory: Path) -> RunLock:
+    def acquire(cls, directory: Path, name: str = FILE) -> RunLock:
         """Lock a run folder, which exists.
+
+        Args:
+            directory: the folder.
+            name: of the lock file, one of FILES.
 
         Raises:
             RunError: another process holds it; the message names that process.
             StorageError: the folder cannot be written, or its file system knows no locks.
         """
-        path = directory / FILE
+        path = directory / name
         try:
             while True:
-                fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+                # Not through a link, whose target would be emptied.
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     if _is_at(fd, path):

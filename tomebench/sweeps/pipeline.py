@@ -12,7 +12,7 @@ from torch import Tensor
 from tomebench.datasets.loader import batch_count
 from tomebench.errors import DeviceError
 from tomebench.measure.clock import clock_for
-from tomebench.sweeps.end_to_end import DROPPED, MIN_KEPT, keep, turns
+from tomebench.sweeps.end_to_end import Turn, keep, turns, turns_left
 from tomebench.sweeps.events import Event, Note, Phase, Progress
 from tomebench.sweeps.failures import CellFailed
 from tomebench.sweeps.job import Job
@@ -21,18 +21,21 @@ from tomebench.words import are, counted
 
 IMAGES = 512
 """Images that one cell is timed on at each of its turns, or one batch where that is more."""
-TURNS = DROPPED + MIN_KEPT
-"""Times that every cell has its turn, each time in another order, so that what slows down slows all of them alike."""
 _AHEAD = 2
 """Batches that a worker reads ahead."""
 
 
-def measure_end_to_end(job: Job, reading: Reading) -> Iterator[Event]:
+def measure_end_to_end(job: Job, reading: Reading, session: int) -> Iterator[Event]:
     """Images per second of every cell when it is fed by the data loader, if the configuration asks for it.
 
     The first batches are not timed: workers start, and what they have read ahead when the first one arrives would
-    come for free. Cells come in a random order, another one each time, and the first time does not count. Turns that
-    were taken before are left out.
+    come for free. Cells come in a random order, another one each time, so that what slows down slows all of them alike;
+    the first time in a session does not count. A cell that has its turns from before is left out.
+
+    Args:
+        job: of the sweep.
+        reading: of its images.
+        session: number of this session.
     """
     if not job.config.end_to_end:
         return
@@ -46,14 +49,21 @@ def measure_end_to_end(job: Job, reading: Reading) -> Iterator[Event]:
         )
         return
     found = turns(job.store)
-    live, drawn = job.live(), random.Random(job.config.seed)
-    order = [(turn, key) for turn in range(TURNS) for key in drawn.sample(live, len(live))]
+    left = {key: turns_left(found.get(key, [])) for key in job.live()}
+    drawn = random.Random(job.config.seed + session)
+    order = [
+        key
+        for turn in range(max(left.values(), default=0))
+        for key in drawn.sample([*left], len(left))
+        if turn < left[key]
+    ]
+    if not order:
+        return
     yield Phase("end-to-end", float(len(order)))
-    for number, (turn, key) in enumerate(order, start=1):
-        taken = found.get(key, [])
-        if len(taken) <= turn and key in job.live():
+    for number, key in enumerate(order, start=1):
+        if key in job.live():
             try:
-                found[key] = [*taken, _timed(job, reading, key, lead, last)]
+                found[key] = [*found.get(key, []), Turn(*_timed(job, reading, key, lead, last), session)]
             except CellFailed as failure:
                 yield job.failed(failure)
                 continue

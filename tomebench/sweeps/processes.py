@@ -10,31 +10,33 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import queue
 import signal
 import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from tomebench import errors
-from tomebench.errors import ConfigError, RankError, TomebenchError
+from tomebench.errors import ConfigError, RankError, StorageError, TomebenchError
 from tomebench.sweeps.again import environment, interpreter
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.database import FILE
 from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Planned, Progress
 from tomebench.sweeps.job import stops
+from tomebench.sweeps.lock import PROCESSES, RunLock
 from tomebench.sweeps.ranks import Place
-from tomebench.sweeps.rows import build_rows
+from tomebench.sweeps.rows import build_rows, limit_of
 from tomebench.sweeps.store import Store
 from tomebench.sweeps.targets import timed_rounds
 from tomebench.words import counted
 
 MODULE = "tomebench.sweeps.fresh"
-"""What a fresh process runs: a run folder as its argument, a configuration on stdin, events on stdout."""
+"""What a fresh process runs: run folder, place and parent's id as arguments, settings on stdin, events on stdout."""
 _KINDS = {kind.__name__: kind for kind in (Estimate, Note, Phase, Planned, Progress)}
 FINISHED = "finished"
 """What a fresh process says last."""
@@ -68,14 +70,41 @@ def in_fresh_processes(
         RuntimeError: a process failed as only a bug makes it fail.
     """
     count = config.process_count
-    asks = f"budget publish asks for {counted(count, 'process')}" if config.budget == "publish" else "processes"
+    publish = config.budget == "publish"
+    asks = f"budget publish asks for {counted(count, 'process')}" if publish else "processes"
     if given:
         raise ConfigError(
             f"{asks}: a module that is handed over lives in this one and cannot be measured in others; "
-            "take another budget, or save its weights and give its timm name with checkpoint="
+            f"{'take another budget' if publish else 'leave processes out'}, or save its weights and give its timm "
+            "name with checkpoint="
         )
     if Place.here().size > 1:
         raise ConfigError(f"{asks}: {APART}")
+    with _held(directory):
+        yield from _all(config, directory, should_stop, count)
+    with Store.read(directory) as store:
+        yield Finished(tuple(build_rows(store)), directory, store.config, max_drop=limit_of(store))
+
+
+@contextmanager
+def _held(directory: Path) -> Iterator[None]:
+    """The folder of a sweep, also while none of its processes is running; made, and taken away if it stays empty."""
+    if directory.exists() and not directory.is_dir():
+        yield  # which the first process says better
+        return
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{directory} cannot be used: {error.strerror}; use --out another folder") from error
+    try:
+        with RunLock.acquire(directory, PROCESSES):
+            yield
+    finally:
+        with suppress(OSError):
+            directory.rmdir()
+
+
+def _all(config: SweepConfig, directory: Path, should_stop: Callable[[], bool], count: int) -> Iterator[Event]:
     said: set[Event] = set()
     first, left = True, count - min(_begun(directory), count - 1)
     while first or left:
@@ -85,8 +114,6 @@ def in_fresh_processes(
         if not first and left >= before:
             raise RuntimeError(f"{name} of {directory} has stored none of what it timed")
         first = False
-    with Store.read(directory) as store:
-        yield Finished(tuple(build_rows(store)), directory, store.config)
 
 
 def _marked(events: Generator[Event, None, int], name: str, said: set[Event]) -> Generator[Event, None, int]:
@@ -118,7 +145,7 @@ def _one(
     config: SweepConfig, directory: Path, should_stop: Callable[[], bool], *, first: bool
 ) -> Generator[Event, None, int]:
     """Events of one fresh process; returns how many more are needed."""
-    command = [*interpreter(), MODULE, str(directory), "first" if first else "next"]
+    command = [*interpreter(), MODULE, str(directory), "first" if first else "next", str(os.getpid())]
     with tempfile.TemporaryFile() as log:
         with subprocess.Popen(
             command,
@@ -132,7 +159,8 @@ def _one(
             try:
                 left = yield from _followed(process, config, should_stop)
             except BaseException:
-                process.terminate()  # the folder is free again only when it is gone
+                process.terminate()
+                process.wait()  # the folder is free again only when it is gone
                 raise
         if left is None:
             stops(should_stop)()  # it was asked to before it could say so
@@ -148,7 +176,7 @@ def _followed(
     assert process.stdin is not None
     assert process.stdout is not None
     with suppress(BrokenPipeError), process.stdin as stdin:
-        stdin.write(config.model_dump_json())
+        stdin.write(config.model_dump_json(exclude_unset=True))  # what nobody asked for is none of the settings
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
     left, asked = None, False
@@ -174,8 +202,9 @@ def _followed(
 
 
 def _read(stream: IO[str], lines: queue.Queue[str | None]) -> None:
-    for line in stream:
-        lines.put(line)
+    with suppress(ValueError):  # it is closed where the sweep is given up
+        for line in stream:
+            lines.put(line)
     lines.put(None)
 
 

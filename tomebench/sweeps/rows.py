@@ -28,6 +28,7 @@ from tomebench.measure.validity import (
 )
 from tomebench.schema import (
     CEILING,
+    MAX_DROP,
     SENTINEL,
     UNWRAPPED,
     Cell,
@@ -38,11 +39,11 @@ from tomebench.schema import (
     Status,
 )
 from tomebench.sweeps.accuracy_columns import Answers, accuracy_columns, guesses, pace_columns
-from tomebench.sweeps.end_to_end import end_to_end_columns, turns
+from tomebench.sweeps.end_to_end import Turn, end_to_end_columns, turns
 from tomebench.sweeps.protocol import protocol, unstated
 from tomebench.sweeps.speed_columns import speed_columns
 from tomebench.sweeps.store import Store
-from tomebench.sweeps.targets import budgets, interrupted, processes, shortfalls, timed_rounds
+from tomebench.sweeps.targets import asked_processes, budgets, interrupted, processes, shortfalls, timed_rounds
 from tomebench.words import counted
 
 R_CLAMPED = "R_CLAMPED"
@@ -63,6 +64,12 @@ OUTPUT_EXCESS = "output_excess"
 """Name of the stored fact: how far timed logits are from the model's, over what rounding explains, by cell key."""
 TESTBED_CHANGED = "TESTBED_CHANGED"
 """Measured on different machines or library versions; only the ratios within a round hold."""
+
+
+def limit_of(store: Store) -> float:
+    """Loss of top-1 in points that was acceptable to whoever measured a run; the usual one of older stores."""
+    limit = store.get(LIMIT)  # which may be zero
+    return MAX_DROP if limit is None else float(limit)
 
 
 def build_rows(store: Store, budget: Budget | None = None) -> list[Row]:
@@ -102,10 +109,10 @@ class _Run:
     device_memory: Mapping[str, int]
     energy: Mapping[str, float]  # joules for an image
     compile_seconds: Mapping[str, float]
-    end_to_end: Mapping[str, Sequence[tuple[int, float]]]  # images and seconds of each turn
+    end_to_end: Mapping[str, Sequence[Turn]]
     output_excess: Mapping[str, float]
     budgets: Mapping[str, str]  # names
-    processes: int  # in which it is to be timed
+    processes: Mapping[str, int]  # in which each is to be timed
     interrupted: Collection[str]
     answers: Answers | None  # None without images
     testbed: str
@@ -136,7 +143,7 @@ def _load(store: Store, budget: Budget | None) -> _Run:
         rounds=rounds,
         max_mhz=_max_mhz(testbeds),
         budgets=asked,
-        processes=processes(store),
+        processes=asked_processes(store),
         interrupted=interrupted(store, rounds, asked),
         shortfalls=shortfalls(store, rounds, dict.fromkeys(keys, budget) if budget else asked),
         statuses=store.statuses(),
@@ -233,7 +240,7 @@ def _speed(run: _Run, cell: Cell, mac_ratio: float) -> dict[str, Any]:
     if end_to_end := run.end_to_end.get(cell.key):
         fields |= end_to_end_columns(end_to_end)
     if not recompiled(run.rounds, _beside(run, cell.key)):
-        fields |= speed_columns(run.rounds, cell, run.baseline, mac_ratio, between=run.processes > 1)
+        fields |= speed_columns(run.rounds, cell, run.baseline, mac_ratio, between=max(run.processes.values()) > 1)
     return fields
 
 
@@ -265,7 +272,7 @@ def _status(run: _Run, key: str) -> tuple[Status, str | None]:
 def _lacking(run: _Run, key: str, missing: Shortfall) -> str:
     """How well a speed-up is known, and about how much is missing."""
     done, needed = counted(len(step_seconds(run.rounds, key)), "round"), f"{missing.rounds_needed}"
-    if run.processes > 1:
+    if run.processes[key] > 1:
         done = counted(complete_processes(run.rounds, run.baseline or key, key, ceiling=False), "process")
         needed = f"{missing.processes_needed}"
     if missing.half_width is None:

@@ -42,9 +42,9 @@ from tomebench.sweeps.presence import FIRST
 from tomebench.sweeps.processes import in_fresh_processes
 from tomebench.sweeps.ranks import Place, Ranks
 from tomebench.sweeps.reading import Reading
-from tomebench.sweeps.rows import LIMIT, build_rows
+from tomebench.sweeps.rows import LIMIT, build_rows, limit_of
 from tomebench.sweeps.store import Store
-from tomebench.sweeps.targets import budget_rank, keep_budgets
+from tomebench.sweeps.targets import budget_rank, keep_budgets, keep_processes
 from tomebench.sweeps.timing import measure_energy, measure_memory, processes_left, time_cells
 
 
@@ -78,7 +78,9 @@ def run_sweep(
         RankError: of several processes that share the sweep one is gone or has given up.
         Interrupted: ``should_stop()`` became true.
     """
-    if not fresh and (count := processes_of(directory, config)) > 1:
+    # What the folder holds is known to the rank that has chosen it only.
+    count = config.process_count if fresh or Place.here().rank else processes_of(directory, config)
+    if not fresh and count > 1:
         several = config.model_copy(update={"processes": count})
         yield from in_fresh_processes(several, directory, should_stop, given=given is not None)
         return
@@ -146,21 +148,26 @@ def _lead(
         with ranks.allow(FIRST):
             batch_size = store.get("batch_size") or _batch_size(config, loaded, device)
         store.put("batch_size", batch_size)
-        store.put(LIMIT, config.max_drop)
         planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=batch_size, device=device_name(device))
         keys = [cell.cell.key for cell in planned]
         known = {cell.key for cell, _ in store.cells()} if store.has_results else set()
         more_exact = store.has_results and budget_rank(config.budget) > budget_rank(str(store.config.get("budget")))
         more_exact &= config.process_count == 1  # a process that has ended measures no more
         keep_budgets(store, keys, config.budget)
+        keep_processes(store, keys, config.process_count)
         store.put_cells([(cell.cell, cell.resolved) for cell in planned], merged(store.config, config.stored()))
+        if "max_drop" in config.model_fields_set or store.get(LIMIT) is None:
+            store.put(LIMIT, config.max_drop)
         if first:
             _forget_failures(store, keys)
         job = Job(config, store, device, loaded, planned, batch_size, image_set, should_stop)
         yield from map(Note, loaded.notes)
         name = loaded.timm_id if config.checkpoint is None else loaded.timm_id.partition(".")[0]  # not others' weights
         yield Planned(len(planned), name, len(store.rounds()), len(store.done_chunks()))
-        if new := planned if more_exact else [cell for cell in planned if cell.cell.key not in known]:
+        new = planned if more_exact else [cell for cell in planned if cell.cell.key not in known]
+        if not new and first and processes_left(job):
+            new = planned
+        if new:
             timed = new if planned[0] in new else [planned[0], *new]  # the baseline in the same rounds
             images = 0 if image_set is None or known.issuperset(keys) else len(image_set)
             yield Estimate(in_words(config, timed, batch_size, images, device))
@@ -177,15 +184,15 @@ def _lead(
             if config.budget != "none":
                 yield from time_cells(job, session)
                 if left := processes_left(job):
-                    yield Finished((), directory, store.config, left)
+                    yield Finished((), directory, store.config, processes_left=left)
                     return
                 yield from measure_memory(job)
                 yield from measure_energy(job)
             if reading is not None:
-                yield from measure_end_to_end(job, reading)
+                yield from measure_end_to_end(job, reading, session)
         if listed is not None and reading is not None:
             yield from count_top1(job, listed, reading, session, ranks)
-        yield Finished(tuple(build_rows(store)), directory, store.config)
+        yield Finished(tuple(build_rows(store)), directory, store.config, max_drop=limit_of(store))
 
 
 def _follow(

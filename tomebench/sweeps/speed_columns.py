@@ -68,24 +68,26 @@ def speed_columns(
 def _latency(rounds: Sequence[Round], name: str, *, between: bool) -> dict[str, Any]:
     """Quantiles of the milliseconds of single passes, each from as many as it takes.
 
-    Of several processes it is the mean of those that have as many each, with Student's interval between them.
+    Of several processes it is the mean of theirs, with Student's interval between them, if each that counts has as many
+    passes: those that took more of them are not like the others.
     """
-    by_session: dict[int, list[float]] = {}
-    for round_ in rounds:
-        if name in round_.counted:
-            by_session.setdefault(round_.session, []).extend(1e3 * s for s in round_.counted[name].passes)
-    passes = [each for found in by_session.values() for each in found]
-    fields: dict[str, Any] = {"passes": len(passes)} if passes else {}
-    for name_, share, least in _QUANTILES:
-        groups = [found for found in by_session.values() if len(found) >= least] if between else [passes]
-        quantiles = [float(np.quantile(found, share)) for found in groups if len(found) >= least]
-        if not quantiles:
+    timed = [round_ for round_ in rounds if name in round_.counted]
+    by_session: dict[int, list[list[float]]] = {}
+    for round_ in timed:
+        by_session.setdefault(round_.session, []).append([1e3 * s for s in round_.counted[name].passes])
+    together = [each for found in by_session.values() for each in found]
+    counted = [found for found in by_session.values() if len(found) >= stats.MIN_VALUES] if between else [together]
+    passes = [np.concatenate(found) for found in counted if found]
+    total = sum(map(len, together))
+    fields: dict[str, Any] = {"passes": total} if total else {}
+    for quantile, share, least in _QUANTILES:
+        if not passes or min(map(len, passes)) < least:
             continue
-        column, value, interval = f"latency_{name_}_ms", quantiles[0], stats.quantile_interval(passes, share)
-        if between:
-            half = stats.mean_half_width(np.log(quantiles))
-            value = math.exp(float(np.mean(np.log(quantiles))))
-            interval = None if half is None else stats.Interval(value * math.exp(-half), value * math.exp(half))
+        logs = [math.log(np.quantile(each, share)) for each in passes]
+        column, value = f"latency_{quantile}_ms", math.exp(float(np.mean(logs)))
+        interval = None if between else stats.quantile_interval(together, share)
+        if (half := stats.mean_half_width(logs)) is not None:
+            interval = stats.Interval(value * math.exp(-half), value * math.exp(half))
         ends = (None, None) if interval is None else (interval.lo, interval.hi)
         fields |= {column: value, f"{column}_lo": ends[0], f"{column}_hi": ends[1]}
     return fields

@@ -351,7 +351,7 @@ def _prepare(directory: Path) -> None:
     except OSError as error:
         message = f"{directory} cannot be used: {error.strerror}; use --out another folder"
         raise (RunError if error.errno == errno.ENAMETOOLONG else StorageError)(message) from error
-    if database.FILE not in names and (foreign := sorted(names - database.OWN_FILES - {lock.FILE})):
+    if database.FILE not in names and (foreign := sorted(names - database.OWN_FILES - lock.FILES)):
         raise RunError(
             f"{directory} holds no run but other files ({foreign[0]!r}{', ...' if len(foreign) > 1 else ''}); "
             "use --out an empty or a new folder"

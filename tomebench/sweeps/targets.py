@@ -17,6 +17,8 @@ from tomebench.sweeps.store import Store
 
 _BUDGETS = "budgets"
 """Name of the stored fact: budget by cell key, where they are not all that of the configuration."""
+_PROCESSES = "processes"
+"""Name of the stored fact: fresh processes by cell key, where they are not all that of the configuration."""
 _TIMING = "timing"
 """Name of the stored fact: keys of the cells whose timing has begun and has not come to its end."""
 
@@ -29,6 +31,26 @@ def budget_rank(name: str) -> int:
 def processes(store: Store) -> int:
     """Fresh processes in which the cells of a run are to be timed; from 2 on each session is one."""
     return int(store.config.get("processes", 1))
+
+
+def asked_processes(store: Store) -> dict[str, int]:
+    """Fresh processes in which each cell is to be timed, by cell key."""
+    usual = processes(store)
+    return {**{cell.key: usual for cell, _ in store.cells()}, **(store.get(_PROCESSES) or {})}
+
+
+def keep_processes(store: Store, keys: Collection[str], asked: int) -> None:
+    """Ask so many processes of cells, before the configuration of their run is changed; of none fewer than before.
+
+    Args:
+        store: of the run, which may not have these cells yet.
+        keys: of the cells.
+        asked: how many.
+    """
+    before = asked_processes(store)
+    after = {**before, **{key: max(asked, before.get(key, 1)) for key in keys}}
+    if store.get(_PROCESSES) or len({*after.values()}) > 1:
+        store.put(_PROCESSES, after)
 
 
 def timed_rounds(store: Store) -> list[Round]:
@@ -83,10 +105,11 @@ def shortfalls(store: Store, rounds: Sequence[Round], asked: Mapping[str, str | 
     if baseline is None:
         return {}
     found: dict[str, Shortfall] = {}
+    wanted = asked_processes(store)
     for key, name in asked.items():
         budget = BUDGETS.get(name) if isinstance(name, str) else name
         if budget is not None and step_seconds(rounds, key):
-            found |= shortfall(rounds, baseline, [key], budget, processes(store))
+            found |= shortfall(rounds, baseline, [key], budget, wanted[key])
     return found
 
 
@@ -116,12 +139,12 @@ def interrupted(store: Store, rounds: Sequence[Round], asked: Mapping[str, str])
         rounds: all of its rounds.
         asked: name of the budget by cell key.
     """
-    wanted = processes(store)
+    wanted = asked_processes(store)
     baseline = next((cell.key for cell, _ in store.cells() if cell.is_baseline), "")
 
     def is_short(key: str, least: int) -> bool:
-        if wanted > 1:
-            return complete_processes(rounds, baseline, key, ceiling=False) < wanted
+        if wanted[key] > 1:
+            return complete_processes(rounds, baseline, key, ceiling=False) < wanted[key]
         return len(step_seconds(rounds, key)) < least
 
     few = {

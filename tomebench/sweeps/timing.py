@@ -29,6 +29,7 @@ from tomebench.sweeps.failures import CellFailed
 from tomebench.sweeps.job import Job
 from tomebench.sweeps.rows import COMPILE_SECONDS, DEVICE_MEMORY, ENERGY, OUTPUT_EXCESS
 from tomebench.sweeps.targets import timed_rounds, timing_begins, timing_ends
+from tomebench.words import counted
 
 ENERGY_SECONDS = 2.0
 """Seconds over which energy is counted: twenty times what a GPU's counter may stand still."""
@@ -54,7 +55,13 @@ def time_cells(job: Job, session: int) -> Iterator[Event]:
         rounds, short = [], _timed_by_too_few(job)
     else:
         rounds = list(stored)
-        short = {*shortfall(rounds, job.baseline, job.live(), budget), *_without_ceiling(job, rounds, budget)}
+        missing = shortfall(rounds, job.baseline, job.live(), budget)
+        short = {*missing, *_without_ceiling(job, rounds, budget)}
+        if widths := [found.half_width for found in missing.values() if found.half_width is not None]:
+            yield Note(
+                f"timing goes on: {counted(len(widths), 'row')} known to ±{max(widths):.1%} at worst so far, budget "
+                f"{budget.name} asks for ±{budget.half_width:.1%}"
+            )
     before, start = len(rounds), clock.now()
 
     def live(*always: str) -> list[str]:

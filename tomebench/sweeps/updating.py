@@ -9,6 +9,7 @@ from tomebench.errors import BaselineError, InputError
 from tomebench.gate.compare import Limits, compare
 from tomebench.gate.file import read_baseline, write_baseline
 from tomebench.gate.records import Snapshot, Tier
+from tomebench.measure.budget import PUBLISH_PROCESSES
 from tomebench.sweeps.checking import Say, Watch, measured_floor, refreshed, snapshot_of, speed_remarks
 
 
@@ -55,7 +56,8 @@ def measure_baseline(
     )
     found = None
     if floor:
-        say("measuring the same once more")
+        where = f" in {PUBLISH_PROCESSES} processes" if snapshot.within_one_process() else ""
+        say(f"measuring the same once more{where}")
         found = measured_floor(run, snapshot, limits.speed.tolerance, checkpoint=checkpoint, watch=watch)
     snapshot = snapshot.only(tiers or snapshot.tiers())
     kept = old.noise_floor if old is not None and found is None and _measured_alike(old, snapshot) else found
