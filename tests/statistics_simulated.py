@@ -160,7 +160,7 @@ def _sessions(times: npt.NDArray[np.float64]) -> list[Round]:
 
 def latency_coverage(draws: int) -> list[Figure]:
     """How often the interval of a quantile holds the truth where the passes of a round are alike."""
-    rounds, passes, apart, own = 40, 17, 0.02, 0.005
+    rounds, passes, apart, own = 120, 17, 0.02, 0.005
     figures = []
     for share in (0.5, 0.95):
         truth = NormalDist(0.0, math.hypot(apart, own)).inv_cdf(share)
@@ -213,9 +213,7 @@ def accuracy_gate(draws: int) -> list[Figure]:
         done = draws if cells == 1 else draws // 4
         what = f"accuracy gate, {n} images" + (f", {cells} cells" if cells > 1 else "")
         figures += [
-            Figure(
-                f"{what}, two routes that flip 2 %: worse", worse / done, most=0.02 if cells == 1 else 0.03, draws=done
-            ),
+            Figure(f"{what}, two routes that flip 2 %: worse", worse / done, most=0.01, draws=done),
             Figure(f"{what}, 6 % of the right ones lost: worse", found / done, least=0.95, draws=done),
         ]
         if n == 300:

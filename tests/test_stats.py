@@ -331,9 +331,7 @@ def test_student_t_agrees_with_scipy(degrees: int) -> None:
 @pytest.mark.parametrize("share", [0.5, 0.95, 0.99])
 @pytest.mark.parametrize("n", [20, 40, 100, 700])
 def test_interval_of_a_quantile_is_that_of_order_statistics_where_rounds_are_alike(n: int, share: float) -> None:
-    values = (
-        np.arange(float(n)).reshape(-1, 5).T.reshape(20, -1)
-    )  # every batch of rounds has the same share of any part
+    values = np.arange(float(n)).reshape(-1, 5).T.reshape(-1, 1)  # every batch of rounds has its share of any part
     found = stats.quantile_interval([*values], share)
     lower = [k for k in range(n) if oracle.binom.cdf(k, n, share) <= 0.025]
     upper = [k for k in range(n) if oracle.binom.sf(k, n, share) <= 0.025]
@@ -351,6 +349,8 @@ def test_interval_of_a_quantile_knows_that_passes_of_a_round_are_alike() -> None
     assert held >= 180  # order statistics of 800 independent values would hold it in 60
     assert stats.quantile_interval([[1.0, 2.0]] * 19, 0.5) is None
     assert stats.quantile_interval([[1.0, 2.0]] * 20, 0.999) is None
+    one, ten = (stats.quantile_interval([[float(k)] * passes for k in range(40)], 0.5) for passes in (1, 10))
+    assert one == ten, "passes of a round that are all the same tell no more than one of them"
 
 
 def test_a_trend_that_several_series_have_is_found_where_each_is_too_short_for_it() -> None:

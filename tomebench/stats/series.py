@@ -79,7 +79,7 @@ def quantile_interval(rounds: Sequence[Sequence[float]], share: float) -> Interv
     """95 % interval of a quantile by order statistics, where the values of a round, and of its neighbours, are alike.
 
     How well the share of values up to the quantile is known is what five batches of rounds say (Student's), and no
-    better than if all values were independent (binomial); the ends are the values at the ends of that share. R. S.
+    better than if all values of a round were one (binomial); the ends are the values at the ends of that share. R. S.
     Woodruff, "Confidence intervals for medians and other position measures" (1952).
 
     Args:
@@ -87,20 +87,19 @@ def quantile_interval(rounds: Sequence[Sequence[float]], share: float) -> Interv
         share: of the values that lie below it, above 0 and under 1.
 
     Returns:
-        None for fewer than MIN_BATCHED rounds, and where there are too few values for so small or large a share.
+        None for fewer than MIN_BATCHED rounds, and where they are too few for so small or large a share.
     """
-    if len(rounds) < MIN_BATCHED:
+    n, tail = len(rounds), (1 - LEVEL) / 2
+    if n < MIN_BATCHED:
         return None
-    ordered = np.sort(np.concatenate(rounds))
-    n, tail = len(ordered), (1 - LEVEL) / 2
     lower = bisect_right(range(n), tail, key=lambda k: binomial_cdf(k, n, share)) - 1
     upper = bisect_left(range(n), 1 - tail, key=lambda k: binomial_cdf(k, n, share))
-    value = ordered[min(math.ceil(n * share) - 1, n - 1)]
-    places = np.array_split(np.arange(len(rounds)), BATCHES)
-    below = [float(np.mean(np.concatenate([rounds[place] for place in batch]) <= value)) for batch in places]
-    half = mean_half_width(below) or 0.0
-    lower = min(lower, math.floor(n * (share - half)))
-    upper = max(upper, math.ceil(n * (share + half)) - 1)
-    if lower < 0 or upper >= n:
+    ordered = np.sort(np.concatenate(rounds))
+    value = ordered[math.ceil(len(ordered) * share) - 1]
+    batches = [np.concatenate([rounds[place] for place in batch]) for batch in np.array_split(np.arange(n), BATCHES)]
+    half = mean_half_width([float(np.mean(batch <= value)) for batch in batches]) or 0.0
+    below, above = min(lower / n, share - half), max((upper + 1) / n, share + half)
+    if below < 0 or above > 1:
         return None
-    return Interval(float(ordered[lower]), float(ordered[upper]))
+    scaled = len(ordered)
+    return Interval(float(ordered[math.floor(scaled * below)]), float(ordered[math.ceil(scaled * above) - 1]))

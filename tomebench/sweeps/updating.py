@@ -11,6 +11,7 @@ from tomebench.gate.file import read_baseline, write_baseline
 from tomebench.gate.records import Snapshot, Tier
 from tomebench.measure.budget import PUBLISH_PROCESSES
 from tomebench.sweeps.checking import Say, Watch, measured_floor, refreshed, snapshot_of, speed_remarks
+from tomebench.words import counted
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def measure_baseline(
     )
     found = None
     if floor:
-        where = f" in {PUBLISH_PROCESSES} processes" if snapshot.within_one_process() else ""
+        where = f" in {counted(PUBLISH_PROCESSES, 'process')}" if snapshot.within_one_process() else ""
         say(f"measuring the same once more{where}")
         found = measured_floor(run, snapshot, limits.speed.tolerance, checkpoint=checkpoint, watch=watch)
     snapshot = snapshot.only(tiers or snapshot.tiers())
