@@ -18,8 +18,11 @@ from tomebench.cli import app
 from tomebench.errors import ConfigError, InputError, ModelError, SpecError, UnsupportedModelError
 from tomebench.models.create import load_model
 from tomebench.models.given import given_model
+from tomebench.report.frames import to_frame
 from tomebench.report.headline import sentence
 from tomebench.sweeps.config import SweepConfig
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* cannot show a loss to be within")  # of so few images
 
 FAST = {"device": "cpu", "batch_size": 64, "budget": "none"}
 
@@ -156,6 +159,8 @@ def test_advice_is_the_sentence_of_the_screen_and_its_row() -> None:
     assert (nothing.row, str(nothing).startswith("Nothing can be recommended yet")) == (None, True)
     assert (nothing.images or 0) > rows[0].n_seen
     assert tomebench.advise([]) is None
+    with pytest.raises(InputError, match=r"takes the rows that sweep returned, or a run folder, and no DataFrame"):
+        tomebench.advise(to_frame(rows))  # type: ignore[arg-type]
     for limit in (-1, 101, float("nan"), "0.5"):
         with pytest.raises(InputError, match=r"max_drop .*: use a number of points of top-1"):
             tomebench.advise(rows, limit)
@@ -177,6 +182,7 @@ def test_a_run_folder_from_python_holds_what_the_command_line_leaves(tmp_path: P
     rows = tomebench.sweep("digits_vit", "0,8", out=tmp_path / "named", max_drop=0.5, **common)
     summary = (tmp_path / "named" / "summary.md").read_text()
     assert str(tomebench.advise(rows, max_drop=0.5)).split("(")[0] in summary.replace("\\", "")
+    assert tomebench.advise(tmp_path / "named", max_drop=0.5) == tomebench.advise(rows, max_drop=0.5)
     kept = {name: (tmp_path / "named" / name).read_bytes() for name in ("table.csv", "rows.jsonl")}
     assert app.run(["report", str(tmp_path / "named"), "--json"]) == 0
     assert {name: (tmp_path / "named" / name).read_bytes() for name in kept} == kept

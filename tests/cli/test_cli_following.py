@@ -105,6 +105,9 @@ def test_what_the_answer_lacks_is_proposed(tmp_path):
     assert judged({}, **few) == more
     assert judged({}, **few, status="unconverged") == more, "no larger budget tells what too few images cannot"
     assert judged({"limit": 1000}, **few) == "tomebench sweep --model m --data d"
+    slow = {"speedup_vs_r0": 1.01, "speedup_vs_r0_lo": 0.99, "speedup_vs_r0_hi": 1.03}
+    both = judged({}, **few, **slow, status="unconverged")
+    assert both == "tomebench sweep --model m --data MORE_IMAGES --budget standard --name NEW"
     labelled = "tomebench sweep --model m --data LABELLED --name NEW"
     assert judged({"labels": False}, agreed=900, agreement=90.0) == labelled
     accepted(labelled)

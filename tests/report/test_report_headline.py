@@ -147,12 +147,29 @@ def test_what_may_be_faster_loses_more():
 def test_nothing_is_faster():
     slower = said(row(4, 0.9, 0.0), row(8, 0.95, 0.1))
     assert slower == (
-        "Nothing pays here: no r is measurably faster than r=0; at best r=8 reaches 0.95x [0.93, 0.97] at -0.10 points "
+        "Nothing pays here: no r is faster than r=0; at best r=8 reaches 0.95x [0.93, 0.97] at -0.10 points "
         "[-0.20, 0.00] (median of 12 rounds within one process; 50000 images)"
     )
     assert said(row(8, 1.01, 0.1)).endswith(", and about 49 rounds would be needed to tell")
     for value in (0.992, 0.999, 1.001):
         assert said(row(8, value, 0.1)).endswith("50000 images), and more rounds would hardly show a gain")
+        assert said(row(8, value, 0.1, warnings=("NOISY",))).endswith(
+            ", and the machine was too busy or noisy to tell: run again on a quiet one"
+        )
+
+
+def test_what_may_be_faster_and_loses_nothing_is_not_said_to_lose():
+    """However wide an interval is: of a machine that was busy, nothing can be told yet."""
+    rows = [row(12, 0.48, 0.0, speedup_vs_r0_lo=0.39, speedup_vs_r0_hi=2.14, warnings=("CPU_BUSY",)), row(16, 0.9, 9.0)]
+    text = said(*rows)
+    assert text.startswith(
+        "Nothing pays here so far: no r is surely faster than r=0; at best r=12 reaches 0.48x [0.39, 2.14]"
+    )
+    assert text.endswith("too busy or noisy to tell: run again on a quiet one")
+    faster = row(8, 1.3, 9.0)  # and loses surely: what is slower, as it looks, is no news then
+    assert said(faster, *rows).startswith(
+        "Nothing pays here: every r that is faster loses more than 1 point; at best r=8"
+    )
 
 
 def test_without_accuracy_the_fastest_row_under_the_cap():
@@ -166,7 +183,7 @@ def test_without_accuracy_the_fastest_row_under_the_cap():
 
 def test_without_accuracy_nothing_is_recommended_that_may_not_be_faster():
     assert said(row(4, 1.01), row(8, 0.9)) == (
-        "Nothing pays here: no r is measurably faster than r=0; at best r=4 reaches 1.01x [0.99, 1.03] "
+        "Nothing pays here so far: no r is surely faster than r=0; at best r=4 reaches 1.01x [0.99, 1.03] "
         "(median of 12 rounds within one process), and about 49 rounds would be needed to tell"
     )
 

@@ -18,6 +18,8 @@ _MACHINE = ("device", "dtype", "mode", "compile", "cuda_graphs", "attention", "t
 """Settings that mean the same for any model."""
 _IMAGES = ("data", "labels", "limit", "real", "allow_missing", "end_to_end", "max_drop")
 _MEASURED = ("r", "cells", "mode", "budget", "processes")
+_LARGER = {"quick": "standard", "standard": "publish"}
+"""What aims at narrower intervals than a budget."""
 _ELSEWHERE = " --name NEW"  # other images or weights in the same folder are refused
 
 
@@ -46,10 +48,13 @@ def next_command(rows: Sequence[Row], config: Mapping[str, Any], directory: Path
     if advice is not None and advice.choice in ("images", "agreement"):  # more of them, or such as have labels
         data = "MORE_IMAGES" if advice.choice == "images" else "LABELLED"
         return command_line({**config, "data": data, "labels": True, "limit": None}) + _ELSEWHERE
+    if advice is not None and advice.images is not None and config.get("limit") is None:  # and a speed that is open
+        larger = _LARGER.get(str(config["budget"]), config["budget"])
+        asked = {**config, "data": "MORE_IMAGES", "budget": larger, "processes": config.get("processes")}
+        return command_line(asked) + _ELSEWHERE
     if any(row.status == "unconverged" for row in rows) and (processes := config.get("processes")):
         return command_line({**config, "processes": 2 * processes}) + _here(config, directory)
-    if any(row.status == "unconverged" for row in rows) and config["budget"] != "publish":
-        larger = "standard" if config["budget"] == "quick" else "publish"
+    if any(row.status == "unconverged" for row in rows) and (larger := _LARGER.get(str(config["budget"]))):
         return command_line({**config, "budget": larger}) + _here(config, directory)
     if advice is not None and advice.choice == "recommended" and directory is not None:
         if advice.row.rounds and (advice.row.processes or 1) == 1:  # which differ by what no interval of one has

@@ -36,13 +36,17 @@ def plan(flags: LaunchFlags) -> None:
     line can be planned, then run.
     """
     from tomebench.cli.console import open_screen
+    from tomebench.models.create import build_model
+    from tomebench.sweeps.enough import too_few
     from tomebench.sweeps.estimate import estimate_plan
     from tomebench.sweeps.folder import choose_folder
-    from tomebench.sweeps.plan import plan_sweep
+    from tomebench.sweeps.plan import list_images, plan_sweep
 
     config = flags.load()
     screen = open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details)
-    cells = plan_sweep(config)
+    built = build_model(config.model_spec, meta=True)
+    images = list_images(config, built.head) if config.data is not None else None
+    cells = plan_sweep(config, images, built)
     seconds, why = None, ""
     try:
         seconds = estimate_plan(config, cells)
@@ -68,7 +72,9 @@ def plan(flags: LaunchFlags) -> None:
         ("r", "GMACs", "MAC ratio", _TOKENS, "notes"), _lines(cells), left=(_TOKENS, "notes"), steps=_NARROWER
     )
     screen.line()
-    screen.remarks((), (), lost)
+    few = too_few(config, len(cells) - 1, len(images)) if images is not None else None
+    said = [few] if few is not None else []
+    screen.remarks([("", line) for line in said], said, lost)
     folder = str(choose_folder(config)[0])
     screen.line(f"results would go to {folder}", whole=[folder])
 

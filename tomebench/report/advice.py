@@ -128,12 +128,14 @@ def _by_both(rows: Sequence[Row], max_drop: float) -> Advice:
         asked, least = needs[id(row)], needs[id(fewest)]
         sooner = (fewest, least) if asked and least and 2 * least <= asked else None
         return Advice(row, "images", asked, chances=chances, sooner=sooner)
-    if promising := [row for row in rows if losses[id(row)] in ("within", "seems within") and _rounds(row) is not None]:
-        row = max(promising, key=_gain)
+    maybe = [row for row in rows if losses[id(row)] in ("within", "seems within") and _speed(row) == "open"]
+    promising = [row for row in maybe if _rounds(row) is not None]
+    if promising or (maybe and not faster):
+        row = max(promising or maybe, key=_gain)
         images = _images_to_accept(row, max_drop, chances) if losses[id(row)] == "seems within" else None
         return _of(row, "rounds" if faster else "not faster", images)
     if not faster:
-        maybe = [row for row in rows if _rounds(row) is not None]
+        maybe = [row for row in rows if _speed(row) == "open"]
         return Advice(max(maybe or rows, key=_gain), "open" if maybe else "not faster")
     if unsure := [row for row in faster if losses[id(row)] == "seems beyond"]:
         row = max(unsure, key=_least_loss)

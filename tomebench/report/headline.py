@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tomebench.measure.validity import AA_FAILED
+from tomebench.measure.validity import AA_FAILED, CPU_BUSY, NOISY
 from tomebench.report.advice import REACH, Advice, Choice, advise, at_chance, most_lost
 from tomebench.report.series import interval, name, overhead, points, reach, varying
 from tomebench.schema import MAX_DROP, Row
@@ -130,7 +130,9 @@ def _words(advice: Advice, found: str, basis: str, limit: str, shown: Sequence[s
             rest = "run the same command again, which goes on where it stopped"
             return f"Nothing can be recommended yet: the sweep is unfinished; {rest}"
         case "not faster":
-            return f"Nothing pays here: no r is measurably faster than r=0; at best {found}{basis}{_to_tell(advice)}"
+            may_be = row.speedup_vs_r0 is not None and (row.speedup_vs_r0_hi is None or row.speedup_vs_r0_hi > 1)
+            nothing = "Nothing pays here so far: no r is surely" if may_be else "Nothing pays here: no r is"
+            return f"{nothing} faster than r=0; at best {found}{basis}{_to_tell(advice)}"
 
 
 def _as_one_of(advice: Advice) -> str:
@@ -143,7 +145,11 @@ def _to_tell(advice: Advice) -> str:
     if advice.rounds is None and advice.processes is None:
         unit = "processes" if (advice.row.processes or 1) > 1 else "rounds"
         slower = advice.row.speedup_vs_r0_hi is not None and advice.row.speedup_vs_r0_hi <= 1
-        return "" if slower or advice.row.speedup_vs_r0 is None else f", and more {unit} would hardly show a gain"
+        if slower or advice.row.speedup_vs_r0 is None:
+            return ""
+        if {NOISY, CPU_BUSY} & {*advice.row.warnings}:
+            return ", and the machine was too busy or noisy to tell: run again on a quiet one"
+        return f", and more {unit} would hardly show a gain"
     needed = _amount(advice.processes, "processes") if advice.processes else _amount(advice.rounds, "rounds")
     if advice.images is not None:
         needed += f" and {_amount(advice.images, 'images').removeprefix('about ')}"

@@ -24,6 +24,7 @@ from tomebench.sweeps.accuracy import count_top1, help_out
 from tomebench.sweeps.accuracy_columns import PROCESSES
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.database import FILE
+from tomebench.sweeps.enough import too_few
 from tomebench.sweeps.estimate import in_words
 from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Planned, Progress
 from tomebench.sweeps.failures import CellFailed, ending, guarded, lost_with, no_room_is_an_input_error
@@ -171,6 +172,8 @@ def _lead(
             timed = new if planned[0] in new else [planned[0], *new]  # the baseline in the same rounds
             images = 0 if image_set is None or known.issuperset(keys) else len(image_set)
             yield Estimate(in_words(config, timed, batch_size, images, device))
+            if images and (text := too_few(config, len(planned) - 1, images)):
+                yield Note(text)
         stop_if_asked()
         reading = None
         if image_set is not None:
