@@ -322,6 +322,20 @@ def test_noise_has_a_step_as_often_as_its_p_says(n: int) -> None:
         assert np.mean(np.array(p_values) < level) == pytest.approx(level, abs=3.5 * math.sqrt(level / 1000))
 
 
+@pytest.mark.parametrize(("limit", "rows"), [(0.005, 1), (0.01, 1), (0.01, 7), (0.2, 24)])
+def test_one_image_fewer_shows_a_limit_no_more(limit: float, rows: int) -> None:
+    level = 1 - 0.05 / rows
+    needed = stats.fewest_images(limit, level=level)
+    assert needed is not None
+    assert stats.paired_interval(0, 0, needed, level=level).lo >= -limit
+    assert stats.paired_interval(0, 0, needed - 1, level=level).lo < -limit
+    alike = stats.fewest_images(limit, level=level, labels=False)
+    assert alike is not None
+    assert stats.wilson(alike, alike, level=level).lo >= 1 - limit
+    assert stats.wilson(alike - 1, alike - 1, level=level).lo < 1 - limit
+    assert stats.fewest_images(0.0, level=level) is None
+
+
 @pytest.mark.parametrize("degrees", [1, 2, 4, 9, 30, 1000])
 def test_student_t_agrees_with_scipy(degrees: int) -> None:
     assert counting.student_t(degrees) == pytest.approx(oracle.t.ppf(0.975, degrees), rel=1e-9)

@@ -177,12 +177,13 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, int)
 
 
-def advise(rows: Sequence[Row] | str | Path, max_drop: float = 1.0) -> Answer | None:
+def advise(rows: Sequence[Row] | str | Path, max_drop: float | None = None) -> Answer | None:
     """Which of some rows may be used: the fastest that is surely faster than r = 0 and loses surely little.
 
     Args:
         rows: what :func:`sweep` returned, of one sweep or of several; or the folder of a stored run.
-        max_drop: loss of top-1 against r = 0 that is acceptable, in points, from 0 to 100.
+        max_drop: loss of top-1 against r = 0 that is acceptable, in points, from 0 to 100; by default 1, or of a folder
+            what its sweep was told.
 
     Returns:
         The row, None where none can be recommended, and the answer in words; None if there is nothing to compare.
@@ -193,18 +194,18 @@ def advise(rows: Sequence[Row] | str | Path, max_drop: float = 1.0) -> Answer | 
     """
     from tomebench.errors import InputError
     from tomebench.report.headline import answer
-    from tomebench.schema import Row
-    from tomebench.sweeps.rows import build_rows
+    from tomebench.schema import MAX_DROP, Row
+    from tomebench.sweeps.rows import build_rows, limit_of
     from tomebench.sweeps.store import Store
     from tomebench.sweeps.values import checked_max_drop
 
     try:
-        limit = checked_max_drop(max_drop)
+        limit = MAX_DROP if max_drop is None else checked_max_drop(max_drop)
     except ValueError as error:
         raise InputError(f"max_drop {max_drop!r}: {error}") from error
     if isinstance(rows, str | Path):
         with Store.read(Path(rows)) as store:
-            return answer(build_rows(store), limit)
+            return answer(build_rows(store), limit_of(store) if max_drop is None else limit)
     if not all(isinstance(row, Row) for row in rows):
         raise InputError(f"advise takes the rows that sweep returned, or a run folder, and no {type(rows).__name__}")
     return answer(rows, limit)

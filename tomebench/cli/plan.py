@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tomebench.cli.launch import LaunchFlags
 from tomebench.cli.options import takes_sweep_flags
 from tomebench.errors import DeviceError
+from tomebench.report.escape import clean
 from tomebench.report.narrow import Step, without
 from tomebench.words import counted, duration
 
@@ -36,6 +37,7 @@ def plan(flags: LaunchFlags) -> None:
     line can be planned, then run.
     """
     from tomebench.cli.console import open_screen
+    from tomebench.measure.budget import BUDGETS
     from tomebench.models.create import build_model
     from tomebench.sweeps.enough import too_few
     from tomebench.sweeps.estimate import estimate_plan
@@ -60,11 +62,16 @@ def plan(flags: LaunchFlags) -> None:
     if seconds is None:
         screen.line(f"how long it takes cannot be judged here: {why}", style="bold")
     else:
-        text = f"about {duration(seconds)} on this machine when it is quiet, judged by GMACs and a short matmul"
+        least, most = duration(seconds), duration(seconds + BUDGETS[config.budget].cap_seconds)
+        how_long = least if least == most else f"{least} to {most}"
+        text = f"about {how_long} on this machine when quiet, by GMACs and a short matmul"
         screen.line(text, style="bold")
     first = cells[0]
+    name = first.resolved.timm_id
+    if config.checkpoint is not None:  # a tag names others' weights
+        name = f"{name.partition('.')[0]} with {clean(config.checkpoint.name)}"
     screen.line(
-        f"{first.resolved.timm_id}, {first.cell.img_size} px, {counted(first.resolved.tokens_in, 'token')}, "
+        f"{name}, {first.cell.img_size} px, {counted(first.resolved.tokens_in, 'token')}, "
         f"{first.resolved.params_m:.2f} M parameters, method {first.cell.method}, {config.schedule} schedule"
     )
     screen.line()

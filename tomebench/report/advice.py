@@ -20,7 +20,7 @@ from typing import Literal
 from tomebench.measure.validity import CHANCE_LEVEL, INTERRUPTED, INVALID, PARTIAL_EVAL
 from tomebench.report.series import is_baseline
 from tomebench.schema import MAX_DROP, Row
-from tomebench.stats import LEVEL, MIN_VALUES, Interval, paired_interval, processes_needed, wilson
+from tomebench.stats import LEVEL, MIN_VALUES, Interval, fewest_images, paired_interval, processes_needed, wilson
 
 REACH = 100
 """No more than this many times the images or rounds are asked for: beyond it, more of them is no advice."""
@@ -52,6 +52,7 @@ class Advice:
     rounds: int | None = None  # likewise
     processes: int | None = None  # likewise, instead of rounds, where several have measured it
     chances: int = 1  # rows that share the error of what is said about its loss
+    labelled: int | None = None  # fewest images with labels that could tell, where those without cannot
     sooner: tuple[Row, int] | None = None  # another row that at most half as many images would do for, and how many
 
     @property
@@ -112,7 +113,8 @@ def _by_agreement(faster: Sequence[Row], max_drop: float, chances: int) -> Advic
         return Advice(max(within, key=_gain), "recommended", chances=chances)
     row = max(faster, key=lambda row: (row.agreement or 0.0, _gain(row)))
     images = _enough(row, lambda times: most_lost(row, chances, times) <= max_drop)
-    return Advice(row, "agreement", images, chances=chances)
+    fewest = fewest_images(max_drop / 100, level=_level(chances))
+    return Advice(row, "agreement", images, chances=chances, labelled=fewest)
 
 
 def _by_both(rows: Sequence[Row], max_drop: float) -> Advice:

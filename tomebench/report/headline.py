@@ -26,7 +26,10 @@ class Answer:
     row: Row | None  # the one that is recommended
     text: str  # the same in a sentence, or why there is none and what would settle it
     choice: Choice | Literal["biased", "guessed"]  # the same in a word; of the last two no speed, or no loss, is known
-    images: int | None = None  # about how many in all would do for the row that the text is about, if it stays as it is
+    images: int | None = (
+        None  # about how many in all would do for the row that the text is about, if it stays as it is;
+    )
+    # at least, where not one image has changed yet
     rounds: int | None = None  # likewise
     processes: int | None = None  # likewise, instead of rounds, where it was measured in several
 
@@ -100,15 +103,21 @@ def _words(advice: Advice, found: str, basis: str, limit: str, shown: Sequence[s
             return f"{found}{basis}; accuracy was not evaluated, add --data to see its price"
         case "agreement":
             most = counted(float(f"{most_lost(row, advice.chances):.1f}"), "point")
-            needed = f"labels would tell, or {_amount(advice.images, 'images')} if that is how it stays"
-            if advice.images is None:
-                needed = "labels would tell"
+            needed = "labels would tell"
+            if advice.labelled is None or advice.labelled > (row.n_seen or 0):  # and not those of these images
+                at_least = "more" if advice.labelled is None else f"at least {advice.labelled}"
+                needed = f"labels of {at_least} images would tell"
+            if advice.images is not None:
+                needed += f", or {_amount(advice.images, 'images')} if that is how it stays"
             text = f"Nothing can be recommended without labels: at best {found}{basis}{same}up to {most}"
             return f"{text}{_as_one_of(advice)}; {needed}"
         case "no accuracy":
             return f"Nothing can be recommended: {found}{basis}, but its top-1 cannot be compared with that of r=0"
         case "images":
-            needed = f"{_amount(advice.images, 'images')} would be needed to show that its loss is within {limit}"
+            unchanged = not (row.top1_lost or row.top1_gained)  # so that any that changes asks for more
+            amount = _amount(advice.images, "images")
+            amount = amount.replace("about", "at least") if unchanged else amount
+            needed = f"{amount} would be needed to show that its loss is within {limit}"
             needed += _as_one_of(advice)
             if advice.sooner is not None:
                 other, images = advice.sooner

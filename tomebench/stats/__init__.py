@@ -3,6 +3,7 @@
 from tomebench.stats.counts import (
     PairedDelta,
     clopper_pearson,
+    fewest_images,
     mcnemar,
     paired_delta,
     paired_interval,
@@ -38,6 +39,7 @@ __all__ = [
     "batch_half_width",
     "batch_medians",
     "clopper_pearson",
+    "fewest_images",
     "holm",
     "largest_step",
     "level",

@@ -6,10 +6,14 @@ Accuracies are compared on the same images, so only the images on which two mode
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 from statistics import NormalDist
 
 from tomebench.stats.interval import LEVEL, Interval
+
+_MOST_IMAGES = 10**8
+"""No more are looked at."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,27 @@ def paired_interval(b: float, c: float, n: float, *, level: float = LEVEL) -> In
     z = NormalDist().inv_cdf((1 + level) / 2)
     # The upper limit is the lower one with the models swapped, to the last bit.
     return Interval(_tango_lower(b, c, n, z), -_tango_lower(c, b, n, z))
+
+
+def fewest_images(limit: float, *, level: float = LEVEL, labels: bool = True) -> int | None:
+    """The fewest images that can show an accuracy to lose at most ``limit``: if not one of them changes.
+
+    Args:
+        limit: a fraction of the images, in [0, 1].
+        level: of the interval.
+        labels: by :func:`paired_interval`; else by :func:`wilson`, of those that are answered as before.
+
+    Returns:
+        None where no number of them can, as for 0.
+    """
+
+    def shown(n: int) -> bool:
+        if labels:
+            return paired_interval(0, 0, n, level=level).lo >= -limit
+        return wilson(n, n, level=level).lo >= 1 - limit
+
+    found = 1 + bisect_left(range(1, _MOST_IMAGES), True, key=shown)
+    return None if found >= _MOST_IMAGES else found
 
 
 def _tango_lower(b: float, c: float, n: float, z: float) -> float:

@@ -2,36 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-
 from tomebench import stats
-from tomebench.stats import LEVEL
 from tomebench.sweeps.config import SweepConfig
 from tomebench.words import counted
-
-_MOST = 10**8
-
-
-def images_to_show(max_drop: float, rows: int, *, labels: bool = True) -> int | None:
-    """The fewest images that can show a loss of top-1 to be within a limit: if none of them is lost.
-
-    Args:
-        max_drop: the limit in points.
-        rows: how many share the error of it, see :mod:`tomebench.report.advice`.
-        labels: the images have them; else they are those that keep their class.
-
-    Returns:
-        None where no number of them can, as for a limit of 0.
-    """
-    level = 1 - (1 - LEVEL) / max(rows, 1)
-
-    def shown(n: int) -> bool:
-        if labels:
-            return stats.paired_interval(0, 0, n, level=level).lo >= -max_drop / 100
-        return stats.wilson(n, n, level=level).lo >= 1 - max_drop / 100
-
-    found = 1 + bisect_left(range(1, _MOST), True, key=shown)
-    return None if found >= _MOST else found
 
 
 def too_few(config: SweepConfig, rows: int, images: int) -> str | None:
@@ -42,11 +15,13 @@ def too_few(config: SweepConfig, rows: int, images: int) -> str | None:
         rows: cells besides r = 0.
         images: to evaluate.
     """
-    needed = images_to_show(config.max_drop, rows, labels=config.labels)
+    level = 1 - (1 - stats.LEVEL) / max(rows, 1)  # the rows share the error, as in tomebench.report.advice
+    needed = stats.fewest_images(config.max_drop / 100, level=level, labels=config.labels)
     if not rows or (needed is not None and images >= needed):
         return None
     limit = counted(config.max_drop, "point")
     if needed is None:
         return f"no number of images can show that nothing at all is lost; --max-drop {config.max_drop:g} is too strict"
-    lost = "all keep their class" if not config.labels else "none is lost"
-    return f"{counted(images, 'image')} cannot show a loss to be within {limit}, even if {lost}: that takes {needed}"
+    best = "none is lost" if config.labels else "all keep their class"
+    seen = counted(images, "image")
+    return f"{seen} cannot show a loss to be within {limit}, even if {best}: that takes {needed} at least"
