@@ -121,7 +121,7 @@ def test_only_a_row_that_may_not_be_faster_loses_little():
         "needed to tell"
     )
     few = dataclasses.replace(rows[0], n_seen=100, top1_lost=0, top1_gained=0)
-    assert said(few, rows[1]).endswith("and about 28 rounds and 500 images would be needed to tell")
+    assert said(few, rows[1]).endswith("and about 28 rounds and at least 498 images would be needed to tell")
 
 
 def test_several_processes_are_the_unit_of_what_is_said_and_asked_for():
@@ -241,7 +241,7 @@ def test_untimed_rows_speak_of_macs():
     rows = [make_row(**accuracy(250)), make_row(8, **accuracy(250), mac_ratio=1.25)]
     assert sentence(rows) == (
         "Nothing can be recommended yet: r=8 needs 20 % fewer MACs than the unwrapped model at 0.00 points "
-        "[-0.15, +0.15] (300 images), but if that stays so, at least 390 images would be needed to show "
+        "[-0.15, +0.15] (300 images), but if that stays so, at least 381 images would be needed to show "
         "that its loss is within 1 point"
     )
     assert (sentence(demo(timed=False), 1.5) or "").startswith("r=4 needs 13 % fewer MACs than the unwrapped model at")
@@ -291,7 +291,8 @@ def test_without_labels_the_sentence_says_how_many_images_keep_their_class():
     assert sentence([base, row]) == (
         "Nothing can be recommended without labels: at best r=8 is 1.30x faster [1.28, 1.32] (median of 12 rounds "
         "within one process; 300 "
-        "images); 96.0 % [93.1, 97.7] of the images keep their class, so it loses up to 6.9 points; labels of at least 381 images would tell"
+        "images); 96.0 % [93.1, 97.7] of the images keep their class, so it loses up to 6.9 points; "
+        "labels of at least 381 images would tell"
     )
     assert sentence([base, row], 7) == (
         "r=8 is 1.30x faster [1.28, 1.32] (median of 12 rounds "

@@ -220,8 +220,16 @@ def _level(chances: int) -> float:
 
 
 def _images_to_accept(row: Row, max_drop: float, chances: int) -> int | None:
-    """About how many images would show that the loss is within, if it stays as it is."""
+    """About how many images would show that the loss is within, if it stays as it is; where none has changed, exactly."""
+    if unchanged(row):
+        fewest = fewest_images(max_drop / 100, level=_level(chances))
+        return None if fewest is None or fewest > REACH * (row.n_seen or 0) else fewest
     return _enough(row, lambda times: _paired(row, chances, times).lo >= -max_drop / 100)
+
+
+def unchanged(row: Row) -> bool:
+    """Not one image has been lost or gained, so that any that changes asks for more of them."""
+    return row.top1_lost == row.top1_gained == 0
 
 
 def _images_to_refuse(row: Row, max_drop: float) -> int | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tomebench.measure.validity import AA_FAILED, CPU_BUSY, NOISY
-from tomebench.report.advice import REACH, Advice, Choice, advise, at_chance, most_lost
+from tomebench.report.advice import REACH, Advice, Choice, advise, at_chance, most_lost, unchanged
 from tomebench.report.series import interval, name, overhead, points, reach, varying
 from tomebench.schema import MAX_DROP, Row
 from tomebench.words import counted
@@ -114,14 +114,11 @@ def _words(advice: Advice, found: str, basis: str, limit: str, shown: Sequence[s
         case "no accuracy":
             return f"Nothing can be recommended: {found}{basis}, but its top-1 cannot be compared with that of r=0"
         case "images":
-            unchanged = not (row.top1_lost or row.top1_gained)  # so that any that changes asks for more
-            amount = _amount(advice.images, "images")
-            amount = amount.replace("about", "at least") if unchanged else amount
-            needed = f"{amount} would be needed to show that its loss is within {limit}"
+            needed = f"{_images(advice.images, row)} would be needed to show that its loss is within {limit}"
             needed += _as_one_of(advice)
             if advice.sooner is not None:
                 other, images = advice.sooner
-                needed += f"; {_amount(images, 'images')} for {name(other, shown)}, which {_speed(other)}"
+                needed += f"; {_images(images, other)} for {name(other, shown)}, which {_speed(other)}"
             return f"Nothing can be recommended yet: {found}{basis}, but if that stays so, {needed}"
         case "rounds":
             others = f"every r that is surely faster seems to lose more than {limit}"
@@ -161,8 +158,13 @@ def _to_tell(advice: Advice) -> str:
         return f", and more {unit} would hardly show a gain"
     needed = _amount(advice.processes, "processes") if advice.processes else _amount(advice.rounds, "rounds")
     if advice.images is not None:
-        needed += f" and {_amount(advice.images, 'images').removeprefix('about ')}"
+        needed += f" and {_images(advice.images, advice.row).removeprefix('about ')}"
     return f", and {needed} would be needed to tell"
+
+
+def _images(number: int | None, row: Row) -> str:
+    """How many images a row asks for."""
+    return f"at least {number} images" if number is not None and unchanged(row) else _amount(number, "images")
 
 
 def _amount(number: int | None, what: str) -> str:

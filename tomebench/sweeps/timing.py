@@ -81,7 +81,7 @@ def time_cells(job: Job, session: int) -> Iterator[Event]:
                 steps, start = warm.steps, clock.now()
                 if not warm.settled:
                     yield Note(f"r = 0 was still changing speed by more than 5 % after {warm.seconds:.0f} s of warm-up")
-                yield Phase("timing", float(budget.min_rounds))
+                yield Phase("timing", None)  # until the first intervals nobody knows how many rounds it takes
             seed = job.config.seed * 1_000_003 + len(stored) + len(rounds) - before
             done = time_round(
                 variants,
@@ -209,7 +209,7 @@ def _stoppable(job: Job, key: str) -> Callable[[Tensor], Tensor]:
 def _timing_progress(
     job: Job, rounds: Sequence[Round], keys: Sequence[str], round_seconds: float, elapsed: float
 ) -> Progress:
-    """How many rounds are done and how many more the budget allows and the intervals ask for."""
+    """How many rounds are done and how many more the budget allows and the intervals ask for, once there are some."""
     budget = share_of(BUDGETS[job.config.budget], job.config.process_count)
     missing = shortfall(rounds, job.baseline, keys, budget)
     fewest = min((len(step_seconds(rounds, key)) for key in keys), default=len(rounds))
@@ -219,7 +219,9 @@ def _timing_progress(
     left = math.ceil((budget.cap_seconds - elapsed) / max(round_seconds, 1e-9))
     affordable = max(budget.min_rounds - fewest, left, 0)
     detail = f"widest interval ±{max(widths):.1%}" if widths else ""
-    return Progress("timing", float(len(rounds)), float(len(rounds) + min(wanted, affordable)), "rounds", detail)
+    known = widths or not missing or all(key == job.baseline for key in keys)
+    total = float(len(rounds) + min(wanted, affordable)) if known else None
+    return Progress("timing", float(len(rounds)), total, "rounds", detail)
 
 
 def measure_memory(job: Job) -> Iterator[Event]:
