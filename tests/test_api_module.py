@@ -22,7 +22,7 @@ from tomebench.report.frames import to_frame
 from tomebench.report.headline import sentence
 from tomebench.sweeps.config import SweepConfig
 
-pytestmark = pytest.mark.filterwarnings("ignore:.* cannot show a loss to be within")  # of so few images
+pytestmark = pytest.mark.filterwarnings("ignore:.* would not show a loss to be within")  # of so few images
 
 FAST = {"device": "cpu", "batch_size": 64, "budget": "none"}
 

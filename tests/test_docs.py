@@ -221,7 +221,7 @@ def test_the_command_after_next_is_found() -> None:
     assert (next_command(screen) or "").split() == shlex.split("tomebench sweep --checkpoint w.safetensors --data DIR")
 
 
-@pytest.mark.filterwarnings("ignore:.* cannot show a loss to be within")
+@pytest.mark.filterwarnings("ignore:.* would not show a loss to be within")
 def test_python_examples_run(house: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(house)
     fast(monkeypatch)

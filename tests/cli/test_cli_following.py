@@ -108,6 +108,10 @@ def test_what_the_answer_lacks_is_proposed(tmp_path):
     slow = {"speedup_vs_r0": 1.01, "speedup_vs_r0_lo": 0.99, "speedup_vs_r0_hi": 1.03}
     both = judged({}, **few, **slow, status="unconverged")
     assert both == "tomebench sweep --model m --data MORE_IMAGES --budget standard --name NEW"
+    several = judged({"budget": "standard", "processes": 3}, **few, **slow, status="unconverged")
+    assert several == "tomebench sweep --model m --data MORE_IMAGES --budget publish --processes 5 --name NEW"
+    for line in (both, several):
+        accepted(line)
     labelled = "tomebench sweep --model m --data LABELLED --name NEW"
     assert judged({"labels": False}, agreed=900, agreement=90.0) == labelled
     accepted(labelled)

@@ -77,6 +77,11 @@ def test_gray_of_sixteen_bits_is_scaled_to_eight(tmp_path, form):
     assert np.array_equal(colours[..., 0], colours[..., 2])
 
 
+def test_gray_of_a_known_white_is_scaled(tmp_path):
+    path = save(tmp_path / "a.pgm", b"P5 2 1 65535\n\x00\x00\xff\xff")
+    assert np.asarray(decode_rgb(path))[0, :, 0].tolist() == [0, 255]
+
+
 @pytest.mark.parametrize(("kind", "what"), [(np.float32, "floating point"), (np.int32, "integers of 32 bits")])
 def test_pixels_that_do_not_say_what_white_is_are_refused(tmp_path, kind, what):
     path = save(tmp_path / "a.JPEG", encoded(Image.fromarray(np.ones((16, 24), kind)), "TIFF"))

@@ -100,8 +100,8 @@ def test_labels_that_the_names_contradict(tmp_path):
         ({"a.jpg": b"", "a.json": b'{"label": "1_0"}'}, "a has a label that is no whole number"),
         ({"a.jpg": b"", "a.cls": b"1_0"}, "a has a label that is no whole number"),
         ({"a.jpg": b"", "a.cls": "\uff13".encode()}, "a has a label that is no whole number"),
-        ({"a.jpg": b"", "a.JPG": b"", "a.cls": b"3"}, "a has jpg and JPG, and a sample has one of each"),
-        ({"a.jpg": b"", "a.png": b"", "a.cls": b"3"}, "a has jpg and png, and a sample has one of each"),
+        ({"a.jpg": b"", "a.JPG": b"", "a.cls": b"3"}, "a has jpg and JPG, and nothing says which is meant"),
+        ({"a.jpg": b"", "a.jpeg": b"", "a.cls": b"3"}, "a has jpg and jpeg, and nothing says which is meant"),
         ({"a.jpg": b"", "a.json": b'{"label": 3.5}'}, "a has a label that is no whole number"),
         ({"a.jpg": b"", "a.json": b"{"}, "a has a label that is no whole number"),
         ({"a.jpg": b"", "a.cls": b"1000"}, "a has label 1000; expected 0 to 999, numbered by the sorted class ids"),
@@ -111,6 +111,13 @@ def test_labels_that_the_names_contradict(tmp_path):
 )
 def test_samples_without_a_true_label(tmp_path, files, message):
     assert message in refusal(write_tar(tmp_path / "a.tar", files))
+
+
+def test_a_mask_beside_a_picture_is_no_picture(tmp_path):
+    both = {f"{name.partition('.')[0]}.png": b"mask" for name in samples(suffix="jpg")}
+    found = open_dataset(f"wds/{write_tar(tmp_path / 'a.tar', {**samples(suffix='jpg'), **both})}")
+    assert {name.rpartition(".")[2] for name in found.names} == {"jpg"}
+    assert len(found.extra) == len(found.names)
 
 
 def test_a_shard_beside_its_copy(tmp_path):

@@ -74,7 +74,8 @@ def test_what_is_fixed_in_a_process_is_no_bias_of_the_harness_where_several_tell
 def test_two_or_three_processes_that_all_show_a_bias_fail(count: int) -> None:
     """Of which Student's interval at 99 % is so wide that it says nothing."""
     assert all(aa_failed(_processes(count, seed, bias=0.09, apart=0.002), "r0", between=True) for seed in range(20))
-    assert sum(aa_failed(_processes(count, seed, apart=0.005), "r0", between=True) for seed in range(300)) <= 3
+    for apart in (0.005, 0.014, 0.042):  # of the two of a process that differ by up to 3 % each
+        assert sum(aa_failed(_processes(count, seed, apart=apart), "r0", between=True) for seed in range(300)) <= 9
     opposite = _processes(1, 0, bias=0.09, apart=0.0) + [
         dataclasses.replace(round_, session=1) for round_ in _processes(1, 0, bias=-0.09, apart=0.0)
     ]

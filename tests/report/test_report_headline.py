@@ -121,7 +121,7 @@ def test_only_a_row_that_may_not_be_faster_loses_little():
         "needed to tell"
     )
     few = dataclasses.replace(rows[0], n_seen=100, top1_lost=0, top1_gained=0)
-    assert said(few, rows[1]).endswith("and about 28 rounds and at least 498 images would be needed to tell")
+    assert said(few, rows[1]).endswith("and about 28 rounds and 498 images or more would be needed to tell")
 
 
 def test_several_processes_are_the_unit_of_what_is_said_and_asked_for():
@@ -188,6 +188,12 @@ def test_without_accuracy_nothing_is_recommended_that_may_not_be_faster():
     )
 
 
+def test_without_accuracy_what_may_be_faster_goes_before_what_is_not():
+    wide = row(12, 0.95, speedup_vs_r0_lo=0.80, speedup_vs_r0_hi=1.20)
+    text = said(row(8, 0.98, speedup_vs_r0_lo=0.97, speedup_vs_r0_hi=0.99), wide)
+    assert text.startswith("Nothing pays here so far: no r is surely faster than r=0; at best r=12 reaches 0.95x")
+
+
 def test_images_without_a_loss_are_no_speed_only_run():
     uncounted = {"delta_top1": None, "delta_top1_lo": None, "delta_top1_hi": None}
     assert said(row(8, 1.3, 0.1, **uncounted)) == (
@@ -241,7 +247,7 @@ def test_untimed_rows_speak_of_macs():
     rows = [make_row(**accuracy(250)), make_row(8, **accuracy(250), mac_ratio=1.25)]
     assert sentence(rows) == (
         "Nothing can be recommended yet: r=8 needs 20 % fewer MACs than the unwrapped model at 0.00 points "
-        "[-0.15, +0.15] (300 images), but if that stays so, at least 381 images would be needed to show "
+        "[-0.15, +0.15] (300 images), but if that stays so, 381 images or more would be needed to show "
         "that its loss is within 1 point"
     )
     assert (sentence(demo(timed=False), 1.5) or "").startswith("r=4 needs 13 % fewer MACs than the unwrapped model at")

@@ -116,6 +116,7 @@ def test_yaml_values(tmp_path, text, field, value):
         ("seed: 1_000", "seed '1_000': must be a whole number"),
         ("seed: 0x" + "f" * 5000, "must be a whole number"),
         ("seed: " + "9" * 5000, "must be a whole number"),
+        ("seed: " + "9" * 20, "seed '99999999999999999999': must be a whole number"),
         ("name: &a [x]\ndata: *a", "line 2: an alias (*) stands for another value; write it out"),
         ("seed: 1.5", "seed 1.5: must be a whole number"),
         ("seed: -1", "seed -1: must be 0 or more"),

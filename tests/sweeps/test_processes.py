@@ -266,6 +266,39 @@ def test_rows_that_are_not_asked_for_stay_finished(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("one_after_another")
+def test_rows_of_one_process_that_went_on_stay_what_they_are(tmp_path: Path) -> None:
+    for budget in ("quick", "standard"):
+        with mock.patch.object(run, "THIS_PROCESS", budget):
+            list(run.run_sweep(config(r="0,4,6", processes=1, budget=budget), tmp_path / "run", lambda: False))
+    before = rows_of(tmp_path / "run")[1]
+    assert (before.processes, before.sessions, before.rounds) == (1, 2, 10)
+    for _ in range(3):
+        fresh(tmp_path / "run", r="0,6")
+    after = rows_of(tmp_path / "run")[1]
+    assert (after.processes, after.speedup_vs_r0, after.speedup_vs_r0_lo) == (
+        1,
+        before.speedup_vs_r0,
+        before.speedup_vs_r0_lo,
+    )
+
+
+@pytest.mark.usefixtures("one_after_another")
+def test_a_refused_sweep_changes_nothing_of_a_folder(tmp_path: Path, monkeypatch) -> None:
+    list(run.run_sweep(config(processes=1), tmp_path / "run", lambda: False))
+
+    def facts() -> list[object]:
+        with Store.read(tmp_path / "run") as store:
+            return [store.config, store.get("processes"), store.get("budgets"), store.get("max_drop")]
+
+    before = facts()
+    load = run.load_model
+    monkeypatch.setattr(run, "load_model", lambda *a, **k: dataclasses.replace(load(*a, **k), weights="sha256:other"))
+    with pytest.raises(RunError, match="something else under the same settings"):
+        list(run.run_sweep(config(processes=5, max_drop=0.1), tmp_path / "run", lambda: False, fresh=True))
+    assert facts() == before
+
+
+@pytest.mark.usefixtures("one_after_another")
 def test_how_long_further_processes_take_is_said(tmp_path: Path) -> None:
     list(run.run_sweep(config(processes=1), tmp_path / "run", lambda: False))
     events = run.run_sweep(config(), tmp_path / "run", lambda: False, fresh=True)
@@ -297,8 +330,9 @@ def test_a_folder_is_taken_also_between_two_of_its_processes(tmp_path: Path, mon
     Store.open(tmp_path / "run", config(processes=2).stored()).close()
     events = run.run_sweep(config(processes=2), tmp_path / "run", lambda: False)
     next(events)
-    with pytest.raises(RunError, match="is in use by process"):
-        list(run.run_sweep(config(processes=2), tmp_path / "run", lambda: False))
+    for count in (2, 1):
+        with pytest.raises(RunError, match="is in use by process"):
+            list(run.run_sweep(config(processes=count), tmp_path / "run", lambda: False))
     assert isinstance([*events][-1], Finished)
 
 

@@ -48,9 +48,11 @@ def next_command(rows: Sequence[Row], config: Mapping[str, Any], directory: Path
     if advice is not None and advice.choice in ("images", "agreement"):  # more of them, or such as have labels
         data = "MORE_IMAGES" if advice.choice == "images" else "LABELLED"
         return command_line({**config, "data": data, "labels": True, "limit": None}) + _ELSEWHERE
-    if advice is not None and advice.images is not None and config.get("limit") is None:  # and a speed that is open
-        larger = _LARGER.get(str(config["budget"]), config["budget"])
-        asked = {**config, "data": "MORE_IMAGES", "budget": larger, "processes": config.get("processes")}
+    if advice is not None and advice.choice in ("rounds", "not faster") and advice.images is not None:
+        larger, several = _LARGER.get(str(config["budget"]), config["budget"]), config.get("processes")
+        if larger == "publish" and several:
+            several = max(several, PUBLISH_PROCESSES)
+        asked = {**config, "data": "MORE_IMAGES", "limit": None, "budget": larger, "processes": several}
         return command_line(asked) + _ELSEWHERE
     if any(row.status == "unconverged" for row in rows) and (processes := config.get("processes")):
         return command_line({**config, "processes": 2 * processes}) + _here(config, directory)

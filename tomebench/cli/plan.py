@@ -54,10 +54,14 @@ def plan(flags: LaunchFlags) -> None:
         seconds = estimate_plan(config, cells)
     except DeviceError as error:  # what a GPU would do is planned on a machine without one, too
         why = str(error)
+    said = []
+    if images is not None:
+        few = too_few(((c.cell, c.resolved) for c in cells), len(images), config.max_drop, labels=config.labels)
+        said = [] if few is None else [few]
     if screen.as_json:
         asked = {"config": config.stored(), "directory": str(choose_folder(config)[0])}
         planned = [{"cell": c.cell.to_json(), "resolved": c.resolved.to_json()} for c in cells]
-        screen.object({**asked, "estimated_seconds": seconds, "cells": planned})
+        screen.object({**asked, "estimated_seconds": seconds, "cells": planned, "remarks": said})
         return
     if seconds is None:
         screen.line(f"how long it takes cannot be judged here: {why}", style="bold")
@@ -79,8 +83,6 @@ def plan(flags: LaunchFlags) -> None:
         ("r", "GMACs", "MAC ratio", _TOKENS, "notes"), _lines(cells), left=(_TOKENS, "notes"), steps=_NARROWER
     )
     screen.line()
-    few = too_few(config, len(cells) - 1, len(images)) if images is not None else None
-    said = [few] if few is not None else []
     screen.remarks([("", line) for line in said], said, lost)
     folder = str(choose_folder(config)[0])
     screen.line(f"results would go to {folder}", whole=[folder])

@@ -43,6 +43,8 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs of da
 _WHOLE = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"))
 """First and last bytes of a complete JPEG and a complete PNG."""
 _HEAD_TAIL = 8
+_BITS = 258
+"""Tag of a TIFF: bits of each sample."""
 _NO_WHITE = {"I": "integers of 32 bits", "F": "floating point"}
 """Modes of Pillow whose values have no range of their own."""
 
@@ -145,8 +147,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     Raises:
         ValueError: pixels that do not say what white is.
     """
-    if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        bits = getattr(image, "tag_v2", {}).get(_BITS, (16,))  # of a TIFF: there may be twelve, and nothing scales them
+        shift = max(int(np.max(bits)), 9) - 8
+        return Image.fromarray(np.minimum(np.asarray(image) >> shift, 255).astype(np.uint8))
     if image.mode in _NO_WHITE:
         raise ValueError(f"its pixels are {_NO_WHITE[image.mode]}, of which nobody knows what is white; save 8 bits")
     return image

@@ -129,5 +129,5 @@ def _stamp(path: str) -> bytes:
         found = os.stat(path)  # noqa: PTH116 (asked for every image)
     except OSError:
         return b""
-    # Two folders may hold other images of the same names, sizes and times; no two files have the same number.
-    return b"%d %d %d %d" % (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino)
+    # Two folders may hold other images of the same names, sizes and times; no two files have the same number and disk.
+    return b"%d %d %d %d %d" % (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino)

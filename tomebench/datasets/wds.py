@@ -57,9 +57,10 @@ def read_wds(root: Path, head: Head | None = None) -> tuple[ImageList, PackedIma
             if not images:
                 extra += (f"{key}.{field}" for field in fields)
                 continue
-            image = images[0]
-            if len(images) > 1:
+            image, *others = images
+            if others and {image, *others} >= {"jpg", "jpeg"}:
                 raise _twice(shard, key, images)
+            extra += (f"{key}.{other}" for other in others)  # such as a mask
             label = _label(shard, key, fields, numbers, classes)
             if classes.is_imagenet:
                 check_named_class(key, label)
@@ -130,8 +131,8 @@ def _samples(shard: Path, members: dict[str, Member]) -> tuple[dict[str, dict[st
 
 def _twice(shard: Path, key: str, fields: Sequence[str]) -> DataError:
     return DataError(
-        f"{printable(shard)}: {printable(key)} has {' and '.join(map(printable, fields))}, and a sample has one of "
-        "each; write the shards again"
+        f"{printable(shard)}: {printable(key)} has {' and '.join(map(printable, fields))}, and nothing says "
+        "which is meant; write the shards again"
     )
 
 

@@ -83,8 +83,8 @@ AA_TOLERANCE = 0.02
 
 The two lie elsewhere in memory, as any two processes do: a difference as small as that is one between processes.
 """
-_TOLD_BETWEEN = 4
-"""Processes from which on their scatter tells whether the two differ."""
+_TOLD_BETWEEN, _AA_FEW = 4, 0.95
+"""Processes from which on their scatter tells at AA_LEVEL whether the two differ, and the level for fewer."""
 _POINTS = 200
 """Longer series are reduced to this many medians before a trend is looked for."""
 
@@ -157,7 +157,7 @@ def aa_failed(rounds: Sequence[Round], baseline: str, *, between: bool = False) 
 
     The 99 % interval of ln(t[baseline] / t[sentinel]) lies on one side of 0, further than 2 % from it. False under
     six rounds, when there is no interval. Between two or three processes Student's is so wide at that level that hardly
-    anything could fail: there it is enough that they differ so, on the same side, within each of them.
+    anything could fail: there it is at 95 % if they differ so, on the same side, within each of them.
 
     Args:
         rounds: all rounds.
@@ -176,7 +176,9 @@ def aa_failed(rounds: Sequence[Round], baseline: str, *, between: bool = False) 
         return True
     each = [logs[np.asarray(numbers) == number] for number in {*numbers}]
     sides = {_side(own) for own in each if len(own) >= stats.MIN_VALUES}
-    return len(medians) < _TOLD_BETWEEN and len(sides) == 1 and sides != {0}
+    if len(medians) >= _TOLD_BETWEEN or len(sides) > 1 or sides == {0}:
+        return False
+    return abs(float(np.mean(medians))) > (stats.mean_half_width(medians, level=_AA_FEW) or 0.0)
 
 
 def _side(logs: npt.NDArray[np.float64]) -> int:

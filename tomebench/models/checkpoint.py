@@ -226,6 +226,7 @@ def _fitted(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
         _check_fit(model, state)  # which tensors are not the model's says more
         raise _Misfit(len(state), f"not the weights of a Vision Transformer ({short(error)})") from error
     _check_fit(model, converted)
+    _check_floating(model, converted)  # under the names of another code base they have only now been the model's
     return converted
 
 

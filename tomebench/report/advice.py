@@ -98,8 +98,9 @@ def _by_losses(rows: Sequence[Row], max_drop: float) -> Advice:
     unlimited = [row for row in rows if not row.clamped] or rows  # beyond the cap r says nothing about the tokens
     faster = [row for row in unlimited if _speed(row) == "faster"]
     if not faster:
-        promising = [row for row in unlimited if _rounds(row) is not None]
-        return _of(max(promising or unlimited, key=_gain), "not faster")
+        maybe = [row for row in unlimited if _speed(row) == "open"]
+        promising = [row for row in maybe if _rounds(row) is not None]
+        return _of(max(promising or maybe or unlimited, key=_gain), "not faster")
     agreeing = [row for row in rows if row.agreed is not None]
     if agreeing:
         found = [row for row in faster if row.agreed is not None] or faster
@@ -220,7 +221,7 @@ def _level(chances: int) -> float:
 
 
 def _images_to_accept(row: Row, max_drop: float, chances: int) -> int | None:
-    """About how many images would show that the loss is within, if it stays as it is; where none has changed, exactly."""
+    """About how many images would show that the loss is within, if it stays as it is; exactly where none changed."""
     if unchanged(row):
         fewest = fewest_images(max_drop / 100, level=_level(chances))
         return None if fewest is None or fewest > REACH * (row.n_seen or 0) else fewest

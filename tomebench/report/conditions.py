@@ -42,7 +42,7 @@ def conditions(rows: Sequence[Row]) -> tuple[str, ...]:
     testbeds = "; ".join(dict.fromkeys(clean(row.testbed) for row in rows if row.testbed)) or "unavailable"
     covered = [f"of speeds {reach(rows)}"] if reach(rows) else []
     if any(row.img_per_s_end_to_end_lo is not None for row in rows):
-        covered.append("of end-to-end turns within one process")
+        covered.append("of end-to-end over its turns")
     covered += ["of accuracies over images"] if sets else []
     parts = {"model": model, "method": method, "device": device, "images": images}
     parts |= {"intervals": ["95 %", *covered]} if covered else {}

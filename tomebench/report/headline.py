@@ -27,9 +27,8 @@ class Answer:
     text: str  # the same in a sentence, or why there is none and what would settle it
     choice: Choice | Literal["biased", "guessed"]  # the same in a word; of the last two no speed, or no loss, is known
     images: int | None = (
-        None  # about how many in all would do for the row that the text is about, if it stays as it is;
+        None  # about how many would do for the row of the text if it stays as it is; no fewer at any rate
     )
-    # at least, where not one image has changed yet
     rounds: int | None = None  # likewise
     processes: int | None = None  # likewise, instead of rounds, where it was measured in several
 
@@ -164,7 +163,7 @@ def _to_tell(advice: Advice) -> str:
 
 def _images(number: int | None, row: Row) -> str:
     """How many images a row asks for."""
-    return f"at least {number} images" if number is not None and unchanged(row) else _amount(number, "images")
+    return f"{number} images or more" if number is not None and unchanged(row) else _amount(number, "images")
 
 
 def _amount(number: int | None, what: str) -> str:

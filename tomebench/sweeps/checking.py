@@ -180,9 +180,12 @@ def measured_floor(
     if isinstance(floor, str):
         raise BaselineError(f"self-check: two runs of the same thing cannot be compared: {floor}")
     if floor > tolerance:
+        better = "a larger --budget or a quieter machine"
+        if processes is not None:  # as one process beside five, whatever the budget
+            better = f"or measure the run in several: --processes {processes}"
         raise ConfigError(
             f"the noise floor of this run is {100 * floor:.1f} %: --tolerance {100 * tolerance:g} is under it and "
-            "is what runs that are alike may differ by; use a larger one, a larger --budget or a quieter machine"
+            f"is what runs that are alike may differ by; use a larger one, {better}"
         )
     return floor
 

@@ -57,8 +57,9 @@ def too_small(old: Snapshot, new: Snapshot, limits: Limits) -> str | None:
 def _budget(found: Sequence[Shift], smaller: str, tolerance: float) -> str | None:
     """The smallest of the larger budgets that can.
 
-    Each side comes to the half-width that it aims at, or as near to it as its time allows: what is usual over the cells
-    shrinks with its square root. Not one of several processes, of which nobody knows by how much they differ.
+    Each side comes to the half-width that it aims at, or as near to it as its time allows: errors shrink with its
+    square root, that of a cell being between its own, which few rounds tell badly, and what is usual over the cells.
+    Not one of several processes, of which nobody knows by how much they differ.
     """
     spent = BUDGETS[smaller].cap_seconds if smaller in BUDGETS else 0.0
     usual = statistics.median(shift.error for shift in found)
@@ -66,8 +67,9 @@ def _budget(found: Sequence[Shift], smaller: str, tolerance: float) -> str | Non
         if budget_rank(name) <= max(budget_rank(smaller), 0) or name == "publish":
             continue
         aimed = 2 * math.log1p(budget.half_width) / NormalDist().inv_cdf((1 + LEVEL) / 2)
-        error = max(aimed, usual * math.sqrt(spent / budget.cap_seconds))
-        if chance_to_pass([Shift(0.0, error)] * len(found), tolerance) >= CAN:
+        shrunk = math.sqrt(spent / budget.cap_seconds)
+        errors = [max(aimed, (each.error + usual) / 2 * shrunk) for each in found]
+        if chance_to_pass([Shift(0.0, error) for error in errors], tolerance) >= CAN:
             return name
     return None
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from tomebench import stats
-from tomebench.sweeps.config import SweepConfig
+from tomebench.schema import Cell, Resolved
 from tomebench.words import counted
 
 
-def too_few(config: SweepConfig, rows: int, images: int) -> str | None:
-    """That so few images cannot show what is asked, however they come out; None where they may.
+def too_few(cells: Iterable[tuple[Cell, Resolved]], images: int, max_drop: float, *, labels: bool) -> str | None:
+    """That so few images would not show what is asked, if each were answered as at r = 0; None where they would.
 
     Args:
-        config: of the sweep.
-        rows: cells besides r = 0.
+        cells: of the table; those besides r = 0 that differ share the error, as in :mod:`tomebench.report.advice`.
         images: to evaluate.
+        max_drop: loss in points that is to be shown.
+        labels: the images have them.
     """
-    level = 1 - (1 - stats.LEVEL) / max(rows, 1)  # the rows share the error, as in tomebench.report.advice
-    needed = stats.fewest_images(config.max_drop / 100, level=level, labels=config.labels)
-    if not rows or (needed is not None and images >= needed):
+    rows = len({(resolved.r_layers, cell.options) for cell, resolved in cells if not cell.is_baseline})
+    if not rows:
         return None
-    limit = counted(config.max_drop, "point")
+    needed = stats.fewest_images(max_drop / 100, level=1 - (1 - stats.LEVEL) / rows, labels=labels)
     if needed is None:
-        return f"no number of images can show that nothing at all is lost; --max-drop {config.max_drop:g} is too strict"
-    best = "none is lost" if config.labels else "all keep their class"
-    seen = counted(images, "image")
-    return f"{seen} cannot show a loss to be within {limit}, even if {best}: that takes {needed} at least"
+        return f"no number of images can show that nothing at all is lost; --max-drop {max_drop:g} is too strict"
+    if images >= needed:
+        return None
+    limit, seen = counted(max_drop, "point"), counted(images, "image")
+    return f"{seen}, each answered as at r = 0, would not show a loss to be within {limit}: that takes {needed}"

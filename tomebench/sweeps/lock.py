@@ -11,6 +11,8 @@ import json
 import os
 import socket
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +22,7 @@ from tomebench.errors import RunError, StorageError
 FILE = "run.lock"
 """Name of the lock file in a run folder."""
 PROCESSES = "processes.lock"
-"""Name of that of a sweep in several processes, one of which after another holds the other one."""
+"""Name of that of a whole sweep, which may be several processes that hold the other one in turn."""
 FILES = frozenset({FILE, PROCESSES})
 
 
@@ -90,6 +92,21 @@ class RunLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+@contextmanager
+def held(directory: Path, inside: bool = False) -> Iterator[None]:
+    """The folder of a sweep for the whole of it, also while none of its several processes is running.
+
+    Args:
+        directory: the folder.
+        inside: this process is one of several, whose parent holds it.
+
+    Raises:
+        RunError, StorageError: as :meth:`RunLock.acquire`.
+    """
+    with nullcontext() if inside else RunLock.acquire(directory, PROCESSES):
+        yield
 
 
 def _is_at(fd: int, path: Path) -> bool:

@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import IO
 
 from tomebench import errors
-from tomebench.errors import ConfigError, RankError, StorageError, TomebenchError
+from tomebench.errors import ConfigError, RankError, TomebenchError
 from tomebench.sweeps.again import environment, interpreter
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.database import FILE
 from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Planned, Progress
 from tomebench.sweeps.job import stops
-from tomebench.sweeps.lock import PROCESSES, RunLock
+from tomebench.sweeps.lock import held
 from tomebench.sweeps.ranks import Place
 from tomebench.sweeps.rows import build_rows, limit_of
 from tomebench.sweeps.store import Store
@@ -80,40 +80,43 @@ def in_fresh_processes(
         )
     if Place.here().size > 1:
         raise ConfigError(f"{asks}: {APART}")
-    with _held(directory):
+    with _folder(directory):
         yield from _all(config, directory, should_stop, count)
     with Store.read(directory) as store:
         yield Finished(tuple(build_rows(store)), directory, store.config, max_drop=limit_of(store))
 
 
 @contextmanager
-def _held(directory: Path) -> Iterator[None]:
-    """The folder of a sweep, also while none of its processes is running; made, and taken away if it stays empty."""
-    if directory.exists() and not directory.is_dir():
-        yield  # which the first process says better
+def _folder(directory: Path) -> Iterator[None]:
+    """The folder of a sweep, held; made where it is not there, and taken away if it stays empty."""
+    try:
+        missing = not directory.exists()
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        yield  # the first process says what is wrong with it
         return
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{directory} cannot be used: {error.strerror}; use --out another folder") from error
-    try:
-        with RunLock.acquire(directory, PROCESSES):
+        with held(directory):
             yield
     finally:
-        with suppress(OSError):
-            directory.rmdir()
+        if missing:
+            with suppress(OSError):
+                directory.rmdir()
 
 
 def _all(config: SweepConfig, directory: Path, should_stop: Callable[[], bool], count: int) -> Iterator[Event]:
+    """The events of one process after another, until none is left."""
     said: set[Event] = set()
-    first, left = True, count - min(_begun(directory), count - 1)
-    while first or left:
+    begun = _begun(directory)
+    left, done = count - min(begun, count - 1), 0
+    name = "a further process" if begun else f"process 1 of {count}"
+    while not done or left:
         stops(should_stop)()
-        name = f"process {count - max(left, 1) + 1} of {count}"
-        before, left = left, (yield from _marked(_one(config, directory, should_stop, first=first), name, said))
-        if not first and left >= before:
+        before, left = left, (yield from _marked(_one(config, directory, should_stop, first=not done), name, said))
+        if done and left >= before:
             raise RuntimeError(f"{name} of {directory} has stored none of what it timed")
-        first = False
+        done += 1
+        name = f"process {done + 1} of {done + left}"
 
 
 def _marked(events: Generator[Event, None, int], name: str, said: set[Event]) -> Generator[Event, None, int]:

@@ -240,7 +240,7 @@ def _speed(run: _Run, cell: Cell, mac_ratio: float) -> dict[str, Any]:
     if end_to_end := run.end_to_end.get(cell.key):
         fields |= end_to_end_columns(end_to_end)
     if not recompiled(run.rounds, _beside(run, cell.key)):
-        fields |= speed_columns(run.rounds, cell, run.baseline, mac_ratio, between=max(run.processes.values()) > 1)
+        fields |= speed_columns(run.rounds, cell, run.baseline, mac_ratio, between=run.processes[cell.key] > 1)
     return fields
 
 

@@ -32,6 +32,7 @@ from tomebench.sweeps.folder import merged, processes_of, unlike
 from tomebench.sweeps.forward import Passes
 from tomebench.sweeps.inputs import choose_batch_size, usable_images, weights_dtype
 from tomebench.sweeps.job import LOST, Job, stops
+from tomebench.sweeps.lock import held
 from tomebench.sweeps.pipeline import measure_end_to_end
 from tomebench.sweeps.plan import (
     list_images,
@@ -104,7 +105,7 @@ def run_sweep(
 
             run = _lead if ranks.leads else _follow
             with arithmetic(config.dtype, config.threads), no_room_is_an_input_error():
-                yield from run(config, given, listed, directory, asked, device, ranks, first)
+                yield from run(config, given, listed, directory, asked, device, ranks, first, fresh)
         except Interrupted:
             ranks.explain()
             raise
@@ -127,6 +128,7 @@ def _lead(
     device: torch.device,
     ranks: Ranks,
     first: bool,
+    fresh: bool,
 ) -> Iterator[Event]:
     """All of a sweep: what rank 0 does, and a process that is alone."""
     stop_if_asked = stops(should_stop)
@@ -142,7 +144,7 @@ def _lead(
     loaded = _load(config, given, device)
     ranks.meet(lambda: _facts(device), stop_if_asked)
     yield _loading(2, "first passes")
-    with Store.open(directory, config.stored(), unlike) as store:
+    with Store.open(directory, config.stored(), unlike) as store, held(directory, fresh):
         if image_set is not None:
             store.put_images(image_set.info)
         threads = _threads(config, store)
@@ -154,9 +156,11 @@ def _lead(
         known = {cell.key for cell, _ in store.cells()} if store.has_results else set()
         more_exact = store.has_results and budget_rank(config.budget) > budget_rank(str(store.config.get("budget")))
         more_exact &= config.process_count == 1  # a process that has ended measures no more
+        cells = [(cell.cell, cell.resolved) for cell in planned]
+        store.checked_cells(cells)  # a refused sweep changes nothing
         keep_budgets(store, keys, config.budget)
         keep_processes(store, keys, config.process_count)
-        store.put_cells([(cell.cell, cell.resolved) for cell in planned], merged(store.config, config.stored()))
+        store.put_cells(cells, merged(store.config, config.stored()))
         if "max_drop" in config.model_fields_set or store.get(LIMIT) is None:
             store.put(LIMIT, config.max_drop)
         if first:
@@ -172,7 +176,7 @@ def _lead(
             timed = new if planned[0] in new else [planned[0], *new]  # the baseline in the same rounds
             images = 0 if image_set is None or known.issuperset(keys) else len(image_set)
             yield Estimate(in_words(config, timed, batch_size, images, device))
-            if images and (text := too_few(config, len(planned) - 1, images)):
+            if images and (text := too_few(store.cells(), images, limit_of(store), labels=config.labels)):
                 yield Note(text)
         stop_if_asked()
         reading = None
@@ -207,6 +211,7 @@ def _follow(
     device: torch.device,
     ranks: Ranks,
     first: bool,
+    fresh: bool,
 ) -> Iterator[Event]:
     """What the other ranks do: load, wait until rank 0 has looked at all images and timed, evaluate their share."""
     stop_if_asked = stops(should_stop)

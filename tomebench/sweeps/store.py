@@ -156,15 +156,8 @@ class Store:
             RunError: the settings came to something else than before: another device, checkpoint file or library
                 version.
         """
-        asked = json.loads(
-            canonical_json([{"cell": cell.to_json(), "resolved": each.to_json()} for cell, each in cells])
-        )
+        asked = self.checked_cells(cells)
         stored = self._fact("cells") or []
-        if stored and (differing := cell_differences(stored, asked)):
-            raise RunError(
-                f"{self._path.parent} was measured with something else under the same settings "
-                f"({', '.join(differing[:5])}); use --out another folder"
-            )
         known = {Cell.from_json(item["cell"]).key for item in stored}
         more = [item for (cell, _), item in zip(cells, asked, strict=True) if cell.key not in known]
         together = sorted([*stored, *more], key=lambda item: int(item["cell"]["r"])) if stored else more
@@ -174,6 +167,23 @@ class Store:
             self.config = json.loads(canonical_json(config))
         if facts:
             self._insert(*facts)
+
+    def checked_cells(self, cells: Sequence[tuple[Cell, Resolved]]) -> list[dict[str, Any]]:
+        """Cells as JSON, which may be put beside those that are there; nothing is kept.
+
+        Raises:
+            RunError: as :meth:`put_cells`.
+        """
+        asked: list[dict[str, Any]] = json.loads(
+            canonical_json([{"cell": cell.to_json(), "resolved": each.to_json()} for cell, each in cells])
+        )
+        stored = self._fact("cells") or []
+        if stored and (differing := cell_differences(stored, asked)):
+            raise RunError(
+                f"{self._path.parent} was measured with something else under the same settings "
+                f"({', '.join(differing[:5])}); use --out another folder"
+            )
+        return asked
 
     def cells(self) -> list[tuple[Cell, Resolved]]:
         """What is measured, in the order of the table; empty before :meth:`put_cells`."""
