@@ -194,8 +194,11 @@ def test_a_cell_out_of_memory_fails_alone(tmp_path, images, checkpoint, monkeypa
     assert rows[1].top1 is None
     assert rows[2].top1_correct is not None
     assert rows[2].batch_size == 4
-    first, *others = [note.text for note in events if isinstance(note, Note)]
+    first, few, *others = [note.text for note in events if isinstance(note, Note)]
     assert "(3 cells, 22 images, batch size 4, budget quick)" in first
+    assert few.startswith(
+        "22 images, each answered as at r = 0, would not show a loss to be within 1 point: that takes "
+    )
     assert others == ["r=8: out of memory at batch size 4; the other cells go on"]
 
 

@@ -104,8 +104,8 @@ def _words(advice: Advice, found: str, basis: str, limit: str, shown: Sequence[s
             most = counted(float(f"{most_lost(row, advice.chances):.1f}"), "point")
             needed = "labels would tell"
             if advice.labelled is None or advice.labelled > (row.n_seen or 0):  # and not those of these images
-                at_least = "more" if advice.labelled is None else f"at least {advice.labelled}"
-                needed = f"labels of {at_least} images would tell"
+                of = "more images" if advice.labelled is None else f"at least {counted(advice.labelled, 'image')}"
+                needed = f"labels of {of} would tell"
             if advice.images is not None:
                 needed += f", or {_amount(advice.images, 'images')} if that is how it stays"
             text = f"Nothing can be recommended without labels: at best {found}{basis}{same}up to {most}"
@@ -163,7 +163,7 @@ def _to_tell(advice: Advice) -> str:
 
 def _images(number: int | None, row: Row) -> str:
     """How many images a row asks for."""
-    return f"{number} images or more" if number is not None and unchanged(row) else _amount(number, "images")
+    return f"{counted(number, 'image')} or more" if number is not None and unchanged(row) else _amount(number, "images")
 
 
 def _amount(number: int | None, what: str) -> str:
