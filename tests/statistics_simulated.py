@@ -288,7 +288,8 @@ def doubled_coverage(draws: int) -> list[Figure]:
             held += found is not None and found.interval is not None and 1.3 in found.interval
         what = f"the same, from 5 doubled until it is within {100 * budget.half_width:g} % or there are 20"
         figures.append(
-            Figure(f"{what}, processes that differ by {100 * apart:g} %", held / draws, least=0.93, draws=draws)
+            # Whoever stops when it looks narrow stops more often where it is so by chance: report/README.md says so.
+            Figure(f"{what}, processes that differ by {100 * apart:g} %", held / draws, least=0.92, draws=draws)
         )
     return figures
 

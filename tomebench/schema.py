@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -176,6 +176,13 @@ class CellPredictions:
     nonfinite: int = 0  # images with a NaN or infinite logit
 
 
+class ImageState(NamedTuple):
+    """What an image was decoded from."""
+
+    file: str  # hex digits that change when its file is written or moved; empty where there is none
+    digest: str  # of its bytes
+
+
 @dataclass(frozen=True)
 class Chunk:
     """One evaluated batch: images ``index * batch_size`` onwards, for every cell."""
@@ -185,6 +192,7 @@ class Chunk:
     session: int | None = None  # that evaluated it
     seconds: float | None = None  # from asking for its images to the last cell's answer, in the process that did it
     waited: float | None = None  # the part of it until the images were there
+    read: tuple[ImageState, ...] = ()  # what its images were decoded from; empty where a version did not keep it
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from fault_runs import EVERY_PHASE, fast
 from tomebench.cli import app
 from tomebench.measure import testbed
 from tomebench.schema import Row
-from tomebench.sweeps import checking, timing
+from tomebench.sweeps import timing
 from tomebench.sweeps.events import Finished, Note, Phase, Planned, Progress
 from tomebench.sweeps.settings import load_config
 
@@ -64,12 +64,6 @@ def engine(monkeypatch) -> Callable[..., None]:
     return install
 
 
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The code at hand is that of the run, whatever this checkout is."""
-    monkeypatch.setattr(checking, "git_here", lambda: HERE)
-
-
 @pytest.fixture(scope="session")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of the demo model on 60 of its images."""
@@ -87,7 +81,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(measured: Path, here: None, tmp_path: Path) -> Path:
+def run(measured: Path, tmp_path: Path) -> Path:
     """That run, in the folder of the test."""
     return Path(shutil.copytree(measured, tmp_path / "run"))
 

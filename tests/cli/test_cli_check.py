@@ -13,6 +13,7 @@ from screens import assert_fits, assert_whole_rows
 import tomebench
 from tomebench.gate.file import read_baseline, write_baseline
 from tomebench.gate.records import packed_bits
+from tomebench.identity import code_digest
 from tomebench.sweeps import checking
 
 
@@ -178,12 +179,32 @@ def test_other_weights_at_hand_are_no_comparison(program, baseline, run, tmp_pat
 
 
 def test_a_run_of_other_code_is_remarked_upon(program, baseline, run, monkeypatch):
-    monkeypatch.setattr(checking, "git_here", lambda: "0123456789ab")
+    monkeypatch.setattr(checking, "code_digest", lambda: "0123456789abcdef")
     result = program("check", "run", "--baseline", "base.json", "--accuracy", "--quiet")
     assert result.code == 0
-    assert f"! this run was measured by the code of {HERE}, " in result.out
-    assert " ".join(result.out.split()).endswith("the code at hand is 0123456789ab: run it again")
+    assert f"! this run was measured by the code {code_digest()} (of {HERE}), " in " ".join(result.out.split())
+    assert " ".join(result.out.split()).endswith("the code at hand is 0123456789abcdef: run it again")
     assert "measured by" not in program("check", "run", "--baseline", "base.json", "--static", "--quiet").out
+
+
+def test_what_changed_since_the_baseline_is_named_and_other_weights_and_files_are_not_compared(program, baseline, run):
+    old = read_baseline(baseline)
+    cell = old.cells[-1]
+    write_baseline(baseline, old.model_copy(update={"made": {**old.made, "code": "f" * 16, "timm": "0.9"}}))
+    result = program("check", "run", "--baseline", "base.json", "--accuracy", "--quiet")
+    assert result.code == 0
+    assert f"! since the baseline: code {'f' * 16} -> {code_digest()}, timm 0.9 -> " in " ".join(result.out.split())
+    write_baseline(baseline, old.model_copy(update={"made": {**old.made, "weights": "f" * 16}}))
+    result = program("check", "run", "--baseline", "base.json", "--accuracy", "--quiet")
+    assert result.code == 4
+    assert f"weights {'f' * 16} -> " in result.out
+    write_baseline(baseline, old)
+    edit(baseline, accuracy=cell.accuracy.model_copy(update={"content": "f" * 16}))
+    result = program("check", "run", "--baseline", "base.json", "--accuracy", "--quiet")
+    assert result.code == 4
+    assert "hold other images than they did" in " ".join(result.out.split())
+    edit(baseline, accuracy=cell.accuracy.model_copy(update={"content": None}))  # as older ones have none
+    assert program("check", "run", "--baseline", "base.json", "--accuracy", "--quiet").code == 0
 
 
 def test_another_testbed_is_remarked_upon(program, baseline, run):

@@ -63,7 +63,7 @@ def test_only_the_same_code_on_the_same_machine_can_acquit(program, baseline, ru
     monkeypatch.setattr(checking, "run_snapshot", lambda store: slowed(snapshot, 1.2))
     again = slowed(snapshot, 1.0)
     if where == "code":
-        monkeypatch.setattr(checking, "git_here", lambda: "0123456789ab")
+        monkeypatch.setattr(checking, "code_digest", lambda: "0123456789abcdef")
     else:
         speeds = (cell.speed.model_copy(update={"testbed": "elsewhere"}) for cell in again.cells)
         cells = (c.model_copy(update={"speed": s}) for c, s in zip(again.cells, speeds, strict=True))

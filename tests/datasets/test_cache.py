@@ -18,14 +18,22 @@ from tomebench.datasets.cache import PixelCache
 from tomebench.datasets.images import open_dataset
 from tomebench.datasets.loader import batches
 from tomebench.errors import DataError, StorageError
+from tomebench.schema import ImageState
 
 KEY = {"images": "d" * 64, "crop_pct": 0.9}
 SHAPE = (3, 4, 5)
 COUNT = 6
+RECORD = 3 * 4 * 5 + 16 + 4
+"""Bytes of pixels, digest and checksum."""
+STATE = "10 77"
 
 
 def picture(seed):
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, SHAPE, dtype=np.uint8))
+
+
+def digest(seed):
+    return f"{seed:032x}"
 
 
 def opened(folder, key=KEY, count=COUNT):
@@ -37,41 +45,45 @@ def opened(folder, key=KEY, count=COUNT):
 def full(tmp_path):
     cache = opened(tmp_path)
     for index in range(COUNT):
-        cache.put(index, b"10 77", picture(index))
+        cache.put(index, STATE, digest(index), picture(index))
     return cache
 
 
-def found(cache, stamp=b"10 77"):
+def found(cache, state=STATE):
     """Which images are there; each must be what was put in."""
-    there = {index: image for index in range(COUNT) if (image := cache.get(index, stamp)) is not None}
-    for index, image in there.items():
+    there = {index: kept for index in range(COUNT) if (kept := cache.get(index, state)) is not None}
+    for index, (image, of) in there.items():
         assert torch.equal(image, picture(index)), index
+        assert of == digest(index)
     return set(there)
 
 
 def test_found_can_fail(tmp_path):
     cache = opened(tmp_path)
-    cache.put(2, b"", picture(3))
+    cache.put(2, "", digest(2), picture(3))
     with pytest.raises(AssertionError):
-        found(cache, b"")
+        found(cache, "")
+    cache.put(2, "", digest(3), picture(2))
+    with pytest.raises(AssertionError):
+        found(cache, "")
 
 
-@given(st.dictionaries(st.integers(0, 5), st.binary(max_size=9)))
-def test_what_was_put_in_comes_out_and_nothing_else(tmp_path_factory, stamps):
+@given(st.dictionaries(st.integers(0, 5), st.text(max_size=9)))
+def test_what_was_put_in_comes_out_and_nothing_else(tmp_path_factory, states):
     folder = tmp_path_factory.mktemp("cache")
     cache = opened(folder)
     assert found(cache) == set()
-    for index, stamp in stamps.items():
-        cache.put(index, stamp, picture(index))
+    for index, state in states.items():
+        cache.put(index, state, digest(index), picture(index))
     for again in (cache, pickle.loads(pickle.dumps(cache)), opened(folder)):
-        assert {i for i in range(COUNT) if again.get(i, stamps.get(i, b"")) is not None} == set(stamps)
-        assert all(torch.equal(again.get(i, stamp), picture(i)) for i, stamp in stamps.items())
+        assert {i for i in range(COUNT) if again.get(i, states.get(i, "")) is not None} == set(states)
+        assert all(torch.equal(again.get(i, state)[0], picture(i)) for i, state in states.items())
 
 
 def test_an_image_file_that_changed_is_not_there(full):
     assert found(full) == set(range(COUNT))
-    for stamp in (b"", b"10 78", b"1 077", b"10 77 "):
-        assert found(full, stamp) == set()
+    for state in ("", "10 78", "1 077", "10 77 "):
+        assert found(full, state) == set()
 
 
 def test_damage_of_any_byte_is_noticed(full):
@@ -80,23 +92,23 @@ def test_damage_of_any_byte_is_noticed(full):
     for position in random.integers(0, len(whole), 200):
         with Path(full.path).open("r+b") as file:
             os.pwrite(file.fileno(), bytes([whole[position] ^ int(random.integers(1, 256))]), position)
-            assert found(full) == set(range(COUNT)) - {position // 64}
+            assert found(full) == set(range(COUNT)) - {position // RECORD}
             os.pwrite(file.fileno(), whole[position : position + 1], position)
     assert found(full) == set(range(COUNT))
 
 
-@pytest.mark.parametrize("size", [0, 1, 200, 6 * 64 + 1])
+@pytest.mark.parametrize("size", [0, 1, 200, COUNT * RECORD + 1])
 def test_a_file_of_another_size_is_begun_anew(full, tmp_path, size):
     os.truncate(full.path, size)
     again = opened(tmp_path)
     assert found(again) == set()
-    again.put(0, b"10 77", picture(0))
+    again.put(0, STATE, digest(0), picture(0))
     assert found(again) == {0}
 
 
 def test_a_write_that_was_cut_off_is_not_there(full):
     with Path(full.path).open("r+b") as file:
-        os.pwrite(file.fileno(), picture(3).numpy().tobytes()[:30], 2 * 64)
+        os.pwrite(file.fileno(), picture(3).numpy().tobytes()[:30], 2 * RECORD)
     assert found(full) == {0, 1, 3, 4, 5}
 
 
@@ -124,7 +136,7 @@ def test_no_room_and_no_folder_are_said_at_once(tmp_path, monkeypatch):
 def test_a_disk_that_fills_up_is_one_line(full, monkeypatch):
     monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: len(data) - 1)
     with pytest.raises(StorageError, match="No space left on device; free some space, or leave --cache out"):
-        full.put(0, b"", picture(0))
+        full.put(0, "", digest(0), picture(0))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -154,14 +166,43 @@ def as_it_is(image):
     return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
 
 
+def test_a_cached_image_is_compared_with_what_its_file_holds(tmp_path, monkeypatch):
+    folder = tmp_path / "data" / "n01440764"
+    folder.mkdir(parents=True)
+    Image.fromarray(picture(0).permute(1, 2, 0).numpy()).save(folder / "0.png")
+    images = open_dataset(str(tmp_path / "data"))
+    monkeypatch.setattr(type(images), "state", lambda self, index: "always the same")
+    cache = PixelCache.open(tmp_path / "cache", "x", KEY, 1, SHAPE)
+    for seed in (0, 9):
+        Image.fromarray(picture(seed).permute(1, 2, 0).numpy()).save(folder / "0.png")
+        (batch,) = batches(images, as_it_is, 1, workers=0, cache=cache)
+        assert torch.equal(batch.images[0], picture(seed))
+        assert batch.read == (ImageState("always the same", images.digest(0)),)
+
+
+def test_what_somebody_else_laid_there_is_not_written_to(full, tmp_path, monkeypatch):
+    victim = tmp_path / "victim"
+    victim.write_bytes(bytes(COUNT * RECORD))
+    Path(full.path).unlink()
+    Path(full.path).symlink_to(victim)
+    with pytest.raises(DataError, match="give a folder that can be written"):
+        opened(tmp_path)
+    Path(full.path).unlink()
+    opened(tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(DataError, match="is not a file of this user"):
+        opened(tmp_path)
+    assert victim.read_bytes() == bytes(COUNT * RECORD)
+
+
 def test_two_that_begin_a_cache_at_once_fill_the_same_file(tmp_path, monkeypatch):
     first = opened(tmp_path)
-    first.put(0, b"10 77", picture(0))
+    first.put(0, STATE, digest(0), picture(0))
     exists = Path.exists
     with monkeypatch.context() as patch:  # the other looked before the first had begun
         patch.setattr(Path, "exists", lambda path: exists(path) and path.suffix != ".pixels")
         second = opened(tmp_path)
-    second.put(1, b"10 77", picture(1))
+    second.put(1, STATE, digest(1), picture(1))
     assert found(first) == found(second) == {0, 1}
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".pixels"]
 
@@ -172,8 +213,8 @@ def test_a_file_system_without_hard_links(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
     cache = opened(tmp_path)
-    cache.put(0, b"", picture(0))
-    assert torch.equal(opened(tmp_path).get(0, b""), picture(0))
+    cache.put(0, "", digest(0), picture(0))
+    assert torch.equal(opened(tmp_path).get(0, "")[0], picture(0))
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".pixels"]
 
 

@@ -118,7 +118,7 @@ def test_strange_names_are_opened(tmp_path):
     info, files = read_class_folders(tmp_path)
     assert len(info.labels) == 4
     for index in range(4):
-        assert files.open(index).size == (2, 3)
+        assert files.load(index)[0].size == (2, 3)
         assert files.problem(index) is None
     (folder / "new\nline.JPEG").write_bytes(b"")
     found = [text for index in range(4) if (text := files.problem(index))]

@@ -67,10 +67,10 @@ def test_messages_arrive_once_and_in_order() -> None:
     with first, second:
         for text in "abc":
             second.send(text)
-        assert list(first.received()) == ["a", "b", "c"]
+        assert list(first.received()) == [(1, "a"), (1, "b"), (1, "c")]
         assert list(first.received()) == []
         second.send("d")
-        assert list(first.received()) == ["d"]
+        assert list(first.received()) == [(1, "d")]
         first.publish({"remaining": [1]})
         assert second.plan(lambda: None) == {"remaining": [1]}
 
@@ -170,7 +170,7 @@ def test_a_rank_that_would_round_another_way_is_refused_by_name() -> None:
     with second:
         second.meet(lambda: {"GPU": "A", "torch": "2.11", "timm": "1"}, lambda: None)
         with pytest.raises(
-            RankError, match=r"^rank 1 \(process .*\) has torch 2\.11, not 2\.12 as rank 0 has, which may"
+            RankError, match=r"^rank 1 \(process .*\) has another torch than rank 0 \(2\.11, not 2\.12\), which could"
         ):
             first.meet(lambda: {"GPU": "A", "torch": "2.12", "timm": "1"}, lambda: None)
     first.leave("done")

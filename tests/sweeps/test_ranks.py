@@ -43,7 +43,9 @@ class Runner:
         self.data = [*write_data(root, (i % 10 for i in range(IMAGES + 1))), "--allow-missing", "1"]
         (root / "images" / wnids()[4] / "00004.JPEG").write_bytes(b"damaged")  # every rank leaves out the same one
 
-    def command(self, processes: int, out: Path, *, launched: bool = False, r: str = "0,2,4") -> list[str]:
+    def command(
+        self, processes: int, out: Path, *, launched: bool = False, r: str = "0,2,4", restarts: int = 0
+    ) -> list[str]:
         """The command line; ``launched`` by the program itself, which suffers no faults then."""
         flags = f"sweep --model test_vit --img-size 64 --r {r} --device cpu --batch-size {BATCH} --budget none \
             --workers 0 --quiet --out {out}".split()
@@ -51,7 +53,7 @@ class Runner:
         count = ["--nproc-per-node", str(processes)]
         if launched:
             return [sys.executable, "-m", "tomebench", *flags, *self.data, *count]
-        torchrun = ["-m", "torch.distributed.run", "--standalone", *count]
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--max-restarts", str(restarts), *count]
         return [sys.executable, *([*torchrun, "--"] if processes > 1 else []), str(PROGRAM), *flags, *self.data]
 
     def environment(self, **faults: str) -> dict[str, str]:
@@ -60,11 +62,13 @@ class Runner:
         kept = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
         return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PIDS": str(pids), **faults}
 
-    def run(self, processes: int, out: Path, *, launched: bool = False, r: str = "0,2,4", **faults: str) -> Ended:
+    def run(
+        self, processes: int, out: Path, *, launched: bool = False, r: str = "0,2,4", restarts: int = 0, **faults: str
+    ) -> Ended:
         """Run to the end, whatever it is; afterwards no process may be left."""
         environment, began = self.environment(**faults), time.monotonic()
         done = subprocess.run(
-            self.command(processes, out, launched=launched, r=r),
+            self.command(processes, out, launched=launched, r=r, restarts=restarts),
             capture_output=True,
             text=True,
             timeout=1000,
@@ -72,7 +76,7 @@ class Runner:
             env=environment,
         )
         pids = [int(path.name) for path in Path(environment["PIDS"]).iterdir()]
-        assert len(pids) == (0 if launched else processes)
+        assert len(pids) == (0 if launched else processes * (1 + restarts))
         assert [pid for pid in pids if alive(pid)] == []
         assert with_variable("PIDS", environment["PIDS"]) == []
         return Ended(done.returncode, done.stderr, time.monotonic() - began)
@@ -227,6 +231,39 @@ def test_a_rank_that_dies_or_freezes_is_named(
         again = runner.run(2, tmp_path / "run")
         assert again.code == 0, again.err
         assert results(tmp_path / "run") == results(alone)
+
+
+@pytest.mark.slow
+def test_a_group_that_torchrun_starts_again_goes_on(runner: Runner, alone: Path, tmp_path: Path) -> None:
+    ended = runner.run(2, tmp_path / "run", restarts=1, FAULT="1:SIGKILL:3", ONCE=str(tmp_path / "killed"), SLOW="0.2")
+    assert (tmp_path / "killed").exists()
+    assert ended.code == 0, ended.err
+    assert results(tmp_path / "run") == results(alone)
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ("code", "another code than rank 0 (0123456789abcdef, not "),
+        ("first image", "another images than rank 0"),
+        ("second image", "another image 'n01440764/00010.JPEG' than rank 0;"),
+    ],
+)
+def test_a_rank_of_other_code_or_files_is_named_before_it_counts(
+    runner: Runner, tmp_path: Path, other: str, says: str
+) -> None:
+    """Code and a sample of the images are compared before anything is measured, all images as they come."""
+    faults = {"OTHER_RANK": "1"}
+    if other != "code":
+        faults["OTHER_DATA"] = str(tmp_path / "images")
+        shutil.copytree(runner.root / "images", tmp_path / "images")
+        there = sorted((tmp_path / "images").rglob("*.JPEG"))
+        there[0 if other == "first image" else 1].write_bytes(there[5].read_bytes())
+    ended = runner.run(2, tmp_path / "run", **faults)
+    (line,) = [line for line in said(ended) if "rank" in line]
+    assert says in line
+    with Store.read(tmp_path / "run") as store:
+        assert {0} >= {index for index, states in store.read_states().items() if index % 2}
 
 
 @pytest.mark.bench

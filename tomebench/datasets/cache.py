@@ -1,10 +1,11 @@
 """Preprocessed images on disk, so that a second pass over them decodes nothing.
 
-One file of fixed-size records, one for each image, read from the system's page cache. A record is the uint8 image and a
-checksum over it and over the state of the file it came from. So a record that was never written, was cut off by a kill
-or a power cut, was damaged since, or whose image file has changed is simply not there: the image is decoded again, and
-no wrong pixel is ever used. Many processes may read and fill one cache at the same time. It is not mapped into memory,
-where it would count as this process's own, and where a file that is cut off under it is a signal and not an error.
+One file of fixed-size records, one for each image, read from the system's page cache. A record is the uint8 image, the
+digest of the bytes that it was decoded from, and a checksum over both and over the state of the file it came from. So a
+record that was never written, was cut off by a kill or a power cut, was damaged since, or whose image file has changed
+is simply not there: the image is decoded again, and no wrong pixel is ever used. Many processes may read and fill one
+cache at the same time. It is not mapped into memory, where it would count as this process's own, and where a file that
+is cut off under it is a signal and not an error.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import json
 import os
 import re
 import shutil
-import tempfile
+import stat
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -24,16 +25,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from tomebench.errors import DataError, StorageError
 from tomebench.schema import fingerprint
+from tomebench.whole import beside, write_whole
 from tomebench.words import counted
 
-_CHECKSUM = 4
-"""Bytes of the checksum at the end of a record."""
+_DIGEST, _CHECKSUM = 16, 4
+"""Bytes of the digest behind the pixels of a record, and of the checksum at its end."""
 _SPARE = 64 * 2**20
 """Free space that must be left when the cache is full."""
 
@@ -84,12 +85,12 @@ class PixelCache:
             ) from error
         return cache
 
-    def get(self, index: int, stamp: bytes) -> Tensor | None:
-        """One image as uint8 tensor ``shape``, or None if it has to be decoded.
+    def get(self, index: int, file: str) -> tuple[Tensor, str] | None:
+        """One image as uint8 tensor ``shape`` and the digest of its bytes, or None if it has to be decoded.
 
         Args:
             index: of the image.
-            stamp: state of the file it comes from, as :attr:`tomebench.datasets.images.ImageSet.stamp` gives it.
+            file: state of the file it comes from, as :meth:`tomebench.datasets.images.ImageSet.state` gives it.
         """
         try:
             record = bytearray(os.pread(_descriptor(self.path), self._record, index * self._record))
@@ -97,24 +98,25 @@ class PixelCache:
             return None  # a damaged disk; what is decoded in its place says so if it cannot be kept
         if len(record) < self._record:
             return None  # cut off
-        pixels = np.frombuffer(record, np.uint8, self._record - _CHECKSUM)
-        if _checksum(pixels, stamp) != record[-_CHECKSUM:]:
+        if _checksum(record[:-_CHECKSUM], file) != record[-_CHECKSUM:]:
             return None
-        return torch.from_numpy(pixels.reshape(self.shape))
+        pixels = np.frombuffer(record, np.uint8, self._record - _DIGEST - _CHECKSUM)
+        return torch.from_numpy(pixels.reshape(self.shape)), record[-_DIGEST - _CHECKSUM : -_CHECKSUM].hex()
 
-    def put(self, index: int, stamp: bytes, image: Tensor) -> None:
+    def put(self, index: int, file: str, digest: str, image: Tensor) -> None:
         """Keep one image.
 
         Args:
             index: of the image.
-            stamp: as in :meth:`get`.
+            file: as in :meth:`get`.
+            digest: of the bytes it was decoded from, :func:`tomebench.datasets.files.bytes_digest`.
             image: uint8 tensor ``shape``.
 
         Raises:
             StorageError: it cannot be written.
         """
-        pixels = np.ascontiguousarray(image.numpy()).reshape(-1)
-        record = pixels.tobytes() + _checksum(pixels, stamp)
+        kept = np.ascontiguousarray(image.numpy()).tobytes() + bytes.fromhex(digest)
+        record = kept + _checksum(kept, file)
         try:
             written = os.pwrite(_descriptor(self.path), record, index * self._record)
             if written < len(record):
@@ -126,7 +128,7 @@ class PixelCache:
 
     @property
     def _record(self) -> int:
-        return int(np.prod(self.shape)) + _CHECKSUM
+        return int(np.prod(self.shape)) + _DIGEST + _CHECKSUM
 
     @property
     def _bytes(self) -> int:
@@ -134,10 +136,9 @@ class PixelCache:
 
     def _begin(self, path: Path, key: Mapping[str, Any]) -> None:
         """Lay out an empty file, which takes no room yet, and beside it in words what it is of."""
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            new = Path(file.name)
+        new = beside(path)
         try:
-            new.chmod(0o644)  # as other files: a temporary one is for its owner only
+            new.touch(exist_ok=False)
             os.truncate(new, self._bytes)
             if path.exists():
                 new.replace(path)  # of another size, which nobody can use
@@ -145,18 +146,21 @@ class PixelCache:
                 with suppress(FileExistsError):  # another process was faster: both must fill the same file
                     _put(new, path)
                 new.unlink(missing_ok=True)
-            new.write_text(
-                json.dumps({**key, "count": self.count, "shape": self.shape}, indent=1, allow_nan=False) + "\n"
-            )
-            new.replace(path.with_suffix(".json"))
+            text = json.dumps({**key, "count": self.count, "shape": self.shape}, indent=1, allow_nan=False) + "\n"
+            write_whole(path.with_suffix(".json"), text)
         finally:
             new.unlink(missing_ok=True)
 
 
 @functools.cache
 def _descriptor(path: str) -> int:
-    """Of a cache's file, once in every process."""
-    return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    """Of a cache's file, once in every process; OSError for one that somebody else has laid there."""
+    file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    found = os.fstat(file)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+        os.close(file)
+        raise OSError(errno.EPERM, f"{Path(path).name} is not a file of this user")
+    return file
 
 
 def _put(new: Path, path: Path) -> None:
@@ -169,5 +173,6 @@ def _put(new: Path, path: Path) -> None:
         new.replace(path)
 
 
-def _checksum(pixels: npt.NDArray[np.uint8], stamp: bytes) -> bytes:
-    return zlib.crc32(pixels.data, zlib.crc32(b"%d:" % len(stamp) + stamp)).to_bytes(_CHECKSUM, "little")
+def _checksum(kept: bytes | bytearray, file: str) -> bytes:
+    state = file.encode()
+    return zlib.crc32(kept, zlib.crc32(b"%d:" % len(state) + state)).to_bytes(_CHECKSUM, "little")

@@ -43,6 +43,8 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs of da
 _WHOLE = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"))
 """First and last bytes of a complete JPEG and a complete PNG."""
 _HEAD_TAIL = 8
+_MOST = 2**30
+"""Bytes of the largest file that is read as an image: it is held in memory."""
 _BITS = 258
 """Tag of a TIFF: bits of each sample."""
 _NO_WHITE = {"I": "integers of 32 bits", "F": "floating point"}
@@ -61,8 +63,14 @@ def decode_rgb(path: str, offset: int = 0, size: int | None = None, name: str | 
     Raises:
         DataError: the file cannot be decoded to its end, or has so many pixels that it may be a decompression bomb.
     """
+    return load_rgb(path, offset, size, name)[0]
+
+
+def load_rgb(path: str, offset: int = 0, size: int | None = None, name: str | None = None) -> tuple[Image.Image, bytes]:
+    """:func:`decode_rgb`, and the bytes that were decoded."""
     with _named(name or path):
-        return _decode_at(path, offset, size)
+        data = read_bytes(path, offset, size)
+        return _decode(io.BytesIO(data)), data
 
 
 def decode_bytes(data: bytes, name: str) -> Image.Image:
@@ -78,7 +86,7 @@ def problem(path: str, offset: int = 0, size: int | None = None) -> str | None:
     """
     try:
         if not _looks_whole(*_ends(path, offset, size)):
-            _decode_at(path, offset, size)
+            _decode(io.BytesIO(read_bytes(path, offset, size)))
     except _DECODE_ERRORS as exc:
         return reason(exc)
     return None
@@ -98,11 +106,13 @@ def read_bytes(path: str, offset: int = 0, size: int | None = None) -> bytes:
     """The encoded bytes of an image; the arguments are those of :func:`decode_rgb`.
 
     Raises:
-        OSError: there is no such file, it cannot be read, or it ends before ``size`` bytes.
+        OSError: there is no such file, it cannot be read, is larger than any image, or ends before ``size`` bytes.
     """
     file, whole = open_regular(path)
     try:
         wanted = whole if size is None else size
+        if wanted > _MOST:
+            raise OSError(errno.EFBIG, f"more than {_MOST >> 30} GiB, which no image has")
         data = os.pread(file, wanted, offset)
         while len(data) < wanted and (more := os.pread(file, wanted - len(data), offset + len(data))):
             data += more  # a network file system may give less than it is asked for
@@ -116,13 +126,6 @@ def read_bytes(path: str, offset: int = 0, size: int | None = None) -> bytes:
 def printable(name: object) -> str:
     """A file name on one line: bytes that are not UTF-8, newlines and control characters as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name))
-
-
-def _decode_at(path: str, offset: int, size: int | None) -> Image.Image:
-    if size is not None:
-        return _decode(io.BytesIO(read_bytes(path, offset, size)))
-    with os.fdopen(open_regular(path)[0], "rb") as file:
-        return _decode(file)
 
 
 def _decode(source: BinaryIO) -> Image.Image:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from tomebench.datasets.decode import decode_rgb, printable, problem, read_bytes
+from tomebench.datasets.decode import load_rgb, printable, problem, read_bytes
 
 
 class Files(Protocol):
@@ -29,8 +29,8 @@ class Files(Protocol):
     def extra(self) -> tuple[str, ...]:
         """What else was found among the images and is none of them."""
 
-    def open(self, index: int) -> Image.Image:
-        """Decode one image to RGB; DataError naming it if that fails."""
+    def load(self, index: int) -> tuple[Image.Image, bytes]:
+        """Decode one image to RGB; the second are the bytes that were decoded. DataError naming it if that fails."""
 
     def problem(self, index: int) -> str | None:
         """Name and reason of an image that cannot be read, or None; see :func:`tomebench.datasets.decode.problem`."""
@@ -51,9 +51,9 @@ class ImageFiles:
     paths: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
 
-    def open(self, index: int) -> Image.Image:
-        """Decode one image to RGB; DataError naming the file if that fails."""
-        return decode_rgb(self._path(index))
+    def load(self, index: int) -> tuple[Image.Image, bytes]:
+        """Decode one image to RGB, and the bytes of its file; DataError naming the file if that fails."""
+        return load_rgb(self._path(index))
 
     def problem(self, index: int) -> str | None:
         """Name and reason of a file that cannot be read, or None."""
@@ -82,10 +82,10 @@ class PackedImages:
     extra: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()
 
-    def open(self, index: int) -> Image.Image:
-        """Decode one image to RGB; DataError naming tar and member if that fails."""
+    def load(self, index: int) -> tuple[Image.Image, bytes]:
+        """Decode one image to RGB, and its bytes; DataError naming tar and member if that fails."""
         tar, offset, size = self.places[index]
-        return decode_rgb(self.tars[tar], offset, size, f"{self.tars[tar]}: {self.names[index]}")
+        return load_rgb(self.tars[tar], offset, size, f"{self.tars[tar]}: {self.names[index]}")
 
     def problem(self, index: int) -> str | None:
         """Name and reason of an image that cannot be read, or None."""
@@ -108,6 +108,11 @@ class PackedImages:
 def user_path(text: str) -> Path:
     """A path as the user wrote it, ``~`` being a home folder; as it stands where nobody has that name."""
     return Path(os.path.expanduser(text))  # noqa: PTH111 (pathlib's raises there)
+
+
+def bytes_digest(data: bytes) -> str:
+    """Thirty-two hex digits that tell the bytes of one image from those of another."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def list_digest(names: Iterable[str], labels: Iterable[Any]) -> str:

@@ -37,13 +37,13 @@ class Rows:
     paths: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
 
-    def open(self, index: int) -> Image.Image:
-        """Decode one image to RGB; DataError naming it if that fails."""
+    def load(self, index: int) -> tuple[Image.Image, bytes]:
+        """Decode one image to RGB, and its bytes; DataError naming it if that fails."""
         try:
             data = self.read(index)
         except OSError as exc:
             raise DataError(f"cannot read image {printable(self.names[index])}: {exc}; fetch it again") from exc
-        return decode_bytes(data, self.names[index])
+        return decode_bytes(data, self.names[index]), data
 
     def problem(self, index: int) -> str | None:
         """Name and reason of an image that cannot be read, or None."""

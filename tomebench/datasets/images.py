@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from tomebench.datasets.classes import ANY_HEAD, Head, class_numbers
-from tomebench.datasets.decode import printable
-from tomebench.datasets.files import Files, user_path
+from tomebench.datasets.decode import printable, reason
+from tomebench.datasets.files import Files, bytes_digest, user_path
 from tomebench.datasets.hfds import read_hfds, read_hfds_pictures
 from tomebench.datasets.imagenet import PARTS, read_class_folders
 from tomebench.datasets.imagenet_tar import ORIGINAL, read_imagenet_tar
@@ -52,6 +52,8 @@ class ImageSet:
     """Bytes that change when the file behind an image does (size, time of change). Absent where images never change."""
     read: Callable[[int], bytes] | None = None
     """The image as it is stored, not decoded; OSError if that fails. Absent where nothing is stored."""
+    load: Callable[[int], tuple[Image.Image, bytes]] | None = None
+    """:attr:`open`, and what :attr:`read` would have given. Absent where nothing is stored."""
     names: tuple[str, ...] = ()
     """Name of every image, as the digest covers it; empty where images have none."""
     paths: tuple[str, ...] = ()
@@ -64,11 +66,41 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.info.labels)
 
+    def decoded(self, index: int) -> tuple[Image.Image, str]:
+        """One image, and the digest of what it was decoded from: its bytes, or its pixels where nothing is stored.
+
+        Raises:
+            DataError: it cannot be decoded.
+        """
+        if self.load is None:
+            image = self.open(index)
+            return image, bytes_digest(image.tobytes())
+        image, data = self.load(index)
+        return image, bytes_digest(data)
+
+    def state(self, index: int) -> str:
+        """Sixteen hex digits that change when the file behind an image does; empty where images never change."""
+        return bytes_digest(self.stamp(index))[:16] if self.stamp else ""
+
+    def digest(self, index: int) -> str:
+        """The digest of an image as :meth:`decoded` gives it, without decoding what is stored.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        if self.read is None:
+            return self.decoded(index)[1]
+        try:
+            return bytes_digest(self.read(index))
+        except OSError as error:
+            name = self.names[index] if self.names else str(index)
+            raise DataError(f"cannot read image {printable(name)}: {reason(error)}; restore the data") from error
+
     def only(self, indices: Sequence[int], info: ImageList) -> ImageSet:
         """Some of the images, in this order, under the list that says so."""
         chosen: Any = tuple(indices)
         picked: dict[str, Any] = {}
-        for name in ("open", "problem", "stamp", "read"):
+        for name in ("open", "problem", "stamp", "read", "load"):
             whole = getattr(self, name)
             picked[name] = whole and _Chosen(whole, chosen)
         for name in ("names", "paths"):
@@ -137,7 +169,15 @@ def _open_digits() -> ImageSet:
 
 def _with_files(info: ImageList, files: Files) -> ImageSet:
     return ImageSet(
-        info, files.open, files.problem, files.stamp, files.read, files.names, files.paths or files.names, files.extra
+        info,
+        _Opened(files.load),
+        files.problem,
+        files.stamp,
+        files.read,
+        files.load,
+        files.names,
+        files.paths or files.names,
+        files.extra,
     )
 
 
@@ -201,6 +241,16 @@ def _nothing_there(spec: str) -> str:
     if near:
         return f"no such folder; did you mean {near[0]}?"
     return f"no such folder; give one with a folder of images for each class, or {DIGITS}"
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """The image alone of what is loaded. Picklable."""
+
+    load: Callable[[int], tuple[Image.Image, bytes]]
+
+    def __call__(self, index: int) -> Image.Image:
+        return self.load(index)[0]
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from tomebench.datasets.cache import PixelCache
 from tomebench.datasets.decode import printable
 from tomebench.datasets.images import ImageSet
 from tomebench.errors import DataError, TomebenchError
+from tomebench.schema import ImageState
 
 Transform = Callable[[Image.Image], Tensor]
 """RGB image to uint8 tensor [3, H, W], the same H and W for every image."""
@@ -39,6 +40,8 @@ SECONDS = 60.0
 SECONDS_PER_IMAGE = 0.25
 _RARE = 100
 """Batches after which a worker that is lost counts as the first again."""
+_LOOKED_AT = 50
+"""Of so many cached images one is compared with its file by what that holds, not by its size and times alone."""
 _POLL = 2
 """Seconds between two looks at the workers while a batch is awaited."""
 
@@ -51,6 +54,7 @@ class Batch:
     images: Tensor  # uint8 [B, 3, H, W]
     n_valid: int  # images before the padding, in [1, B]
     labels: Tensor  # int64 [B] or, with several right classes, [B, k]; padded alike
+    read: tuple[ImageState, ...] = ()  # what the images before the padding were decoded from
 
     def pin_memory(self) -> Batch:
         """The same batch with its images in page-locked memory; torch's loader looks for this method."""
@@ -216,21 +220,25 @@ class _Reader(Dataset["Batch | TomebenchError"]):
         first = index * self.batch_size
         members = range(first, min(first + self.batch_size, len(self.image_set)))
         try:
-            images = torch.stack([self._image(i) for i in members])
+            found = [self._image(i) for i in members]
         except TomebenchError as error:
             return error.with_traceback(None)
         labels = torch.from_numpy(self.image_set.info.labels[first : members.stop].copy())
-        return Batch(index, self._pad(images), len(members), self._pad(labels))
+        images = torch.stack([image for image, _ in found])
+        return Batch(index, self._pad(images), len(members), self._pad(labels), tuple(state for _, state in found))
 
-    def _image(self, index: int) -> Tensor:
-        if self.cache is None:
-            return self.transform(self.image_set.open(index))
-        stamp = self.image_set.stamp(index) if self.image_set.stamp else b""
-        image = self.cache.get(index, stamp)
-        if image is None:
-            image = self.transform(self.image_set.open(index))
-            self.cache.put(index, stamp, image)
-        return image
+    def _image(self, index: int) -> tuple[Tensor, ImageState]:
+        # Before the image is read: what changes in between is not taken for what it was.
+        file = self.image_set.state(index)
+        if self.cache is not None and (kept := self.cache.get(index, file)) is not None:
+            pixels, digest = kept
+            if index % _LOOKED_AT or self.image_set.digest(index) == digest:
+                return pixels, ImageState(file, digest)
+        image, digest = self.image_set.decoded(index)
+        pixels = self.transform(image)
+        if self.cache is not None:
+            self.cache.put(index, file, digest, pixels)
+        return pixels, ImageState(file, digest)
 
     def _pad(self, values: Tensor) -> Tensor:
         missing = self.batch_size - len(values)

@@ -19,9 +19,10 @@ from tomebench.gate.speed import SpeedLimits, compare_speeds
 from tomebench.gate.static import compare_static
 from tomebench.gate.top1 import MaxDrop, compare_accuracies
 from tomebench.gate.verdict import Finding, Verdict
+from tomebench.identity import WEIGHTS, difference
 from tomebench.stats import Shift
 
-__all__ = ["Finding", "Limits", "Verdict", "check_limits", "compare", "confirmed", "differing", "exit_code"]
+__all__ = ["Finding", "Limits", "Verdict", "changes", "check_limits", "compare", "confirmed", "differing", "exit_code"]
 
 _SUBJECT = ("model", "weights", "img_size", "method", "options", "schedule")
 _MATTERS: dict[Tier, tuple[str, ...]] = {
@@ -56,7 +57,38 @@ def compare(old: Snapshot, new: Snapshot, tiers: Sequence[Tier], limits: Limits)
     before = {cell.name: cell for cell in old.cells}
     after = {cell.name: cell for cell in new.cells}
     names = list(dict.fromkeys([*before, *after]))
-    return [finding for tier in tiers for finding in _tier(tier, names, before, after, limits)]
+    findings = [finding for tier in tiers for finding in _tier(tier, names, before, after, limits)]
+    if (found := _other_weights(old, new)) is None:
+        return findings
+    return [_of_other_weights(finding, found) if finding.tier == "accuracy" else finding for finding in findings]
+
+
+def changes(old: Snapshot, new: Snapshot) -> list[str]:
+    """In what the figures of two snapshots were made by something else, e.g. ``torch 2.11.0 -> 2.14.1``.
+
+    That is what a gate is asked about, so it keeps nothing from being compared; only other weights do. Nothing where
+    one is too old to say.
+    """
+    if not old.made or not new.made:
+        return []
+    names = [name for name in dict.fromkeys([*old.made, *new.made]) if name != WEIGHTS]
+    return [str(found) for name in names if (found := difference(_fact(old, name), _fact(new, name)))]
+
+
+def _fact(snapshot: Snapshot, name: str) -> dict[str, str]:
+    return {name: snapshot.made[name]} if name in snapshot.made else {}
+
+
+def _other_weights(old: Snapshot, new: Snapshot) -> str | None:
+    """That the tensors are not the same ones, whatever file or name they came from; None where one does not say."""
+    if WEIGHTS not in old.made or WEIGHTS not in new.made:
+        return None
+    found = difference(_fact(old, WEIGHTS), _fact(new, WEIGHTS))
+    return None if found is None else str(found)
+
+
+def _of_other_weights(finding: Finding, what: str) -> Finding:
+    return finding if finding.verdict == "missing" else Finding(finding.tier, finding.cell, "incomparable", what)
 
 
 def speed_shifts(old: Snapshot, new: Snapshot) -> list[Shift]:

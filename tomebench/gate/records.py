@@ -16,8 +16,8 @@ TIERS: tuple[Tier, ...] = ("static", "accuracy", "speed")
 """Static: what the model computes. Accuracy: which images it gets right. Speed: how fast, against r = 0."""
 
 FORMAT: Literal["tomebench baseline"] = "tomebench baseline"
-VERSION: Literal[2] = 2
-"""Of the file; to be raised with every change of these records. Those of version 1 lack what has a default."""
+VERSION: Literal[3] = 3
+"""Of the file; to be raised with every change of these records. Those of versions 1 and 2 lack what has a default."""
 
 _MAX_TEXT = 500
 Text = Annotated[str, Field(max_length=_MAX_TEXT)]
@@ -87,6 +87,7 @@ class Accuracy(_Record):
 
     dataset: Text
     digest: Text  # of the ordered list of images and labels
+    content: Text | None = None  # of the bytes that the images seen were decoded from
     n_seen: Annotated[int, Field(ge=1, le=100_000_000)]
     complete: bool  # all images of the list were seen
     right: str  # base64 of one bit per image, the first in the highest bit
@@ -146,9 +147,10 @@ class Snapshot(_Record):
     """One run, as far as a later one is compared with it."""
 
     format: Literal["tomebench baseline"] = FORMAT
-    version: Literal[1, 2] = VERSION
+    version: Literal[1, 2, 3] = VERSION
     testbed: Text  # in words
     settings: dict[str, Any]  # of the run, enough to make it again
+    made: dict[Text, Text] = Field(default_factory=dict, max_length=50)  # what its figures were made of, besides
     noise_floor: Annotated[float, Field(ge=0)] | None = None  # of the speed tier, a fraction; from a self-check
     cells: Annotated[tuple[CellRecord, ...], Field(min_length=1, max_length=_MAX_CELLS)]
 

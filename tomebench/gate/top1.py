@@ -84,7 +84,8 @@ def _judged(name: str, old: Accuracy, new: Accuracy, lost: int, gained: int, p: 
 
 
 def _same(old: Accuracy, new: Accuracy) -> bool:
-    return old.digest == new.digest and old.n_seen == new.n_seen and old.complete and new.complete
+    alike = old.content is None or new.content is None or old.content == new.content  # older ones do not say
+    return old.digest == new.digest and alike and old.n_seen == new.n_seen and old.complete and new.complete
 
 
 def _difference(old: Accuracy, new: Accuracy) -> str:
@@ -92,6 +93,8 @@ def _difference(old: Accuracy, new: Accuracy) -> str:
         return f"{'this run' if old.complete else 'the baseline'} has not seen all of its images; finish the run"
     if old.n_seen != new.n_seen:
         return f"{counted(old.n_seen, 'image')} -> {new.n_seen}"
+    if old.digest == new.digest:
+        return f"the files of {new.dataset} hold other images than they did ({old.content} -> {new.content})"
     return f"other images: {old.dataset} ({old.digest[:12]}) -> {new.dataset} ({new.digest[:12]})"
 
 

@@ -48,9 +48,8 @@ def predict(
     images = prepare(batch.images)
     with torch.inference_mode():
         labels = batch.labels[: batch.n_valid].to(images.device)
-        return Chunk(
-            batch.index, {key: _judge(model(images)[: batch.n_valid].float(), labels) for key, model in models.items()}
-        )
+        found = {key: _judge(model(images)[: batch.n_valid].float(), labels) for key, model in models.items()}
+        return Chunk(batch.index, found, read=batch.read)
 
 
 def _judge(logits: Tensor, labels: Tensor) -> CellPredictions:

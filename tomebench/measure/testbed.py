@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     import torch
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy")
+_CPU_OVERRIDES = (
+    "ATEN_CPU_CAPABILITY",
+    "DNNL_MAX_CPU_ISA",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+)
+"""Environment variables that change what a CPU computes behind the back of every setting."""
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 PROCESS = "process"
@@ -115,6 +125,18 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """The processor's name."""
     match = re.search(r"^model name\s*:\s*(.+?)\s*$", _read(cpuinfo), re.MULTILINE)
     return match[1] if match else platform.processor() or UNAVAILABLE
+
+
+def arithmetic_of(device: torch.device) -> str:
+    """Which instructions compute, as far as they decide how sums are rounded."""
+    import torch
+
+    from tomebench.measure.device import OVERRIDES
+
+    names = OVERRIDES if device.type == "cuda" else _CPU_OVERRIDES
+    kind = f"cuda {torch.version.cuda}" if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
+    overrides = _set_variables(names)
+    return kind if overrides == "none" else f"{kind} {overrides}"
 
 
 def git_here() -> str:

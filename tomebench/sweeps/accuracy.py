@@ -24,11 +24,12 @@ from tomebench.datasets.loader import batch_count
 from tomebench.errors import Interrupted, RankError
 from tomebench.measure.accuracy import predict
 from tomebench.measure.device import lost
-from tomebench.schema import CellPredictions, Chunk, Status
+from tomebench.schema import CellPredictions, Chunk, ImageState, Status
 from tomebench.sweeps.events import Event, Note, Phase, Progress
 from tomebench.sweeps.failures import CellFailed, blamed
 from tomebench.sweeps.forward import Passes
 from tomebench.sweeps.job import Job
+from tomebench.sweeps.made import changed, name_of, unlike_here
 from tomebench.sweeps.ranks import Ranks
 from tomebench.sweeps.reading import Reading
 
@@ -47,13 +48,14 @@ class Evaluated:
             for key, p in self.chunk.predictions.items()
         }
         return json.dumps(
-            [self.chunk.index, self.chunk.seconds, self.chunk.waited, cells, self.failures], allow_nan=False
+            [self.chunk.index, self.chunk.seconds, self.chunk.waited, cells, self.failures, self.chunk.read],
+            allow_nan=False,
         )
 
     @classmethod
     def from_json(cls, text: str) -> Evaluated:
         """Inverse of :meth:`to_json`."""
-        index, seconds, waited, cells, failures = json.loads(text)
+        index, seconds, waited, cells, failures, read = json.loads(text)
         predictions = {
             key: CellPredictions(
                 np.array(top1, np.uint16),
@@ -63,7 +65,8 @@ class Evaluated:
             )
             for key, (top1, bits, ties, nonfinite) in cells.items()
         }
-        chunk = Chunk(index, predictions, seconds=seconds, waited=waited)
+        states = tuple(ImageState(*each) for each in read)
+        chunk = Chunk(index, predictions, seconds=seconds, waited=waited, read=states)
         return cls(chunk, tuple((key, status, why) for key, status, why in failures))
 
 
@@ -139,6 +142,7 @@ def count_top1(job: Job, listed: ImageSet, reading: Reading, session: int, ranks
         ranks: this process and its peers.
     """
     store, total = job.store, len(reading.image_set)
+    known = store.read_states()
     work = _to_do(job, total)
     images = [
         min(job.batch_size, total - index * job.batch_size) for index in range(batch_count(total, job.batch_size))
@@ -161,13 +165,24 @@ def count_top1(job: Job, listed: ImageSet, reading: Reading, session: int, ranks
             if key in job.live():
                 yield job.failed(CellFailed(key, status, why))
         if found.chunk.predictions:
+            before = known.get(found.chunk.index, found.chunk.read)
+            for place, (was, now) in enumerate(zip(before, found.chunk.read, strict=True)):
+                if was.digest != now.digest:
+                    raise changed(reading.image_set, found.chunk.index * job.batch_size + place)
             store.add_chunk(dataclasses.replace(found.chunk, session=session))
         waiting.discard(found.chunk.index)
         yield counter.progress(found.chunk.index)
 
     def commit_received() -> Iterator[Event]:
-        for text in ranks.received():
-            yield from commit(Evaluated.from_json(text))
+        for rank, text in ranks.received():
+            found = Evaluated.from_json(text)
+            index = unlike_here(reading.image_set, job.batch_size, found.chunk.index, found.chunk.read)
+            if index is not None:
+                raise RankError(
+                    f"rank {rank} has another image {name_of(reading.image_set, index)} than rank 0; give all "
+                    "processes the same --data"
+                )
+            yield from commit(found)
 
     told = 0
     waiting = {index for index, _ in work}

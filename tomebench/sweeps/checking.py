@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from tomebench.errors import BaselineError, ConfigError, InputError, Interrupted, RunError, TomebenchError
-from tomebench.gate.compare import Limits, check_limits, compare, confirmed, differing
+from tomebench.gate.compare import Limits, changes, check_limits, compare, confirmed, differing
 from tomebench.gate.file import REMEDY, read_baseline
 from tomebench.gate.records import CellRecord, Snapshot, Tier
 from tomebench.gate.speed import ALL, noise_floor
 from tomebench.gate.verdict import Finding
+from tomebench.identity import CODE, code_digest
 from tomebench.measure.budget import PUBLISH_PROCESSES
 from tomebench.measure.machine import UNAVAILABLE
-from tomebench.measure.testbed import git_here
 from tomebench.sweeps.again import sweep_again
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.deciding import too_small
+from tomebench.sweeps.made import MADE
 from tomebench.sweeps.settings import load_config
 from tomebench.sweeps.snapshot import run_snapshot, with_static
 from tomebench.sweeps.store import Store
@@ -86,6 +87,8 @@ def judge(
     findings = compare(old, new, tiers, limits)
     other = None if run is None or set(tiers) == {"static"} else _other_code(run)
     remarks = [] if other is None else [other]
+    if changed := changes(old, new):
+        remarks.append(f"since the baseline: {', '.join(changed)}")
     if "speed" in tiers and new.testbeds() and old.testbeds() != new.testbeds():
         remarks.append(f"the baseline was timed elsewhere, which ratios need not survive: {old.testbed}")
     if "speed" in tiers:
@@ -266,14 +269,16 @@ def _second_measurement(
 
 
 def _other_code(run: Path) -> str | None:
-    """That a run was measured by other code than that at hand, as far as git can tell."""
-    here = git_here()
+    """That a run was measured by other code than that at hand, or does not say by which."""
+    here = code_digest()
     with Store.read(run) as store:
-        commits = {str(found.get("git")) for _, found in store.sessions()}
-    others = sorted(commits - {here, UNAVAILABLE})
-    if here == UNAVAILABLE or not others:
+        made = (store.get(MADE) or {}).get(CODE)
+        commits = sorted({str(found.get("git")) for _, found in store.sessions()} - {UNAVAILABLE, "None"})
+    if made == here:
         return None
-    return f"this run was measured by the code of {', '.join(others)}, and the code at hand is {here}: run it again"
+    there = "older code that does not say which it was" if made is None else f"the code {made}"
+    commit = f" (of {', '.join(commits)})" if commits else ""
+    return f"this run was measured by {there}{commit}, and the code at hand is {here}: run it again"
 
 
 def _static_of_baseline(baseline: Path, old: Snapshot, checkpoint: Path | None, say: Say) -> Snapshot:

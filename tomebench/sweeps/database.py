@@ -15,6 +15,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tomebench.errors import RunError, StorageError
+from tomebench.sweeps.stored import UnusableValue, check_row
 
 FILE = "run.sqlite"
 """Name of the store in a run folder."""
@@ -169,6 +170,7 @@ def _migrate(path: Path, old: sqlite3.Connection, new: sqlite3.Connection, versi
             for row in select(path, old, table):
                 if table == "chunks" and version == 1:
                     row = [*row, None, None, None]  # it said neither when a chunk was evaluated nor how fast
+                _look(path, table, row)
                 insert(new, table, *row)
 
 
@@ -237,6 +239,11 @@ def damaged(path: Path, what: str) -> StorageError:
     return StorageError(f"{path} is damaged ({what}); restore it from a copy, or use --out another folder")
 
 
+def foreign(path: Path, why: UnusableValue) -> RunError:
+    """The error for a file that is whole, and not the work of a sweep."""
+    return RunError(f"{path} holds what no sweep writes ({why}); use the folder of another run")
+
+
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
     # A URI, because sqlite3 takes no path that is not valid UTF-8. Forked data workers inherit the connection and must
     # not use it; they never see it.
@@ -279,9 +286,17 @@ def _check(path: Path, connection: sqlite3.Connection) -> int:
         raise damaged(path, " ".join(found.split()))
     # Every row, now: a row with a damaged key would not be found later, and hours must not go into a damaged store.
     for name in _NAMES:
-        for _ in rows(path, connection, name):
-            pass
+        for row in rows(path, connection, name):
+            if version == SCHEMA_VERSION:
+                _look(path, name, row)
     return int(version)
+
+
+def _look(path: Path, table: str, row: list[Value]) -> None:
+    try:
+        check_row(table, row)
+    except UnusableValue as error:
+        raise foreign(path, error) from error
 
 
 def _checksum(values: tuple[Value, ...] | list[Value]) -> int:

@@ -18,6 +18,7 @@ from tomebench.reduction.options import OPTIONS
 from tomebench.rspec import format_r, parse_r
 from tomebench.sweeps import database, lock
 from tomebench.sweeps.config import SweepConfig, run_directory
+from tomebench.sweeps.made import code_differences
 from tomebench.sweeps.records import differences
 from tomebench.sweeps.store import Store
 from tomebench.sweeps.targets import budget_rank
@@ -74,6 +75,7 @@ def unlike(store: Store, asked: Mapping[str, Any]) -> list[str]:
     found = differences(*({k: v for k, v in each.items() if k not in _GROWS} for each in (before, now)))
     if before.get("cells") or now.get("cells"):  # which deals out the values of one r
         found += differences({"r": before.get("r")}, {"r": now.get("r")})
+    found += code_differences(store)
     if _grid(merged(before, now)) != _grid(before) | _grid(now):  # which no settings could say
         names = [name for name in OPTIONS if before.get(name) != now.get(name)]
         found += differences(*({name: ",".join(_values(each, name)) for name in names} for each in (before, now)))

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from tomebench.errors import Interrupted, RankError
+from tomebench.identity import difference
 from tomebench.sweeps.presence import AGAIN, BEAT, GRACE, START, Channel, Presence
 
 Work = TypeVar("Work")
@@ -82,7 +83,9 @@ class Ranks:
         except (RuntimeError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())[:160]
             raise RankError(f"rank {place.rank} cannot meet the others ({reason}); start it with torchrun") from error
-        return cls(place, PrefixStore("tomebench", store))
+        # torchrun keeps the store when it starts its processes again, and what the ones before have said lies in it.
+        again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return cls(place, PrefixStore(f"tomebench/{again}", store))
 
     @property
     def peers(self) -> list[int]:
@@ -118,12 +121,10 @@ class Ranks:
         self._wait(lambda: all(map(self._ready, self.peers)), stop_if_asked)
         for peer in self.peers:
             theirs = json.loads(self._channel.get(f"ready/{peer}"))
-            if unlike := [
-                f"{key} {theirs.get(key)}, not {value}" for key, value in mine.items() if theirs.get(key) != value
-            ]:
+            if unlike := difference(mine, theirs):
                 raise RankError(
-                    f"{self._presence.name(peer)} has {' and '.join(unlike)} as rank 0 has, which may round another "
-                    "way; give all processes the same"
+                    f"{self._presence.name(peer)} has another {unlike.name} than rank 0 ({unlike.here}, not "
+                    f"{unlike.there}), which could give other figures; give all processes the same"
                 )
 
     def publish(self, plan: Mapping[str, Any]) -> None:
@@ -147,12 +148,12 @@ class Ranks:
         self._channel.set(f"chunk/{self.place.rank}/{self._sent}", message)
         self._sent += 1
 
-    def received(self) -> Iterator[str]:
-        """What the others have handed over since the last call."""
+    def received(self) -> Iterator[tuple[int, str]]:
+        """What the others have handed over since the last call, each with its rank."""
         for peer in self.peers:
             while self._channel and self._channel.has(key := f"chunk/{peer}/{self._received[peer]}"):
                 self._received[peer] += 1
-                yield self._channel.take(key)
+                yield peer, self._channel.take(key)
 
     def one_pass(self, name: str, *, compiles: bool = False) -> AbstractContextManager[None]:
         """Around one pass of a model: :meth:`Presence.one_pass`."""

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-import PIL
-import timm
 import torch
-import torchvision
 from torch import Tensor
 
 from tomebench.datasets.cache import PixelCache
 from tomebench.datasets.images import ImageSet
 from tomebench.datasets.loader import Batch, batches, default_workers, time_limit
+from tomebench.identity import decoding
 from tomebench.measure.testbed import usable_cpus
 from tomebench.models.preprocess import Preprocessing
 from tomebench.sweeps.config import SweepConfig
@@ -73,7 +71,7 @@ class Reading:
             "crop_pct": pixels.crop_pct,
             "crop_mode": pixels.crop_mode,
             "interpolation": pixels.interpolation,
-            **{module.__name__: str(module.__version__) for module in (PIL, torch, torchvision, timm)},
+            **decoding(),
         }
         info = self.image_set.info
         return PixelCache.open(self.config.cache, info.name, key, len(info.labels), pixels.input_size)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-import PIL
 import torch
 
 from tomebench.datasets.checks import leave_out
@@ -33,6 +32,7 @@ from tomebench.sweeps.forward import Passes
 from tomebench.sweeps.inputs import choose_batch_size, usable_images, weights_dtype
 from tomebench.sweeps.job import LOST, Job, stops
 from tomebench.sweeps.lock import held
+from tomebench.sweeps.made import check_unchanged, keep_made, made_by, sample_digest
 from tomebench.sweeps.pipeline import measure_end_to_end
 from tomebench.sweeps.plan import (
     list_images,
@@ -142,11 +142,15 @@ def _lead(
     stop_if_asked()
     yield _loading(1, "weights")
     loaded = _load(config, given, device)
-    ranks.meet(lambda: _facts(device), stop_if_asked)
+    made = made_by(loaded.model, device, listed)
+    ranks.meet(lambda: _facts(made, listed), stop_if_asked)
     yield _loading(2, "first passes")
     with Store.open(directory, config.stored(), unlike) as store, held(directory, fresh):
+        keep_made(store, made)
         if image_set is not None:
             store.put_images(image_set.info)
+            if first and (evaluated := store.get("batch_size")):
+                check_unchanged(store, image_set, evaluated, stop_if_asked)
         threads = _threads(config, store)
         with ranks.allow(FIRST):
             batch_size = store.get("batch_size") or _batch_size(config, loaded, device)
@@ -217,7 +221,8 @@ def _follow(
     stop_if_asked = stops(should_stop)
     yield Phase("load", None)
     loaded = _load(config, given, device)
-    ranks.meet(lambda: _facts(device), stop_if_asked)
+    made = made_by(loaded.model, device, listed)
+    ranks.meet(lambda: _facts(made, listed), stop_if_asked)
     if listed is not None:
         plan = ranks.plan(stop_if_asked)
         image_set = leave_out(listed, plan["left_out"], "") if plan["left_out"] else listed
@@ -239,12 +244,9 @@ def _loading(done: int, what: str) -> Progress:
     return Progress("load", float(done), 3.0, "steps", what)
 
 
-def _facts(device: torch.device) -> dict[str, str]:
-    """What decides the bits of a result besides what the configuration says."""
-    testbed = describe(device, torch.get_num_threads())
-    kind = "GPU" if device.type == "cuda" else "CPU"
-    libraries = {name: str(testbed[name]) for name in ("torch", "torchvision", "timm")}
-    return {kind: str(testbed["device_name"]), **libraries, "Pillow": PIL.__version__}
+def _facts(made: dict[str, str], listed: ImageSet | None) -> dict[str, str]:
+    """What must be the same in all ranks, and what some of their images hold."""
+    return made if listed is None else {**made, "images": sample_digest(listed)}
 
 
 def _device(config: SweepConfig, place: Place) -> torch.device:

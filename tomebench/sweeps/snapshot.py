@@ -16,7 +16,8 @@ from tomebench.measure import testbed
 from tomebench.measure.accuracy import is_right
 from tomebench.measure.rounds import pairs
 from tomebench.measure.validity import INVALID
-from tomebench.schema import UNWRAPPED, Cell, CellPredictions, ImageList, Round, Row, Status
+from tomebench.schema import UNWRAPPED, Cell, CellPredictions, ImageList, ImageState, Round, Row, Status, fingerprint
+from tomebench.sweeps.made import MADE
 from tomebench.sweeps.rows import build_rows, options_text
 from tomebench.sweeps.store import Store
 from tomebench.sweeps.targets import timed_rounds
@@ -44,6 +45,7 @@ def run_snapshot(store: Store) -> Snapshot:
         statuses=store.statuses(),
         baseline=next((cell.key for cell, _ in store.cells() if cell.is_baseline), None),
         testbed=cut(" ".join(sorted(testbeds))),
+        content=_content(store.read_states()),
     )
     cells = []
     for (cell, _), row in zip(sorted(store.cells(), key=lambda pair: pair[0].r), rows, strict=True):
@@ -57,7 +59,8 @@ def run_snapshot(store: Store) -> Snapshot:
                 speed=_speed(stored, cell.key, row),
             )
         )
-    return Snapshot(testbed=cut(rows[0].testbed), settings=store.config, cells=tuple(cells))
+    made = {cut(name): cut(value) for name, value in (store.get(MADE) or {}).items()}
+    return Snapshot(testbed=cut(rows[0].testbed), settings=store.config, made=made, cells=tuple(cells))
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class _Stored:
     statuses: Mapping[str, tuple[Status, str | None]]
     baseline: str | None
     testbed: str  # fingerprint of what the rounds were timed on
+    content: str | None  # digest of what the images seen were decoded from
 
 
 def with_static(snapshot: Snapshot, static: Snapshot) -> Snapshot:
@@ -111,10 +115,16 @@ def _accuracy(stored: _Stored, key: str, row: Row) -> Accuracy | None:
     return Accuracy(
         dataset=cut(row.dataset or images.name),
         digest=images.digest,
+        content=stored.content,
         n_seen=len(stored.seen),
         complete=len(stored.seen) == len(images.labels),
         right=packed_bits(is_right(found, images.labels[stored.seen])),
     )
+
+
+def _content(states: Mapping[int, Sequence[ImageState]]) -> str | None:
+    """Digest of what images were decoded from, in their order; None where a store does not say."""
+    return fingerprint([state.digest for _, each in sorted(states.items()) for state in each]) if states else None
 
 
 def _speed(stored: _Stored, key: str, row: Row) -> Speed | None:

@@ -25,6 +25,7 @@ from tomebench.schema import (
     CellPredictions,
     Chunk,
     ImageList,
+    ImageState,
     Pace,
     Resolved,
     Round,
@@ -32,11 +33,15 @@ from tomebench.schema import (
     canonical_json,
 )
 from tomebench.sweeps import database, lock
+from tomebench.sweeps.database import foreign
 from tomebench.sweeps.records import cell_differences, concatenated, differences, packed, unpacked
+from tomebench.sweeps.stored import UnusableValue, check_together
 
 MIN_FREE_MIB = 64
 """Free space a run folder needs before anything is measured."""
 _ABOUT_ROUND = ("other_cpus", "gpu_processes")
+_READ = "read"
+"""Kind of the facts that say what the images of a chunk were decoded from."""
 
 
 class Store:
@@ -84,6 +89,7 @@ class Store:
                 database.create(path, asked)
             connection = resources.enter_context(closing(database.open_writer(path)))
             store = cls(path, connection, resources, writable=True)
+            store._check_together()
             wanted = json.loads(asked)
             if store.config != wanted and not store.has_results:
                 store._begin_anew(asked)
@@ -108,7 +114,10 @@ class Store:
             raise RunError(f"there is no run in {directory} ({database.FILE} is missing); tomebench sweep makes one")
         with ExitStack() as resources:
             connection = resources.enter_context(closing(database.open_reader(path)))
-            return cls(path, connection, resources.pop_all(), writable=False)
+            store = cls(path, connection, resources, writable=False)
+            store._check_together()
+            store._resources = resources.pop_all()
+            return store
 
     def close(self) -> None:
         """Close the file and give up the lock. Safe to call twice."""
@@ -121,6 +130,11 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def directory(self) -> Path:
+        """The run folder."""
+        return self._path.parent
 
     @property
     def has_results(self) -> bool:
@@ -241,6 +255,8 @@ class Store:
         if len(sizes) != 1 or sizes == {0}:
             raise ValueError(f"chunk {chunk.index} needs the same images for every cell; got {sorted(sizes)} of them")
         rows: list[tuple[Any, ...]] = [("chunks", chunk.index, *sizes, chunk.session, chunk.seconds, chunk.waited)]
+        if chunk.read:
+            rows.append(("facts", _READ, str(chunk.index), canonical_json(list(map(list, chunk.read)))))
         if there := self._select("chunks", "WHERE id = ?", chunk.index):
             if {row[1] for row in self._select("predictions", "WHERE chunk = ?", chunk.index)} & {*chunk.predictions}:
                 raise ValueError(f"chunk {chunk.index} is already stored: its images would count twice")
@@ -254,6 +270,10 @@ class Store:
             top1, in_top5 = p.top1.astype("<u2").tobytes(), np.packbits(p.in_top5).tobytes()
             rows.append(("predictions", chunk.index, cell, top1, in_top5, p.ties, p.nonfinite))
         self._insert(*rows)
+
+    def read_states(self) -> dict[int, tuple[ImageState, ...]]:
+        """What the images of every done chunk were decoded from, by index of the chunk."""
+        return {int(name): tuple(ImageState(*each) for each in value) for name, value in self._facts(_READ).items()}
 
     def late(self) -> dict[str, list[int]]:
         """Sessions, by cell key, in which cells were evaluated on images that others had been evaluated on before."""
@@ -320,6 +340,14 @@ class Store:
     def peak_memory(self) -> dict[str, int]:
         """Peak memory in bytes by cell key, of the cells that have been measured."""
         return self._facts("peak")
+
+    def _check_together(self) -> None:
+        answers = [(chunk, len(top1) // 2) for chunk, _, top1, *_ in self._select("predictions")]
+        sizes = {index: images for index, images, *_ in self._select("chunks")}
+        try:
+            check_together([cell for cell, _ in self.cells()], self.images(), sizes, answers, self.has_results)
+        except UnusableValue as error:
+            raise foreign(self._path, error) from error
 
     def _begin_anew(self, config: str) -> None:
         with database.reported(self._path), database.transaction(self._connection):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from tomebench.measure.budget import BUDGETS, Budget, Shortfall, complete_processes, shortfall
 from tomebench.measure.rounds import step_seconds
@@ -23,6 +24,9 @@ _TIMING = "timing"
 """Name of the stored fact: keys of the cells whose timing has begun and has not come to its end."""
 
 
+Value = TypeVar("Value")
+
+
 def budget_rank(name: str) -> int:
     """Place of a budget among all, the smallest first; -1 of one that is none."""
     return list(BUDGETS).index(name) if name in BUDGETS else -1
@@ -36,7 +40,7 @@ def processes(store: Store) -> int:
 def asked_processes(store: Store) -> dict[str, int]:
     """Fresh processes in which each cell is to be timed, by cell key."""
     usual = processes(store)
-    return {**{cell.key: usual for cell, _ in store.cells()}, **(store.get(_PROCESSES) or {})}
+    return _of_cells(store, usual, store.get(_PROCESSES))
 
 
 def keep_processes(store: Store, keys: Collection[str], asked: int) -> None:
@@ -68,7 +72,12 @@ def timed_rounds(store: Store) -> list[Round]:
 def budgets(store: Store) -> dict[str, str]:
     """Name of the budget that each cell is judged by, by cell key."""
     usual = str(store.config.get("budget", ""))
-    return {**{cell.key: usual for cell, _ in store.cells()}, **(store.get(_BUDGETS) or {})}
+    return _of_cells(store, usual, store.get(_BUDGETS))
+
+
+def _of_cells(store: Store, usual: Value, stored: Mapping[str, Value] | None) -> dict[str, Value]:
+    """What is stored of each cell, or the usual; of cells that were never begun nothing."""
+    return {cell.key: (stored or {}).get(cell.key, usual) for cell, _ in store.cells()}
 
 
 def keep_budgets(store: Store, keys: Collection[str], asked: str) -> None:

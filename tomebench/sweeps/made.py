@@ -1,0 +1,111 @@
+"""What the figures of a run are made of: kept with its first ones, and compared by whoever goes on with it.
+
+Another session, a fresh process and a rank go through :func:`keep_made` or :func:`tomebench.identity.difference`, and
+the images that were evaluated through :func:`check_unchanged`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from tomebench.datasets.images import ImageSet
+from tomebench.errors import DataError, RunError
+from tomebench.identity import CODE, code_digest, decoding, difference, made_of
+from tomebench.measure.testbed import arithmetic_of, cpu_model
+from tomebench.models.digest import tensors_digest
+from tomebench.schema import ImageState, fingerprint
+from tomebench.sweeps.store import Store
+
+MADE = "made"
+"""Name of the fact: :func:`made_by` of the sweep that measured first."""
+_SAMPLE = 16
+"""Images, spread over the list, by which ranks find out before they begin that their files differ."""
+
+
+def made_by(model: nn.Module, device: torch.device, images: ImageSet | None) -> dict[str, str]:
+    """What a sweep of a model would make its figures of.
+
+    Args:
+        model: with its weights, in the dtype that they are run in.
+        device: that computes.
+        images: None: none are evaluated.
+    """
+    processor = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
+    weights = tensors_digest(model)
+    return made_of(weights, images=images is not None, processor=processor, arithmetic=arithmetic_of(device))
+
+
+def keep_made(store: Store, made: Mapping[str, str]) -> None:
+    """Keep what a run is made of, or refuse to add to one that is made of something else.
+
+    Raises:
+        RunError: it is, or it was stored before that was kept.
+    """
+    if store.has_results and (found := difference(store.get(MADE) or {}, made)):
+        raise RunError(
+            f"{store.directory} was measured with another {found.name} ({found}), which could give other figures; use "
+            "--out another folder, or go back to what it was"
+        )
+    if store.get(MADE) != dict(made):
+        store.put(MADE, dict(made))
+
+
+def code_differences(store: Store) -> list[str]:
+    """In what the code and libraries at hand are not those that a run's figures were made by; the first of it."""
+    if not store.has_results:
+        return []
+    here = decoding() if store.config.get("data") is not None else {CODE: code_digest()}
+    found = difference({name: value for name, value in (store.get(MADE) or {}).items() if name in here}, here)
+    return [] if found is None else [str(found)]
+
+
+def sample_digest(images: ImageSet) -> str:
+    """Digest of a few images, spread over the list, as they are stored here."""
+    step = max(len(images) // _SAMPLE, 1)
+    found = []
+    for index in range(0, len(images), step)[:_SAMPLE]:
+        try:
+            found.append(images.digest(index))
+        except DataError:  # which a sweep may leave out
+            found.append("")
+    return fingerprint(found)
+
+
+def check_unchanged(store: Store, images: ImageSet, batch_size: int, stop_if_asked: Callable[[], None]) -> None:
+    """See that the images that a run was evaluated on are what they were, so that no row is made of two data sets.
+
+    Raises:
+        RunError: one has changed.
+        DataError: one is gone.
+    """
+    for chunk, states in store.read_states().items():
+        stop_if_asked()
+        if (index := unlike_here(images, batch_size, chunk, states)) is not None:
+            raise changed(images, index)
+
+
+def changed(images: ImageSet, index: int) -> RunError:
+    """The error for an image that is not what it was when others of its run were evaluated."""
+    return RunError(
+        f"image {name_of(images, index)} has changed since this run evaluated it; restore it, or use --out another "
+        "folder"
+    )
+
+
+def unlike_here(images: ImageSet, batch_size: int, chunk: int, states: Sequence[ImageState]) -> int | None:
+    """Index of the first image of a batch, evaluated before or elsewhere, that is another one here; None: all are here.
+
+    A file that is the same file is not read.
+    """
+    for index, there in enumerate(states, chunk * batch_size):
+        if images.state(index) != there.file and images.digest(index) != there.digest:
+            return index
+    return None
+
+
+def name_of(images: ImageSet, index: int) -> str:
+    """What messages call an image."""
+    return repr(images.names[index]) if images.names else f"number {index}"

@@ -1,0 +1,284 @@
+"""What the values of a store may be.
+
+A run may come from a stranger: a checksum says that a value is what was written, not that a sweep would write it. Every
+row is looked at when a store is opened, so nothing that reads one has to ask again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from tomebench.measure.budget import BUDGETS
+from tomebench.schema import Cell, ImageList, Resolved, Status
+
+_MOST = 2**53  # integers above are not the same in every reader of JSON
+Count = Annotated[int, Field(ge=0, le=_MOST)]
+Session = Annotated[int, Field(ge=0, le=2**31)]
+Positive = Annotated[float, Field(gt=0, le=1e15)]
+Amount = Annotated[float, Field(ge=0, le=1e15)]
+Text = Annotated[str, Field(max_length=10_000)]
+Key = Annotated[str, Field(max_length=200)]
+Label = Annotated[int, Field(ge=-1, le=2**31)]
+Size = Annotated[int, Field(ge=1, le=65_536)]
+Plain = None | bool | Annotated[int, Field(ge=-_MOST, le=_MOST)] | float | Text
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class _Settings(_Record):
+    """A configuration: of its values those that code acts on, and any plain ones."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+    __pydantic_extra__: dict[Key, Plain | list[Plain]]
+    model: Text = ""
+    r: Text | int = ""
+    schedule: Text = ""
+    budget: Text = ""
+    processes: Annotated[int, Field(ge=1, le=10_000)] = 1
+    threads: Annotated[int, Field(ge=1, le=65_536)] | None = None
+
+
+class _Images(_Record):
+    name: Text
+    digest: Key
+    num_classes: Annotated[int, Field(ge=0, le=2**31)]
+    note: Text | None = None
+    labels: list[Label] | list[list[Label]]
+
+    @model_validator(mode="after")
+    def _even(self) -> _Images:
+        rows = [label for label in self.labels if isinstance(label, list)]
+        if rows and len({len(row) for row in rows} | {0}) != 2:
+            raise ValueError("images with several labels need equally many")
+        return self
+
+
+class _AboutRound(_Record):
+    other_cpus: Annotated[float, Field(ge=-1e6, le=1e6)] | None = None
+    gpu_processes: Count | None = None
+
+
+class _AboutBurst(_Record):
+    mhz: Annotated[int, Field(ge=0, le=10**6)] | None = None
+    passes: list[Positive] = []
+    capped: Annotated[float, Field(ge=0, le=1)] | None = None
+    slowed: Annotated[float, Field(ge=0, le=1)] | None = None
+    backlog: Annotated[float, Field(ge=-1e6, le=1e6)] | None = None
+    allocated: Count = 0
+    joules: float | None = None  # of older stores
+
+
+class _Testbed(_Record):
+    """Of a testbed what every version has written."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+    __pydantic_extra__: dict[Key, bool | int | float | Text]
+    device_name: Text
+    driver: Text
+    threads: Count
+    usable_cpus: Amount
+    torch: Text
+    timm: Text
+    python: Text
+
+
+class _Item(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    cell: Cell
+    resolved: Resolved
+
+    @model_validator(mode="after")
+    def _fits(self) -> _Item:
+        cell, resolved = self.cell, self.resolved
+        numbers = (cell.r, cell.img_size, cell.batch_size, *resolved.r_layers, *resolved.tokens, resolved.tokens_in)
+        if not all(0 <= number <= 10**9 for number in numbers) or not 1 <= cell.batch_size <= 65_536:
+            raise ValueError("numbers that no cell has")
+        if not resolved.tokens or len(resolved.tokens) != len(resolved.r_layers):
+            raise ValueError("as many tokens as layers are needed")
+        if min(resolved.gmacs, resolved.gmacs_unwrapped, resolved.params_m) <= 0:
+            raise ValueError("work and parameters must be above 0")
+        return self
+
+
+def _differ(items: list[Any]) -> list[Any]:
+    if len({item.cell.key for item in items}) < len(items):
+        raise ValueError("a cell is there twice")
+    return items
+
+
+_Turn = tuple[Count, Positive] | tuple[Count, Positive, Session]
+_Status: Any = Literal[get_args(Status)]
+_Budget: Any = Literal[("none", *BUDGETS)]
+_FACTS: Mapping[str, Any] = {
+    "config": _Settings,
+    "cells": Annotated[list[_Item], AfterValidator(_differ)],
+    "images": _Images,
+    "late": list[Session],
+    "status": tuple[_Status, Text | None],
+    "peak": Count,
+    "round": _AboutRound,
+    "read": list[tuple[Key, Key]],
+}
+"""By kind of fact."""
+_NAMED: Mapping[str, Any] = {
+    "batch_size": Size,
+    "threads": Annotated[int, Field(ge=1, le=65_536)],
+    "max_drop": Annotated[float, Field(ge=0, le=100)],
+    "processes": dict[Key, Annotated[int, Field(ge=1, le=10_000)]],
+    "budgets": dict[Key, _Budget],
+    "timing": list[Key],
+    "lost": list[Key],
+    "made": dict[Key, Text],
+    "end_to_end": dict[Key, Annotated[list[_Turn], Field(min_length=1)] | _Turn],
+    "accuracy_sessions": list[Session],
+    "device_memory": dict[Key, Count],
+    "energy": dict[Key, Amount],
+    "compile_seconds": dict[Key, Amount],
+    "output_excess": dict[Key, Amount],
+}
+"""By name, of the facts that are put by it."""
+
+
+def _adapter(what: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(what) if isinstance(what, type) and issubclass(what, BaseModel) else _strict(what)
+
+
+def _strict(what: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(what, config=ConfigDict(strict=True, allow_inf_nan=False))
+
+
+_FACT = {kind: _adapter(what) for kind, what in _FACTS.items()}
+_NAMED_FACT = {name: _adapter(what) for name, what in _NAMED.items()}
+_ANY = _strict(Any)
+_TESTBED = _adapter(_Testbed)
+_Burst = tuple[Key, Count, Amount] | tuple[Key, Count, Amount, Count] | tuple[Key, Count, Amount, Count, _AboutBurst]
+_BURSTS = _strict(list[_Burst])
+_NUMBERED = frozenset({"round", "read"})
+"""Kinds of facts whose names are numbers."""
+
+
+class UnusableValue(ValueError):
+    """A value that no sweep writes; the text says which."""
+
+
+def check_row(table: str, row: Sequence[Any]) -> None:
+    """Refuse a row with a value that no sweep writes.
+
+    Args:
+        table: its name.
+        row: its values, without the checksum.
+
+    Raises:
+        UnusableValue: it has one.
+    """
+    try:
+        _LOOKS[table](*row)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))[:60]
+        raise UnusableValue(f"{_what(table, row)}{f' ({where})' if where else ''}: {first['msg'][:100]}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UnusableValue(f"{_what(table, row)}: {str(error)[:100]}") from error
+
+
+def check_together(
+    cells: Sequence[Cell],
+    images: ImageList | None,
+    chunks: Mapping[int, int],
+    answers: Iterable[tuple[int, int]],
+    measured: bool,
+) -> None:
+    """Refuse values that are each possible and belong to nothing: batches of other images, answers to none.
+
+    Args:
+        cells: of a store.
+        images: that they are evaluated on.
+        chunks: number of images by index of the evaluated batch.
+        answers: index of the batch, and number of images, of what cells said about batches.
+        measured: there is a round or a batch.
+
+    Raises:
+        UnusableValue: there are some.
+    """
+    if measured and not cells:
+        raise UnusableValue("measurements of no cell")
+    if not chunks:
+        if any(True for _ in answers):
+            raise UnusableValue("answers about no batch")
+        return
+    end = max(index * cells[0].batch_size + size for index, size in chunks.items())
+    if images is None or end > len(images.labels):
+        raise UnusableValue("answers about more images than there are")
+    for chunk, count in answers:
+        if chunks.get(chunk) != count:
+            raise UnusableValue(f"answers about other images than those of batch {chunk}")
+
+
+def _what(table: str, row: Sequence[Any]) -> str:
+    if table != "facts":
+        return f"{table} {str(row[0])[:20]}"
+    return " ".join(part for part in (str(row[0])[:20], str(row[1])[:20]) if part)
+
+
+def _fact(kind: str, name: str, value: str) -> None:
+    adapter = _NAMED_FACT.get(name, _ANY) if kind == "fact" else _FACT.get(kind, _ANY)
+    if kind in _NUMBERED and not (name.isascii() and name.isdecimal()):
+        raise ValueError("its name is no number")
+    adapter.validate_json(_text(value))
+
+
+def _session(number: int, testbed: str) -> None:
+    _at_least(1, number)
+    _TESTBED.validate_json(_text(testbed))
+
+
+def _round(number: int, session: int, seed: int, bursts: str) -> None:
+    _at_least(0, number, session, seed)
+    for burst in _BURSTS.validate_json(_text(bursts)):
+        if burst[1] < 1 or not 1e-7 <= burst[2] / burst[1] <= 1e6:
+            raise ValueError("a pass that took no time, or weeks")
+
+
+def _chunk(number: int, images: int, session: int | None, seconds: float | None, waited: float | None) -> None:
+    _at_least(0, number)
+    _at_least(1, images)
+    _at_least(0, *(each for each in (session,) if each is not None))
+    if images > 65_536 or number > 10**9:
+        raise ValueError("more images than a batch has")
+    for each in (seconds, waited):
+        if each is not None and not (isinstance(each, int | float) and 0 <= each <= 1e15):
+            raise ValueError("a time that is none")
+
+
+def _predictions(chunk: int, cell: str, top1: bytes, in_top5: bytes, ties: int, nonfinite: int) -> None:
+    _at_least(0, chunk, ties, nonfinite)
+    if not (isinstance(cell, str) and isinstance(top1, bytes) and isinstance(in_top5, bytes)):
+        raise TypeError("not the bytes of predictions")
+    if len(top1) % 2 or len(in_top5) != (len(top1) // 2 + 7) // 8:
+        raise ValueError("its parts are of different numbers of images")
+
+
+def _at_least(least: int, *numbers: object) -> None:
+    for number in numbers:
+        if not isinstance(number, int) or not least <= number < 2**63:
+            raise ValueError("a number that cannot be")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not text")
+    return value
+
+
+_LOOKS: Mapping[str, Callable[..., None]] = {
+    "facts": _fact,
+    "sessions": _session,
+    "rounds": _round,
+    "chunks": _chunk,
+    "predictions": _predictions,
+}
