@@ -17,6 +17,7 @@ from store_samples import (
     CELLS,
     CONFIG,
     KEYS,
+    TESTBED,
     contents,
     fill,
     make_chunks,
@@ -31,7 +32,7 @@ from store_writer import nth_chunk, nth_round
 
 from tomebench.errors import RunError, StorageError
 from tomebench.schema import SENTINEL
-from tomebench.sweeps import database
+from tomebench.sweeps import checksums
 from tomebench.sweeps.store import Store
 
 # --- kills
@@ -109,18 +110,18 @@ def test_a_full_disk_loses_nothing_that_was_committed(folder: Path) -> None:
 
 def test_an_interrupted_commit_leaves_nothing(opened: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     opened.put_cells(CELLS)
-    insert, calls = database.insert, 0
+    insert, calls = checksums.insert, 0
 
-    def stop_at_third(*args: Any) -> None:
+    def stop_at_third(*args: Any) -> int:
         nonlocal calls
         calls += 1
         if calls == 3:
             raise KeyboardInterrupt
-        insert(*args)
+        return insert(*args)
 
     (chunk,) = make_chunks(make_images(4), {key: set() for key in KEYS})
     with monkeypatch.context() as patch:
-        patch.setattr(database, "insert", stop_at_third)
+        patch.setattr(checksums, "insert", stop_at_third)
         with pytest.raises(KeyboardInterrupt):
             opened.add_chunk(chunk)
     assert opened.done_chunks() == set()
@@ -232,3 +233,103 @@ def test_flipped_bits_never_change_a_result(folder: Path) -> None:
             caught.append(str(error))
     assert len(caught) > 40
     assert not any("\n" in text for text in caught)
+
+
+def test_a_foreign_journal_is_refused_and_removes_nothing(folder: Path, tmp_path: Path) -> None:
+    """SQLite would remove the file that such a journal names when it plays it back."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    name = str(victim).encode()
+    journal = bytes.fromhex("d9d505f920a163d7") + (1).to_bytes(4, "big") + bytes(16) + (512).to_bytes(4, "big")
+    pointer = bytes(4) + name + len(name).to_bytes(4, "big") + sum(name).to_bytes(4, "big") + journal[:8]
+    (folder / "run.sqlite-journal").write_bytes(journal.ljust(512, b"\0") + pointer)
+    for use in (lambda: Store.read(folder), lambda: Store.open(folder, CONFIG)):
+        with pytest.raises(RunError, match=r"run\.sqlite-journal is not of this run"):
+            use()
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["run.sqlite", "run.sqlite-wal", "run.sqlite-shm"])
+def test_links_in_a_run_folder_are_not_followed(folder: Path, tmp_path: Path, name: str) -> None:
+    target = tmp_path / "target"
+    if (folder / name).exists():
+        (folder / name).rename(target)
+    else:
+        target.write_bytes(bytes(4096))
+    before = target.read_bytes()
+    (folder / name).symlink_to(target)
+    for use in (lambda: Store.read(folder), lambda: Store.open(folder, CONFIG)):
+        with pytest.raises(RunError, match=f"{name} is a link or no file"):
+            use()
+    assert target.read_bytes() == before
+
+
+def moments(folder: Path) -> list[tuple[bytes, bytes, dict[str, Any]]]:
+    """File, log and content of a store after each of some commits and checkpoints."""
+    found = []
+
+    def note() -> None:
+        main, log = ((folder / f"run.sqlite{end}").read_bytes() for end in ("", "-wal"))
+        found.append((main, log, contents(store)))
+
+    with Store.open(folder, CONFIG) as store:
+        note()
+        store.put_cells(CELLS)
+        note()
+        store.begin_session(TESTBED)
+        for step in range(24):
+            note()
+            store.add_round(make_round(times_of(CELLS, 1.0, 0.5 + step / 99, 0.25), step))
+            note()
+            store.put("batch_size", step + 1)
+            if step % 7 == 5:
+                store._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return found
+
+
+def laid(at: Path, main: bytes, log: bytes) -> Path:
+    shutil.rmtree(at, ignore_errors=True)
+    at.mkdir()
+    (at / "run.sqlite").write_bytes(main)
+    (at / "run.sqlite-wal").write_bytes(log)
+    return at
+
+
+def test_a_file_and_a_log_of_two_moments_are_consistent_or_refused(tmp_path: Path) -> None:
+    one = moments(tmp_path / "one")
+    states, refused = [state for _, _, state in one], 0
+    for main, _, _ in one[::5]:
+        for _, log, _ in one[::3]:
+            try:
+                found = read_contents(laid(tmp_path / "mixed", main, log))
+            except StorageError:
+                refused += 1
+                continue
+            assert found in states
+    assert refused > 10
+
+
+def test_the_log_of_another_run_is_refused(tmp_path: Path) -> None:
+    one, other = moments(tmp_path / "one"), moments(tmp_path / "other")
+    for main, own, _ in one[::5]:
+        for _, log, _ in other[::4]:
+            if log in (b"", own):
+                continue
+            with pytest.raises(StorageError, match="is damaged"):
+                read_contents(laid(tmp_path / "mixed", main, log))
+    main, own, state = one[-1]
+    assert read_contents(laid(tmp_path / "mixed", main, own)) == state
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "replaced"])
+def test_a_store_that_is_taken_away_ends_the_run(opened: Store, tmp_path: Path, what: str) -> None:
+    opened.put("batch_size", 4)
+    if what == "folder":
+        shutil.rmtree(tmp_path / "run")
+    else:
+        (tmp_path / "run" / "run.sqlite").unlink()
+    if what == "replaced":
+        (tmp_path / "run" / "run.sqlite").touch()
+    for use in (opened.check_there, lambda: opened.put("batch_size", 5)):
+        with pytest.raises(StorageError, match="was removed or replaced while it was written to"):
+            use()

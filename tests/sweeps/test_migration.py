@@ -12,7 +12,7 @@ from store_samples import CONFIG, make_round, message, names, read_contents
 
 from tomebench.errors import StorageError
 from tomebench.schema import SENTINEL
-from tomebench.sweeps import database
+from tomebench.sweeps import checksums, database
 from tomebench.sweeps.rows import ACCURACY_SESSIONS, build_rows
 from tomebench.sweeps.store import Store
 
@@ -22,7 +22,8 @@ def make_first_version(path: Path) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         chunks = connection.execute("SELECT id, images FROM chunks").fetchall()
         connection.execute("DELETE FROM facts WHERE kind = 'fact' AND name = ?", (ACCURACY_SESSIONS,))
-        database.insert(connection, "facts", "fact", ACCURACY_SESSIONS, "[1]")
+        connection.execute("DELETE FROM facts WHERE kind IN ('sum', 'number')")
+        checksums.insert(connection, "facts", "fact", ACCURACY_SESSIONS, "[1]")
         everything = {
             table: connection.execute(f"SELECT * FROM {table}").fetchall()
             for table in ("facts", "sessions", "rounds", "predictions")
@@ -37,9 +38,9 @@ def make_first_version(path: Path) -> None:
             connection.execute(statement)
         for table, rows in everything.items():
             for *row, _crc in rows:
-                database.insert(connection, table, *row)
+                checksums.insert(connection, table, *row)
         for row in chunks:
-            database.insert(connection, "chunks", *row)
+            checksums.insert(connection, "chunks", *row)
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_a_kill_while_migrating_is_no_obstacle(old: Path, leftover: str) -> None
 def test_a_full_disk_while_migrating_leaves_the_old_store(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before, insert = (old / "run.sqlite").read_bytes(), database.insert
 
-    def full(connection: sqlite3.Connection, table: str, *values: database.Value) -> None:
+    def full(connection: sqlite3.Connection, table: str, *values: checksums.Value) -> None:
         if table == "chunks":
             error = sqlite3.OperationalError("database or disk is full")
             error.sqlite_errorcode = sqlite3.SQLITE_FULL

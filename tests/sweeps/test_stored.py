@@ -15,7 +15,7 @@ from store_samples import BATCH, CELLS, CONFIG, KEYS, fill, message
 
 from tomebench.errors import RunError, TomebenchError
 from tomebench.gate.records import Snapshot
-from tomebench.sweeps import database
+from tomebench.sweeps import checksums
 from tomebench.sweeps.made import MADE
 from tomebench.sweeps.rows import build_rows
 from tomebench.sweeps.snapshot import run_snapshot
@@ -76,7 +76,7 @@ ROWS: tuple[tuple[str, tuple[Any, ...]], ...] = (
 def put(folder: Path, table: str, *values: Any) -> None:
     """Write a row with the checksum that fits it."""
     with closing(sqlite3.connect(folder / "run.sqlite", isolation_level=None)) as connection:
-        database.insert(connection, table, *values)
+        checksums.put(connection, (table, *values))
 
 
 def test_put_leaves_a_store_that_is_whole(folder: Path) -> None:

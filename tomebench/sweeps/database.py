@@ -1,20 +1,24 @@
 """The SQLite file of a run: created whole, opened only when sound, every row with a checksum, errors to act on.
 
 SQLite notices damage to the structure of its file, not to the numbers in it. So the last column of every table is a
-checksum over the others, and a flipped bit ends in an error and never in a wrong result.
+checksum over the others, and a flipped bit ends in an error and never in a wrong result. Nor does it notice a log that
+belongs to another file, or to another moment of this one. So every transaction keeps the sum of all checksums, and a
+store has a number of its own, which its file says with the log and without.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 import shutil
 import sqlite3
-import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from tomebench.errors import RunError, StorageError
+from tomebench.sweeps.checksums import NUMBER, TABLES, Value, checksum, insert, kept_sum, number_of, put, whole_sum
 from tomebench.sweeps.stored import UnusableValue, check_row
 
 FILE = "run.sqlite"
@@ -25,8 +29,6 @@ SCHEMA_VERSION = 2
 _KEPT = frozenset(f"{FILE}.v{version}" for version in range(1, SCHEMA_VERSION))
 OWN_FILES = frozenset(f"{name}{end}" for name in (FILE, _NEW) for end in ("", "-wal", "-shm", "-journal")) | _KEPT
 """Everything that SQLite, :func:`create` and :func:`open_writer` may leave in a run folder."""
-
-Value = str | int | float | bytes | None
 
 _APPLICATION_ID = 0x746F6D65  # "tome"
 _HEADER_BYTES = 100
@@ -46,7 +48,6 @@ _TABLES = (
 )
 
 
-_NAMES = ("facts", "sessions", "rounds", "chunks", "predictions")
 _CHUNKS_V1 = "CREATE TABLE chunks (id INTEGER PRIMARY KEY, images INTEGER, crc INTEGER)"
 _TABLES_OF = {1: tuple(_CHUNKS_V1 if "TABLE chunks" in table else table for table in _TABLES), 2: _TABLES}
 """What the tables of every version look like."""
@@ -74,7 +75,8 @@ def create(path: Path, config: str) -> None:
                     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                     for table in _TABLES:
                         connection.execute(table)
-                    insert(connection, "facts", "config", "", config)
+                    put(connection, ("facts", *NUMBER, json.dumps(secrets.token_hex(16))))
+                    put(connection, ("facts", "config", "", config))
                 # Into the file that is renamed, and with an error: closing does the same, but where the disk is full it
                 # leaves half of it in the log without a word.
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -93,6 +95,7 @@ def open_writer(path: Path) -> sqlite3.Connection:
         RunError: not a store of ours, or of a newer version.
         StorageError: damaged, or it cannot be written.
     """
+    _refuse_foreign(path)
     with reported(path), _closed_on_error(_connect(path, "rw")) as connection:
         version = _check(path, connection)
         if version < SCHEMA_VERSION:
@@ -114,6 +117,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
     """
     # A read-only connection in SQLite's sense needs to create the -shm file and then cannot remove it; so it is one
     # that refuses to write. Where nothing can be created, a write-ahead log could not be followed: there must be none.
+    _refuse_foreign(path)
     frozen = not os.access(path.parent, os.W_OK)
     if frozen and (wal := path.with_name(f"{FILE}-wal")).exists() and wal.stat().st_size:
         state = "is being written or was not closed, and its folder is read-only"
@@ -166,7 +170,7 @@ def _migrate(path: Path, old: sqlite3.Connection, new: sqlite3.Connection, versi
         new.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         for statement in _TABLES:
             new.execute(statement)
-        for table in _NAMES:
+        for table in TABLES:
             for row in select(path, old, table):
                 if table == "chunks" and version == 1:
                     row = [*row, None, None, None]  # it said neither when a chunk was evaluated nor how fast
@@ -200,12 +204,6 @@ def reported(path: Path) -> Iterator[None]:
         raise damaged(path, "text that is not UTF-8") from error
 
 
-def insert(connection: sqlite3.Connection, table: str, *values: Value) -> None:
-    """Add or replace a row."""
-    marks = "?, " * len(values) + "?"
-    connection.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", (*values, _checksum(values)))
-
-
 def next_id(path: Path, connection: sqlite3.Connection, table: str) -> int:
     """The number after the last row's, in a table whose rows are numbered from 1."""
     with reported(path):
@@ -229,9 +227,18 @@ def rows(
     """:func:`select`, one row after the other."""
     with reported(path):
         for *row, crc in connection.execute(f"SELECT * FROM {table} {where}", values):
-            if crc != _checksum(row):
+            if crc != checksum(row):
                 raise damaged(path, f"a row of {table} is not what was written")
             yield row
+
+
+def file_number(path: Path) -> tuple[int, int] | None:
+    """What tells the file of that name from another that takes its place; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def damaged(path: Path, what: str) -> StorageError:
@@ -278,6 +285,8 @@ def _check(path: Path, connection: sqlite3.Connection) -> int:
         )
     if version not in _TABLES_OF:
         raise damaged(path, f"store version {version}")
+    if (alone := _number_alone(path)) is not None and alone != number_of(connection):
+        raise damaged(path, f"{FILE}-wal belongs to another run")
     tables = connection.execute("SELECT sql FROM sqlite_master ORDER BY rowid").fetchall()
     if tables != [(table,) for table in _TABLES_OF[version]]:
         raise damaged(path, "its tables are not what they were")
@@ -285,11 +294,37 @@ def _check(path: Path, connection: sqlite3.Connection) -> int:
     if found != "ok":
         raise damaged(path, " ".join(found.split()))
     # Every row, now: a row with a damaged key would not be found later, and hours must not go into a damaged store.
-    for name in _NAMES:
+    for name in TABLES:
         for row in rows(path, connection, name):
             if version == SCHEMA_VERSION:
                 _look(path, name, row)
+    if version == SCHEMA_VERSION and kept_sum(connection) != whole_sum(connection):
+        raise damaged(path, f"it and {FILE}-wal are of two moments, or rows are missing")
     return int(version)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Refuse what SQLite would follow: a link, and a journal of the kind that this store never has.
+
+    Such a journal may name any file, which SQLite removes when the store is opened.
+    """
+    for name in (FILE, f"{FILE}-wal", f"{FILE}-shm"):
+        beside = path.with_name(name)
+        if beside.is_symlink() or (beside.exists() and not beside.is_file()):
+            raise RunError(f"{beside} is a link or no file, which no sweep leaves there; copy the run itself")
+    journal = path.with_name(f"{FILE}-journal")
+    if journal.is_symlink() or journal.exists():
+        raise RunError(f"{journal} is not of this run, whose log is {FILE}-wal; remove it")
+
+
+def _number_alone(path: Path) -> str | None:
+    """The number of a store as its file has it without the log; None where it cannot be said, or there is no log."""
+    log = path.with_name(f"{FILE}-wal")
+    if not log.exists() or not log.stat().st_size:
+        return None
+    with suppress(sqlite3.DatabaseError, UnicodeDecodeError), closing(_connect(path, "ro&immutable=1")) as connection:
+        return number_of(connection)  # in the midst of a checkpoint the file alone is not sound
+    return None
 
 
 def _look(path: Path, table: str, row: list[Value]) -> None:
@@ -297,14 +332,6 @@ def _look(path: Path, table: str, row: list[Value]) -> None:
         check_row(table, row)
     except UnusableValue as error:
         raise foreign(path, error) from error
-
-
-def _checksum(values: tuple[Value, ...] | list[Value]) -> int:
-    crc = 0
-    for value in values:
-        data = value if isinstance(value, bytes) else repr(value).encode()
-        crc = zlib.crc32(data, zlib.crc32(b"%d:" % len(data), crc))
-    return crc
 
 
 def _storage_error(path: Path, error: sqlite3.DatabaseError) -> StorageError:

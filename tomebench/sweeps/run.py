@@ -203,6 +203,7 @@ def _lead(
                 yield from measure_end_to_end(job, reading, session)
         if listed is not None and reading is not None:
             yield from count_top1(job, listed, reading, session, ranks)
+        store.check_there()
         yield Finished(tuple(build_rows(store)), directory, store.config, max_drop=limit_of(store))
 
 

@@ -32,7 +32,7 @@ from tomebench.schema import (
     Status,
     canonical_json,
 )
-from tomebench.sweeps import database, lock
+from tomebench.sweeps import checksums, database, lock
 from tomebench.sweeps.database import foreign
 from tomebench.sweeps.records import cell_differences, concatenated, differences, packed, unpacked
 from tomebench.sweeps.stored import UnusableValue, check_together
@@ -55,6 +55,7 @@ class Store:
         self._connection = connection
         self._resources = resources
         self._writable = writable
+        self._file = database.file_number(path)
         self.schema_version = database.SCHEMA_VERSION
         self.config: dict[str, Any] = self._fact("config")
 
@@ -140,6 +141,14 @@ class Store:
     def has_results(self) -> bool:
         """Something was measured: a round, or a batch of images."""
         return any(self._select(table, "LIMIT 1") for table in ("rounds", "chunks"))
+
+    def check_there(self) -> None:
+        """Raise StorageError if the file was removed or replaced since it was opened: what is written goes nowhere."""
+        if database.file_number(self._path) != self._file:
+            raise StorageError(
+                f"{self._path} was removed or replaced while it was written to; run the same command again, with the "
+                "folder as it was to lose nothing"
+            )
 
     def get(self, key: str) -> Any | None:
         """A small fact put by :meth:`put`, such as the batch size that "auto" came to; None if there is none."""
@@ -351,9 +360,8 @@ class Store:
 
     def _begin_anew(self, config: str) -> None:
         with database.reported(self._path), database.transaction(self._connection):
-            for table in ("facts", "sessions"):
-                self._connection.execute(f"DELETE FROM {table}")
-            database.insert(self._connection, "facts", "config", "", config)
+            checksums.remove_all(self._connection, "facts", "sessions")
+            checksums.put(self._connection, ("facts", "config", "", config))
         self.config = json.loads(config)
 
     def _fact(self, kind: str, name: str = "") -> Any:
@@ -366,16 +374,16 @@ class Store:
     def _put_fact(self, kind: str, name: str, value: Any) -> None:
         self._insert(("facts", kind, name, canonical_json(value)))
 
-    def _select(self, table: str, where: str = "", *values: database.Value) -> list[list[Any]]:
+    def _select(self, table: str, where: str = "", *values: checksums.Value) -> list[list[Any]]:
         return database.select(self._path, self._connection, table, where, *values)
 
     def _insert(self, *rows: tuple[Any, ...]) -> None:
         """Commit rows, each a table and its values, together."""
         if not self._writable:
             raise ValueError("a store opened by read() cannot be written")
+        self.check_there()
         with database.reported(self._path), database.transaction(self._connection):
-            for table, *values in rows:
-                database.insert(self._connection, table, *values)
+            checksums.put(self._connection, *rows)
 
 
 def _prepare(directory: Path) -> None:

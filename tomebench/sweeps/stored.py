@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from tomebench.measure.budget import BUDGETS
 from tomebench.schema import Cell, ImageList, Resolved, Status
 
+_LONGEST = 500
 _MOST = 2**53  # integers above are not the same in every reader of JSON
 Count = Annotated[int, Field(ge=0, le=_MOST)]
 Session = Annotated[int, Field(ge=0, le=2**31)]
@@ -98,6 +99,9 @@ class _Item(BaseModel):
         numbers = (cell.r, cell.img_size, cell.batch_size, *resolved.r_layers, *resolved.tokens, resolved.tokens_in)
         if not all(0 <= number <= 10**9 for number in numbers) or not 1 <= cell.batch_size <= 65_536:
             raise ValueError("numbers that no cell has")
+        texts = [*filter(lambda each: isinstance(each, str), vars(cell).values()), str(cell.options)]
+        if max(map(len, texts)) > _LONGEST:
+            raise ValueError("names that no cell has")
         if not resolved.tokens or len(resolved.tokens) != len(resolved.r_layers):
             raise ValueError("as many tokens as layers are needed")
         if min(resolved.gmacs, resolved.gmacs_unwrapped, resolved.params_m) <= 0:
@@ -123,6 +127,8 @@ _FACTS: Mapping[str, Any] = {
     "peak": Count,
     "round": _AboutRound,
     "read": list[tuple[Key, Key]],
+    "number": Key,
+    "sum": Annotated[int, Field(ge=0, le=2**62)],
 }
 """By kind of fact."""
 _NAMED: Mapping[str, Any] = {

@@ -1,0 +1,87 @@
+"""The rows of a store, each with a checksum, and the sum of all of them. Everything here is within a transaction."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+Value = str | int | float | bytes | None
+TABLES = ("facts", "sessions", "rounds", "chunks", "predictions")
+_KEYS = {"facts": ("kind", "name"), "predictions": ("chunk", "cell"), **dict.fromkeys(TABLES[1:4], ("id",))}
+_SUM, NUMBER = ("sum", ""), ("number", "")
+"""Kind and name of two facts: the sum of all checksums but its own; and what no other store has."""
+
+
+def insert(connection: sqlite3.Connection, table: str, *values: Value) -> int:
+    """Add or replace a row; returns its checksum."""
+    marks = "?, " * len(values) + "?"
+    crc = checksum(values)
+    connection.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", (*values, crc))
+    return crc
+
+
+def put(connection: sqlite3.Connection, *rows: tuple[Any, ...]) -> None:
+    """Add or replace rows, each a table and its values, and bring the sum of all checksums up to date.
+
+    To be called in a transaction.
+    """
+    total = kept_sum(connection)
+    for table, *values in rows:
+        total -= _there(connection, table, values)
+        total += insert(connection, table, *values)
+    insert(connection, "facts", *_SUM, json.dumps(total))
+
+
+def remove_all(connection: sqlite3.Connection, *tables: str) -> None:
+    """Empty tables, but for the store's own number, and bring the sum up to date. To be called in a transaction."""
+    total = kept_sum(connection)
+    for table in tables:
+        keep = "WHERE kind NOT IN (?, ?)" if table == "facts" else ""
+        kinds = (_SUM[0], NUMBER[0]) if keep else ()
+        total -= int(connection.execute(f"SELECT coalesce(sum(crc), 0) FROM {table} {keep}", kinds).fetchone()[0])
+        connection.execute(f"DELETE FROM {table} {keep}", kinds)
+    insert(connection, "facts", *_SUM, json.dumps(total))
+
+
+def _there(connection: sqlite3.Connection, table: str, values: Sequence[Value]) -> int:
+    """Checksum of the row that one takes the place of; 0 for none."""
+    keys = _KEYS[table]
+    where = " AND ".join(f"{key} IS ?" for key in keys)
+    found = connection.execute(f"SELECT crc FROM {table} WHERE {where}", values[: len(keys)]).fetchone()
+    return int(found[0]) if found else 0
+
+
+def kept_sum(connection: sqlite3.Connection) -> int:
+    """The sum of all checksums as the last transaction left it; of older stores, which have none, as it is."""
+    found = connection.execute("SELECT value FROM facts WHERE kind = ? AND name = ?", _SUM).fetchone()
+    return int(json.loads(found[0])) if found else whole_sum(connection)
+
+
+def whole_sum(connection: sqlite3.Connection) -> int:
+    """The sum of all checksums but that of the fact that keeps it."""
+    found = [
+        connection.execute(f"SELECT coalesce(sum(crc), 0) FROM {table} {where}", values).fetchone()[0]
+        for table, where, values in [
+            *((name, "", ()) for name in TABLES if name != "facts"),
+            ("facts", "WHERE kind IS NOT ?", (_SUM[0],)),
+        ]
+    ]
+    return sum(map(int, found))
+
+
+def number_of(connection: sqlite3.Connection) -> str | None:
+    """What no other store has, as JSON; None in an older one."""
+    found = connection.execute("SELECT value FROM facts WHERE kind = ? AND name = ?", NUMBER).fetchone()
+    return None if found is None else str(found[0])
+
+
+def checksum(values: tuple[Value, ...] | list[Value]) -> int:
+    """Of the values of a row."""
+    crc = 0
+    for value in values:
+        data = value if isinstance(value, bytes) else repr(value).encode()
+        crc = zlib.crc32(data, zlib.crc32(b"%d:" % len(data), crc))
+    return crc
