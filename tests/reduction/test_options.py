@@ -273,7 +273,7 @@ def test_a_random_choice_is_computed_in_a_compiled_pass_and_not_copied(named: di
         pytest.param({"matching": "greedy", "metric": "x_pre"}, marks=pytest.mark.slow),
     ],
 )
-def test_compiled_and_eager_passes_give_the_same_bits(named: dict[str, str]) -> None:
+def test_compiled_and_eager_passes_differ_by_rounding_only(named: dict[str, str]) -> None:
     """Whole graphs of fixed shape: nothing is read back to the host. Then in training mode, with the same constants."""
     model = timm.create_model("test_vit", img_size=64).eval()
     merged = apply(model, 3, **named)
@@ -282,7 +282,9 @@ def test_compiled_and_eager_passes_give_the_same_bits(named: dict[str, str]) -> 
         eager = merged(images)
         torch._dynamo.reset()
         compiled = torch.compile(merged, fullgraph=True, dynamic=False, backend="aot_eager")(images)
-    assert torch.equal(eager, compiled)
+    # On some CPUs a compiled pass lays a tensor out another way, for which another kernel sums. A token that went
+    # elsewhere differs a hundred times more.
+    torch.testing.assert_close(compiled, eager, rtol=1e-6, atol=2e-6)
     merged(images).sum().backward()
     assert all(p.grad is not None for p in model.blocks.parameters())
 
