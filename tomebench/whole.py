@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +22,25 @@ def write_new(path: Path, text: str) -> None:
     """
     with path.open("x", encoding="utf-8", newline="") as file:
         file.write(text)
+
+
+def check_writable(path: Path) -> None:
+    """See that a file can be written before the work begins whose result it is to hold; its folder is made.
+
+    Raises:
+        OSError: it cannot; names the file.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_file():  # such as /dev/stdout
+            return
+        probe = beside(path)
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -108,7 +108,12 @@ def test_json_junit_github_and_the_benchmark_formats(program, baseline, run, tmp
         (["--baseline", "base.json", "--update-baseline"], 2, "which run?"),
         (["--self-check"], 2, "which run?"),
         (["--static", "--baseline", "base.json", "--checkpoint", "none.safetensors"], 2, "none.safetensors"),
-        (["run", "--baseline", "base.json", "--accuracy", "--junit", "no/such/folder.xml"], 5, "folder.xml"),
+        (
+            ["run", "--baseline", "base.json", "--accuracy", "--junit", "base.json/x.xml"],
+            2,
+            "--junit base.json/x.xml: ",
+        ),
+        (["run", "--baseline", "base.json", "--accuracy", "--bencher", "."], 2, "--bencher .: Is a directory"),
     ],
 )
 def test_bad_input_is_one_line(program, baseline, run, monkeypatch, arguments, code, says):

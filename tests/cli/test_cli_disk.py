@@ -251,7 +251,7 @@ def read_only(undisturbed: Path, program: Callable[..., object], monkeypatch: py
         (("report", "run"), "cannot write the report in run: Permission denied; make room or access"),
         (
             ("check", "run", "--baseline", "b", "--update-baseline", "--quiet"),
-            "baseline b cannot be written: Permission denied",
+            "--baseline b: Permission denied; give a file that can be written",
         ),
     ],
 )

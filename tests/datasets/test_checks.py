@@ -255,3 +255,17 @@ def test_a_manifest_that_cannot_be_written_leaves_nothing_behind(tmp_path, monke
     with pytest.raises(StorageError, match="No space left on device; give --manifest elsewhere"):
         write_manifest(tmp_path / "sums", {"a": "0" * 64})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_manifest_that_windows_wrote_says_the_same(tmp_path, manifest):
+    plain = manifest.read_bytes()
+    assert b"\r" not in plain
+    for name, written in (("crlf", plain.replace(b"\n", b"\r\n")), ("bom", b"\xef\xbb\xbf" + plain)):
+        (tmp_path / name).write_bytes(written)
+        assert read_manifest(tmp_path / name) == read_manifest(manifest)
+
+
+def test_a_pipe_is_no_manifest(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="not a regular file"):
+        read_manifest(tmp_path / "pipe")

@@ -199,3 +199,22 @@ def test_threads_share_the_handling_of_warnings(tmp_path, monkeypatch):
         found = list(pool.map(look, [odd, bomb] * 200))
     assert found == [(24, 16), "bomb"] * 200
     assert warnings.filters == before
+
+
+def test_a_thin_image_is_refused_before_it_is_resized(tmp_path):
+    """Of 65 000 pixels in a row a resize to 256 in height makes four milliards."""
+    for size, fits in (((300, 1), True), ((1, 301), False), ((65_000, 1), False)):
+        path = tmp_path / "thin.png"
+        Image.new("RGB", size).save(path)
+        if fits:
+            assert decode_rgb(str(path)).size == size
+        else:
+            with pytest.raises(DataError, match=rf"thin\.png: {size[0]} x {size[1]} pixels, too thin"):
+                decode_rgb(str(path))
+
+
+def test_a_file_larger_than_any_image_is_not_read(tmp_path):
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(2**30 + 1)
+    with pytest.raises(DataError, match="more than 1 GiB"):
+        decode_rgb(str(tmp_path / "huge.jpg"))

@@ -3,7 +3,10 @@
 import multiprocessing
 import os
 import pickle
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +20,8 @@ from PIL import Image
 
 from tomebench.datasets import loader
 from tomebench.datasets.images import ImageSet
-from tomebench.datasets.loader import MAX_WORKERS, batch_count, batches, default_workers
+from tomebench.datasets.loader import batch_count, batches
+from tomebench.datasets.workers import MAX_WORKERS, default_workers, lack_of_room
 from tomebench.errors import DataError
 from tomebench.schema import ImageList
 
@@ -177,3 +181,38 @@ def test_default_workers():
     assert default_workers(50_000, 8) == 8
     assert default_workers(50_000, 1.5) == default_workers(50_000, 0.5) == 1
     assert default_workers(50_000, 200) == MAX_WORKERS
+
+
+def test_without_room_for_batches_no_workers_are_started(tmp_path, monkeypatch):
+    """A container has 64 MiB of shared memory unless it asks for more."""
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10 * 2**20))
+    told = []
+    plain = read(9, 2)
+    found = read(9, 2, workers=2, bytes_per_image=3 * 2**20, trouble=told.append)
+    assert all(torch.equal(a.images, b.images) for a, b in zip(plain, found, strict=True))
+    assert told == [
+        "/dev/shm, through which processes share memory, has 10 MiB and 24 are needed; images are read in this process"
+    ]
+    assert lack_of_room(2, 2**20) is None
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert lack_of_room(2, 2**20) == "/dev/shm, through which processes share memory, is read-only"
+
+
+def test_a_name_too_long_for_sockets_is_said(tmp_path, monkeypatch):
+    long = tmp_path / ("a" * 60) / ("b" * 60)
+    long.mkdir(parents=True)
+    environment = {**os.environ, "TMPDIR": str(long)}
+    script = "from tests_loader import read\nif __name__ == '__main__':\n    read(4, 2, workers=1)\n"
+    (tmp_path / "tests_loader.py").write_bytes(Path(__file__).read_bytes())
+    (tmp_path / "long.py").write_text(script)
+    done = subprocess.run([sys.executable, "long.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    said = done.stderr.splitlines()[-1]
+    assert f"has a name of {len(str(long))} characters: set TMPDIR=/tmp, or use --workers 0" in said
+
+
+def test_a_script_without_its_guard_is_named(tmp_path):
+    (tmp_path / "tests_loader.py").write_bytes(Path(__file__).read_bytes())
+    (tmp_path / "bare.py").write_text("from tests_loader import read\nread(4, 2, workers=1)\n")
+    done = subprocess.run([sys.executable, "bare.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert "put what bare.py does under if __name__ == '__main__':" in done.stderr.splitlines()[-1]

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import tarfile
 
 import numpy as np
@@ -253,3 +254,35 @@ def test_a_tar_that_was_made_to_mislead_is_one_line(tmp_path, kind):
     found = refusal(path)
     assert f"{path} is " in found
     assert "not a tar" in found or "cut off or damaged" in found
+
+
+@pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.parametrize("how", ["folder", "link", "hard link", "capitals"])
+def test_an_image_that_is_there_twice_is_refused_with_both_names(tmp_path, how, labels):
+    root = class_folders(tmp_path / "data")
+    image = root / TENCH / file_name(1)
+    match how:
+        case "folder":
+            if not labels:
+                pytest.skip("a folder that is entered twice is entered once there")
+            shutil.rmtree(root / GOLDFISH)
+            (root / GOLDFISH).symlink_to(root / TENCH)
+        case "link":
+            (root / GOLDFISH / file_name(3)).symlink_to(image)
+        case "hard link":
+            (root / GOLDFISH / file_name(3)).hardlink_to(image)
+        case "capitals":
+            image.with_suffix(".jpeg").write_bytes(image.read_bytes())
+    with pytest.raises(DataError) as error:
+        open_dataset(str(root), labels=labels)
+    assert f"{TENCH}/{file_name(1)}" in str(error.value)
+    assert "which would count twice; take one of them out" in str(error.value)
+
+
+def test_links_to_images_elsewhere_are_images(tmp_path):
+    there = class_folders(tmp_path / "there")
+    for image in there.rglob("*.JPEG"):
+        link = tmp_path / "links" / image.relative_to(there)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(image)
+    assert open_dataset(str(tmp_path / "links")).info.digest == open_dataset(str(there)).info.digest

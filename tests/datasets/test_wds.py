@@ -131,3 +131,10 @@ def test_folders_without_validation_shards(tmp_path):
     assert "no .tar shards there; give the folder that holds them, or one of them" in refusal(tmp_path)
     write_tar(tmp_path / "train-0.tar", samples())
     assert "only training shards (train-0.tar); none named *val*" in refusal(tmp_path)
+
+
+def test_hidden_files_are_no_shards(tmp_path):
+    """What macOS leaves beside every file that it unpacks."""
+    write_tar(tmp_path / "val-0.tar", samples())
+    (tmp_path / "._val-0.tar").write_bytes(b"Mac OS X")
+    assert len(open_dataset(f"wds/{tmp_path}")) == 6

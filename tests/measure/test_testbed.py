@@ -69,7 +69,11 @@ def test_fingerprint_sees_everything_but_the_commit_and_the_moment() -> None:
 def _cgroup(root: Path, own: str, quotas: dict[str, str]) -> tuple[Path, Path]:
     for folder, text in quotas.items():
         (root / folder).mkdir(parents=True, exist_ok=True)
-        (root / folder / "cpu.max").write_text(text)
+        if text.startswith("v1 "):
+            for name, value in zip(("quota", "period"), text.split()[1:], strict=True):
+                (root / folder / f"cpu.cfs_{name}_us").write_text(f"{value}\n")
+        else:
+            (root / folder / "cpu.max").write_text(text)
     (root / "self").write_text(own)
     return root, root / "self"
 
@@ -85,6 +89,10 @@ def _cgroup(root: Path, own: str, quotas: dict[str, str]) -> tuple[Path, Path]:
         ("0::/gone\n", {"": "75000 100000\n"}, 0.75),
         ("0::/\n", {"": "nonsense"}, 64.0),
         ("", {}, 64.0),
+        ("4:cpu:/x\n", {"cpu/x": "v1 50000 100000", "cpu": "v1 -1 100000"}, 0.5),
+        ("4:cpu,cpuacct:/x/y\n0::/\n", {"cpu,cpuacct/x": "v1 150000 100000"}, 1.5),
+        ("4:cpu,cpuacct:/on/the/host\n", {"cpu": "v1 25000 100000"}, 0.25),
+        ("4:cpuset:/x\n", {"cpuset/x": "v1 50000 100000"}, 64.0),
     ],
 )
 def test_usable_cpus_are_those_of_the_cgroup(

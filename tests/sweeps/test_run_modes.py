@@ -285,6 +285,18 @@ def test_more_recompilations_than_dynamo_allows_fail_the_cell(tmp_path: Path, mo
     assert "r=8" in notes(events)
 
 
+def test_compiling_where_the_compiler_is_switched_off_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then torch.compile gives back what it is given."""
+    monkeypatch.setattr(torch, "compile", lambda forward, **_: forward)
+    with pytest.raises(DeviceError, match="--compile: nothing was compiled; something in this process has switched"):
+        sweep(tmp_path, compile=True)
+    monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
+    with pytest.raises(DeviceError, match="--compile: nothing was compiled; unset TORCHDYNAMO_DISABLE=1"):
+        sweep(tmp_path, compile=True)
+
+
 @pytest.mark.usefixtures("dynamo")
 def test_a_model_that_cannot_be_compiled_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forward = ReducedViT.forward

@@ -16,6 +16,7 @@ import typer
 
 from tomebench.cli.interrupt import stop_on_signal
 from tomebench.cli.options import Details, Json, Quiet, Traceback
+from tomebench.cli.outputs import writable
 from tomebench.errors import InputError, Interrupted, TomebenchError
 from tomebench.whole import write_whole
 from tomebench.words import counted
@@ -112,6 +113,8 @@ def check(
             )
         if update_baseline and baseline is None:
             raise InputError("where to? add --baseline FILE")
+        if update_baseline and baseline is not None:
+            writable("--baseline", baseline)
         _update(screen, run, baseline, tiers, limits, floor=self_check, checkpoint=checkpoint)
         return
     if baseline is None:
@@ -207,7 +210,7 @@ class _Reports:
     """What else is to be written: files, and commands to GitHub Actions.
 
     Raises:
-        InputError: there is no GitHub Actions.
+        InputError: there is no GitHub Actions, or a file that cannot be written.
     """
 
     junit: Path | None
@@ -218,6 +221,12 @@ class _Reports:
     def __post_init__(self) -> None:
         if self.github and not os.environ.get("GITHUB_STEP_SUMMARY"):
             raise InputError("--github writes to the file that GITHUB_STEP_SUMMARY names, as GitHub Actions sets it")
+        files = {"--junit": self.junit, "--benchmark": self.benchmark, "--bencher": self.bencher}
+        if self.github:
+            files["GITHUB_STEP_SUMMARY"] = Path(os.environ["GITHUB_STEP_SUMMARY"])
+        for flag, path in files.items():
+            if path is not None:
+                writable(flag, path)
 
     @property
     def wanted(self) -> bool:

@@ -32,6 +32,7 @@ from tomebench.cli.options import (
     UseEma,
     Verify,
 )
+from tomebench.cli.outputs import writable
 from tomebench.errors import InputError, TomebenchError
 from tomebench.models.spec import ModelSpec
 from tomebench.words import counted
@@ -91,6 +92,8 @@ def doctor(
         elif checkpoint is not None:
             findings.append(Finding("model", "fail", "--checkpoint needs the model it belongs to; add --model"))
         if data is not None:
+            if manifest is not None:
+                writable("--manifest", manifest)
             findings += data_findings(
                 data, asked, real=real, verify=verify, manifest=manifest, decode=decode, offline=bool(offline)
             )
@@ -154,7 +157,7 @@ def _device(name: str | None, dtype: str | None) -> list[Finding]:
 def _threads(asked: int | None) -> list[Finding]:
     import torch
 
-    from tomebench.measure.testbed import usable_cpus
+    from tomebench.measure.cgroup import usable_cpus
 
     if asked is not None and asked < 1:
         return [Finding("threads", "fail", f"{asked} is no number of threads; use 1 or more")]

@@ -42,6 +42,8 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs of da
 
 _WHOLE = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"))
 """First and last bytes of a complete JPEG and a complete PNG."""
+_THINNEST = 300
+"""Length over width: resizing makes of a thin image one of so many times the pixels of a crop."""
 _HEAD_TAIL = 8
 _MOST = 2**30
 """Bytes of the largest file that is read as an image: it is held in memory."""
@@ -132,6 +134,8 @@ def _decode(source: BinaryIO) -> Image.Image:
     with _STRICT:
         try:
             with Image.open(source, formats=_decoders()) as image:
+                if max(image.size) > _THINNEST * min(image.size):
+                    raise ValueError(f"{image.width} x {image.height} pixels, too thin to be resized and cropped")
                 return _eight_bits(image).convert("RGB")
         except UnidentifiedImageError as exc:
             raise ValueError("not an image" if source.seek(0, os.SEEK_END) else "empty file") from exc

@@ -28,7 +28,7 @@ from tomebench.datasets.classes import (
 )
 from tomebench.datasets.decode import printable
 from tomebench.datasets.files import ImageFiles, list_digest
-from tomebench.datasets.listing import LAYOUT, Listing, all_inside, list_folder
+from tomebench.datasets.listing import LAYOUT, Listing, all_inside, check_distinct, list_folder
 from tomebench.errors import DataError
 from tomebench.schema import ImageList
 from tomebench.words import are, counted
@@ -56,6 +56,7 @@ def read_class_folders(root: Path, head: Head | None = None, *, tolerant: bool =
         DataError: no such folder, unknown or numbered class folders, images without a class folder, no images.
     """
     found = find_classes(str(root), list_folder, head, tolerant=tolerant)
+    check_distinct(found.folder, found.names)
     files = ImageFiles(found.folder, tuple(found.names), extra=tuple(found.extra))
     return found.image_list(data_name(Path(found.folder))), files  # of a part by its name
 

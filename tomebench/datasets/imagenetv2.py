@@ -9,7 +9,7 @@ from tomebench.datasets.classes import NUM_CLASSES, few, wnids
 from tomebench.datasets.decode import printable
 from tomebench.datasets.files import ImageFiles
 from tomebench.datasets.imagenet import ClassFolders, coverage, data_name
-from tomebench.datasets.listing import all_inside, list_folder
+from tomebench.datasets.listing import all_inside, check_distinct, list_folder
 from tomebench.errors import DataError
 from tomebench.schema import ImageList
 from tomebench.words import counted
@@ -46,6 +46,7 @@ def read_imagenetv2(root: Path) -> tuple[ImageList, ImageFiles]:
         found.extra.extend(f"{folder}/{name}" for name in others)
     if not found.names:
         raise DataError(f"{printable(root)}: the folders hold no images; give the folder of ImageNetV2")
+    check_distinct(str(root), paths)
     more = coverage(found.labels, len(found.empty), len(found.extra), expected=_IMAGES)
     note = f"ImageNetV2: {counted(len(found.names), 'image')}"
     info = replace(found.image_list(data_name(root)), note=f"{note}; {more}" if more else note)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from tomebench.datasets.decode import printable
@@ -65,6 +66,31 @@ def list_folder(folder: str) -> Listing:
     except OSError as exc:
         raise DataError(f"{printable(folder)}: {exc.strerror}; make the folder readable") from exc
     return sorted_listing(folders, files)
+
+
+def check_distinct(folder: str, paths: Sequence[str]) -> None:
+    """Refuse images that are one file: by links, or by names that differ in capitals only, which a copy leaves.
+
+    Args:
+        folder: that holds them.
+        paths: of the images in it.
+
+    Raises:
+        DataError: two paths lead to one file, or to two that some file systems cannot tell apart; names both.
+    """
+    files: dict[object, str] = {}
+    for path in paths:
+        keys: list[object] = [path.lower()]
+        with suppress(OSError):  # which the reader of images says
+            found = os.stat(f"{folder}/{path}")  # noqa: PTH116 (asked for every image)
+            keys.append((found.st_dev, found.st_ino))
+        for key in keys:
+            if (other := files.setdefault(key, path)) != path:
+                what = "differ in capitals only" if isinstance(key, str) else "are one file"
+                raise DataError(
+                    f"{printable(folder)}: {printable(other)} and {printable(path)} {what}, which would count twice; "
+                    "take one of them out"
+                )
 
 
 def all_inside(folder: str, look: Callable[[str], Listing]) -> tuple[list[str], list[str]]:

@@ -6,16 +6,13 @@ always meets the same neighbours, so its logits are the same to the last bit whe
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
+import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from multiprocessing.context import BaseContext
 from typing import Any
 
 import torch
@@ -26,16 +23,13 @@ from torch.utils.data import DataLoader, Dataset
 from tomebench.datasets.cache import PixelCache
 from tomebench.datasets.decode import printable
 from tomebench.datasets.images import ImageSet
+from tomebench.datasets.workers import lack_of_room, script, start_worker, worker_context
 from tomebench.errors import DataError, TomebenchError
 from tomebench.schema import ImageState
 
 Transform = Callable[[Image.Image], Tensor]
 """RGB image to uint8 tensor [3, H, W], the same H and W for every image."""
 
-MAX_WORKERS = 16
-"""More than this compete for memory bandwidth and shared memory rather than help."""
-_WORTH_A_WORKER = 1000
-"""Images below which starting workers (they import torch) takes longer than decoding."""
 SECONDS = 60.0
 SECONDS_PER_IMAGE = 0.25
 _RARE = 100
@@ -66,16 +60,6 @@ def batch_count(n_images: int, batch_size: int) -> int:
     return -(-n_images // batch_size)
 
 
-def default_workers(n_images: int, cpus: float) -> int:
-    """How many worker processes suit a data set.
-
-    Args:
-        n_images: images to decode; none are started for so few that starting takes longer.
-        cpus: CPUs that this process may use, quotas included.
-    """
-    return 0 if n_images < _WORTH_A_WORKER else max(1, min(int(cpus), MAX_WORKERS))
-
-
 def time_limit(batch_size: int) -> float:
     """Seconds after which a batch counts as lost: a disk that does not answer is behind it."""
     return SECONDS + batch_size * SECONDS_PER_IMAGE
@@ -90,6 +74,7 @@ def batches(
     only: Collection[int] | None = None,
     cache: PixelCache | None = None,
     pin: bool = False,
+    bytes_per_image: int = 0,
     trouble: Callable[[str], object] = lambda text: None,
 ) -> Iterator[Batch]:
     """Decode and preprocess a data set, batch by batch in order.
@@ -107,30 +92,34 @@ def batches(
         only: indices of the batches that are wanted, None for all; the images of others are not opened.
         cache: where preprocessed images are kept from one pass to the next.
         pin: put batches in page-locked memory, from which copies to a GPU do not wait.
-        trouble: is told in words when a worker was lost.
+        bytes_per_image: of a preprocessed image: batches come from workers through shared memory.
+        trouble: is told in words when a worker was lost, or none can be had.
 
     Raises:
         DataError: an image cannot be decoded (names the file), or worker processes die or hang again and again.
         StorageError: the cache cannot be written.
     """
+    if workers and (lack := lack_of_room(workers, batch_size * bytes_per_image)) is not None:
+        trouble(f"{lack}; images are read in this process")
+        workers = 0
     total = batch_count(len(image_set), batch_size)
     waiting = list(range(total)) if only is None else sorted(only)
     reader = _Reader(image_set, transform, batch_size, cache)
     limit = time_limit(batch_size)
-    since = _RARE  # batches since a worker was lost
+    since, delivered = _RARE, 0  # batches since a worker was lost, and that workers have given
     while waiting:
         try:
             for batch in _stream(reader, tuple(waiting), workers, limit, pin):
                 yield batch
                 del waiting[0]
-                since += 1
+                since, delivered = since + 1, delivered + 1
             return
         except _WorkerLost as error:
             if since < _RARE:
-                raise DataError(
-                    f"processes that read images are lost again and again ({error}); "
-                    "they may run out of memory or wait for a disk: use fewer --workers, or 0"
-                ) from error
+                how = "they may run out of memory or wait for a disk: use fewer --workers, or 0"
+                if not delivered and (file := script()) is not None:
+                    how = f"put what {file} does under if __name__ == '__main__':, or ask for no workers"
+                raise DataError(f"processes that read images are lost again and again ({error}); {how}") from error
             since = 0
             trouble(f"a process that reads images was lost ({error}); its images are read in this one")
             yield _within(limit, reader, waiting[0])
@@ -154,12 +143,19 @@ def _stream(reader: _Reader, indices: Sequence[int], workers: int, limit: float,
             batch_size=None,  # one item of the reader is one whole batch
             sampler=indices,
             num_workers=min(workers, len(indices)),
-            multiprocessing_context=_context(),
-            worker_init_fn=_start_worker,
+            multiprocessing_context=worker_context(),
+            worker_init_fn=start_worker,
             timeout=_POLL,
             pin_memory=pin,
         )
-    stream: Any = iter(loader)
+    try:
+        stream: Any = iter(loader)
+    except OSError as error:
+        where = tempfile.gettempdir()
+        how = "use --workers 0"
+        if "AF_UNIX" in str(error):  # which knows no longer names than about a hundred bytes
+            how = f"the folder for temporary files has a name of {len(where)} characters: set TMPDIR=/tmp, or {how}"
+        raise DataError(f"no process that reads images can be started ({printable(error)}); {how}") from error
     try:
         for _ in indices:
             yield _unwrap(_next(stream, limit))
@@ -249,26 +245,3 @@ def _unwrap(item: Batch | TomebenchError) -> Batch:
     if isinstance(item, TomebenchError):
         raise item
     return item
-
-
-def _context() -> BaseContext:
-    """Where workers come from: a server process that has imported the heavy modules once and forks from there."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context: Any = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "timm.data"])
-    return context
-
-
-def _start_worker(_worker_id: int) -> None:
-    # Ctrl-C reaches the whole process group; the parent decides what happens and the batch in progress is still wanted.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The parent of a forked-from-server worker is the server, so torch's own watch would not notice a killed sweep.
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

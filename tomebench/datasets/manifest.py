@@ -12,10 +12,11 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from tomebench.datasets.decode import printable
+from tomebench.datasets.decode import printable, read_bytes
 from tomebench.errors import DataError, StorageError
 
 _LINE = re.compile(rb"(\\?)([0-9a-fA-F]{64}) [ *](.+)", re.DOTALL)
+_BOM = b"\xef\xbb\xbf"
 _ESCAPES = {b"\\\\": b"\\", b"\\n": b"\n", b"\\r": b"\r"}
 
 
@@ -52,9 +53,11 @@ def read_manifest(path: Path) -> dict[str, str]:
         DataError: there is no such file, it cannot be read, it is no manifest, or it contradicts itself.
     """
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = read_bytes(str(path)).removeprefix(_BOM).split(b"\n")
     except OSError as error:
         raise DataError(f"--verify {printable(path)}: {error.strerror}; {_HOW}") from error
+    if all(line.endswith(b"\r") for line in lines if line):  # as Windows writes it; a name's own is escaped
+        lines = [line.removesuffix(b"\r") for line in lines]
     found: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
         if not line:

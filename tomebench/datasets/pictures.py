@@ -10,7 +10,7 @@ import numpy as np
 from tomebench.datasets.classes import few
 from tomebench.datasets.decode import printable
 from tomebench.datasets.files import Files, ImageFiles, PackedImages, list_digest
-from tomebench.datasets.listing import is_folder, is_image_name
+from tomebench.datasets.listing import check_distinct, is_folder, is_image_name
 from tomebench.datasets.tar import index_tar
 from tomebench.errors import DataError
 from tomebench.schema import NO_LABEL, ImageList
@@ -89,6 +89,7 @@ def _in_folder(root: Path) -> ImageFiles:
                 (names if is_image_name(entry.name) else extra).append(inside)
 
     walk("")
+    check_distinct(str(root), names)
     return ImageFiles(str(root), tuple(sorted(names, key=os.fsencode)), extra=tuple(sorted(extra, key=os.fsencode)))
 
 

@@ -104,7 +104,7 @@ def _fitting(classes: ClassMap, head: Head | None, labels: Sequence[int]) -> Cla
 def _shards(root: Path) -> list[Path]:
     if root.is_file():
         return [root]
-    shards = sorted(root.glob("*.tar"))
+    shards = sorted(shard for shard in root.glob("*.tar") if not shard.name.startswith("."))
     validation = [shard for shard in shards if "val" in shard.name]
     if not shards:
         raise DataError(f"{printable(root)}: no .tar shards there; give the folder that holds them, or one of them")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Callable
 
@@ -38,6 +39,13 @@ def compiled(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns that a CPU build has no CUDA
     run.__code__ = run.__code__.replace(co_name="tomebench_pass")
     return torch.compile(run, backend=BACKEND, fullgraph=True, dynamic=False)
+
+
+def why_not_compiled() -> str:
+    """What keeps a forward pass from being compiled that ran all the same, and what to do."""
+    names = ("TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE")
+    on = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name, "0") not in ("", "0")]
+    return f"unset {on[0]}" if on else "something in this process has switched the compiler off: start a new one"
 
 
 def graphs_compiled() -> int:

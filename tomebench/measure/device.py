@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -97,6 +98,14 @@ def lost(device: torch.device) -> bool:
     return False
 
 
+_PRECISIONS: tuple[Any, ...] = (
+    torch.backends.cuda.matmul,
+    *(getattr(torch.backends.cudnn, name) for name in ("conv", "rnn")),
+    *(getattr(torch.backends.mkldnn, name) for name in ("matmul", "conv")),
+)
+"""What has a precision of fp32 of its own."""
+
+
 @contextmanager
 def arithmetic(dtype: str, threads: int | None) -> Iterator[int]:
     """Set how fp32 matmuls are computed and with how many CPU threads; give both back at the end.
@@ -110,14 +119,27 @@ def arithmetic(dtype: str, threads: int | None) -> Iterator[int]:
     """
     # Some versions announce another interface for the same settings at every use of this one.
     warnings.filterwarnings("ignore", message="Please use the new API settings to control TF32")
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, torch.get_num_threads()
+    before, number = [(holder, holder.fp32_precision) for holder in _PRECISIONS], torch.get_num_threads()
+    legacy = _legacy_precision()
     torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = dtype == "tf32"
+    for holder in _PRECISIONS[3:]:
+        holder.fp32_precision = "ieee"  # on a CPU the older interface says nothing of convolutions
     if threads is not None:
         torch.set_num_threads(threads)
     try:
         yield torch.get_num_threads()
     finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
-        torch.set_num_threads(before[2])
+        if legacy is not None:
+            torch.set_float32_matmul_precision(legacy)
+        for holder, precision in before:
+            holder.fp32_precision = precision
+        torch.set_num_threads(number)
+
+
+def _legacy_precision() -> str | None:
+    """What the older of two interfaces says; None where the younger one has been used in another sense."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tomebench import schema
 from tomebench.measure.allocator import describe_memory
+from tomebench.measure.cgroup import read, usable_cpus
 from tomebench.measure.machine import UNAVAILABLE, gpu_facts
 from tomebench.words import counted
 
@@ -31,8 +32,6 @@ _CPU_OVERRIDES = (
     "MKL_ENABLE_INSTRUCTIONS",
 )
 """Environment variables that change what a CPU computes behind the back of every setting."""
-_CGROUP_ROOT = Path("/sys/fs/cgroup")
-_OWN_CGROUP = Path("/proc/self/cgroup")
 PROCESS = "process"
 """Name of the fact that tells one process from another: two sessions of one are no two processes."""
 THIS_PROCESS = uuid.uuid4().hex
@@ -104,26 +103,9 @@ def one_line(testbed: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def usable_cpus(cgroup_root: Path = _CGROUP_ROOT, own_cgroup: Path = _OWN_CGROUP) -> float:
-    """CPUs this process may use: its affinity mask, cut to the quota of its cgroup (v2) and of that one's parents.
-
-    A quota of one and a half CPUs gives 1.5. Always > 0.
-    """
-    allowed = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    match = re.search(r"^0::/(.*)$", _read(own_cgroup), re.MULTILINE)
-    group = cgroup_root / (match[1] if match else "")
-    for folder in (group, *group.parents):
-        quota = re.fullmatch(r"(\d+) (\d+)", _read(folder / "cpu.max").strip())
-        if quota and int(quota[1]) > 0 and int(quota[2]) > 0:
-            allowed = min(allowed, int(quota[1]) / int(quota[2]))
-        if folder == cgroup_root:
-            break
-    return allowed
-
-
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """The processor's name."""
-    match = re.search(r"^model name\s*:\s*(.+?)\s*$", _read(cpuinfo), re.MULTILINE)
+    match = re.search(r"^model name\s*:\s*(.+?)\s*$", read(cpuinfo), re.MULTILINE)
     return match[1] if match else platform.processor() or UNAVAILABLE
 
 
@@ -149,7 +131,9 @@ def git_state(root: Path) -> str:
     if not (root / ".git").exists():
         return UNAVAILABLE
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}  # only look: leave the index as it is
+    # Only look: leave the index as it is, and look at this checkout, whatever a hook's or an editor's variables say.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment = {**own, "GIT_OPTIONAL_LOCKS": "0", "GIT_CEILING_DIRECTORIES": str(root.parent)}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True, env=environment)
     except (OSError, subprocess.SubprocessError):
@@ -158,7 +142,7 @@ def git_state(root: Path) -> str:
 
 
 def _nvidia_driver(path: Path = Path("/proc/driver/nvidia/version")) -> str:
-    match = re.search(r"NVRM version:.*?\b(\d+\.\d+(?:\.\d+)?)\b", _read(path))
+    match = re.search(r"NVRM version:.*?\b(\d+\.\d+(?:\.\d+)?)\b", read(path))
     return match[1] if match else UNAVAILABLE
 
 
@@ -178,11 +162,3 @@ def _version(library: str) -> str:
         return metadata.version(library)
     except metadata.PackageNotFoundError:
         return UNAVAILABLE
-
-
-def _read(path: Path) -> str:
-    """Text of a small file; empty if it cannot be read."""
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""

@@ -12,6 +12,7 @@ import torch
 from timm.models import get_deprecated_models, get_pretrained_cfg
 from torch import nn
 
+from tomebench.ambient import in_usual_state
 from tomebench.datasets.class_lists import CONFIG, read_class_names
 from tomebench.datasets.classes import ORDERS, ClassNames, Head
 from tomebench.datasets.decode import printable
@@ -105,6 +106,7 @@ def weights_file(name: str) -> WeightsFile | None:
     return None
 
 
+@in_usual_state
 def build_model(spec: ModelSpec | str, *, meta: bool = False, **settings: Any) -> LoadedModel:
     """Build a model with random weights, made for those that it is to get; needs no network but for a hub's model.
 
@@ -242,6 +244,7 @@ def head_of(model: nn.Module, class_names: str | None, found: Sequence[ClassName
     return Head(num_classes, tuple(found), chosen)
 
 
+@in_usual_state
 def load_model(spec: ModelSpec | str, *, pretrained: bool = False, **settings: Any) -> LoadedModel:
     """Build a model and give it weights: those of its file, or of its folder, else random ones or the published ones.
 

@@ -161,5 +161,8 @@ class Preprocessing:
         Returns:
             float32 of the same shape.
         """
-        mean, std = (torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in (self.mean, self.std))
+        mean, std = (
+            torch.tensor(values, dtype=torch.float32, device=pixels.device).view(-1, 1, 1)
+            for values in (self.mean, self.std)
+        )
         return pixels.float().div_(255).sub_(mean).div_(std)

@@ -42,7 +42,8 @@ def find_weights(path: Path) -> Path:
     for name in (*_INDICES, *_SINGLE):
         if (path / name).is_file():
             return path / name
-    there = sorted(each for each in path.iterdir() if each.suffix in _ENDINGS and each.is_file())
+    shown = (each for each in path.iterdir() if not each.name.startswith("."))
+    there = sorted(each for each in shown if each.suffix in _ENDINGS and each.is_file())
     if len(there) == 1:
         return there[0]
     names = ", ".join(printable(each.name) for each in there[:3]) or "none"

@@ -64,7 +64,8 @@ def compact_conditions(rows: Sequence[Row], checkpoint: str | None = None) -> st
     schedule = _same(rows, "schedule")
     model = _model(rows)
     if checkpoint:
-        model = f"{model.partition('.')[0]} with {clean(PurePath(checkpoint).name)}"
+        state = re.search(r"\((?!pretrained).+\)$", _same(rows, "weights"))  # of a file that holds several
+        model = f"{model.partition('.')[0]} with {clean(PurePath(checkpoint).name)}{f' {state[0]}' if state else ''}"
     parts = (
         model + ", random weights" * random,
         _same(rows, "img_size", "{} px"),

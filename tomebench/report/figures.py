@@ -5,6 +5,7 @@ The same rows and the same matplotlib give the same bytes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 Style = dict[str, Any]
 
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it says of a user without a home where it keeps its fonts
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, told apart with any kind of colour vision."""
 _MARKERS = ("o", "s", "^", "D", "v", "P")

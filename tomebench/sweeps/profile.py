@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tomebench.ambient import usual_state
 from tomebench.backbones.timm_vit import TimmViT
 from tomebench.errors import ConfigError, DeviceError, Interrupted
 from tomebench.measure.allocator import keep_memory
@@ -113,7 +114,7 @@ def run_profile(config: SweepConfig, should_stop: Callable[[], bool]) -> Generat
     check_route(config.attention, device, config.dtype, training=False)
     plan_sweep(config)  # refuses what cannot be combined before anything slow happens
     keep_memory()
-    with arithmetic(config.dtype, config.threads) as threads, no_room_is_an_input_error():
+    with usual_state(), arithmetic(config.dtype, config.threads) as threads, no_room_is_an_input_error():
         return (yield from _profile(config, should_stop, device, threads))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from tomebench.datasets.cache import PixelCache
 from tomebench.datasets.images import ImageSet
-from tomebench.datasets.loader import Batch, batches, default_workers, time_limit
+from tomebench.datasets.loader import Batch, batches, time_limit
+from tomebench.datasets.workers import default_workers
 from tomebench.identity import decoding
-from tomebench.measure.testbed import usable_cpus
+from tomebench.measure.cgroup import usable_cpus
 from tomebench.models.preprocess import Preprocessing
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.inputs import weights_dtype
@@ -53,6 +55,7 @@ class Reading:
             only=only,
             cache=self._cache() if cached else None,
             pin=self.device.type == "cuda",
+            bytes_per_image=math.prod(self.preprocessing.input_size),
             trouble=self.troubles.append,
         )
 

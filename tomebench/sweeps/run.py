@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from tomebench.ambient import usual_state
 from tomebench.datasets.checks import leave_out
 from tomebench.datasets.images import ImageSet
 from tomebench.errors import DeviceError, Interrupted, UnsupportedModelError
@@ -86,7 +87,7 @@ def run_sweep(
         several = config.model_copy(update={"processes": count})
         yield from in_fresh_processes(several, directory, should_stop, given=given is not None)
         return
-    with Ranks.join() as ranks:
+    with usual_state(), Ranks.join() as ranks:
         try:
             device = _device(config, ranks.place)
             check_route(config.attention, device, config.dtype, training=config.mode == "train")

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
+from tomebench.ambient import in_usual_state
 from tomebench.backbones.timm_vit import TimmViT
 from tomebench.errors import DeviceError, InputError
 from tomebench.gate.records import CellRecord, Snapshot, Static, cut, packed_logits
@@ -28,6 +29,7 @@ IMAGES = 2
 """Images of the fixed input."""
 
 
+@in_usual_state
 def static_snapshot(config: SweepConfig) -> Snapshot:
     """The static tier of every cell of a configuration, which need not have been run.
 

@@ -1,0 +1,86 @@
+"""State of the process that changes what PyTorch computes, brought to what it is in a new one.
+
+A caller may have set a default dtype or device, be inside autocast or inference mode, or have asked for other kernels.
+Rows would say fp32 of what was rounded to bf16. Whatever computes or loads anything for a row enters
+:func:`usual_state`; what cannot be set aside is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+from tomebench.errors import DeviceError
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+_SWITCHES: tuple[tuple[Callable[[], bool], Callable[[bool], None], bool], ...] = (
+    (torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp, True),
+    (torch.backends.cuda.mem_efficient_sdp_enabled, torch.backends.cuda.enable_mem_efficient_sdp, True),
+    (torch.backends.cuda.math_sdp_enabled, torch.backends.cuda.enable_math_sdp, True),
+    (torch.backends.cuda.cudnn_sdp_enabled, torch.backends.cuda.enable_cudnn_sdp, True),
+    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms, False),
+)
+"""How a choice is asked for, how it is made, and what it is in a new process."""
+_FLAGS: tuple[tuple[Any, str, bool], ...] = (
+    (torch.backends.mkldnn, "enabled", True),
+    (torch.backends.cudnn, "enabled", True),
+    (torch.backends.cudnn, "benchmark", False),
+    (torch.backends.cudnn, "deterministic", False),
+)
+
+
+@contextmanager
+def usual_state() -> Iterator[None]:
+    """Everything in it is computed as in a new process; afterwards all is as the caller had it. May be nested.
+
+    Raises:
+        DeviceError: a mode of PyTorch is on that nothing but its own ``with`` block can end.
+    """
+    with ExitStack() as stack:
+        device = torch.get_default_device()
+        if _get_current_function_mode_stack():
+            torch.set_default_device(None)  # which ends that mode, but not ``with torch.device(...)``
+        if modes := [*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()]:
+            raise DeviceError(
+                f"PyTorch is in a mode that changes what is computed ({type(modes[-1]).__name__}), as in "
+                "'with torch.device(...)'; call tomebench outside of it"
+            )
+        if torch.get_default_device() != device:
+            stack.callback(torch.set_default_device, device)
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)
+        if torch.is_inference_mode_enabled():
+            stack.enter_context(torch.inference_mode(False))
+        if not torch.is_grad_enabled():
+            stack.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        for ask, choose, usual in _SWITCHES:
+            if (found := ask()) != usual:
+                stack.callback(choose, found)
+                choose(usual)
+        for holder, name, usual in _FLAGS:
+            if (found := getattr(holder, name)) != usual:
+                stack.callback(setattr, holder, name, found)
+                setattr(holder, name, usual)
+        yield
+
+
+def in_usual_state(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """A function whose calls are within :func:`usual_state`."""
+
+    @wraps(function)
+    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        with usual_state():
+            return function(*args, **kwargs)
+
+    return run
