@@ -4,6 +4,8 @@ GPU_PYTHON ?= 3.12
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 RUNS := .venv/.runs
+# One more than there are cores, since some tests wait for processes of their own; eight at most.
+TEST_WORKERS := $(shell n=$$(( $$(getconf _NPROCESSORS_ONLN) + 1 )); echo $$(( n < 8 ? n : 8 )))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench check speed-cpu speed-cuda gpu-wheels docs-images clean
@@ -15,7 +17,7 @@ demo: $(RUNS) ## the whole job on the embedded model and images
 	$(BIN)/tomebench demo
 
 test: $(INSTALLED) ## run the tests on all cores (PYTEST_ARGS="-m slow" chooses others; on a GPU: "-m gpu -n 0")
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadscope --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: $(INSTALLED) ## the tests that judge time, on a machine that does nothing else: an hour
 	$(BIN)/python -m pytest -m bench -s $(PYTEST_ARGS)

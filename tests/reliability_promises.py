@@ -300,7 +300,7 @@ SECURITY = (
 FIGURES = (
     Case(
         "50 000 small images x 9 r under 200 random kills: identical predictions and table",
-        "identical with 2 000 images and 5 kills; with 10 000 and 50, which is slow",
+        "identical with 2 000 images and 3 kills, and with 10 000 and 50; both are slow tests",
         ("sweeps/test_kill_many.py::test_random_kills",),
     ),
     Case(

@@ -106,6 +106,7 @@ def digits(split: str) -> tuple[Tensor, Tensor]:
     return images.expand(-1, 3, -1, -1).contiguous(), torch.from_numpy(labels[places])
 
 
+@pytest.mark.slow
 def test_a_model_that_merges_learns_the_digits(record_property: pytest.RecordProperty) -> None:
     """300 steps with 18 of 50 tokens merged away: the loss falls under 0.5 and over half are right held out."""
     torch.manual_seed(0)

@@ -99,7 +99,7 @@ def test_the_whole_path_on_the_miniature(program, monkeypatch, tmp_path, part, o
     ("wrong", "r", "where"),
     [
         (("--preprocessing", "tome"), "0", {0}),
-        (("--no-prop-attn",), "0,20", {20}),
+        pytest.param(("--no-prop-attn",), "0,20", {20}, marks=pytest.mark.slow),
     ],
 )
 def test_a_wrong_setting_is_detected(program, wrong, r, where):

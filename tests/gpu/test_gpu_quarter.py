@@ -81,6 +81,7 @@ def unpacked(whole: Quarter, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_step_is_accounted_for_in_order(whole: Quarter) -> None:
     assert list(whole.verdicts) == STEPS
     made = whole.verdicts | {"wheels": "ok"}  # those of another Python are refused, and none may be there
@@ -89,6 +90,7 @@ def test_every_step_is_accounted_for_in_order(whole: Quarter) -> None:
     assert [line.split()[0] for line in whole.err.splitlines()] == STEPS
 
 
+@pytest.mark.slow
 def test_at_most_three_files_that_open_and_are_small(whole: Quarter, unpacked: Path) -> None:
     files = sorted(path.name for path in whole.out.iterdir())
     assert files == ["logs.tar.gz", "runs.tar.gz", "summary.txt"]
@@ -99,6 +101,7 @@ def test_at_most_three_files_that_open_and_are_small(whole: Quarter, unpacked: P
     assert sorted(path.name for path in (unpacked / "runs").iterdir()) == sorted(SWEEPS)
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_the_tables(whole: Quarter, unpacked: Path) -> None:
     for name in SWEEPS:
         section = whole.summary.partition(f"\n{name}: ")[2]
@@ -113,6 +116,7 @@ def test_the_figures_are_those_of_the_tables(whole: Quarter, unpacked: Path) -> 
     assert f"A/A r = 0: the second process over the first: img_per_s {ratio:.4f}" in whole.summary
 
 
+@pytest.mark.slow
 def test_a_packed_run_can_be_reported(unpacked: Path) -> None:
     command = [sys.executable, "-m", "tomebench", "report", str(unpacked / "runs" / "vit_b"), "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -120,11 +124,13 @@ def test_a_packed_run_can_be_reported(unpacked: Path) -> None:
     assert '"r": 13' in done.stdout
 
 
+@pytest.mark.slow
 def test_every_defect_has_its_line(whole: Quarter) -> None:
     found = [int(number) for number in re.findall(r"^defect (\d+): undecided, .*\]$", whole.summary, re.MULTILINE)]
     assert sorted(found) == list(range(1, 25))
 
 
+@pytest.mark.slow
 def test_the_machine_and_the_routes_are_told(whole: Quarter) -> None:
     assert re.search(r"^Python 3\.\d+", whole.summary, re.MULTILINE)
     assert re.search(r"^torch 2\.\d+", whole.summary, re.MULTILINE)

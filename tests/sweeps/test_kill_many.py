@@ -79,7 +79,8 @@ def sweeps(tmp_path_factory: pytest.TempPathFactory) -> Sweeps:
     return Sweeps(root, 2_000)
 
 
-@pytest.mark.parametrize(("kills", "images"), [(3, 2_000), pytest.param(50, 10_000, marks=pytest.mark.slow)])
+@pytest.mark.slow  # a single kill of the whole program is in test_kill.py
+@pytest.mark.parametrize(("kills", "images"), [(3, 2_000), (50, 10_000)])
 def test_random_kills(tmp_path: Path, sweeps: Sweeps, kills: int, images: int) -> None:
     if images != sweeps.images:
         sweeps = Sweeps(tmp_path / "more", images)

@@ -210,7 +210,7 @@ def test_training_in_half_precision_is_one_graph(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.usefixtures("dynamo")
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_evaluating_uses_the_graphs_that_were_timed(tmp_path: Path, dtype: str) -> None:
     before = compilation.graphs_compiled()
     _, rows = sweep(tmp_path / "run", model="digits_vit", r="0,8", compile=True, dtype=dtype, data="digits", limit=4)
