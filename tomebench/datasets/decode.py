@@ -12,8 +12,8 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import BinaryIO
 
 import numpy as np
@@ -136,7 +136,8 @@ def _decode(source: BinaryIO) -> Image.Image:
             with Image.open(source, formats=_decoders()) as image:
                 if max(image.size) > _THINNEST * min(image.size):
                     raise ValueError(f"{image.width} x {image.height} pixels, too thin to be resized and cropped")
-                return _eight_bits(image).convert("RGB")
+                with _LIBTIFF_UNHEARD if image.format == "TIFF" else nullcontext():
+                    return _eight_bits(image).convert("RGB")
         except UnidentifiedImageError as exc:
             raise ValueError("not an image" if source.seek(0, os.SEEK_END) else "empty file") from exc
 
@@ -163,35 +164,57 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
-class _StrictWarnings:
-    """Within it PIL's warnings about bombs are errors and all others are ignored; for several threads at once.
+class _OfAllThreads:
+    """A context that belongs to the process: the first thread in enters it, the last one out leaves it."""
 
-    PIL warns about odd metadata, which does not touch the pixels, and about bombs, which must not be decoded. Python's
-    own context manager belongs to the process: the first thread in enters it, the last one out leaves it.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
+        self._make = make
         self._lock = threading.Lock()
         self._inside = 0
-        self._caught = warnings.catch_warnings()
+        self._entered = make()
 
     def __enter__(self) -> None:
         with self._lock:
             self._inside += 1
             if self._inside == 1:
-                self._caught = warnings.catch_warnings()
-                self._caught.__enter__()
-                warnings.simplefilter("ignore")
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                self._entered = self._make()
+                self._entered.__enter__()
 
     def __exit__(self, *error: object) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
-                self._caught.__exit__(None, None, None)
+                self._entered.__exit__(None, None, None)
 
 
-_STRICT = _StrictWarnings()
+@contextmanager
+def _strict_warnings() -> Iterator[None]:
+    """PIL warns about odd metadata, which does not touch the pixels, and about bombs, which must not be decoded."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+@contextmanager
+def _libtiff_unheard() -> Iterator[None]:
+    """Libtiff writes to the process's stderr what it thinks of a file; what is wrong with it Pillow says, too."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no stderr
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+_STRICT, _LIBTIFF_UNHEARD = _OfAllThreads(_strict_warnings), _OfAllThreads(_libtiff_unheard)
 
 
 @contextmanager
