@@ -145,7 +145,9 @@ def doors() -> dict[str, Door]:
         ),
         "config of a model": Door((json.dumps(config).encode(),), _source, "config.json"),
         "yaml": Door(
-            (b"model: vit_b_16\nr: 0..24:4\nbatch-size: 8\nbudget: quick\nmean: [0.5, 0.5]\n",), _settings, "x.yaml"
+            (b"model: vit_b_16\nr: 0..24:4\nbatch-size: 8\nbudget: quick\nmetric: k\nthreads: 2\n",),
+            _settings,
+            "x.yaml",
         ),
         "manifest": Door(
             ((b"0" * 64 + b"  a/b.JPEG\n") * 1,), lambda folder: read_manifest(folder / "x.sha256"), "x.sha256"

@@ -166,3 +166,40 @@ def test_a_folder_of_the_name_of_a_library_is_no_library(tmp_path, monkeypatch):
 
 def test_offline_nothing_is_fetched():
     assert "Offline" in refusal("nobody/nothing-of-this-name", offline=True)
+
+
+def test_a_row_that_names_a_file_elsewhere_is_refused(tmp_path):
+    """A table of paths may name any file of the machine."""
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(jpeg(1))
+    inside = tmp_path / "hub" / "own.jpg"
+    inside.parent.mkdir()
+    inside.write_bytes(jpeg(2))
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(wnids()))})
+    images = [{"bytes": None, "path": str(path)} for path in (inside, secret)]
+    table = datasets.Dataset.from_dict({"image": images, "label": [0, 1]}, features=features)
+    pyarrow_write(
+        table,  # to_parquet would put the files themselves into it
+        tmp_path / "hub" / "validation-0.parquet",
+    )
+    found = open_dataset(f"hfds/{tmp_path / 'hub'}")
+    assert found.open(0).size == (24, 16)
+    with pytest.raises(DataError, match=r"secret\.jpg lies outside of the data set"):
+        found.open(1)
+    assert "lies outside of the data set" in found.problem(1)
+
+
+def pyarrow_write(table, path):
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(table.data.table, path)
+
+
+def test_settings_that_name_files_elsewhere_are_refused(tmp_path):
+    parquet(tmp_path / "elsewhere", list(wnids()), rows(wnids()))
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: default\n  data_files:\n  - split: validation\n"
+        f"    path: {tmp_path}/elsewhere/*.parquet\n---\n"
+    )
+    assert "which lies outside of the data set" in refusal(tmp_path / "hub")

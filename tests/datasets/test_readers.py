@@ -286,3 +286,23 @@ def test_links_to_images_elsewhere_are_images(tmp_path):
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(image)
     assert open_dataset(str(tmp_path / "links")).info.digest == open_dataset(str(there)).info.digest
+
+
+@pytest.mark.parametrize("labels", [True, False])
+@pytest.mark.parametrize("spec", ["", "wds/"])
+def test_a_member_under_too_many_folders_is_refused_at_once(tmp_path, spec, labels):
+    """To list 150 000 folders, each with the path to it, takes twenty gigabytes."""
+    tar = write_tar(tmp_path / "deep.tar", {f"{TENCH}/" + "d/" * 150_000 + "a.JPEG": jpeg(1)})
+    with pytest.raises(DataError, match=r"d/d/d.* is a path of 300016 characters, longer than any file system allows"):
+        open_dataset(f"{spec}{tar}", labels=labels)
+
+
+def test_a_member_of_negative_size_is_refused(tmp_path):
+    tar = write_tar(tmp_path / "a.tar", {f"{TENCH}/a.JPEG": jpeg(1), f"{TENCH}/b.JPEG": jpeg(2)})
+    data = bytearray(tar.read_bytes())
+    data[124:136] = b"\xff" * 12
+    data[148:156] = b" " * 8
+    data[148:156] = b"%06o\0 " % sum(data[:512])
+    tar.write_bytes(data)
+    with pytest.raises(DataError, match="is cut off or damaged"):
+        open_dataset(str(tar))

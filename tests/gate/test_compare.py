@@ -116,7 +116,8 @@ def test_a_limit_may_be_a_number(given: float, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "-1", "x", "101", "1.5images", "nan", "3 apples", "1e3", -1, 101.0, float("nan"), float("inf"), True]
+    "text",
+    ["", "-1", "x", "101", "1.5images", "nan", "3 apples", "1e3", "１", -1, 101.0, float("nan"), float("inf"), True],
 )
 def test_a_limit_that_is_none_is_refused(text: str | float) -> None:
     with pytest.raises(SpecError, match="--max-drop"):

@@ -171,3 +171,25 @@ def test_a_model_that_is_no_vit_takes_no_vit_weights(tmp_path, state):
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(ModelError):
         load_checkpoint(build_model("resnet18").model, tmp_path / "w.safetensors")
+
+
+def test_a_header_that_no_model_has_is_not_read(tmp_path):
+    """A million names of empty tensors take half a minute to read."""
+    path = tmp_path / "w.safetensors"
+    path.write_bytes((90 * 2**20).to_bytes(8, "little") + b'{"a": ')
+    os.truncate(path, 100 * 2**20)
+    with pytest.raises(ModelError, match="its header says 94371840 bytes, which the names of no model's tensors take"):
+        load(path)
+
+
+def test_one_tensor_of_another_code_base_beside_a_right_state_is_named(tmp_path, state):
+    save_file({**state, "visual.trunk.pos_embed": torch.zeros(1, 5, 64)}, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match=r"visual\.trunk\.pos_embed is unknown to the model; check --model"):
+        load(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize("shape", [(5,), (0,), (1, 0, 64), (1, 50, 3)])
+def test_position_embeddings_of_any_shape_are_named(tmp_path, state, shape):
+    save_file({**state, "pos_embed": torch.zeros(shape)}, tmp_path / "w.safetensors")
+    with pytest.raises(ModelError, match=r"pos_embed is|position embedding has 0 positions"):
+        load(tmp_path / "w.safetensors")

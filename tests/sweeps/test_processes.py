@@ -16,9 +16,11 @@ import pytest
 from even_clock import EvenClock
 from forked import Forked
 from noisy_images import write_data
+from store_samples import CELLS, TESTBED
 
 from tomebench import stats
 from tomebench.errors import ConfigError, DataError, Interrupted, RankError, RunError, TomebenchError
+from tomebench.identity import CODE, code_digest
 from tomebench.measure import speed
 from tomebench.measure.rounds import paired_seconds, sessions
 from tomebench.measure.validity import INTERRUPTED
@@ -28,6 +30,7 @@ from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Planned, Progress
 from tomebench.sweeps.failures import CellFailed
 from tomebench.sweeps.folder import merged, processes_of
+from tomebench.sweeps.made import MADE
 from tomebench.sweeps.rows import build_rows
 from tomebench.sweeps.settings import load_config
 from tomebench.sweeps.store import Store
@@ -227,7 +230,9 @@ def test_what_is_there_in_several_processes_goes_on_in_as_many(tmp_path: Path) -
     assert processes_of(tmp_path / "none", config(processes=None)) == 1
     with Store.open(tmp_path / "run", config().stored()) as store:
         assert processes_of(tmp_path / "run", config(processes=None)) == 1  # nothing was measured
-        store.begin_session({})
+        store.put_cells(CELLS)
+        store.put(MADE, {CODE: code_digest()})
+        store.begin_session(TESTBED)
         store.add_round(Round(1, 0, ()))
     assert processes_of(tmp_path / "run", config(processes=None)) == 3
     assert processes_of(tmp_path / "run", config(processes=5)) == 5
@@ -319,7 +324,9 @@ def test_a_run_keeps_its_limit_until_another_is_asked_for(tmp_path: Path) -> Non
 
 def test_other_settings_are_no_reason_for_as_many_processes(tmp_path: Path) -> None:
     with Store.open(tmp_path / "run", config().stored()) as store:
-        store.begin_session({})
+        store.put_cells(CELLS)
+        store.put(MADE, {CODE: code_digest()})
+        store.begin_session(TESTBED)
         store.add_round(Round(1, 0, ()))
     assert processes_of(tmp_path / "run", config(processes=None, batch_size=8)) == 1
 

@@ -92,8 +92,12 @@ def doctor(
         elif checkpoint is not None:
             findings.append(Finding("model", "fail", "--checkpoint needs the model it belongs to; add --model"))
         if data is not None:
-            if manifest is not None:
-                writable("--manifest", manifest)
+            try:
+                if manifest is not None:
+                    writable("--manifest", manifest)
+            except TomebenchError as error:
+                findings.append(Finding("manifest", "fail", str(error)))
+                manifest = None
             findings += data_findings(
                 data, asked, real=real, verify=verify, manifest=manifest, decode=decode, offline=bool(offline)
             )

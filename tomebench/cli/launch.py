@@ -121,9 +121,9 @@ def exit_code(codes: Sequence[int]) -> int:
 
 def _check(flags: LaunchFlags, given: Mapping[str, object]) -> None:
     processes = flags.nproc_per_node or ""
-    if not re.fullmatch(r"auto|gpu|cpu|0*[1-9]\d{0,3}", processes):
+    if not re.fullmatch(r"auto|gpu|cpu|0*[1-9][0-9]{0,3}", processes):
         raise SpecError(f"--nproc-per-node {processes!r}: use a number of processes, auto, gpu or cpu")
-    machines = re.fullmatch(r"0*([1-9]\d{0,5})(?::0*([1-9]\d{0,5}))?", flags.nnodes or "1")
+    machines = re.fullmatch(r"0*([1-9][0-9]{0,5})(?::0*([1-9][0-9]{0,5}))?", flags.nnodes or "1")
     if machines is None or (machines[2] and int(machines[2]) < int(machines[1])):
         raise SpecError(f"--nnodes {flags.nnodes!r}: use a number of machines, or MIN:MAX")
     for name, most in (("max_restarts", 10**6), ("node_rank", 10**6), ("master_port", 65535)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,7 @@ class Rows:
     names: tuple[str, ...]
     paths: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    roots: tuple[str, ...] = ()  # folders in which its files may lie
 
     def load(self, index: int) -> tuple[Image.Image, bytes]:
         """Decode one image to RGB, and its bytes; DataError naming it if that fails."""
@@ -64,6 +66,8 @@ class Rows:
             return bytes(image["bytes"])
         if not image.get("path"):
             raise OSError("no image in this row")
+        if not _inside(image["path"], self.roots):
+            raise OSError(f"its path {printable(image['path'])} lies outside of the data set")
         return read_bytes(image["path"])
 
 
@@ -103,7 +107,7 @@ def read_hfds_pictures(name: str, *, offline: bool = False) -> tuple[ImageList, 
     """
     split, reader = _opened(name, offline)
     names = tuple(f"{row:08d}" for row in range(len(reader)))
-    rows = Rows(reader, tuple(range(len(names))), names)
+    rows = Rows(reader, tuple(range(len(names))), names, roots=_roots(name))
     info = unlabelled(_shown(name), rows)
     return replace(info, note=f"split {split}; {info.note}"), rows
 
@@ -122,6 +126,8 @@ def _opened(name: str, offline: bool) -> tuple[str, Any]:
     with _one_line(name), _quiet(offline):
         import datasets
 
+        if Path(path).exists():
+            _check_inside(name, path)
         available = list(datasets.get_dataset_split_names(path))
         split = next((split for split in _SPLITS if split in available), None)
         if split is None:
@@ -135,6 +141,42 @@ def _opened(name: str, offline: bool) -> tuple[str, Any]:
             f"--data hfds/{printable(name)} has no images in a column {_IMAGE}; name its columns {_IMAGE} and {_LABEL}"
         )
     return split, reader
+
+
+def _check_inside(name: str, folder: str) -> None:
+    """Refuse a folder whose own settings name files elsewhere: such as a README with ``data_files: /home/*``.
+
+    Raises:
+        DataError: it does.
+    """
+    import datasets
+
+    found = datasets.load_dataset_builder(folder).config.data_files or {}
+    for files in found.values():
+        for file in files:
+            if not _inside(str(file), _roots(name)):
+                raise DataError(
+                    f"--data hfds/{printable(name)}: its settings name {printable(file)}, which lies outside of the "
+                    "data set; take that out of its README"
+                )
+
+
+def _roots(name: str) -> tuple[str, ...]:
+    """Folders in which files of a data set may lie: its own, and the caches of the libraries."""
+    import datasets
+    from huggingface_hub import constants
+
+    own = [str(user_path(name))] if user_path(name).exists() else []
+    caches = (datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE)
+    return tuple(os.path.abspath(each) for each in (*own, *map(str, caches)))  # noqa: PTH100 (links are the user's)
+
+
+def _inside(file: str, roots: Sequence[str]) -> bool:
+    """Whether a file, or a member of an archive, lies in one of some folders; on the hub it always does."""
+    if file.startswith(("hf://", "https://huggingface.co/")):
+        return True
+    path = os.path.abspath(file.rpartition("::")[2])  # noqa: PTH100
+    return any(path == root or path.startswith(f"{root}{os.sep}") for root in roots)
 
 
 def _listed(name: str, split: str, reader: Any, own: Sequence[str], head: Head | None) -> tuple[ImageList, Rows]:
@@ -164,7 +206,7 @@ def _listed(name: str, split: str, reader: Any, own: Sequence[str], head: Head |
         note=f"split {split}; {more}" if more else f"split {split}",
         class_names=classes.names,
     )
-    return info, Rows(reader, tuple(order), names)
+    return info, Rows(reader, tuple(order), names, roots=_roots(name))
 
 
 def _numbering(name: str, classes: Sequence[str], head: Head | None) -> tuple[ClassMap, list[int]]:

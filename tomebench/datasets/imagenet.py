@@ -37,7 +37,7 @@ VALIDATION_IMAGES = 50_000
 PARTS = ("val", "validation")
 _SPLITS = (*PARTS, "valid", "eval", "test", "testing", "train", "training")
 """Names of folders that hold parts of a data set, if a folder holds nothing else: what to evaluate first."""
-_WNID = re.compile(r"(?<![0-9A-Za-z])n\d{8}(?!\d)")
+_WNID = re.compile(r"(?<![0-9A-Za-z])n[0-9]{8}(?![0-9])")
 
 
 def read_class_folders(root: Path, head: Head | None = None, *, tolerant: bool = False) -> tuple[ImageList, ImageFiles]:

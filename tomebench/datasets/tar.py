@@ -12,6 +12,8 @@ from tomebench.words import counted
 
 _COMPRESSED = {b"\x1f\x8b": "gzip -d", b"BZh": "bzip2 -d", b"\xfd7zXZ": "xz -d", b"\x28\xb5\x2f\xfd": "zstd -d"}
 _BLOCK = 512
+_LONGEST = 4096
+"""Characters of a path in a tar; one of many thousand folders would take gigabytes to list."""
 
 
 class Member(NamedTuple):
@@ -43,6 +45,11 @@ def index_tar(path: str) -> dict[str, Member]:
             with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as tar:
                 for member in tar:
                     name = member.name.removeprefix("./")
+                    if len(name) > _LONGEST:
+                        raise DataError(
+                            f"{printable(path)}: {printable(name[:40])}... is a path of {len(name)} characters, longer "
+                            "than any file system allows; write the tar again"
+                        )
                     if member.isreg() and not member.issparse() and not name.rpartition("/")[2].startswith("."):
                         found[name] = Member(member.offset_data, member.size)
                 end = tar.offset

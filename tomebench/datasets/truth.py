@@ -23,7 +23,7 @@ SOLUTION = "LOC_val_solution.csv"
 DEVKIT = "ILSVRC2012_validation_ground_truth.txt"
 META = "meta.mat"
 _PLACES = (".", "data", "ILSVRC2012_devkit_t12", "ILSVRC2012_devkit_t12/data")
-_NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})(?!\d)")
+_NUMBER = re.compile(r"ILSVRC2012_val_([0-9]{8})(?![0-9])")
 
 
 def file_number(name: str) -> int | None:

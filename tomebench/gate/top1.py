@@ -31,7 +31,9 @@ class MaxDrop:
             SpecError: anything else.
         """
         text = f"{given:f}" if isinstance(given, float) else str(given)  # 1e-05 written out
-        match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*(points?|pts?|%)?|(\d{1,9})\s*(?:images?|img)", text.strip())
+        match = re.fullmatch(
+            r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(points?|pts?|%)?|([0-9]{1,9})\s*(?:images?|img)", text.strip()
+        )
         if match is None or (match[1] and float(match[1]) > 100):
             raise SpecError(f"--max-drop {given!r}: give points of top-1 such as 0.5, or images such as 3images")
         return cls(float(match[3]), "images") if match[3] else cls(float(match[1]), "points")

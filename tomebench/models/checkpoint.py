@@ -225,7 +225,15 @@ def _fitted(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     except (AttributeError, KeyError, RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
         _check_fit(model, state)  # which tensors are not the model's says more
         raise _Misfit(len(state), f"not the weights of a Vision Transformer ({short(error)})") from error
-    _check_fit(model, converted)
+    try:
+        _check_fit(model, converted)
+    except _Misfit as after:
+        try:
+            _check_fit(model, state)
+        except _Misfit as before:
+            # What timm takes for the names of another code base may be one tensor too many of this one.
+            raise min(before, after, key=lambda misfit: misfit.count) from after
+        raise
     _check_floating(model, converted)  # under the names of another code base they have only now been the model's
     return converted
 

@@ -24,6 +24,7 @@ from tomebench.errors import ModelError
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE = ("model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
 _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
+_LARGEST_HEADER = 16 * 2**20
 _ZIP = b"PK\x03\x04"
 _BLOCKED = re.compile(r"\bGLOBAL (\S+)")
 """How torch names a class or function that a pickle asks for and that is no part of weights."""
@@ -104,6 +105,11 @@ def _content(path: Path) -> Any:
             tensors |= content
         return tensors
     if _is_safetensors(path):
+        if _LARGEST_HEADER < (size := int.from_bytes(_start(path)[:8], "little")) <= path.stat().st_size:
+            raise ModelError(
+                f"checkpoint {printable(path)}: its header says {size} bytes, which the names of no model's tensors "
+                "take; fetch it again"
+            )
         # load_file maps the file into memory, and takes no name that is not valid UTF-8.
         return load_file(path) if _is_utf8(path) else load(path.read_bytes())
     return _unpickled(path)

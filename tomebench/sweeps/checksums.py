@@ -8,6 +8,8 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
+from tomebench.schema import canonical_json
+
 Value = str | int | float | bytes | None
 TABLES = ("facts", "sessions", "rounds", "chunks", "predictions")
 _KEYS = {"facts": ("kind", "name"), "predictions": ("chunk", "cell"), **dict.fromkeys(TABLES[1:4], ("id",))}
@@ -32,7 +34,7 @@ def put(connection: sqlite3.Connection, *rows: tuple[Any, ...]) -> None:
     for table, *values in rows:
         total -= _there(connection, table, values)
         total += insert(connection, table, *values)
-    insert(connection, "facts", *_SUM, json.dumps(total))
+    insert(connection, "facts", *_SUM, canonical_json(total))
 
 
 def remove_all(connection: sqlite3.Connection, *tables: str) -> None:
@@ -43,7 +45,7 @@ def remove_all(connection: sqlite3.Connection, *tables: str) -> None:
         kinds = (_SUM[0], NUMBER[0]) if keep else ()
         total -= int(connection.execute(f"SELECT coalesce(sum(crc), 0) FROM {table} {keep}", kinds).fetchone()[0])
         connection.execute(f"DELETE FROM {table} {keep}", kinds)
-    insert(connection, "facts", *_SUM, json.dumps(total))
+    insert(connection, "facts", *_SUM, canonical_json(total))
 
 
 def _there(connection: sqlite3.Connection, table: str, values: Sequence[Value]) -> int:

@@ -8,7 +8,6 @@ store has a number of its own, which its file says with the log and without.
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -18,6 +17,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from tomebench.errors import RunError, StorageError
+from tomebench.schema import canonical_json
 from tomebench.sweeps.checksums import NUMBER, TABLES, Value, checksum, insert, kept_sum, number_of, put, whole_sum
 from tomebench.sweeps.stored import UnusableValue, check_row
 
@@ -75,7 +75,7 @@ def create(path: Path, config: str) -> None:
                     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
                     for table in _TABLES:
                         connection.execute(table)
-                    put(connection, ("facts", *NUMBER, json.dumps(secrets.token_hex(16))))
+                    put(connection, ("facts", *NUMBER, canonical_json(secrets.token_hex(16))))
                     put(connection, ("facts", "config", "", config))
                 # Into the file that is renamed, and with an error: closing does the same, but where the disk is full it
                 # leaves half of it in the log without a word.

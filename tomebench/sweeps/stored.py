@@ -6,6 +6,7 @@ row is looked at when a store is opened, so nothing that reads one has to ask ag
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
@@ -164,6 +165,8 @@ _ANY = _strict(Any)
 _TESTBED = _adapter(_Testbed)
 _Burst = tuple[Key, Count, Amount] | tuple[Key, Count, Amount, Count] | tuple[Key, Count, Amount, Count, _AboutBurst]
 _BURSTS = _strict(list[_Burst])
+_HALF = re.compile(r"(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f][0-9a-f]{2}|\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])")
+"""Half of a pair of escapes, as Python writes such a byte in JSON."""
 _NUMBERED = frozenset({"round", "read"})
 """Kinds of facts whose names are numbers."""
 
@@ -276,9 +279,10 @@ def _at_least(least: int, *numbers: object) -> None:
 
 
 def _text(value: object) -> str:
+    """JSON, each byte of a path that is no text as some other character: only here they would be in the way."""
     if not isinstance(value, str):
         raise TypeError("not text")
-    return value
+    return _HALF.sub(r"\\u003f", value)
 
 
 _LOOKS: Mapping[str, Callable[..., None]] = {

@@ -53,7 +53,7 @@ def checked_schedule(value: str) -> str:
 
 def checked_device(value: str) -> str:
     """The name of a device."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", value):
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", value):
         raise ValueError("use auto, cpu, cuda or cuda:N")
     return value
 
@@ -67,7 +67,7 @@ def checked_name(value: str) -> str:
 
 def digits_to_int(value: object) -> object:
     """Text of digits as its number: the command line gives nothing else."""
-    return int(value) if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value) else value
+    return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value) else value
 
 
 def checked_batch_size(value: str | int) -> str | int:
@@ -79,7 +79,7 @@ def checked_batch_size(value: str | int) -> str | int:
 
 def checked_cells(value: str) -> str:
     """A part of the values of r, as i/n."""
-    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value)
+    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", value)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise ValueError("use i/n with i from 1 to n, as in 1/4, 2/4, 3/4 and 4/4")
     return f"{int(found[1])}/{int(found[2])}"
