@@ -14,14 +14,14 @@ def beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
 
 
-def write_new(path: Path, text: str) -> None:
+def write_new(path: Path, content: str | bytes) -> None:
     """Write a file that is not there.
 
     Raises:
         OSError: it is there, also as a link, or cannot be written.
     """
-    with path.open("x", encoding="utf-8", newline="") as file:
-        file.write(text)
+    with path.open("xb") as file:
+        file.write(_bytes(content))
 
 
 def check_writable(path: Path) -> None:
@@ -43,18 +43,32 @@ def check_writable(path: Path) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def write_whole(path: Path, text: str) -> None:
+def append(path: Path, text: str) -> None:
+    """Add to a file, which is made where it is not there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _bytes(content: str | bytes) -> bytes:
+    return content.encode() if isinstance(content, str) else content
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file beside its place and move it there: whatever fails, an earlier one stays as it was.
 
     Raises:
         OSError: it cannot be written; its name is that of ``path``.
     """
     if path.exists() and not path.is_file():  # such as /dev/stdout
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(_bytes(content))
         return
     temporary = beside(path)
     try:
-        write_new(temporary, text)
+        write_new(temporary, content)
         temporary.replace(path)
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error  # the file that the user knows

@@ -251,7 +251,7 @@ def test_a_manifest_that_cannot_be_written_leaves_nothing_behind(tmp_path, monke
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    monkeypatch.setattr("tomebench.whole.write_new", full)
     with pytest.raises(StorageError, match="No space left on device; give --manifest elsewhere"):
         write_manifest(tmp_path / "sums", {"a": "0" * 64})
     assert list(tmp_path.iterdir()) == []

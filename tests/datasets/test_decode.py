@@ -216,5 +216,5 @@ def test_a_thin_image_is_refused_before_it_is_resized(tmp_path):
 def test_a_file_larger_than_any_image_is_not_read(tmp_path):
     with (tmp_path / "huge.jpg").open("wb") as file:
         file.truncate(2**30 + 1)
-    with pytest.raises(DataError, match="more than 1 GiB"):
+    with pytest.raises(DataError, match="larger than 1024 MiB"):
         decode_rgb(str(tmp_path / "huge.jpg"))

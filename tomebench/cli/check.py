@@ -18,7 +18,7 @@ from tomebench.cli.interrupt import stop_on_signal
 from tomebench.cli.options import Details, Json, Quiet, Traceback
 from tomebench.cli.outputs import writable
 from tomebench.errors import InputError, Interrupted, TomebenchError
-from tomebench.whole import write_whole
+from tomebench.whole import append, write_whole
 from tomebench.words import counted
 
 if TYPE_CHECKING:
@@ -250,8 +250,8 @@ class _Reports:
         if self.junit is not None:
             write_whole(self.junit, junit_xml(findings, subject=subject, now=now, trouble=trouble))
         if self.github:
-            with Path(os.environ["GITHUB_STEP_SUMMARY"]).open("a", encoding="utf-8") as file:
-                file.write(step_summary(findings, subject=subject, remarks=remarks, trouble=trouble))
+            summary = step_summary(findings, subject=subject, remarks=remarks, trouble=trouble)
+            append(Path(os.environ["GITHUB_STEP_SUMMARY"]), summary)
             for line in annotation_lines(findings, remarks=remarks, trouble=trouble):
                 screen.command(line)
         if snapshot is not None and self.benchmark is not None:

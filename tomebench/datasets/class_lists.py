@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tomebench.datasets.classes import ClassNames, agreed
-from tomebench.datasets.decode import printable
+from tomebench.datasets.decode import printable, read_bytes
 from tomebench.errors import DataError
 
 BESIDE = ("classes.txt", "class_to_idx.json", "labels.txt", "class_names.txt", "class_names.json")
@@ -135,14 +135,9 @@ def lists_in_config(path: Path) -> list[ClassNames]:
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(_LARGEST + 1)
+        return read_bytes(str(path), most=_LARGEST).decode("utf-8-sig")
     except OSError as error:
         raise DataError(f"{printable(path)}: {error.strerror}; give a file of class names") from error
-    if len(content) > _LARGEST:
-        raise DataError(f"{printable(path)} is larger than any list of class names; give another file")
-    try:
-        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{printable(path)} is not UTF-8 text; give a file of class names") from error
 

@@ -104,17 +104,24 @@ def problem_in(data: bytes) -> str | None:
     return None
 
 
-def read_bytes(path: str, offset: int = 0, size: int | None = None) -> bytes:
-    """The encoded bytes of an image; the arguments are those of :func:`decode_rgb`.
+def read_bytes(path: str, offset: int = 0, size: int | None = None, *, most: int = _MOST) -> bytes:
+    """The bytes of a file that somebody names, an image or a text; the way in for all that are held in memory.
+
+    Args:
+        path: of a regular file.
+        offset: as for :func:`decode_rgb`.
+        size: as for :func:`decode_rgb`.
+        most: bytes that such a file may have.
 
     Raises:
-        OSError: there is no such file, it cannot be read, is larger than any image, or ends before ``size`` bytes.
+        OSError: there is no such file, it is no file, cannot be read, has more bytes, or ends before ``size`` of them.
     """
     file, whole = open_regular(path)
     try:
         wanted = whole if size is None else size
-        if wanted > _MOST:
-            raise OSError(errno.EFBIG, f"more than {_MOST >> 30} GiB, which no image has")
+        if wanted > most:
+            limit = f"{most >> 20} MiB" if most >= 2**20 else f"{most >> 10} KiB"
+            raise OSError(errno.EFBIG, f"larger than {limit}, which no such file is")
         data = os.pread(file, wanted, offset)
         while len(data) < wanted and (more := os.pread(file, wanted - len(data), offset + len(data))):
             data += more  # a network file system may give less than it is asked for
@@ -248,6 +255,8 @@ def open_regular(path: str) -> tuple[int, int]:
     found = os.fstat(file)
     if not stat.S_ISREG(found.st_mode):
         os.close(file)
+        if stat.S_ISDIR(found.st_mode):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
         raise OSError(errno.EINVAL, "not a regular file")
     return file, found.st_size
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from tomebench.datasets.decode import printable, read_bytes
 from tomebench.errors import DataError, StorageError
+from tomebench.whole import write_whole
 
 _LINE = re.compile(rb"(\\?)([0-9a-fA-F]{64}) [ *](.+)", re.DOTALL)
 _BOM = b"\xef\xbb\xbf"
@@ -36,10 +36,7 @@ def write_manifest(path: Path, checksums: Mapping[str, str]) -> None:
         StorageError: it cannot be written.
     """
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            file = Path(folder) / path.name
-            file.write_bytes(b"".join(_line(name, checksum) for name, checksum in checksums.items()))
-            file.replace(path)
+        write_whole(path, b"".join(_line(name, checksum) for name, checksum in checksums.items()))
     except OSError as error:
         raise StorageError(
             f"{printable(path)} cannot be written: {error.strerror}; give --manifest elsewhere"

@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 
 from tomebench.datasets.classes import NUM_CLASSES
-from tomebench.datasets.decode import printable
+from tomebench.datasets.decode import printable, read_bytes
 from tomebench.datasets.files import list_digest
 from tomebench.datasets.imagenet import VALIDATION_IMAGES
 from tomebench.datasets.truth import file_number
 from tomebench.errors import DataError
 from tomebench.schema import NO_LABEL, ImageList
 from tomebench.words import counted
+
+_MOST = 64 * 2**20
 
 
 def real_labels(info: ImageList, names: Sequence[str], path: Path) -> tuple[list[int], ImageList]:
@@ -65,7 +67,7 @@ def real_labels(info: ImageList, names: Sequence[str], path: Path) -> tuple[list
 
 def _read(path: Path) -> list[list[int]]:
     try:
-        entries = json.loads(path.read_bytes())
+        entries = json.loads(read_bytes(str(path), most=_MOST))
     except OSError as error:
         raise DataError(f"--real {printable(path)}: {error.strerror}; give the file real.json of ReaL") from error
     except (ValueError, RecursionError) as error:

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tomebench.datasets.classes import class_numbers
-from tomebench.datasets.decode import printable
+from tomebench.datasets.decode import printable, read_bytes
 from tomebench.datasets.imagenet import VALIDATION_IMAGES
 from tomebench.errors import DataError
 from tomebench.extras import is_installed
 from tomebench.words import counted
 
+_MOST = 64 * 2**20
 SYNSETS = "imagenet_2012_validation_synset_labels.txt"
 SOLUTION = "LOC_val_solution.csv"
 DEVKIT = "ILSVRC2012_validation_ground_truth.txt"
@@ -92,7 +93,7 @@ def _look_for(name: str, folder: Path) -> Path | None:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="ascii").splitlines()
+        return read_bytes(str(path), most=_MOST).decode("ascii").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{printable(path)} cannot be read ({error.__class__.__name__}); fetch it again") from error
 

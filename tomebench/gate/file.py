@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
+from tomebench.datasets.decode import read_bytes
 from tomebench.errors import BaselineError, StorageError
 from tomebench.gate.records import FORMAT, VERSION, Snapshot
 from tomebench.whole import write_whole
@@ -27,12 +28,9 @@ def read_baseline(path: Path) -> Snapshot:
             that cannot be (NaN, a length that does not fit, an unknown field).
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+        data = read_bytes(str(path), most=MAX_BYTES)
     except OSError as error:
         raise BaselineError(f"baseline {path}: {error.strerror or error}; {REMEDY}") from error
-    if len(data) > MAX_BYTES:
-        raise BaselineError(f"baseline {path} is larger than {MAX_BYTES >> 20} MiB, which no baseline is; {REMEDY}")
     if not data.strip():
         raise BaselineError(f"baseline {path} is empty; {REMEDY}")
     try:

@@ -17,12 +17,14 @@ from torch import nn
 
 from tomebench.datasets.class_lists import CONFIG, lists_in_config
 from tomebench.datasets.classes import ClassNames
-from tomebench.datasets.decode import printable
+from tomebench.datasets.decode import printable, read_bytes
 from tomebench.datasets.files import user_path
 from tomebench.errors import ModelError
 from tomebench.models.weights_file import short
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
+_LARGEST = 16 * 2**20
+"""Bytes of the settings of a model."""
 _OLD_HUB = "hf_hub:"
 
 
@@ -125,7 +127,7 @@ def _fetched_config(name: str, offline: bool) -> Path:
 def _architecture(config: Path, name: str) -> str:
     """The timm model that settings describe."""
     try:
-        content = json.loads(config.read_text(encoding="utf-8"))
+        content = json.loads(read_bytes(str(config), most=_LARGEST))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
             f"--model {printable(name)}: {CONFIG} cannot be read ({short(error)}); save it again"

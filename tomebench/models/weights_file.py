@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file
 
-from tomebench.datasets.decode import printable
+from tomebench.datasets.decode import printable, read_bytes
 from tomebench.errors import ModelError
 
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
@@ -133,7 +133,7 @@ def _is_index(path: Path) -> bool:
 def _shards(index: Path) -> list[Path]:
     """The files that an index names, each beside it."""
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
+        content = json.loads(read_bytes(str(index), most=_LARGEST_HEADER))
         names = sorted({*content["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelError(

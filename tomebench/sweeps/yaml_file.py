@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from tomebench.datasets.decode import open_regular
+from tomebench.datasets.decode import read_bytes
 from tomebench.errors import ConfigError
 
 MAX_BYTES = 65536
@@ -102,12 +101,9 @@ def read_yaml(path: Path, known: Sequence[str]) -> dict[str, object]:
 
 def _parse(path: Path, where: str) -> object:
     try:
-        with os.fdopen(open_regular(str(path))[0], "rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+        raw = read_bytes(str(path), most=MAX_BYTES)
     except OSError as error:
         raise ConfigError(f"{where} cannot be read: {error.strerror or error}; check the path") from error
-    if len(raw) > MAX_BYTES:
-        raise ConfigError(f"{where} is larger than {MAX_BYTES // 1024} KiB; this is no configuration of tomebench")
     try:
         return yaml.load(raw.decode(), Loader=_Loader)  # a SafeLoader
     except UnicodeDecodeError as error:
