@@ -10,10 +10,20 @@ from pathlib import Path
 
 import pytest
 from reliability_cases import CASES, Case
+from reliability_inputs import DOORS, IDENTITY, SURROUNDINGS
 from reliability_promises import ERRORS, FIGURES, SECURITY, STORAGE
 
 TESTS = Path(__file__).parent
-PAGE = {"Storage": STORAGE, "Errors": ERRORS, "Cases": CASES, "Security": SECURITY, "Figures": FIGURES}
+PAGE = {
+    "Storage": STORAGE,
+    "Errors": ERRORS,
+    "Cases": CASES,
+    "Security": SECURITY,
+    "Figures": FIGURES,
+    "Identity": IDENTITY,
+    "Doors": DOORS,
+    "Surroundings": SURROUNDINGS,
+}
 
 
 @cache

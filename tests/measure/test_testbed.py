@@ -124,7 +124,7 @@ def _git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def test_git_state_of_a_checkout(tmp_path: Path) -> None:
+def test_git_state_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _git(tmp_path, "init", "-q")
     assert testbed.git_state(tmp_path) == UNAVAILABLE  # no commit yet
     (tmp_path / "f").write_text("1")
@@ -136,6 +136,10 @@ def test_git_state_of_a_checkout(tmp_path: Path) -> None:
     (tmp_path / "untracked").write_text("2")
     assert testbed.git_state(tmp_path) == commit
     (tmp_path / "f").write_text("2")
+    assert testbed.git_state(tmp_path) == f"{commit}-dirty"
+    # As git sets them for hooks: of another repository, or with an index of its own.
+    monkeypatch.setenv("GIT_DIR", str(Path(__file__).parents[2] / ".git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "none"))
     assert testbed.git_state(tmp_path) == f"{commit}-dirty"
 
 
