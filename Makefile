@@ -4,8 +4,8 @@ GPU_PYTHON ?= 3.12
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 RUNS := .venv/.runs
-# One more than there are cores, since some tests wait for processes of their own; eight at most.
-TEST_WORKERS := $(shell n=$$(( $$(getconf _NPROCESSORS_ONLN) + 1 )); echo $$(( n < 8 ? n : 8 )))
+# More than there are cores, since some tests wait for processes of their own; eight at most.
+TEST_WORKERS := $(shell n=$$(( 2 * $$(getconf _NPROCESSORS_ONLN) )); echo $$(( n < 8 ? n : 8 )))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench check speed-cpu speed-cuda gpu-wheels docs-images clean

@@ -115,7 +115,8 @@ IDENTITY = (
         "as in a new process, and given back; a mode that cannot be left is refused",
         (
             f"{AMBIENT}test_it_is_as_in_a_new_process_and_given_back",
-            f"{AMBIENT}test_weights_pixels_and_rows_are_those_of_a_new_process",
+            f"{AMBIENT}test_weights_pixels_and_logits_are_those_of_a_new_process",
+            f"{AMBIENT}test_rows_are_those_of_a_new_process",
             f"{AMBIENT}test_a_mode_that_cannot_be_set_aside_is_refused",
             f"{AMBIENT}test_the_younger_interface_of_precisions_is_set_aside_and_given_back",
         ),

@@ -175,6 +175,7 @@ def two_images(tmp_path):
     return tmp_path / "val"
 
 
+@pytest.mark.slow
 def test_a_file_in_the_folder_of_weights_is_used_and_its_results_stay_when_it_is_gone(program, two_images, tmp_path):
     file = tmp_path / "files" / "f367470145_deit_T_r13.pth"
     file.parent.mkdir()

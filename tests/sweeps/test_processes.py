@@ -411,6 +411,7 @@ def test_a_real_process_stops_when_it_is_told_to_and_keeps_its_rounds(tmp_path: 
     assert not is_in_use(tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_kill_ends_the_process_that_measures_and_loses_nothing(tmp_path: Path) -> None:
     found = {"PYTHONPATH": str(HERE)}  # where its fresh processes are
     data = write_data(tmp_path, range(0, 8))

@@ -124,7 +124,7 @@ def test_mutated_can_change_anything() -> None:
     assert len(seen) > 30
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_any_change_of_a_value_is_refused_or_harmless(tmp_path: Path, seed: int) -> None:
     with Store.open(tmp_path / "run", CONFIG) as store:
         fill(store)
@@ -139,7 +139,7 @@ def test_any_change_of_a_value_is_refused_or_harmless(tmp_path: Path, seed: int)
         rows += [("sessions", *row[:2]) for row in connection.execute("SELECT * FROM sessions")]
         rows += [("rounds", *row[:4]) for row in connection.execute("SELECT * FROM rounds")]
     chance, whole = random.Random(seed), path.read_bytes()
-    for _ in range(100):
+    for _ in range(60):
         table, *values = chance.choice(rows)
         put(tmp_path / "run", table, *values[:-1], json.dumps(mutated(json.loads(values[-1]), chance)))
         try:
@@ -151,6 +151,6 @@ def test_any_change_of_a_value_is_refused_or_harmless(tmp_path: Path, seed: int)
         for leftover in path.parent.iterdir():
             leftover.unlink()
         path.write_bytes(whole)
-    assert 40 < len(said) < 100
+    assert 20 < len(said) < 60
     assert {code for code, _ in said} <= {2, 5}
     assert not any("\n" in text for _, text in said)
