@@ -17,7 +17,7 @@ import pytest
 from fault_runs import DIGITS, EVERY_PHASE, Commits, assert_nothing_lost, kept, refused, table, tree
 
 from tomebench.report import write
-from tomebench.sweeps import store
+from tomebench.sweeps import run_folder
 from tomebench.sweeps.lock import RunLock
 
 pytestmark = pytest.mark.usefixtures("quick_sweeps")
@@ -89,7 +89,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_real_disk_that_is_full_again_and_again(program, small_disk, undisturbed, monkeypatch):
-    monkeypatch.setattr(store, "MIN_FREE_MIB", 0)
+    monkeypatch.setattr(run_folder, "MIN_FREE_MIB", 0)
     folder, codes = small_disk / "run", []
     before = kept(folder)
     for size in range(40, 1000, 40):

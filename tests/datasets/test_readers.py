@@ -306,3 +306,13 @@ def test_a_member_of_negative_size_is_refused(tmp_path):
     tar.write_bytes(data)
     with pytest.raises(DataError, match="is cut off or damaged"):
         open_dataset(str(tar))
+
+
+@pytest.mark.parametrize("spec", ["{}", "wds/{}", "wds/{}/..", "imagenetv2/{}"])
+def test_a_pipe_in_place_of_a_tar_is_not_waited_for(tmp_path, spec):
+    (tmp_path / "a").mkdir()
+    os.mkfifo(tmp_path / "a" / "val.tar")
+    path = spec.format(tmp_path / "a" / "val.tar").replace("val.tar/..", "")
+    for labels in (True, False):
+        with pytest.raises(DataError):
+            open_dataset(path, labels=labels)

@@ -6,7 +6,7 @@ import os
 import tarfile
 from typing import NamedTuple
 
-from tomebench.datasets.decode import printable
+from tomebench.datasets.decode import open_regular, printable
 from tomebench.errors import DataError
 from tomebench.words import counted
 
@@ -33,7 +33,7 @@ def index_tar(path: str) -> dict[str, Member]:
     """
     found: dict[str, Member] = {}
     try:
-        with open(path, "rb") as file:  # noqa: PTH123
+        with os.fdopen(open_regular(path)[0], "rb") as file:
             start = file.read(8)
             for magic, command in _COMPRESSED.items():
                 if start.startswith(magic):

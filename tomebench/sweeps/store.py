@@ -6,9 +6,7 @@ a run folder is derived from this file (:mod:`tomebench.sweeps.rows`) and can be
 
 from __future__ import annotations
 
-import errno
 import json
-import shutil
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -32,13 +30,11 @@ from tomebench.schema import (
     Status,
     canonical_json,
 )
-from tomebench.sweeps import checksums, database, lock
+from tomebench.sweeps import checksums, database, lock, run_folder
 from tomebench.sweeps.database import foreign
 from tomebench.sweeps.records import cell_differences, concatenated, differences, packed, unpacked
 from tomebench.sweeps.stored import UnusableValue, check_together
 
-MIN_FREE_MIB = 64
-"""Free space a run folder needs before anything is measured."""
 _ABOUT_ROUND = ("other_cpus", "gpu_processes")
 _READ = "read"
 """Kind of the facts that say what the images of a chunk were decoded from."""
@@ -82,7 +78,7 @@ class Store:
             StorageError: the store is damaged, the disk is full or the folder cannot be written.
         """
         asked = canonical_json(config)
-        _prepare(directory)
+        run_folder.prepare(directory)
         path = directory / database.FILE
         with ExitStack() as resources:
             resources.enter_context(lock.RunLock.acquire(directory))
@@ -384,23 +380,3 @@ class Store:
         self.check_there()
         with database.reported(self._path), database.transaction(self._connection):
             checksums.put(self._connection, *rows)
-
-
-def _prepare(directory: Path) -> None:
-    """Make the folder; refuse one with other files than ours and no run, and a disk that is nearly full."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        names = {entry.name for entry in directory.iterdir()}
-        free = shutil.disk_usage(directory).free
-    except (FileExistsError, NotADirectoryError) as error:
-        raise RunError(f"{directory} is not a folder, or lies under a file; use --out another folder") from error
-    except OSError as error:
-        message = f"{directory} cannot be used: {error.strerror}; use --out another folder"
-        raise (RunError if error.errno == errno.ENAMETOOLONG else StorageError)(message) from error
-    if database.FILE not in names and (foreign := sorted(names - database.OWN_FILES - lock.FILES)):
-        raise RunError(
-            f"{directory} holds no run but other files ({foreign[0]!r}{', ...' if len(foreign) > 1 else ''}); "
-            "use --out an empty or a new folder"
-        )
-    if free < MIN_FREE_MIB * 2**20:
-        raise StorageError(f"the disk of {directory} has {free / 2**20:.0f} MiB left; free at least {MIN_FREE_MIB} MiB")
