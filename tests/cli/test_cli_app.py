@@ -16,6 +16,7 @@ from cli_program import Result
 import tomebench
 from tomebench.cli import app
 from tomebench.cli.launch import LaunchFlags
+from tomebench.cli.limits import limit_behind
 from tomebench.cli.options import SweepFlags
 from tomebench.cli.panels import PANELS
 from tomebench.errors import InputError, Interrupted, StorageError
@@ -239,3 +240,17 @@ def test_a_flag_that_the_help_hides_is_taken_all_the_same(program, engine):
     engine()
     assert "--threads" not in program("sweep", "--help").out
     assert program("sweep", "--model", "m", "--threads", "2", "--quiet").code == 0
+
+
+@pytest.mark.parametrize("mib", [900, 2400])
+def test_a_limit_of_the_address_space_is_named(mib):
+    """Under it a library cannot be loaded, which would look like a bug."""
+    command = f"ulimit -v {mib * 1024}; exec {sys.executable} -m tomebench sweep --model test_vit --r 0 --budget quick"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 5
+    (line,) = done.stderr.splitlines()
+    assert f"is limited to {mib} MiB (ulimit -v), which is too little" in line
+
+
+def test_without_a_limit_an_error_is_what_it_is():
+    assert limit_behind(MemoryError()) is None

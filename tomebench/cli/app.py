@@ -17,6 +17,7 @@ import tomebench
 from tomebench.cli import ablate, check, demo, doctor, listing, plan, profile, report, reproduce, sweep
 from tomebench.cli.interrupt import leave_on_signal
 from tomebench.cli.launch import program_name
+from tomebench.cli.limits import limit_behind
 from tomebench.cli.panels import PanelCommand
 from tomebench.errors import InputError, Interrupted, RankError, StorageError, TomebenchError
 from tomebench.report.escape import clean
@@ -34,7 +35,7 @@ Exit codes:
     3  regression found, or something is not as reported
     4  nothing can be said (not comparable, no baseline, inconclusive, not
        measured)
-    5  finished with failed cells, or storage or one of several processes
+    5  finished with failed cells, or storage, memory or one of several processes
        failed
   130  interrupted; the same sweep goes on where it stopped
 
@@ -122,6 +123,9 @@ def _fail(error: BaseException, arguments: Sequence[str]) -> int:
         and not isinstance(error, RankError)
     ):
         return error.exit_code  # the first on this machine says it, or rank 0 that hears of it
+    if not isinstance(error, TomebenchError) and (limit := limit_behind(error)) is not None:
+        print(f"tomebench: error: {limit}", file=sys.stderr)  # noqa: T201
+        return StorageError.exit_code
     match error:
         case RankError(quiet=True):
             return error.exit_code
