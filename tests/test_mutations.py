@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import mutations
 import pytest
 from mutations import Door, attack, doors, mutate
+
+from tomebench.errors import TomebenchError
 
 SLOW = ("safetensors", "pickle", "real labels", "solution", "synsets", "index of shards")
 """Doors that take tens of milliseconds: a model is built, or 50 000 lines are read."""
@@ -20,6 +23,11 @@ def test_a_changed_file_is_read_or_refused_in_one_line(name: str, tmp_path: Path
     seeds = range(15 if name in SLOW else 300)
     found = [failure for seed in seeds if (failure := attack(name, door, seed, tmp_path)) is not None]
     assert found == []
+
+
+@pytest.mark.parametrize(("name", "seed"), [("baseline", 360)])
+def test_what_once_failed(name: str, seed: int, tmp_path: Path) -> None:
+    assert attack(name, doors_once()[name], seed, tmp_path) is None
 
 
 def doors_once() -> dict[str, Door]:
@@ -71,3 +79,30 @@ def test_mutations_differ_and_are_those_of_their_seed() -> None:
     found = {mutate(b"0123456789" * 20, random.Random(seed)) for seed in range(300)}
     assert len(found) > 250
     assert mutate(b"abc", random.Random(5)) == mutate(b"abc", random.Random(5))
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link to nowhere", "link to itself", "no end"])
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_no_file_is_refused_at_once(name: str, kind: str, tmp_path: Path) -> None:
+    door, path = doors_once()[name], tmp_path / doors_once()[name].name
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "link to nowhere":
+            path.symlink_to(tmp_path / "none")
+        case "link to itself":
+            path.symlink_to(path)
+        case "no end":
+            path.symlink_to("/dev/zero")
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits for ever"))
+    signal.alarm(20)
+    try:
+        found = door.read(tmp_path)
+    except TomebenchError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+    else:
+        assert found is None, "something was read"
+    finally:
+        signal.alarm(0)

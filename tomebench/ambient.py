@@ -13,6 +13,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+from torch.nn.modules import module as _module
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
@@ -34,6 +35,9 @@ _FLAGS: tuple[tuple[Any, str, bool], ...] = (
     (torch.backends.cudnn, "enabled", True),
     (torch.backends.cudnn, "benchmark", False),
     (torch.backends.cudnn, "deterministic", False),
+    (torch.backends.cuda.matmul, "allow_fp16_reduced_precision_reduction", True),
+    (torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", True),
+    (torch.backends.cuda.matmul, "allow_fp16_accumulation", False),
 )
 
 
@@ -53,6 +57,8 @@ def usual_state() -> Iterator[None]:
                 f"PyTorch is in a mode that changes what is computed ({type(modes[-1]).__name__}), as in "
                 "'with torch.device(...)'; call tomebench outside of it"
             )
+        if any(_module._global_forward_hooks) or any(_module._global_forward_pre_hooks):
+            raise DeviceError("PyTorch has hooks on the passes of all modules; remove them, or start a new process")
         if torch.get_default_device() != device:
             stack.callback(torch.set_default_device, device)
         stack.callback(torch.set_default_dtype, torch.get_default_dtype())

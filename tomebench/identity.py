@@ -12,16 +12,15 @@ import hashlib
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-CODE, WEIGHTS = "code", "weights"
+CODE, WEIGHTS, LAYERS = "code", "weights", "layers"
 _ROOMS = ("backbones", "datasets", "measure", "models", "reduction", "sweeps")
 """Folders of the package whose files make numbers; the others show and compare them."""
-_MODULES = ("identity.py", "rspec.py", "schema.py")
-_LIBRARIES = ("torch", "torchvision", "timm")
+_MODULES = ("ambient.py", "identity.py", "rspec.py", "schema.py")
+_LIBRARIES = ("torch", "torchvision", "timm", "numpy")
+_CODECS = ("libjpeg_turbo", "zlib", "webp", "libtiff", "jpg_2000", "avif")
 UNKNOWN = "unknown"
-
-Relation = Literal["same", "another speed", "not comparable"]
 
 
 class Difference(NamedTuple):
@@ -49,29 +48,17 @@ def difference(there: Mapping[str, str], here: Mapping[str, str]) -> Difference 
     return None
 
 
-def relation(there: Mapping[str, str], here: Mapping[str, str], testbeds: tuple[str, str]) -> Relation:
-    """What two measurements are to each other.
-
-    Args:
-        there: what the figures of one were made of.
-        here: of the other.
-        testbeds: fingerprints of what they were timed on.
-    """
-    if difference(there, here) is not None:
-        return "not comparable"
-    return "same" if testbeds[0] == testbeds[1] else "another speed"
-
-
-def made_of(weights: str, *, images: bool, processor: str, arithmetic: str) -> dict[str, str]:
+def made_of(weights: str, layers: str, *, images: bool, processor: str, arithmetic: str) -> dict[str, str]:
     """What decides the figures of a measurement besides its settings and its images.
 
     Args:
-        weights: digest of the tensors that were loaded.
+        weights: digest of the tensors that were loaded; of random ones that answer no image, how they were drawn.
+        layers: digest of what the model does with them.
         images: some are decoded and counted; where none are, libraries and processor change speeds only.
         processor: name of the CPU or GPU that computes.
         arithmetic: which of its instructions are used, as far as that can be told.
     """
-    made = {CODE: code_digest(), WEIGHTS: weights}
+    made = {CODE: code_digest(), WEIGHTS: weights, LAYERS: layers}
     return made | decoding() | {"processor": processor, "arithmetic": arithmetic} if images else made
 
 
@@ -87,11 +74,18 @@ def code_digest(package: Path = Path(__file__).parent) -> str:
     Args:
         package: folder of the package.
     """
-    files = [path for room in _ROOMS for path in (package / room).rglob("*") if path.suffix in (".py", ".txt", ".csv")]
+    files = [path for room in _ROOMS for path in (package / room).rglob("*") if _is_source(path.relative_to(package))]
     found = hashlib.sha256()
     for path in sorted([*files, *(package / name for name in _MODULES)]):
-        found.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+        if path.is_file():
+            content = path.read_bytes().replace(b"\r\n", b"\n")  # as some checkouts have it
+            found.update(path.relative_to(package).as_posix().encode() + b"\0" + content + b"\0")
     return found.hexdigest()[:16]
+
+
+def _is_source(path: Path) -> bool:
+    """A file that is imported or read; not what editors leave beside it."""
+    return path.suffix in (".py", ".txt", ".csv") and not any(part.startswith(".") for part in path.parts)
 
 
 def _version(library: str) -> str:
@@ -107,5 +101,5 @@ def _pillow() -> str:
     import PIL
     from PIL import features
 
-    codecs = [f"{name} {found}" for name in ("libjpeg_turbo", "zlib", "webp") if (found := features.version(name))]
+    codecs = [f"{name} {found}" for name in _CODECS if (found := features.version(name))]
     return " ".join([str(PIL.__version__), *codecs])

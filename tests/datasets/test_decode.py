@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
+from tomebench.datasets import decode
 from tomebench.datasets.decode import decode_rgb, printable, problem
 from tomebench.errors import DataError
 
@@ -147,9 +148,9 @@ def test_reasons(tmp_path, monkeypatch):
     assert_refused(str(tmp_path / "p.JPEG"), "not a regular file")
     bmp = save(tmp_path / "e.bmp", encoded(picture(), "BMP"))  # neither JPEG nor PNG: decoded by both looks
     assert problem(bmp) is None
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr(decode, "_MOST_PIXELS", 100)
     assert_refused(bmp, "more than 100 pixels")  # 384 pixels: an error of PIL
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)
+    monkeypatch.setattr(decode, "_MOST_PIXELS", 200)
     assert_refused(bmp, "more than 200 pixels")  # ... and a mere warning
 
 
@@ -186,7 +187,7 @@ def test_printable():
 def test_threads_share_the_handling_of_warnings(tmp_path, monkeypatch):
     odd = save(tmp_path / "a.png", encoded(picture().quantize(16), "PNG", transparency=bytes(range(16))))
     bomb = save(tmp_path / "b.png", encoded(picture(40, 40), "PNG"))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # 1600 pixels warn, and only that
+    monkeypatch.setattr(decode, "_MOST_PIXELS", 1000)  # 1600 pixels warn, and only that
     before = list(warnings.filters)
 
     def look(path):
@@ -218,3 +219,31 @@ def test_a_file_larger_than_any_image_is_not_read(tmp_path):
         file.truncate(2**30 + 1)
     with pytest.raises(DataError, match="larger than 1024 MiB"):
         decode_rgb(str(tmp_path / "huge.jpg"))
+
+
+def test_what_a_caller_allows_pillow_changes_no_image(tmp_path, monkeypatch):
+    """Training scripts let it take half a file for an image, and any number of pixels."""
+    path = tmp_path / "a.jpg"
+    Image.effect_noise((64, 64), 90).convert("RGB").save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    with pytest.raises(DataError, match="truncated"):
+        decode_rgb(str(path))
+    assert problem(str(path)) is not None
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    with pytest.raises(DataError, match="decompression bomb"):
+        decode_rgb(str(tmp_path / "bomb.png"))
+    assert (ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS) == (True, None)
+
+
+def test_gray_where_white_is_zero_is_what_it_is_in_eight_bits(tmp_path):
+    ramp = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    for name, image in (("8", Image.fromarray(ramp.astype(np.uint8))), ("16", Image.fromarray(ramp * 257))):
+        image.save(tmp_path / f"{name}.tif", tiffinfo={262: 0})
+    eight, sixteen = (np.asarray(decode_rgb(str(tmp_path / f"{name}.tif"))) for name in ("8", "16"))
+    raw = (tmp_path / "16.tif").read_bytes()
+    if struct.pack("<HHIH", 262, 3, 1, 0) not in raw:
+        pytest.skip("this Pillow writes no such file")
+    assert np.array_equal(255 - sixteen[..., 0], ramp)
+    assert eight.shape == sixteen.shape

@@ -1,6 +1,7 @@
 """Hugging Face data sets in a folder: true labels, by the names that the data set itself gives its classes."""
 
 import importlib.util
+import os
 import pickle
 
 import numpy as np
@@ -203,3 +204,15 @@ def test_settings_that_name_files_elsewhere_are_refused(tmp_path):
         f"    path: {tmp_path}/elsewhere/*.parquet\n---\n"
     )
     assert "which lies outside of the data set" in refusal(tmp_path / "hub")
+
+
+def test_a_file_behind_a_row_that_changes_changes_its_stamp(tmp_path):
+    class_folders(tmp_path / "hub", "validation/")
+    found = open_dataset(f"hfds/{tmp_path / 'hub'}")
+    before = [found.state(index) for index in range(6)]
+    path = next((tmp_path / "hub").rglob(file_name(1)))
+    stat = path.stat()
+    path.write_bytes(jpeg(99))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    after = [found.state(index) for index in range(6)]
+    assert sum(a != b for a, b in zip(before, after, strict=True)) == 1

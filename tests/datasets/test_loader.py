@@ -1,5 +1,6 @@
 """Batches: fixed order and membership, padding, skipping, and the same bits and errors with and without workers."""
 
+import dataclasses
 import multiprocessing
 import os
 import pickle
@@ -216,3 +217,16 @@ def test_a_script_without_its_guard_is_named(tmp_path):
     (tmp_path / "bare.py").write_text("from tests_loader import read\nread(4, 2, workers=1)\n")
     done = subprocess.run([sys.executable, "bare.py"], cwd=tmp_path, capture_output=True, text=True)
     assert "put what bare.py does under if __name__ == '__main__':" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_worker_of_other_code_gives_no_images(workers, monkeypatch):
+    """It imports what is there when it starts, hours after the process that asks for it."""
+    stream = loader._stream
+
+    def of_other_code(reader, *arguments):
+        return stream(dataclasses.replace(reader, code="0123456789abcdef"), *arguments)
+
+    monkeypatch.setattr(loader, "_stream", of_other_code)
+    with pytest.raises(DataError, match="the files of tomebench have changed since this process began"):
+        read(4, 2, workers=workers)

@@ -35,8 +35,8 @@ Exit codes:
     3  regression found, or something is not as reported
     4  nothing can be said (not comparable, no baseline, inconclusive, not
        measured)
-    5  finished with failed cells, or storage, memory or one of several processes
-       failed
+    5  finished with failed cells, or storage, memory or one of several
+       processes failed
   130  interrupted; the same sweep goes on where it stopped
 
 Results go to stdout, progress to stderr. Bad input gets one line; --traceback after a command shows where it came from.

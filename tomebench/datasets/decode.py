@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from tomebench.errors import DataError
 
@@ -47,6 +47,10 @@ _THINNEST = 300
 _HEAD_TAIL = 8
 _MOST = 2**30
 """Bytes of the largest file that is read as an image: it is held in memory."""
+_MOST_PIXELS = 1024 * 1024 * 1024 // 4 // 3
+"""Above so many pixels Pillow warns, as it comes."""
+_WHITE_IS_ZERO = (262, 0)
+"""Tag of a TIFF, and its value where 0 is white."""
 _BITS = 258
 """Tag of a TIFF: bits of each sample."""
 _NO_WHITE = {"I": "integers of 32 bits", "F": "floating point"}
@@ -165,7 +169,9 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         bits = getattr(image, "tag_v2", {}).get(_BITS, (16,))  # of a TIFF: there may be twelve, and nothing scales them
         shift = max(int(np.max(bits)), 9) - 8
-        return Image.fromarray(np.minimum(np.asarray(image) >> shift, 255).astype(np.uint8))
+        gray = np.minimum(np.asarray(image) >> shift, 255).astype(np.uint8)
+        tag, value = _WHITE_IS_ZERO
+        return Image.fromarray(255 - gray if getattr(image, "tag_v2", {}).get(tag) == value else gray)
     if image.mode in _NO_WHITE:
         raise ValueError(f"its pixels are {_NO_WHITE[image.mode]}, of which nobody knows what is white; save 8 bits")
     return image
@@ -196,22 +202,35 @@ class _OfAllThreads:
 
 @contextmanager
 def _strict_warnings() -> Iterator[None]:
-    """PIL warns about odd metadata, which does not touch the pixels, and about bombs, which must not be decoded."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
+    """PIL warns about odd metadata, which does not touch the pixels, and about bombs, which must not be decoded.
+
+    Training code lets it take half a file for an image, and any number of pixels.
+    """
+    before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+    ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, _MOST_PIXELS
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = before
 
 
 @contextmanager
 def _libtiff_unheard() -> Iterator[None]:
     """Libtiff writes to the process's stderr what it thinks of a file; what is wrong with it Pillow says, too."""
     try:
-        kept = os.dup(2)
-    except OSError:  # there is no stderr
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+    except OSError:
         yield
         return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no stderr
+        os.close(nowhere)
+        yield
+        return
     os.dup2(nowhere, 2)
     os.close(nowhere)
     try:
@@ -273,7 +292,7 @@ def reason(exc: BaseException) -> str:
         case PermissionError():
             return "no permission"
         case Image.DecompressionBombWarning() | Image.DecompressionBombError():
-            return f"more than {Image.MAX_IMAGE_PIXELS} pixels, which may be a decompression bomb"
+            return f"more than {_MOST_PIXELS} pixels, which may be a decompression bomb"
         case OSError(strerror=str(text)):
             return text
     return printable(str(exc).partition("\n")[0]) or type(exc).__name__

@@ -62,7 +62,7 @@ class ImageFiles:
 
     def stamp(self, index: int) -> bytes:
         """Size, times of change and number of a file; empty if it is gone."""
-        return _stamp(self._path(index))
+        return file_stamp(self._path(index))
 
     def read(self, index: int) -> bytes:
         """The bytes of the file."""
@@ -96,7 +96,7 @@ class PackedImages:
     def stamp(self, index: int) -> bytes:
         """The same of the tar, and the image's offset in it; empty if the tar is gone."""
         tar, offset, _ = self.places[index]
-        found = _stamp(self.tars[tar])
+        found = file_stamp(self.tars[tar])
         return found and found + b" %d" % offset
 
     def read(self, index: int) -> bytes:
@@ -129,7 +129,8 @@ def list_digest(names: Iterable[str], labels: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
-def _stamp(path: str) -> bytes:
+def file_stamp(path: str) -> bytes:
+    """Size, times of change, disk and number of a file; empty if there is none."""
     try:
         found = os.stat(path)  # noqa: PTH116 (asked for every image)
     except OSError:

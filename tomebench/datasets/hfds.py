@@ -16,7 +16,7 @@ from PIL import Image
 
 from tomebench.datasets.classes import ANY_HEAD, NUM_CLASSES, ClassMap, Head, class_numbers, few, imagenet, map_classes
 from tomebench.datasets.decode import decode_bytes, printable, problem_in, read_bytes
-from tomebench.datasets.files import list_digest, user_path
+from tomebench.datasets.files import file_stamp, list_digest, user_path
 from tomebench.datasets.imagenet import check_named_class, coverage
 from tomebench.datasets.pictures import unlabelled
 from tomebench.errors import DataError
@@ -56,8 +56,13 @@ class Rows:
         return reason and f"{printable(self.names[index])} ({reason})"
 
     def stamp(self, index: int) -> bytes:
-        """The table's fingerprint and the row: such a table never changes, another one has another fingerprint."""
-        return f"{self.reader.dataset._fingerprint} {self.rows[index]}".encode()
+        """The table's fingerprint and the row; and the state of the file where the row only names one.
+
+        A table never changes, another one has another fingerprint.
+        """
+        image = self.reader.dataset[self.rows[index]][_IMAGE] or {}
+        file = b"" if image.get("bytes") else file_stamp(str(image.get("path")))
+        return f"{self.reader.dataset._fingerprint} {self.rows[index]} ".encode() + file
 
     def read(self, index: int) -> bytes:
         """The bytes of the image."""

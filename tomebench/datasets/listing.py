@@ -80,7 +80,8 @@ def check_distinct(folder: str, paths: Sequence[str]) -> None:
     """
     files: dict[object, str] = {}
     for path in paths:
-        keys: list[object] = [path.lower()]
+        within, _, name = path.rpartition("/")
+        keys: list[object] = [f"{within}/{name.lower()}"]
         with suppress(OSError):  # which the reader of images says
             found = os.stat(f"{folder}/{path}")  # noqa: PTH116 (asked for every image)
             keys.append((found.st_dev, found.st_ino))

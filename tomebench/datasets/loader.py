@@ -6,13 +6,14 @@ always meets the same neighbours, so its logits are the same to the last bit whe
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from tomebench.datasets.decode import printable
 from tomebench.datasets.images import ImageSet
 from tomebench.datasets.workers import lack_of_room, script, start_worker, worker_context
 from tomebench.errors import DataError, TomebenchError
+from tomebench.identity import code_digest
 from tomebench.schema import ImageState
 
 Transform = Callable[[Image.Image], Tensor]
@@ -99,10 +101,10 @@ def batches(
         DataError: an image cannot be decoded (names the file), or worker processes die or hang again and again.
         StorageError: the cache cannot be written.
     """
-    if workers and (lack := lack_of_room(workers, batch_size * bytes_per_image)) is not None:
+    total = batch_count(len(image_set), batch_size)
+    if workers and (lack := lack_of_room(min(workers, total), batch_size * bytes_per_image)) is not None:
         trouble(f"{lack}; images are read in this process")
         workers = 0
-    total = batch_count(len(image_set), batch_size)
     waiting = list(range(total)) if only is None else sorted(only)
     reader = _Reader(image_set, transform, batch_size, cache)
     limit = time_limit(batch_size)
@@ -211,8 +213,12 @@ class _Reader(Dataset["Batch | TomebenchError"]):
     transform: Transform
     batch_size: int
     cache: PixelCache | None = None
+    code: str = field(default_factory=code_digest)  # of the process that asks: a worker imports what is there now
+    first: int = field(default_factory=lambda: secrets.randbelow(_LOOKED_AT))
 
     def __getitem__(self, index: int) -> Batch | TomebenchError:
+        if self.code != code_digest():
+            return DataError("the files of tomebench have changed since this process began; run the same command again")
         first = index * self.batch_size
         members = range(first, min(first + self.batch_size, len(self.image_set)))
         try:
@@ -228,7 +234,7 @@ class _Reader(Dataset["Batch | TomebenchError"]):
         file = self.image_set.state(index)
         if self.cache is not None and (kept := self.cache.get(index, file)) is not None:
             pixels, digest = kept
-            if index % _LOOKED_AT or self.image_set.digest(index) == digest:
+            if index % _LOOKED_AT != self.first or self.image_set.digest(index) == digest:
                 return pixels, ImageState(file, digest)
         image, digest = self.image_set.decoded(index)
         pixels = self.transform(image)

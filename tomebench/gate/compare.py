@@ -19,7 +19,7 @@ from tomebench.gate.speed import SpeedLimits, compare_speeds
 from tomebench.gate.static import compare_static
 from tomebench.gate.top1 import MaxDrop, compare_accuracies
 from tomebench.gate.verdict import Finding, Verdict
-from tomebench.identity import WEIGHTS, difference
+from tomebench.identity import LAYERS, WEIGHTS, difference
 from tomebench.stats import Shift
 
 __all__ = ["Finding", "Limits", "Verdict", "changes", "check_limits", "compare", "confirmed", "differing", "exit_code"]
@@ -71,7 +71,7 @@ def changes(old: Snapshot, new: Snapshot) -> list[str]:
     """
     if not old.made or not new.made:
         return []
-    names = [name for name in dict.fromkeys([*old.made, *new.made]) if name != WEIGHTS]
+    names = [name for name in dict.fromkeys([*old.made, *new.made]) if name not in (WEIGHTS, LAYERS)]
     return [str(found) for name in names if (found := difference(_fact(old, name), _fact(new, name)))]
 
 
@@ -80,11 +80,11 @@ def _fact(snapshot: Snapshot, name: str) -> dict[str, str]:
 
 
 def _other_weights(old: Snapshot, new: Snapshot) -> str | None:
-    """That the tensors are not the same ones, whatever file or name they came from; None where one does not say."""
-    if WEIGHTS not in old.made or WEIGHTS not in new.made:
-        return None
-    found = difference(_fact(old, WEIGHTS), _fact(new, WEIGHTS))
-    return None if found is None else str(found)
+    """That tensors or layers are not the same, whatever file or name they came from; None where one does not say."""
+    for name in (WEIGHTS, LAYERS):
+        if name in old.made and name in new.made and (found := difference(_fact(old, name), _fact(new, name))):
+            return str(found)
+    return None
 
 
 def _of_other_weights(finding: Finding, what: str) -> Finding:

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from tomebench.datasets.decode import read_bytes
+from tomebench.datasets.decode import printable, read_bytes
 from tomebench.errors import BaselineError, StorageError
 from tomebench.gate.records import FORMAT, VERSION, Snapshot
 from tomebench.whole import write_whole
@@ -48,7 +48,7 @@ def read_baseline(path: Path) -> Snapshot:
         return Snapshot.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))[:80] or "the file"
+        where = printable(".".join(map(str, first["loc"])))[:80] or "the file"
         message = first["msg"].removeprefix("Value error, ")
         raise BaselineError(f"baseline {path}: {where}: {message[:120]}; restore it, or {REMEDY}") from error
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 from torch._dynamo.utils import counters
 
+from tomebench.errors import DeviceError
+
 BACKEND = "inductor"
 """Generates the code of compiled passes."""
 RecompileLimitError = FailOnRecompileLimitHit
@@ -27,6 +29,7 @@ def compiled(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     code. So every call of this function makes a code object of its own, and a sweep may have any number of r.
 
     Raises:
+        DeviceError: the compiler is switched off in this process.
         CompilationError: from the call that compiles: something in the model cannot be one graph, the machine has no
             compiler, or the same function was compiled too often.
     """
@@ -38,11 +41,14 @@ def compiled(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns that a CPU build has no CUDA
     run.__code__ = run.__code__.replace(co_name="tomebench_pass")
-    return torch.compile(run, backend=BACKEND, fullgraph=True, dynamic=False)
+    found: Callable[[Tensor], Tensor] = torch.compile(run, backend=BACKEND, fullgraph=True, dynamic=False)
+    if found is run:
+        raise DeviceError(f"--compile: nothing would be compiled; {_why_not()}")
+    return found
 
 
-def why_not_compiled() -> str:
-    """What keeps a forward pass from being compiled that ran all the same, and what to do."""
+def _why_not() -> str:
+    """What keeps a forward pass from being compiled, and what to do."""
     names = ("TORCHDYNAMO_DISABLE", "TORCH_COMPILE_DISABLE")
     on = [f"{name}={os.environ[name]}" for name in names if os.environ.get(name, "0") not in ("", "0")]
     return f"unset {on[0]}" if on else "something in this process has switched the compiler off: start a new one"

@@ -13,7 +13,7 @@ from torch import nn
 from tomebench.datasets.class_lists import as_names
 from tomebench.errors import ModelError, UnsupportedModelError
 from tomebench.models.create import LoadedModel, head_of
-from tomebench.models.digest import tensors_digest
+from tomebench.models.digest import layers_digest, tensors_digest
 from tomebench.models.preprocess import checked_settings
 from tomebench.models.spec import PREFIX
 from tomebench.reduction.vit import ReducedViT
@@ -68,20 +68,8 @@ def given_model(
     mine.pretrained_cfg = {**_as_dict(published), **own}
     listed = as_names(mine.pretrained_cfg.get("label_names"), "label_names of the model's pretrained_cfg")
     head = head_of(mine, class_names, [] if listed is None else [listed])
-    return LoadedModel(mine, _architecture(model), f"sha256:{_digest(model)}", head)
-
-
-def _digest(model: nn.Module) -> str:
-    """Sixteen hex digits of its tensors, its layers and their settings.
-
-    Of two models with the same tensors one may take the class token and the other the mean.
-    """
-    found = hashlib.sha256(f"{tensors_digest(model)}\n{model!r}".encode())
-    for name, layer in model.named_modules():
-        settings = {key: value for key, value in vars(layer).items() if isinstance(value, str | int | float)}
-        settings.pop("training", None)
-        found.update(f"{name} {sorted(settings.items())}\n".encode())
-    return found.hexdigest()[:16]
+    digest = hashlib.sha256(f"{tensors_digest(model)}{layers_digest(model)}".encode()).hexdigest()[:16]
+    return LoadedModel(mine, _architecture(model), f"sha256:{digest}", head)
 
 
 def _refuse_wrapped(model: nn.Module) -> None:

@@ -69,7 +69,9 @@ def create(path: Path, config: str) -> None:
             for leftover in OWN_FILES - {FILE} - _KEPT:  # of a process that was killed right here
                 path.with_name(leftover).unlink(missing_ok=True)
             with closing(_connect(new, "rwc")) as connection:
-                connection.execute("PRAGMA journal_mode = WAL")  # now, since a reader would be in the way later
+                # Now, since a reader would be in the way later.
+                if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+                    raise StorageError(f"{path}: SQLite can keep no log on this file system; use --out on another one")
                 with transaction(connection):
                     connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import nn
 
 from tomebench.datasets.images import ImageSet
 from tomebench.errors import DataError, RunError
 from tomebench.identity import CODE, code_digest, decoding, difference, made_of
 from tomebench.measure.testbed import arithmetic_of, cpu_model
-from tomebench.models.digest import tensors_digest
+from tomebench.models.create import LoadedModel
+from tomebench.models.digest import layers_digest, tensors_digest
 from tomebench.schema import ImageState, fingerprint
 from tomebench.sweeps.store import Store
 
@@ -25,17 +25,22 @@ _SAMPLE = 16
 """Images, spread over the list, by which ranks find out before they begin that their files differ."""
 
 
-def made_by(model: nn.Module, device: torch.device, images: ImageSet | None) -> dict[str, str]:
+code_digest()  # now: of the code that is loaded, whatever becomes of its files
+
+
+def made_by(loaded: LoadedModel, device: torch.device, images: ImageSet | None) -> dict[str, str]:
     """What a sweep of a model would make its figures of.
 
     Args:
-        model: with its weights, in the dtype that they are run in.
+        loaded: the model with its weights, in the dtype that they are run in.
         device: that computes.
         images: None: none are evaluated.
     """
     processor = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
-    weights = tensors_digest(model)
-    return made_of(weights, images=images is not None, processor=processor, arithmetic=arithmetic_of(device))
+    # How random tensors come out depends on the processor, and no speed on how they do.
+    drawn = images is None and loaded.weights.startswith("random:")
+    weights, layers = loaded.weights if drawn else tensors_digest(loaded.model), layers_digest(loaded.model)
+    return made_of(weights, layers, images=images is not None, processor=processor, arithmetic=arithmetic_of(device))
 
 
 def keep_made(store: Store, made: Mapping[str, str]) -> None:

@@ -36,6 +36,7 @@ from tomebench.sweeps.records import cell_differences, concatenated, differences
 from tomebench.sweeps.stored import UnusableValue, check_together
 
 _ABOUT_ROUND = ("other_cpus", "gpu_processes")
+_TURNS = "end_to_end"
 _READ = "read"
 """Kind of the facts that say what the images of a chunk were decoded from."""
 
@@ -135,8 +136,8 @@ class Store:
 
     @property
     def has_results(self) -> bool:
-        """Something was measured: a round, or a batch of images."""
-        return any(self._select(table, "LIMIT 1") for table in ("rounds", "chunks"))
+        """Something was measured: a round, a batch of images, or a turn of the data loader."""
+        return any(self._select(table, "LIMIT 1") for table in ("rounds", "chunks")) or bool(self.get(_TURNS))
 
     def check_there(self) -> None:
         """Raise StorageError if the file was removed or replaced since it was opened: what is written goes nowhere."""
@@ -234,7 +235,7 @@ class Store:
             RunError: the folder holds predictions for another list of images.
         """
         stored = self.images()
-        if stored is None:
+        if stored is None or not self.has_results:
             meta = {"name": images.name, "digest": images.digest, "num_classes": images.num_classes}
             self._put_fact("images", "", {**meta, "note": images.note, "labels": images.labels.tolist()})
         elif stored.digest != images.digest:

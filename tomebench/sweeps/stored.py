@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from tomebench.datasets.decode import printable
 from tomebench.measure.budget import BUDGETS
 from tomebench.schema import Cell, ImageList, Resolved, Status
 
@@ -189,7 +190,7 @@ def check_row(table: str, row: Sequence[Any]) -> None:
         _LOOKS[table](*row)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))[:60]
+        where = printable(".".join(map(str, first["loc"])))[:60]
         raise UnusableValue(f"{_what(table, row)}{f' ({where})' if where else ''}: {first['msg'][:100]}") from error
     except (TypeError, ValueError, RecursionError) as error:
         raise UnusableValue(f"{_what(table, row)}: {str(error)[:100]}") from error
@@ -229,9 +230,8 @@ def check_together(
 
 
 def _what(table: str, row: Sequence[Any]) -> str:
-    if table != "facts":
-        return f"{table} {str(row[0])[:20]}"
-    return " ".join(part for part in (str(row[0])[:20], str(row[1])[:20]) if part)
+    parts = (table, row[0]) if table != "facts" else row[:2]
+    return " ".join(text for part in parts if (text := printable(part)[:20]))
 
 
 def _fact(kind: str, name: str, value: str) -> None:
