@@ -1,8 +1,8 @@
 """What a measurement was made of, and the one comparison that whoever adds to it goes through.
 
 A run that goes on, a process that shares one, a cache and a second measurement of the gate add to what others have
-measured. What they add belongs there only if it was made of the same: of the same code, weights, images and libraries.
-Names, sizes and times of files say nothing about that; digests do.
+measured. What they add belongs there only if it was made of the same: of the same code, model, images and libraries.
+Names and versions say little about that; digests do.
 """
 
 from __future__ import annotations

@@ -298,7 +298,7 @@ def test_a_refused_sweep_changes_nothing_of_a_folder(tmp_path: Path, monkeypatch
     before = facts()
     load = run.load_model
     monkeypatch.setattr(run, "load_model", lambda *a, **k: dataclasses.replace(load(*a, **k), weights="sha256:other"))
-    with pytest.raises(RunError, match="something else under the same settings"):
+    with pytest.raises(RunError, match="measured with another weights"):
         list(run.run_sweep(config(processes=5, max_drop=0.1), tmp_path / "run", lambda: False, fresh=True))
     assert facts() == before
 
