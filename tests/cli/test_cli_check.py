@@ -161,6 +161,8 @@ def test_settings_in_a_baseline_that_cannot_be_used_are_its_fault(program, basel
         {"model": "m" * 10_000},
         {**snapshot.settings, "surprise": 1},
         {**snapshot.settings, "r": "x"},
+        {**snapshot.settings, "ablate": True},
+        {**snapshot.settings, "schedule": "list:1,2"},
     ):
         write_baseline(baseline, snapshot.model_copy(update={"settings": settings}))
         result = program("check", "--static", "--baseline", "base.json", "--quiet")

@@ -286,6 +286,10 @@ def _static_of_baseline(baseline: Path, old: Snapshot, checkpoint: Path | None, 
         config = settings_of(old.settings, checkpoint)
     except InputError as error:
         raise BaselineError(f"baseline {baseline}: its settings cannot be used: {str(error)[:200]}") from error
+    if config.ablate:
+        raise BaselineError(
+            f"baseline {baseline}: its settings are of an ablation, whose cells the gate cannot tell apart; {REMEDY}"
+        )
     return _static(config, say)
 
 
