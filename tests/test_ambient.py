@@ -126,6 +126,16 @@ def test_a_mode_that_cannot_be_set_aside_is_refused(mode: Callable[[], Any]) -> 
     load_model("test_vit")
 
 
+def test_a_refusal_gives_the_default_device_back() -> None:
+    torch.set_default_device("meta")
+    try:
+        with Doubles(), pytest.raises(DeviceError):
+            load_model("test_vit")
+        assert torch.get_default_device() == torch.device("meta")
+    finally:
+        torch.set_default_device(None)
+
+
 def test_the_younger_interface_of_precisions_is_set_aside_and_given_back() -> None:
     holder: Any = torch.backends.mkldnn
     before = holder.matmul.fp32_precision

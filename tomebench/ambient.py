@@ -52,6 +52,8 @@ def usual_state() -> Iterator[None]:
         device = torch.get_default_device()
         if _get_current_function_mode_stack():
             torch.set_default_device(None)  # which ends that mode, but not ``with torch.device(...)``
+            if torch.get_default_device() != device:
+                stack.callback(torch.set_default_device, device)
         if modes := [*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()]:
             raise DeviceError(
                 f"PyTorch is in a mode that changes what is computed ({type(modes[-1]).__name__}), as in "
@@ -59,8 +61,6 @@ def usual_state() -> Iterator[None]:
             )
         if any(_module._global_forward_hooks) or any(_module._global_forward_pre_hooks):
             raise DeviceError("PyTorch has hooks on the passes of all modules; remove them, or start a new process")
-        if torch.get_default_device() != device:
-            stack.callback(torch.set_default_device, device)
         stack.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
         if torch.is_inference_mode_enabled():

@@ -17,7 +17,7 @@ from typing import NamedTuple
 CODE, WEIGHTS, LAYERS = "code", "weights", "layers"
 _ROOMS = ("backbones", "datasets", "measure", "models", "reduction", "sweeps")
 """Folders of the package whose files make numbers; the others show and compare them."""
-_MODULES = ("ambient.py", "identity.py", "rspec.py", "schema.py")
+_MODULES = ("ambient.py", "identity.py", "regular.py", "rspec.py", "schema.py")
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy")
 _CODECS = ("libjpeg_turbo", "zlib", "webp", "libtiff", "jpg_2000", "avif")
 UNKNOWN = "unknown"

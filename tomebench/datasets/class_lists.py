@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tomebench.datasets.classes import ClassNames, agreed
-from tomebench.datasets.decode import printable, read_bytes
+from tomebench.datasets.decode import printable
 from tomebench.errors import DataError
+from tomebench.regular import read_bytes
 
 BESIDE = ("classes.txt", "class_to_idx.json", "labels.txt", "class_names.txt", "class_names.json")
 """Names of files that hold the list of a folder's model or data set."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import io
 import logging
 import os
-import stat
 import struct
 import threading
 import warnings
@@ -20,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from tomebench.errors import DataError
+from tomebench.regular import open_regular, read_bytes
 
 _DECODE_ERRORS = (
     OSError,
@@ -45,8 +44,6 @@ _WHOLE = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x8
 _THINNEST = 300
 """Length over width: resizing makes of a thin image one of so many times the pixels of a crop."""
 _HEAD_TAIL = 8
-_MOST = 2**30
-"""Bytes of the largest file that is read as an image: it is held in memory."""
 _MOST_PIXELS = 1024 * 1024 * 1024 // 4 // 3
 """Above so many pixels Pillow warns, as it comes."""
 _WHITE_IS_ZERO = (262, 0)
@@ -106,34 +103,6 @@ def problem_in(data: bytes) -> str | None:
     except _DECODE_ERRORS as exc:
         return reason(exc)
     return None
-
-
-def read_bytes(path: str, offset: int = 0, size: int | None = None, *, most: int = _MOST) -> bytes:
-    """The bytes of a file that somebody names, an image or a text; the way in for all that are held in memory.
-
-    Args:
-        path: of a regular file.
-        offset: as for :func:`decode_rgb`.
-        size: as for :func:`decode_rgb`.
-        most: bytes that such a file may have.
-
-    Raises:
-        OSError: there is no such file, it is no file, cannot be read, has more bytes, or ends before ``size`` of them.
-    """
-    file, whole = open_regular(path)
-    try:
-        wanted = whole if size is None else size
-        if wanted > most:
-            limit = f"{most >> 20} MiB" if most >= 2**20 else f"{most >> 10} KiB"
-            raise OSError(errno.EFBIG, f"larger than {limit}, which no such file is")
-        data = os.pread(file, wanted, offset)
-        while len(data) < wanted and (more := os.pread(file, wanted - len(data), offset + len(data))):
-            data += more  # a network file system may give less than it is asked for
-    finally:
-        os.close(file)
-    if len(data) < wanted:
-        raise OSError(errno.EIO, "cut off")
-    return data
 
 
 def printable(name: object) -> str:
@@ -266,18 +235,6 @@ def _ends(path: str, offset: int, size: int | None) -> tuple[bytes, bytes]:
         return os.pread(file, _HEAD_TAIL, offset), os.pread(file, _HEAD_TAIL, offset + size - _HEAD_TAIL)
     finally:
         os.close(file)
-
-
-def open_regular(path: str) -> tuple[int, int]:
-    """Descriptor and size of a regular file; OSError for anything else, such as a pipe that nobody writes to."""
-    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    found = os.fstat(file)
-    if not stat.S_ISREG(found.st_mode):
-        os.close(file)
-        if stat.S_ISDIR(found.st_mode):
-            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
-        raise OSError(errno.EINVAL, "not a regular file")
-    return file, found.st_size
 
 
 def _looks_whole(head: bytes, tail: bytes) -> bool:

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from tomebench.datasets.decode import load_rgb, printable, problem, read_bytes
+from tomebench.datasets.decode import load_rgb, printable, problem
+from tomebench.regular import read_bytes
 
 
 class Files(Protocol):

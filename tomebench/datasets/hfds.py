@@ -15,12 +15,13 @@ import numpy as np
 from PIL import Image
 
 from tomebench.datasets.classes import ANY_HEAD, NUM_CLASSES, ClassMap, Head, class_numbers, few, imagenet, map_classes
-from tomebench.datasets.decode import decode_bytes, printable, problem_in, read_bytes
+from tomebench.datasets.decode import decode_bytes, printable, problem_in
 from tomebench.datasets.files import file_stamp, list_digest, user_path
 from tomebench.datasets.imagenet import check_named_class, coverage
 from tomebench.datasets.pictures import unlabelled
 from tomebench.errors import DataError
 from tomebench.extras import is_installed
+from tomebench.regular import read_bytes
 from tomebench.schema import ImageList
 from tomebench.words import counted
 
@@ -38,6 +39,7 @@ class Rows:
     paths: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     roots: tuple[str, ...] = ()  # folders in which its files may lie
+    files: tuple[str, ...] = ()  # that rows name instead of holding an image; empty where a row holds it
 
     def load(self, index: int) -> tuple[Image.Image, bytes]:
         """Decode one image to RGB, and its bytes; DataError naming it if that fails."""
@@ -60,9 +62,8 @@ class Rows:
 
         A table never changes, another one has another fingerprint.
         """
-        image = self.reader.dataset[self.rows[index]][_IMAGE] or {}
-        file = b"" if image.get("bytes") else file_stamp(str(image.get("path")))
-        return f"{self.reader.dataset._fingerprint} {self.rows[index]} ".encode() + file
+        file = self.files[index] if self.files else ""
+        return f"{self.reader.dataset._fingerprint} {self.rows[index]} ".encode() + (file_stamp(file) if file else b"")
 
     def read(self, index: int) -> bytes:
         """The bytes of the image."""
@@ -112,7 +113,7 @@ def read_hfds_pictures(name: str, *, offline: bool = False) -> tuple[ImageList, 
     """
     split, reader = _opened(name, offline)
     names = tuple(f"{row:08d}" for row in range(len(reader)))
-    rows = Rows(reader, tuple(range(len(names))), names, roots=_roots(name))
+    rows = Rows(reader, tuple(range(len(names))), names, roots=_roots(name), files=tuple(_named_files(reader)))
     info = unlabelled(_shown(name), rows)
     return replace(info, note=f"split {split}; {info.note}"), rows
 
@@ -211,7 +212,8 @@ def _listed(name: str, split: str, reader: Any, own: Sequence[str], head: Head |
         note=f"split {split}; {more}" if more else f"split {split}",
         class_names=classes.names,
     )
-    return info, Rows(reader, tuple(order), names, roots=_roots(name))
+    named = _named_files(reader)
+    return info, Rows(reader, tuple(order), names, roots=_roots(name), files=tuple(named[row] for row in order))
 
 
 def _numbering(name: str, classes: Sequence[str], head: Head | None) -> tuple[ClassMap, list[int]]:
@@ -273,6 +275,14 @@ def _file_names(reader: Any) -> list[str]:
 
     names = pyarrow.compute.struct_field(reader.dataset.data.column(_IMAGE), "path").to_pylist()
     return [name or "" for name in names]
+
+
+def _named_files(reader: Any) -> list[str]:
+    """Of each row the file that it names instead of holding an image; the images themselves are not read."""
+    import pyarrow.compute
+
+    held = pyarrow.compute.struct_field(reader.dataset.data.column(_IMAGE), "bytes").is_valid().to_pylist()
+    return ["" if there else file for there, file in zip(held, _file_names(reader), strict=True)]
 
 
 @contextmanager

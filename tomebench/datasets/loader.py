@@ -214,7 +214,7 @@ class _Reader(Dataset["Batch | TomebenchError"]):
     batch_size: int
     cache: PixelCache | None = None
     code: str = field(default_factory=code_digest)  # of the process that asks: a worker imports what is there now
-    first: int = field(default_factory=lambda: secrets.randbelow(_LOOKED_AT))
+    looked_at: int = field(default_factory=lambda: secrets.randbelow(_LOOKED_AT))  # which of so many
 
     def __getitem__(self, index: int) -> Batch | TomebenchError:
         if self.code != code_digest():
@@ -234,7 +234,7 @@ class _Reader(Dataset["Batch | TomebenchError"]):
         file = self.image_set.state(index)
         if self.cache is not None and (kept := self.cache.get(index, file)) is not None:
             pixels, digest = kept
-            if index % _LOOKED_AT != self.first or self.image_set.digest(index) == digest:
+            if index % _LOOKED_AT != self.looked_at or self.image_set.digest(index) == digest:
                 return pixels, ImageState(file, digest)
         image, digest = self.image_set.decoded(index)
         pixels = self.transform(image)

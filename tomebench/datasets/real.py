@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from tomebench.datasets.classes import NUM_CLASSES
-from tomebench.datasets.decode import printable, read_bytes
+from tomebench.datasets.decode import printable
 from tomebench.datasets.files import list_digest
 from tomebench.datasets.imagenet import VALIDATION_IMAGES
 from tomebench.datasets.truth import file_number
 from tomebench.errors import DataError
+from tomebench.regular import read_bytes
 from tomebench.schema import NO_LABEL, ImageList
 from tomebench.words import counted
 

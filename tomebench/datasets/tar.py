@@ -6,8 +6,9 @@ import os
 import tarfile
 from typing import NamedTuple
 
-from tomebench.datasets.decode import open_regular, printable
+from tomebench.datasets.decode import printable
 from tomebench.errors import DataError
+from tomebench.regular import open_regular
 from tomebench.words import counted
 
 _COMPRESSED = {b"\x1f\x8b": "gzip -d", b"BZh": "bzip2 -d", b"\xfd7zXZ": "xz -d", b"\x28\xb5\x2f\xfd": "zstd -d"}

@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tomebench.datasets.classes import class_numbers
-from tomebench.datasets.decode import printable, read_bytes
+from tomebench.datasets.decode import printable
 from tomebench.datasets.imagenet import VALIDATION_IMAGES
 from tomebench.errors import DataError
 from tomebench.extras import is_installed
+from tomebench.regular import read_bytes
 from tomebench.words import counted
 
 _MOST = 64 * 2**20

@@ -13,11 +13,12 @@ from typing import Any
 
 from tomebench.datasets.class_lists import names_beside
 from tomebench.datasets.classes import ANY_HEAD, IMAGENET_21K, NUM_CLASSES, ClassMap, Head, few, imagenet, map_classes
-from tomebench.datasets.decode import printable, read_bytes
+from tomebench.datasets.decode import printable
 from tomebench.datasets.files import PackedImages
 from tomebench.datasets.imagenet import ClassFolders, check_named_class, data_name
 from tomebench.datasets.tar import Member, index_tar
 from tomebench.errors import DataError
+from tomebench.regular import read_bytes
 from tomebench.schema import ImageList
 
 _IMAGES = ("jpg", "jpeg", "png", "webp")

@@ -19,11 +19,12 @@ from tomebench.gate.speed import SpeedLimits, compare_speeds
 from tomebench.gate.static import compare_static
 from tomebench.gate.top1 import MaxDrop, compare_accuracies
 from tomebench.gate.verdict import Finding, Verdict
-from tomebench.identity import LAYERS, WEIGHTS, difference
+from tomebench.identity import LAYERS, WEIGHTS, Difference
 from tomebench.stats import Shift
 
 __all__ = ["Finding", "Limits", "Verdict", "changes", "check_limits", "compare", "confirmed", "differing", "exit_code"]
 
+_MODEL = (WEIGHTS, LAYERS)
 _SUBJECT = ("model", "weights", "img_size", "method", "options", "schedule")
 _MATTERS: dict[Tier, tuple[str, ...]] = {
     "static": _SUBJECT,
@@ -66,25 +67,20 @@ def compare(old: Snapshot, new: Snapshot, tiers: Sequence[Tier], limits: Limits)
 def changes(old: Snapshot, new: Snapshot) -> list[str]:
     """In what the figures of two snapshots were made by something else, e.g. ``torch 2.11.0 -> 2.14.1``.
 
-    That is what a gate is asked about, so it keeps nothing from being compared; only other weights do. Nothing where
-    one is too old to say.
+    That is what a gate is asked about, so it keeps nothing from being compared; only another model does. What one of
+    them does not say, as those of before and such without images, is left out.
     """
-    if not old.made or not new.made:
-        return []
-    names = [name for name in dict.fromkeys([*old.made, *new.made]) if name not in (WEIGHTS, LAYERS)]
-    return [str(found) for name in names if (found := difference(_fact(old, name), _fact(new, name)))]
-
-
-def _fact(snapshot: Snapshot, name: str) -> dict[str, str]:
-    return {name: snapshot.made[name]} if name in snapshot.made else {}
+    return [str(found) for found in _made_otherwise(old, new) if found.name not in _MODEL]
 
 
 def _other_weights(old: Snapshot, new: Snapshot) -> str | None:
     """That tensors or layers are not the same, whatever file or name they came from; None where one does not say."""
-    for name in (WEIGHTS, LAYERS):
-        if name in old.made and name in new.made and (found := difference(_fact(old, name), _fact(new, name))):
-            return str(found)
-    return None
+    return next((str(found) for found in _made_otherwise(old, new) if found.name in _MODEL), None)
+
+
+def _made_otherwise(old: Snapshot, new: Snapshot) -> list[Difference]:
+    both = ((name, there, new.made[name]) for name, there in old.made.items() if name in new.made)
+    return [Difference(name, there, here) for name, there, here in both if there != here]
 
 
 def _of_other_weights(finding: Finding, what: str) -> Finding:

@@ -8,9 +8,10 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from tomebench.datasets.decode import printable, read_bytes
+from tomebench.datasets.decode import printable
 from tomebench.errors import BaselineError, StorageError
 from tomebench.gate.records import FORMAT, VERSION, Snapshot
+from tomebench.regular import read_bytes
 from tomebench.whole import write_whole
 
 MAX_BYTES = 64 * 2**20

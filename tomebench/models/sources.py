@@ -17,10 +17,11 @@ from torch import nn
 
 from tomebench.datasets.class_lists import CONFIG, lists_in_config
 from tomebench.datasets.classes import ClassNames
-from tomebench.datasets.decode import printable, read_bytes
+from tomebench.datasets.decode import printable
 from tomebench.datasets.files import user_path
 from tomebench.errors import ModelError
 from tomebench.models.weights_file import short
+from tomebench.regular import read_bytes
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
 _LARGEST = 16 * 2**20

@@ -18,8 +18,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, load_file
 
-from tomebench.datasets.decode import printable, read_bytes
+from tomebench.datasets.decode import printable
 from tomebench.errors import ModelError
+from tomebench.regular import read_bytes
 
 _INDICES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE = ("model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from tomebench.datasets.decode import read_bytes
 from tomebench.errors import ConfigError
+from tomebench.regular import read_bytes
 
 MAX_BYTES = 65536
 """A configuration is a page of text; anything larger is some other file."""
