@@ -98,11 +98,11 @@ def lost(device: torch.device) -> bool:
     return False
 
 
-_PRECISIONS: tuple[Any, ...] = (
+_ON_GPU: tuple[Any, ...] = (
     torch.backends.cuda.matmul,
     *(getattr(torch.backends.cudnn, name) for name in ("conv", "rnn")),
-    *(getattr(torch.backends.mkldnn, name) for name in ("matmul", "conv")),
 )
+_ON_CPU: tuple[Any, ...] = tuple(getattr(torch.backends.mkldnn, name) for name in ("matmul", "conv"))
 """What has a precision of fp32 of its own."""
 
 
@@ -119,11 +119,11 @@ def arithmetic(dtype: str, threads: int | None) -> Iterator[int]:
     """
     # Some versions announce another interface for the same settings at every use of this one.
     warnings.filterwarnings("ignore", message="Please use the new API settings to control TF32")
-    before, number = [(holder, holder.fp32_precision) for holder in _PRECISIONS], torch.get_num_threads()
+    before, number = [(holder, holder.fp32_precision) for holder in (*_ON_GPU, *_ON_CPU)], torch.get_num_threads()
     legacy = _legacy_precision()
     torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = dtype == "tf32"
-    for holder in _PRECISIONS[3:]:
+    for holder in _ON_CPU:
         holder.fp32_precision = "ieee"  # on a CPU the older interface says nothing of convolutions
     if threads is not None:
         torch.set_num_threads(threads)

@@ -133,7 +133,7 @@ def git_state(root: Path) -> str:
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     # Only look: leave the index as it is, and look at this checkout, whatever a hook's or an editor's variables say.
     own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    environment = {**own, "GIT_OPTIONAL_LOCKS": "0", "GIT_CEILING_DIRECTORIES": str(root.parent)}
+    environment = {**own, "GIT_OPTIONAL_LOCKS": "0"}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True, env=environment)
     except (OSError, subprocess.SubprocessError):

@@ -9,10 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tomebench import stats
-from tomebench.sweeps.store import Store
+from tomebench.sweeps.store import TURNS, Store
 
-_FACT = "end_to_end"
-"""Name of the stored fact: images, seconds and session of each turn, by cell key."""
 MIN_KEPT = 3
 """Turns that make an interval."""
 
@@ -27,7 +25,7 @@ class Turn(NamedTuple):
 
 def turns(store: Store) -> dict[str, list[Turn]]:
     """The turns that every cell has had; of older stores the sum of all, as if it were one."""
-    found = store.get(_FACT) or {}
+    found = store.get(TURNS) or {}
     return {
         key: [Turn(*each) for each in entry] if isinstance(entry[0], list) else [Turn(*entry)]
         for key, entry in found.items()
@@ -47,7 +45,7 @@ def turns_left(taken: Sequence[Turn]) -> int:
 
 def keep(store: Store, found: dict[str, list[Turn]]) -> None:
     """Keep the turns of all cells, those that were kept before included."""
-    store.put(_FACT, found)
+    store.put(TURNS, found)
 
 
 def end_to_end_columns(taken: Sequence[Turn]) -> dict[str, float]:

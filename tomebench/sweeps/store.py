@@ -36,7 +36,8 @@ from tomebench.sweeps.records import cell_differences, concatenated, differences
 from tomebench.sweeps.stored import UnusableValue, check_together
 
 _ABOUT_ROUND = ("other_cpus", "gpu_processes")
-_TURNS = "end_to_end"
+TURNS = "end_to_end"
+"""Name of the fact: images, seconds and session of each turn of the data loader, by cell key."""
 _READ = "read"
 """Kind of the facts that say what the images of a chunk were decoded from."""
 
@@ -137,7 +138,7 @@ class Store:
     @property
     def has_results(self) -> bool:
         """Something was measured: a round, a batch of images, or a turn of the data loader."""
-        return any(self._select(table, "LIMIT 1") for table in ("rounds", "chunks")) or bool(self.get(_TURNS))
+        return any(self._select(table, "LIMIT 1") for table in ("rounds", "chunks")) or bool(self.get(TURNS))
 
     def check_there(self) -> None:
         """Raise StorageError if the file was removed or replaced since it was opened: what is written goes nowhere."""
