@@ -6,6 +6,8 @@ INSTALLED := .venv/.installed
 RUNS := .venv/.runs
 # More than there are cores, since some tests wait for processes of their own; eight at most.
 TEST_WORKERS := $(shell n=$$(( 2 * $$(getconf _NPROCESSORS_ONLN) )); echo $$(( n < 8 ? n : 8 )))
+# Hundreds of the tests' processes import the package: compiled once, also where the caller keeps no bytecode.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test bench check speed-cpu speed-cuda gpu-wheels docs-images clean

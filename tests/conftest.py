@@ -22,7 +22,8 @@ settings.load_profile("tomebench")
 def _short_probe(monkeypatch: pytest.MonkeyPatch) -> None:
     """How long a sweep will take is said before it; of interest in few tests, and a fifth of a second in hundreds."""
     if module := sys.modules.get("tomebench.measure.estimate"):
-        monkeypatch.setattr(module, "_PROBE_SECONDS", 0.01)
+        monkeypatch.setattr(module, "_PROBE_SECONDS", 0.001)
+        monkeypatch.setattr(module, "_SHAPE", (64, 64, 64))
 
 
 @pytest.fixture(params=[pytest.param("cuda", marks=pytest.mark.gpu), pytest.param("cpu", id="cpu_twin")])

@@ -179,7 +179,7 @@ def test_every_batch_of_a_training_variant_is_checked(tmp_path: Path, monkeypatc
 @pytest.fixture
 def dynamo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compilation, "BACKEND", "eager")
-    shallow = functools.partial(timm.create_model, depth=2)  # tracing takes a second for every few blocks
+    shallow = functools.partial(timm.create_model, depth=1)  # tracing takes a second for every few blocks
     monkeypatch.setattr("tomebench.models.create.timm.create_model", shallow)
     torch._dynamo.reset()
 

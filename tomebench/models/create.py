@@ -139,15 +139,15 @@ def _build(spec: ModelSpec, source: Source | None, file: Checkpoint | None, meta
         kwargs: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         return _create(timm_id, source, kwargs, on, spec.seed)
 
-    if file is not None or source is not None:
-        own = create(None, "meta")
+    own = create(None, "meta") if file is not None or source is not None else None
+    if own is not None:
         _check_square(spec.name, own)
-    if file is not None and size is None:
+    if own is not None and file is not None and size is None:
         grid, found = _grid(own), file.grid(_positions(own))
         if grid is not None and found is not None and grid != (found[0], found[0]):
             size = found[0] * found[1]
             notes.append(f"{size} pixels, as the position embedding of the checkpoint says; --img-size changes it")
-    model = create(size, "meta" if meta else "cpu")
+    model = own if own is not None and meta and size is None else create(size, "meta" if meta else "cpu")
     _check_square(spec.name, model)
     if getattr(getattr(model, "patch_embed", None), "num_patches", 1) == 0:
         raise ModelError(f"model {timm_id} cannot be built at {size} pixels: that is less than one patch")
