@@ -1,6 +1,7 @@
 """Batches: fixed order and membership, padding, skipping, and the same bits and errors with and without workers."""
 
 import dataclasses
+import gc
 import multiprocessing
 import os
 import pickle
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +139,20 @@ def test_a_worker_that_dies_or_hangs_is_replaced_once(monkeypatch, way, bad):
     assert "was lost" in said[0]
     assert "its images are read in this one" in said[0]
     assert "\n" not in said[0]
+
+
+def test_the_tracker_of_what_processes_share_may_be_killed(capfd):
+    """The kernel may choose it where memory is short; no image is in it."""
+    stream = batches(image_set(8), to_tensor, 2, workers=2)
+    found = [indices(next(stream))]
+    tracker = resource_tracker._resource_tracker
+    os.kill(tracker._pid, signal.SIGKILL)
+    os.waitpid(tracker._pid, 0)
+    found += map(indices, stream)
+    found += map(indices, read(2, 2, workers=1))
+    gc.collect()
+    assert found == [[0, 1], [2, 3], [4, 5], [6, 7], [0, 1]]
+    assert capfd.readouterr().err == ""
 
 
 def test_a_worker_lost_long_after_another_counts_as_the_first(monkeypatch, tmp_path):

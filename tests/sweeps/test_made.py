@@ -200,7 +200,7 @@ def test_other_code_and_libraries_take_another_folder(root: Path, name: str, mon
             monkeypatch.setattr(identity, "_pillow", lambda: "1.0")
         case "torch":
             monkeypatch.setattr(identity, "_version", lambda library: "0.1" if library == "torch" else "9")
-    with pytest.raises(RunError, match=rf"other settings \({name} "):
+    with pytest.raises(RunError, match=rf"was measured with another {name} \({name} "):
         sweep(root)
     assert seen(root) == BATCH
     monkeypatch.chdir(root)
@@ -210,7 +210,7 @@ def test_other_code_and_libraries_take_another_folder(root: Path, name: str, mon
     folder, why = choose_folder(config(root))
     assert folder.name == f"{usual.name}-2"
     assert why is not None
-    assert f"other settings ({name} " in why
+    assert f"a run of other code or libraries ({name} " in why
 
 
 def test_a_run_from_before_reports_and_is_not_added_to(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +220,9 @@ def test_a_run_from_before_reports_and_is_not_added_to(root: Path, monkeypatch: 
     with Store.read(root / "run") as store:
         assert store.get(MADE) is None
         assert [row.n_seen for row in build_rows(store)] == [BATCH, BATCH]
-    with pytest.raises(RunError, match=r"code unknown -> [0-9a-f]{16}\); use --out another folder"):
+    with pytest.raises(
+        RunError, match="by an older version, which did not keep what its figures are made of; it can be"
+    ):
         sweep(root)
 
 

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from tomebench.datasets.cache import PixelCache
 from tomebench.datasets.decode import printable
 from tomebench.datasets.images import ImageSet
-from tomebench.datasets.workers import lack_of_room, script, start_worker, worker_context
+from tomebench.datasets.workers import lack_of_room, outlive_tracker, script, start_worker, tracker, worker_context
 from tomebench.errors import DataError, TomebenchError
 from tomebench.identity import code_digest
 from tomebench.schema import ImageState
@@ -150,8 +150,11 @@ def _stream(reader: _Reader, indices: Sequence[int], workers: int, limit: float,
             timeout=_POLL,
             pin_memory=pin,
         )
+    told = tracker()
     try:
-        stream: Any = iter(loader)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="resource_tracker: process died")
+            stream: Any = iter(loader)
     except OSError as error:
         where = tempfile.gettempdir()
         how = "use --workers 0"
@@ -166,6 +169,7 @@ def _stream(reader: _Reader, indices: Sequence[int], workers: int, limit: float,
             worker.kill()
         raise
     finally:
+        outlive_tracker(told)
         # Not left to the garbage collector, which closes the pipes to the workers before it tells them to stop.
         stream._shutdown_workers()
 

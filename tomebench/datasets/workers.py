@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import threading
+from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ MAX_WORKERS = 16
 """More than this compete for memory bandwidth and shared memory rather than help."""
 _WORTH_A_WORKER = 1000
 """Images below which starting workers (they import torch) takes longer than decoding."""
+
+_TRACKER: Any = resource_tracker._resource_tracker
 
 
 def default_workers(n_images: int, cpus: float) -> int:
@@ -61,6 +64,30 @@ def worker_context() -> BaseContext:
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tomebench.datasets.loader", "timm.data"])
     return context
+
+
+def tracker() -> int | None:
+    """Process number of Python's resource tracker, which gives back what processes share if all of them are killed.
+
+    None where a parent has started it.
+    """
+    resource_tracker.ensure_running()
+    found: int | None = _TRACKER._pid
+    return found
+
+
+def outlive_tracker(pid: int | None) -> None:
+    """Go on in silence where the tracker is gone: a new one prints a traceback for each name that it was never told of.
+
+    Args:
+        pid: of the tracker that was told of the first names, as :func:`tracker` gave it.
+    """
+    if _TRACKER._pid == pid and _TRACKER._check_alive():
+        return
+    if _TRACKER._check_alive():
+        os.kill(_TRACKER._pid, signal.SIGKILL)
+    os.close(_TRACKER._fd)
+    _TRACKER._fd = os.open(os.devnull, os.O_WRONLY)
 
 
 def start_worker(_worker_id: int) -> None:

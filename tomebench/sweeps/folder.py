@@ -46,14 +46,12 @@ def choose_folder(config: SweepConfig, *, named: bool | None = None) -> tuple[Pa
     """
     usual = run_directory(config)
     named = config.out is not None or config.name is not None if named is None else named
-    reasons = [] if named else ["other files"] if _is_taken(usual) else _reasons(usual, config)
-    if not reasons:
+    if named or (held := _held(usual, config)) is None:
         return usual, None
     for number in itertools.count(2):
         folder = usual.with_name(f"{usual.name}-{number}")
-        if not _reasons(folder, config) and not _is_taken(folder):
-            what = reasons[0] if _is_taken(usual) else f"a run with other settings ({', '.join(reasons[:3])})"
-            return folder, f"{usual} holds {what}; this one is in {folder}"
+        if _held(folder, config) is None:
+            return folder, f"{usual} holds {held}; this one is in {folder}"
     raise AssertionError("there is always a next number")
 
 
@@ -75,7 +73,6 @@ def unlike(store: Store, asked: Mapping[str, Any]) -> list[str]:
     found = differences(*({k: v for k, v in each.items() if k not in _GROWS} for each in (before, now)))
     if before.get("cells") or now.get("cells"):  # which deals out the values of one r
         found += differences({"r": before.get("r")}, {"r": now.get("r")})
-    found += code_differences(store)
     if _grid(merged(before, now)) != _grid(before) | _grid(now):  # which no settings could say
         names = [name for name in OPTIONS if before.get(name) != now.get(name)]
         found += differences(*({name: ",".join(_values(each, name)) for name in names} for each in (before, now)))
@@ -83,13 +80,13 @@ def unlike(store: Store, asked: Mapping[str, Any]) -> list[str]:
 
 
 def covers(store: Store, asked: Mapping[str, Any]) -> bool:
-    """Whether a run was asked for all that a sweep asks for: its cells, columns and budget, and the same settings.
+    """Whether a run of this code was asked for all that a sweep asks for: its cells, columns, budget and settings.
 
     Args:
         store: of the run.
         asked: settings of the sweep, :meth:`tomebench.sweeps.config.SweepConfig.stored`.
     """
-    if unlike(store, asked):
+    if unlike(store, asked) or code_differences(store):
         return False
     before, both = store.config, merged(store.config, asked)
     more = ("budget", "processes", *_MORE)
@@ -131,19 +128,18 @@ def processes_of(folder: Path, config: SweepConfig) -> int:
         return int(merged(store.config, config.stored()).get("processes", 1))
 
 
-def _reasons(folder: Path, config: SweepConfig) -> list[str]:
-    """What keeps a sweep from going on in a folder; nothing where there is no run."""
+def _held(folder: Path, config: SweepConfig) -> str | None:
+    """What is in a folder and keeps a sweep from going on there; None if nothing does."""
     if not (folder / database.FILE).is_file():
-        return []
+        names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+        return "other files" if folder.is_file() or names - database.OWN_FILES - lock.FILES else None
     with Store.read(folder) as store:
-        return unlike(store, config.stored()) if store.has_results else []
-
-
-def _is_taken(folder: Path) -> bool:
-    """It holds files and no run."""
-    if not folder.is_dir() or (folder / database.FILE).is_file():
-        return folder.is_file()
-    return bool({entry.name for entry in folder.iterdir()} - database.OWN_FILES - lock.FILES)
+        if not store.has_results:
+            return None
+        if settings := unlike(store, config.stored()):
+            return f"a run with other settings ({', '.join(settings[:3])})"
+        found = code_differences(store)
+        return f"a run of other code or libraries ({found})" if found else None
 
 
 def _device(asked: str) -> str:

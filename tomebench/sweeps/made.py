@@ -12,11 +12,11 @@ import torch
 
 from tomebench.datasets.images import ImageSet
 from tomebench.errors import DataError, RunError
-from tomebench.identity import CODE, code_digest, decoding, difference, made_of
+from tomebench.identity import CODE, Difference, code_digest, decoding, difference, made_of
 from tomebench.measure.testbed import arithmetic_of, cpu_model
 from tomebench.models.create import LoadedModel
 from tomebench.models.digest import layers_digest, tensors_digest
-from tomebench.schema import ImageState, fingerprint
+from tomebench.schema import ImageState
 from tomebench.sweeps.store import Store
 
 MADE = "made"
@@ -49,34 +49,52 @@ def keep_made(store: Store, made: Mapping[str, str]) -> None:
     Raises:
         RunError: it is, or it was stored before that was kept.
     """
-    if store.has_results and (found := difference(store.get(MADE) or {}, made)):
-        raise RunError(
-            f"{store.directory} was measured with another {found.name} ({found}), which could give other figures; use "
-            "--out another folder, or go back to what it was"
-        )
+    _refuse(store, difference(store.get(MADE) or {}, made) if store.has_results else None)
     if store.get(MADE) != dict(made):
         store.put(MADE, dict(made))
 
 
-def code_differences(store: Store) -> list[str]:
-    """In what the code and libraries at hand are not those that a run's figures were made by; the first of it."""
+def check_code(store: Store) -> None:
+    """What :func:`keep_made` refuses for its code or libraries, before a model is loaded.
+
+    Raises:
+        RunError: as there.
+    """
+    _refuse(store, code_differences(store))
+
+
+def code_differences(store: Store) -> Difference | None:
+    """The first of the code and libraries at hand that is not what a run's figures were made by."""
     if not store.has_results:
-        return []
+        return None
     here = decoding() if store.config.get("data") is not None else {CODE: code_digest()}
-    found = difference({name: value for name, value in (store.get(MADE) or {}).items() if name in here}, here)
-    return [] if found is None else [str(found)]
+    return difference({name: value for name, value in (store.get(MADE) or {}).items() if name in here}, here)
 
 
-def sample_digest(images: ImageSet) -> str:
-    """Digest of a few images, spread over the list, as they are stored here."""
+def _refuse(store: Store, found: Difference | None) -> None:
+    if found is None:
+        return
+    if not store.get(MADE):
+        raise RunError(
+            f"{store.directory} was measured by an older version, which did not keep what its figures are made of; it "
+            "can be reported, and measured anew with --out another folder"
+        )
+    raise RunError(
+        f"{store.directory} was measured with another {found.name} ({found}), which could give other figures; use "
+        "--out another folder, or go back to what it was"
+    )
+
+
+def sample_digests(images: ImageSet) -> dict[str, str]:
+    """Digests of a few images, spread over the list, as they are stored here, by what a message calls them."""
     step = max(len(images) // _SAMPLE, 1)
-    found = []
+    found = {}
     for index in range(0, len(images), step)[:_SAMPLE]:
         try:
-            found.append(images.digest(index))
-        except DataError:  # which a sweep may leave out
-            found.append("")
-    return fingerprint(found)
+            found[f"image {name_of(images, index)}"] = images.digest(index)
+        except DataError:
+            found[f"image {name_of(images, index)}"] = "unreadable"  # which a sweep may leave out
+    return found
 
 
 def check_unchanged(store: Store, images: ImageSet, batch_size: int, stop_if_asked: Callable[[], None]) -> None:

@@ -33,7 +33,7 @@ from tomebench.sweeps.forward import Passes
 from tomebench.sweeps.inputs import choose_batch_size, usable_images, weights_dtype
 from tomebench.sweeps.job import LOST, Job, stops
 from tomebench.sweeps.lock import held
-from tomebench.sweeps.made import check_unchanged, keep_made, made_by, sample_digest
+from tomebench.sweeps.made import check_code, check_unchanged, keep_made, made_by, sample_digests
 from tomebench.sweeps.pipeline import measure_end_to_end
 from tomebench.sweeps.plan import (
     list_images,
@@ -136,7 +136,8 @@ def _lead(
     yield Phase("load", None)
     if (config.verify or config.allow_missing) and (directory / FILE).exists():
         # Looking at every image takes minutes: what the folder refuses is said before.
-        Store.open(directory, config.stored(), unlike).close()
+        with Store.open(directory, config.stored(), unlike) as store:
+            check_code(store)
     image_set = listed
     if listed is not None and (first or config.allow_missing):
         image_set = usable_images(config, listed, stop_if_asked)
@@ -248,7 +249,7 @@ def _loading(done: int, what: str) -> Progress:
 
 def _facts(made: dict[str, str], listed: ImageSet | None) -> dict[str, str]:
     """What must be the same in all ranks, and what some of their images hold."""
-    return made if listed is None else {**made, "images": sample_digest(listed)}
+    return made if listed is None else made | sample_digests(listed)
 
 
 def _device(config: SweepConfig, place: Place) -> torch.device:
