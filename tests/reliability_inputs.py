@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reliability_cases import DATABASE, DECODE, LOCK, SOURCE, WEIGHTS, Case
+from reliability_cases import APP, DATABASE, DECODE, LOCK, SOURCE, WEIGHTS, Case
 
 MADE, RANKS, STORED = "sweeps/test_made.py::", "sweeps/test_ranks.py::", "sweeps/test_stored.py::"
 READERS, WDS, HFDS = "datasets/test_readers.py::", "datasets/test_wds.py::", "datasets/test_hfds.py::"
@@ -233,6 +233,29 @@ SURROUNDINGS = (
         (
             f"{LOADER}test_a_worker_that_dies_or_hangs_is_replaced_once",
             f"{LOADER}test_workers_that_die_again_end_the_pass_in_one_line",
+        ),
+    ),
+    Case(
+        "kill -9 of the resource tracker of Python",
+        "the undisturbed table, nothing on stderr",
+        (f"{LOADER}test_the_tracker_of_what_processes_share_may_be_killed",),
+    ),
+    Case(
+        "a full disk under stderr",
+        "all results, exit 0",
+        (f"{APP}test_a_full_disk_under_stderr_loses_what_is_said_and_no_result",),
+    ),
+    Case(
+        "ulimit -v",
+        "one line that names it",
+        (f"{APP}test_a_limit_of_the_address_space_is_named",),
+    ),
+    Case(
+        "one slow cell of a run with values of an option",
+        "exit 3, names the cell; measured again with all values",
+        (
+            f"{AGAIN}test_one_slow_cell_of_several_with_the_same_r_is_named",
+            "sweeps/test_again.py::test_every_word_is_understood",
         ),
     ),
 )

@@ -18,12 +18,12 @@ def edit(path: Path, **cell_changes: object) -> None:
     write_baseline(path, snapshot.model_copy(update={"cells": (*first, last.model_copy(update=cell_changes))}))
 
 
-def slowed(snapshot: Snapshot, factor: float) -> Snapshot:
-    """The same measurement, even and with twelve rounds, the last cell slower by a factor."""
+def slowed(snapshot: Snapshot, factor: float, name: str = "r=8") -> Snapshot:
+    """The same measurement, even and with twelve rounds, the cell of that name slower by a factor."""
     cells = []
     for cell in snapshot.cells:
         reference = tuple(0.01 * (1 + 0.001 * k) for k in range(12))
-        ratio = factor if cell.name == "r=8" else 1.0
+        ratio = factor if cell.name == name else 1.0
         speed = cell.speed.model_copy(
             update={"reference": reference, "seconds": tuple(ratio * t for t in reference), "invalid": ()}
         )

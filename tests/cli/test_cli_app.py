@@ -190,6 +190,20 @@ def test_a_full_disk_under_stdout_is_one_line():
     assert b"No space left" in done.stderr
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+def test_a_full_disk_under_stderr_loses_what_is_said_and_no_result(tmp_path):
+    """The screen is only a copy of what is in the folder."""
+    words = "sweep --model digits_vit --r 0,8 --device cpu --data digits --limit 6 --budget none --out run"
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        command = [sys.executable, "-m", "tomebench", *words.split()]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, cwd=tmp_path)
+        refused = subprocess.run([*command, "--dtype", "bf16"], stdout=subprocess.PIPE, stderr=full, cwd=tmp_path)
+    assert done.returncode == 0
+    assert b"digits_vit" in done.stdout
+    assert (tmp_path / "run" / "table.csv").read_text().count("\n") == 3
+    assert (refused.returncode, refused.stdout) == (2, b"")
+
+
 def test_an_ascii_terminal_gets_escapes_instead_of_a_crash():
     done = subprocess.run(
         [sys.executable, "-m", "tomebench", "report", "ä"],

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from check_runs import edit, slowed
+from fault_runs import SWEEP, fast
 
 from tomebench.errors import RunError
 from tomebench.gate.file import read_baseline, write_baseline
@@ -98,6 +100,24 @@ def test_a_slow_down_is_measured_again(program, baseline, run, monkeypatch, agai
     assert says in " ".join(result.out.split())
     result = program("check", "run", "--baseline", "base.json", "--speed", "--no-confirm", "--quiet")
     assert (result.code, asked) == (3, [{8}])
+
+
+def test_one_slow_cell_of_several_with_the_same_r_is_named(program, monkeypatch):
+    fast(monkeypatch, rounds=6)
+    assert program(*SWEEP, "--metric", "k,q").code == 0
+    assert program("check", "run", "--baseline", "base.json", "--update-baseline", "--quiet").code == 0
+    snapshot = read_baseline(Path("base.json"))
+    names = [cell.name for cell in snapshot.cells]
+    assert names == ["r=0", "r=8", "r=8 metric=q"]
+    write_baseline(Path("base.json"), slowed(snapshot, 1.0))
+    slow = slowed(snapshot, 1.2, names[2])
+    monkeypatch.setattr(checking, "run_snapshot", lambda store: slow)
+    monkeypatch.setattr(checking, "measure_again", lambda *_: slow)
+    result = program("check", "run", "--baseline", "base.json", "--speed", "--quiet")
+    assert result.code == 3, result
+    verdicts = [line.split()[1:] for line in result.out.splitlines() if line.startswith("speed ")]
+    assert verdicts == [["all", "r", "FAIL"], ["r=0", "ok"], ["r=8", "ok"], ["r=8", "metric=q", "FAIL"]]
+    assert "speed r=8 metric=q: speed-up over r = 0: 1.000x -> 0.833x" in " ".join(result.out.split())
 
 
 def test_a_self_check_prints_the_noise_floor_and_refuses_a_tolerance_under_it(program, baseline, run, monkeypatch):

@@ -54,6 +54,7 @@ def test_every_word_is_understood(tmp_path: Path, capsys: pytest.CaptureFixture[
     from tomebench.cli.app import run
 
     settings = {"r": "0,8", "prop_attn": False, "ceiling": True, "prefix_only": True, "attention": "matmul"}
+    settings |= {"metric": "k,q"}
     found = words(tmp_path, {8}, threads=1, img_size=56, **settings)
     assert run([*found, "--model", "no_such_model"]) == 2
     assert "no_such_model" in capsys.readouterr().err  # it is the model that is refused, no word before it

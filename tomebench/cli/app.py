@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import os
 import shlex
 import sys
@@ -19,6 +18,7 @@ from tomebench.cli.interrupt import leave_on_signal
 from tomebench.cli.launch import program_name
 from tomebench.cli.limits import limit_behind
 from tomebench.cli.panels import PanelCommand
+from tomebench.cli.streams import prepare_streams
 from tomebench.errors import InputError, Interrupted, RankError, StorageError, TomebenchError
 from tomebench.report.escape import clean
 from tomebench.sweeps.ranks import Place
@@ -80,9 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: the command line without the program; None is this process's own.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # an ASCII terminal must not turn a × into a crash
+    prepare_streams()
     leave_on_signal(None if Place.here().rank else _interrupted(arguments))
     sys.exit(run(arguments))
 
