@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 CODE, WEIGHTS, LAYERS = "code", "weights", "layers"
+MODEL = (WEIGHTS, LAYERS)
+"""Facts that make it another model, with whose figures nothing is compared."""
 _ROOMS = ("backbones", "datasets", "measure", "models", "reduction", "sweeps")
 """Folders of the package whose files make numbers; the others show and compare them."""
 _MODULES = ("ambient.py", "identity.py", "regular.py", "rspec.py", "schema.py")

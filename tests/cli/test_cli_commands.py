@@ -13,6 +13,7 @@ import torch
 from cli_program import BASE, MERGED
 
 from tomebench.cli import results
+from tomebench.sweeps.origin import Origin
 from tomebench.sweeps.rows import LIMIT
 from tomebench.sweeps.settings import load_config
 from tomebench.sweeps.store import Store
@@ -200,6 +201,14 @@ def test_report_of_a_folder_without_a_run(program, tmp_path):
         assert folder in result.error
 
 
+def stored(monkeypatch, runs, *configs, origins=()):
+    """Let rows stand for run folders, of the same settings or each of its own."""
+    settings = dict(zip(runs, configs * len(runs), strict=False))
+    made = dict(zip(runs, origins, strict=False))
+    monkeypatch.setattr(results, "read_run", lambda path: (runs[path.name], settings[path.name], 1.0))
+    monkeypatch.setattr(results, "read_origin", lambda path: made.get(path.name, Origin({}, None, {})))
+
+
 def unwrapped(screen):
     """What a screen says, whatever its width."""
     return " ".join(screen.split())
@@ -247,7 +256,7 @@ def test_a_limit_of_nothing_is_a_limit(tmp_path):
 def test_report_rebuilds_every_run_and_shows_them_together(program, monkeypatch, tmp_path):
     config = load_config([], {"model": "vit_tiny"}).stored()
     runs = {"a": [BASE, MERGED], "b": [replace(row, dtype="bf16") for row in (BASE, MERGED)]}
-    monkeypatch.setattr(results, "read_run", lambda path: (runs[path.name], config, 1.0))
+    stored(monkeypatch, runs, config)
     one = program("report", "a")
     assert one.code == 0
     assert "r=8 is 1.31x faster" in one.out
@@ -263,7 +272,7 @@ def test_report_names_the_images_of_runs_over_different_ones(program, monkeypatc
     rows = [replace(row, n_seen=300, dataset="digits", dataset_digest="a" * 64, top1=90.0) for row in (BASE, MERGED)]
     other = [replace(row, dataset="imagenetv2", dataset_digest="b" * 64, top1=50.0) for row in rows]
     runs = {"a": rows, "b": other, "c": rows}
-    monkeypatch.setattr(results, "read_run", lambda path: (runs[path.name], config, 1.0))
+    stored(monkeypatch, runs, config)
     both = program("report", "a", "b").out
     assert next(line for line in both.splitlines() if "speed-up" in line).split()[:2] == ["data", "r"]
     assert [line.split()[:2] for line in both.splitlines() if line.split()[1:2] == ["8"]] == [
@@ -273,12 +282,50 @@ def test_report_names_the_images_of_runs_over_different_ones(program, monkeypatc
     assert "300 images of digits and 300 images of imagenetv2" in unwrapped(both)
 
 
+FACTS = {"code": "1", "weights": "2", "layers": "3", "torch": "2.14"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "content", "says"),
+    [
+        (FACTS, {0: "x", 1: "z"}, "b is no part of the sweep of a (image number 2 is another one); measure it anew"),
+        (FACTS | {"weights": "4", "code": "5"}, {0: "x"}, "b is no part of the sweep of a (weights 2 -> 4)"),
+        (FACTS | {"torch": "2.11"}, {}, "b was measured with another torch than a (torch 2.14 -> 2.11)"),
+        (FACTS, {0: "x", 7: "w"}, None),
+        ({}, {}, None),
+    ],
+)
+def test_parts_of_one_sweep_are_of_the_same_images_and_model(program, monkeypatch, facts, content, says):
+    settings = load_config([], {"model": "vit_tiny", "data": "d"}).stored()
+    origins = [Origin(FACTS, "list", {0: "x", 1: "y"}), Origin(facts, "list", content)]
+    parts = [settings | {"cells": cells} for cells in ("1/2", "2/2")]
+    stored(monkeypatch, {"a": [BASE], "b": [BASE, MERGED]}, *parts, origins=origins)
+    result = program("report", "a", "b", "--details")
+    if says is not None and "no part" in says:
+        assert (result.code, result.out) == (2, "")
+        assert says in result.error
+        return
+    assert result.code == 0
+    assert ("measured with another" in result.out, (says or "") in unwrapped(result.out)) == (says is not None, True)
+
+
+def test_report_says_where_images_of_one_name_are_not_the_same(program, monkeypatch):
+    settings = load_config([], {"model": "vit_tiny", "data": "d"}).stored()
+    origins = [Origin(FACTS, "list", {0: "x"}), Origin(FACTS | {"weights": "4"}, "list", {0: "y"})]
+    runs = {"a": [BASE, MERGED], "b": [replace(row, dtype="bf16") for row in (BASE, MERGED)]}
+    stored(monkeypatch, runs, settings, settings | {"dtype": "bf16"}, origins=origins)
+    said = unwrapped(program("report", "a", "b").out)
+    assert "image number 1 of b is not that of a, under the same name: they are other images" in said
+    stored(monkeypatch, runs, settings, settings | {"dtype": "bf16"}, origins=[origins[0], origins[0]])
+    assert "other images" not in program("report", "a", "b").out
+
+
 def test_report_calls_runs_by_their_folders_where_settings_would_be_long(program, monkeypatch, tmp_path):
     config = load_config([], {"model": "vit_tiny"}).stored()
     other = [replace(row, weights="sha256:0123456789abcdef", batch_size=32) for row in (BASE, MERGED)]
     half = [replace(row, dtype="bf16") for row in (BASE, MERGED)]
     runs = {"a": [BASE, MERGED], "b": other, "c": [BASE, MERGED], "both": [*half, BASE, MERGED]}
-    monkeypatch.setattr(results, "read_run", lambda path: (runs[path.name], config, 1.0))
+    stored(monkeypatch, runs, config)
     for there in ("b", "c"):  # other weights and batch size; nothing but another folder
         shown = program("report", "x/a", f"x/{there}").out
         assert next(line for line in shown.splitlines() if "speed-up" in line).split()[:2] == ["run", "r"]

@@ -24,7 +24,7 @@ from tomebench.sweeps import accuracy, made
 from tomebench.sweeps.config import SweepConfig, run_directory
 from tomebench.sweeps.events import Finished
 from tomebench.sweeps.folder import choose_folder
-from tomebench.sweeps.made import MADE
+from tomebench.sweeps.origin import MADE, Origin
 from tomebench.sweeps.rows import build_rows
 from tomebench.sweeps.run import run_sweep
 from tomebench.sweeps.settings import load_config
@@ -244,6 +244,21 @@ def test_what_an_image_was_decoded_from_is_stored(tmp_path: Path) -> None:
         states = tuple(ImageState(f"{i:016x}", f"{i:032x}") for i in range(4))
         store.add_chunk(replace(chunk, read=states))
         assert store.read_states() == {0: states}
+
+
+def test_the_origin_of_a_run_tells_it_from_one_of_other_images_or_weights(root: Path, tmp_path: Path) -> None:
+    sweep(root)
+    with Store.read(root / "run") as store:
+        first = Origin.of(store)
+    assert first.made["code"] == code_digest()
+    assert sorted(first.content) == list(range(seen(root)))
+    assert first.other_image(first) is None
+    assert first.other_facts(first) == []
+    changed = first._replace(content={**first.content, 3: "another"}, made={**first.made, "torch": "0", "layers": "1"})
+    assert first.other_image(changed) == "image number 4"
+    assert first.other_image(changed._replace(images="another list")) is None
+    assert [found.name for found in first.other_facts(changed)] == ["layers", "torch"]
+    assert first.other_facts(Origin({}, None, {})) == []
 
 
 def test_the_digest_of_the_code_is_that_of_what_makes_numbers(tmp_path: Path) -> None:

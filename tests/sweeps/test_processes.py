@@ -30,7 +30,7 @@ from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Planned, Progress
 from tomebench.sweeps.failures import CellFailed
 from tomebench.sweeps.folder import merged, processes_of
-from tomebench.sweeps.made import MADE
+from tomebench.sweeps.origin import MADE
 from tomebench.sweeps.rows import build_rows
 from tomebench.sweeps.settings import load_config
 from tomebench.sweeps.store import Store

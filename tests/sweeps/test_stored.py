@@ -16,7 +16,7 @@ from store_samples import BATCH, CELLS, CONFIG, KEYS, fill, message
 from tomebench.errors import RunError, TomebenchError
 from tomebench.gate.records import Snapshot
 from tomebench.sweeps import checksums
-from tomebench.sweeps.made import MADE
+from tomebench.sweeps.origin import MADE
 from tomebench.sweeps.rows import build_rows
 from tomebench.sweeps.snapshot import run_snapshot
 from tomebench.sweeps.store import Store

@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tomebench.cli.options import Details, Json, MaxDrop, Traceback
-from tomebench.errors import InputError
+from tomebench.errors import InputError, RunError
+from tomebench.identity import MODEL
+
+if TYPE_CHECKING:
+    from tomebench.sweeps.origin import Origin
 
 
 def report(
@@ -37,7 +41,7 @@ def report(
     differ.
     """
     from tomebench.cli.console import open_screen
-    from tomebench.cli.results import read_run, show, write_run
+    from tomebench.cli.results import read_origin, read_run, show, write_run
     from tomebench.report.parts import are_parts, joined
     from tomebench.report.text import context_for
     from tomebench.schema import MAX_DROP
@@ -50,6 +54,9 @@ def report(
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError("a run folder is named twice; name every run once")
     stored = [(run, *read_run(run)) for run in runs]  # all are read before anything is written
+    configs = [config for _, _, config, _ in stored]
+    together = are_parts(configs)
+    remarks = _compared([(run, read_origin(run)) for run in runs], together) if len(runs) > 1 else []
     limits = [own if asked is None else asked for *_, own in stored]
     contexts = [
         write_run(run, rows, config, limit, keep=asked is None)
@@ -59,17 +66,36 @@ def report(
     names = _names(runs)
     rows = [dataclasses.replace(row, run=names[run]) for run, some, *_ in stored for row in some]
     screen = open_screen(as_json=json, details=details)
-    configs = [config for _, _, config, _ in stored]
-    if are_parts(configs):
+    if together:
         rows, notes = joined([some for _, some, *_ in stored], configs)
         paths = [path for one in contexts for path in one.paths]
         context = context_for(rows, f"{len(runs)} parts", paths=paths, max_drop=limit)
-        show(screen, rows, dataclasses.replace(context, warnings=(*context.warnings, *notes)))
+        show(screen, rows, dataclasses.replace(context, warnings=(*context.warnings, *notes, *remarks)))
         return
     if len(contexts) > 1:
         paths = [path for one in contexts for path in one.paths]
         context = context_for(rows, f"{len(runs)} runs", paths=paths, max_drop=limit)
+        context = dataclasses.replace(context, warnings=(*context.warnings, *remarks))
     show(screen, rows, context)
+
+
+def _compared(runs: Sequence[tuple[Path, Origin]], parts: bool) -> list[str]:
+    """What to say of runs in one table whose figures are not made of the same.
+
+    Raises:
+        RunError: they are parts of one sweep, and of other images or of another model than the first.
+    """
+    found: list[str] = []
+    (first, there), *others = runs
+    for run, here in others:
+        image, facts = there.other_image(here), there.other_facts(here) if parts else []
+        if parts and (image or (facts and facts[0].name in MODEL)):
+            what = f"{image} is another one" if image else str(facts[0])
+            raise RunError(f"{run} is no part of the sweep of {first} ({what}); measure it anew, or report it alone")
+        if image:
+            found.append(f"{image} of {run} is not that of {first}, under the same name: they are other images")
+        found += [f"{run} was measured with another {each.name} than {first} ({each})" for each in facts]
+    return found
 
 
 def _names(runs: Sequence[Path]) -> dict[Path, str]:

@@ -19,6 +19,7 @@ from tomebench.report.text import ReportContext, context_for, display_table, nar
 from tomebench.report.write import write_reports
 from tomebench.schema import MAX_DROP, Row
 from tomebench.sweeps.config import command_line
+from tomebench.sweeps.origin import Origin
 from tomebench.sweeps.rows import build_rows, limit_of
 from tomebench.sweeps.store import Store
 
@@ -32,6 +33,16 @@ def read_run(directory: Path) -> tuple[list[Row], dict[str, Any], float]:
     """
     with Store.read(directory) as store:
         return list(build_rows(store)), store.config, limit_of(store)
+
+
+def read_origin(directory: Path) -> Origin:
+    """What the figures of a stored run were made of.
+
+    Raises:
+        as :func:`read_run`.
+    """
+    with Store.read(directory) as store:
+        return Origin.of(store)
 
 
 def write_run(

@@ -19,12 +19,11 @@ from tomebench.gate.speed import SpeedLimits, compare_speeds
 from tomebench.gate.static import compare_static
 from tomebench.gate.top1 import MaxDrop, compare_accuracies
 from tomebench.gate.verdict import Finding, Verdict
-from tomebench.identity import LAYERS, WEIGHTS, Difference
+from tomebench.identity import MODEL, Difference
 from tomebench.stats import Shift
 
 __all__ = ["Finding", "Limits", "Verdict", "changes", "check_limits", "compare", "confirmed", "differing", "exit_code"]
 
-_MODEL = (WEIGHTS, LAYERS)
 _SUBJECT = ("model", "weights", "img_size", "method", "options", "schedule")
 _MATTERS: dict[Tier, tuple[str, ...]] = {
     "static": _SUBJECT,
@@ -70,12 +69,12 @@ def changes(old: Snapshot, new: Snapshot) -> list[str]:
     That is what a gate is asked about, so it keeps nothing from being compared; only another model does. What one of
     them does not say, as those of before and such without images, is left out.
     """
-    return [str(found) for found in _made_otherwise(old, new) if found.name not in _MODEL]
+    return [str(found) for found in _made_otherwise(old, new) if found.name not in MODEL]
 
 
 def _other_weights(old: Snapshot, new: Snapshot) -> str | None:
     """That tensors or layers are not the same, whatever file or name they came from; None where one does not say."""
-    return next((str(found) for found in _made_otherwise(old, new) if found.name in _MODEL), None)
+    return next((str(found) for found in _made_otherwise(old, new) if found.name in MODEL), None)
 
 
 def _made_otherwise(old: Snapshot, new: Snapshot) -> list[Difference]:

@@ -21,7 +21,7 @@ from tomebench.measure.machine import UNAVAILABLE
 from tomebench.sweeps.again import sweep_again
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.deciding import too_small
-from tomebench.sweeps.made import MADE
+from tomebench.sweeps.origin import MADE
 from tomebench.sweeps.settings import load_config
 from tomebench.sweeps.snapshot import run_snapshot, with_static
 from tomebench.sweeps.store import Store

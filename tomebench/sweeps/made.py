@@ -17,10 +17,9 @@ from tomebench.measure.testbed import arithmetic_of, cpu_model
 from tomebench.models.create import LoadedModel
 from tomebench.models.digest import layers_digest, tensors_digest
 from tomebench.schema import ImageState
+from tomebench.sweeps.origin import MADE
 from tomebench.sweeps.store import Store
 
-MADE = "made"
-"""Name of the fact: :func:`made_by` of the sweep that measured first."""
 _SAMPLE = 16
 """Images, spread over the list, by which ranks find out before they begin that their files differ."""
 

@@ -17,7 +17,7 @@ from tomebench.measure.accuracy import is_right
 from tomebench.measure.rounds import pairs
 from tomebench.measure.validity import INVALID
 from tomebench.schema import UNWRAPPED, Cell, CellPredictions, ImageList, ImageState, Round, Row, Status, fingerprint
-from tomebench.sweeps.made import MADE
+from tomebench.sweeps.origin import MADE
 from tomebench.sweeps.rows import build_rows, options_text
 from tomebench.sweeps.store import Store
 from tomebench.sweeps.targets import timed_rounds
