@@ -177,6 +177,21 @@ def test_a_model_without_weights_or_copy_is_refused(tmp_path: Path) -> None:
         load_model("python:VisionTransformer")
 
 
+@pytest.mark.filterwarnings("ignore")  # of PyTorch, about its own ways to quantise
+def test_a_quantised_model_is_refused_by_name() -> None:
+    model = timm.create_model("test_vit")
+    with pytest.raises(ModelError, match=r"model's .* is no tensor of numbers, as in a quantised model; pass one in"):
+        given_model(torch.ao.quantization.quantize_dynamic(model, {nn.Linear}))
+
+
+def test_a_model_that_computes_activations_anew_is_not_timed_as_one_that_keeps_them(tmp_path: Path) -> None:
+    model = timm.create_model("test_vit")
+    model.set_grad_checkpointing(True)
+    with pytest.raises(UnsupportedModelError, match=r"in backward passes.*: call its set_grad_checkpointing\(False\)"):
+        tomebench.sweep(model, [0, 8], out=tmp_path / "run", mode="train", device="cpu", batch_size=2)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_folder_from_python_holds_what_the_command_line_leaves(tmp_path: Path, digits_vit: nn.Module) -> None:
     common = {"data": "digits", "limit": 128, **FAST}
     rows = tomebench.sweep("digits_vit", "0,8", out=tmp_path / "named", max_drop=0.5, **common)

@@ -22,12 +22,17 @@ from tomebench.errors import DeviceError
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
-_SWITCHES: tuple[tuple[Callable[[], bool], Callable[[bool], None], bool], ...] = (
+_SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], None], Any], ...] = (
     (torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp, True),
     (torch.backends.cuda.mem_efficient_sdp_enabled, torch.backends.cuda.enable_mem_efficient_sdp, True),
     (torch.backends.cuda.math_sdp_enabled, torch.backends.cuda.enable_math_sdp, True),
     (torch.backends.cuda.cudnn_sdp_enabled, torch.backends.cuda.enable_cudnn_sdp, True),
-    (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms, False),
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode, 0),  # off, warn or raise
+    (
+        lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
+        lambda both: torch.set_anomaly_enabled(*both),
+        (False, True),
+    ),
 )
 """How a choice is asked for, how it is made, and what it is in a new process."""
 _FLAGS: tuple[tuple[Any, str, bool], ...] = (
@@ -61,6 +66,8 @@ def usual_state() -> Iterator[None]:
             )
         if any(_module._global_forward_hooks) or any(_module._global_forward_pre_hooks):
             raise DeviceError("PyTorch has hooks on the passes of all modules; remove them, or start a new process")
+        if (saving := getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)) and saving(True):
+            raise DeviceError("PyTorch has hooks on what is saved for backward passes; call tomebench outside of them")
         stack.callback(torch.set_default_dtype, torch.get_default_dtype())
         torch.set_default_dtype(torch.float32)
         if torch.is_inference_mode_enabled():

@@ -10,7 +10,7 @@ import timm
 import torch
 from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
-from torch import nn
+from torch import Tensor, nn
 
 from tomebench.backbones.apply import apply
 from tomebench.backbones.timm_vit import TimmViT
@@ -80,6 +80,17 @@ def add_to_attention(value: object) -> Callable[[VisionTransformer], None]:
     return lambda model: setattr(model.blocks[1].attn, "extra", value)
 
 
+class OwnLinear(nn.Module):
+    """What nobody counts the multiply-accumulates of."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(outputs, inputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.T
+
+
 CHANGES: dict[str, tuple[Callable[[VisionTransformer], None], tuple[str, ...]]] = {
     "attribute of a block": (add_to_block(3), ("Block", "'extra'")),
     "module of a block": (add_to_block(nn.Identity()), ("Block", "'extra'")),
@@ -103,6 +114,15 @@ CHANGES: dict[str, tuple[Callable[[VisionTransformer], None], tuple[str, ...]]] 
     "buffer of the model": (lambda m: m.register_buffer("extra", torch.ones(1)), ("VisionTransformer", "'extra'")),
     "forward of the model": (lambda m: setattr(m, "forward", lambda x: x), ("VisionTransformer", "'forward'")),
     "pool of the model": (lambda m: setattr(m, "pool", lambda x: x[:, 0]), ("VisionTransformer", "'pool'")),
+    "an MLP that multiplies in its own way": (
+        lambda m: setattr(m.blocks[1], "mlp", nn.Sequential(OwnLinear(24, 24))),
+        ("OwnLinear", "'mlp'", "besides those of nn.Linear"),
+    ),
+    "a linear layer with more weights": (
+        lambda m: m.blocks[1].attn.qkv.register_parameter("low_rank", nn.Parameter(torch.ones(2, 24))),
+        ("Linear", "'attn'", "besides those of nn.Linear"),
+    ),
+    "a head of its own": (lambda m: setattr(m, "head", OwnLinear(24, 5)), ("OwnLinear", "'head'")),
     "no blocks": (lambda m: setattr(m, "blocks", nn.Sequential()), ("VisionTransformer", "'blocks'")),
     "a hook on a block": (lambda m: m.blocks[1].register_forward_hook(lambda *_: None), ("Block", "hook")),
     "a hook on attention": (

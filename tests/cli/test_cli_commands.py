@@ -229,6 +229,7 @@ def test_the_limit_judges_the_rows_anew_and_is_no_part_of_the_run(program, engin
     assert "--max-drop 0.45" in summary.read_text().splitlines()[-1]
     config = load_config([], {"model": "m", "data": "d", "max_drop": 0.45}).stored()
     monkeypatch.setattr(results, "read_run", lambda path: (rows, config, 0.45))
+    monkeypatch.setattr(results, "read_origin", lambda path: Origin({}, None, {}))
     assert untold in unwrapped(program("report", "results/m-tome").out)
     other = program("report", "results/m-tome", "--max-drop", "0.75")
     assert f"{told}0.75 points (" in unwrapped(other.out)

@@ -44,6 +44,15 @@ def test_description_is_flat_json_without_gaps() -> None:
     assert described["usable_cpus"] > 0
 
 
+def test_variables_that_change_a_cpu_are_part_of_the_testbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = testbed.describe(CPU, threads=1)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+    described = testbed.describe(CPU, threads=1)
+    assert (before["overrides"], described["overrides"]) == (UNAVAILABLE, "ONEDNN_MAX_CPU_ISA=SSE41")
+    assert testbed.fingerprint(described) != testbed.fingerprint(before)
+    assert testbed.one_line(described).endswith(", ONEDNN_MAX_CPU_ISA=SSE41")
+
+
 def test_one_line_says_it_in_one_line() -> None:
     described = testbed.describe(CPU, threads=1)
     line = testbed.one_line(described)

@@ -204,6 +204,10 @@ def _refuse_unknown_parts(model: Any) -> None:
         if attn.scale != attn.head_dim**-0.5:
             raise _refusal(f"Attention has a 'scale' of {attn.scale:g} instead of head_dim ** -0.5")
         _refuse_hooks(attn)
+        _refuse_uncounted(attn, "'attn' of Block")
+        _refuse_uncounted(block.mlp, "'mlp' of Block")
+    for part in ("head", "head_dist"):
+        _refuse_uncounted(getattr(model, part, None) or nn.Identity(), f"{part!r} of {name}")
     if model.global_pool not in _POOLS:
         raise _refusal(f"{name} has 'global_pool' {model.global_pool!r}")
     if model.attn_pool is not None:
@@ -217,6 +221,14 @@ def _refuse_hooks(module: nn.Module) -> None:
     """Raise if a module whose forward the adapter goes past has a forward hook, which would not run."""
     if module._forward_hooks or module._forward_pre_hooks:
         raise _refusal(f"{type(module).__name__} has a forward hook")
+
+
+def _refuse_uncounted(module: nn.Module, where: str) -> None:
+    """Raise if a part multiplies by weights that are no linear layer's, which its MACs would leave out."""
+    for part in module.modules():
+        own = "weight" if isinstance(part, nn.Linear) else None
+        if any(weight.ndim > 1 for name, weight in part.named_parameters(recurse=False) if name != own):
+            raise _refusal(f"{type(part).__name__} in {where} has weights besides those of nn.Linear")
 
 
 def _what_is_new(model: nn.Module) -> str:

@@ -62,7 +62,7 @@ def describe(device: torch.device, threads: int) -> dict[str, Any]:
         "cuda": (torch.version.cuda if cuda else None) or UNAVAILABLE,
         "cudnn": (torch.backends.cudnn.version() if cuda else None) or UNAVAILABLE,
         "cublas": _cublas(torch.version.cuda) if cuda else UNAVAILABLE,
-        "overrides": _set_variables(OVERRIDES) if cuda else UNAVAILABLE,
+        "overrides": _set_variables(OVERRIDES) if cuda else _overrides_of_cpu(),
         "cpu": cpu,
         "usable_cpus": usable_cpus(),
         "threads": threads,
@@ -107,6 +107,12 @@ def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """The processor's name."""
     match = re.search(r"^model name\s*:\s*(.+?)\s*$", read(cpuinfo), re.MULTILINE)
     return match[1] if match else platform.processor() or UNAVAILABLE
+
+
+def _overrides_of_cpu() -> str:
+    """Where there are none, what testbeds of before said, too."""
+    found = _set_variables(_CPU_OVERRIDES)
+    return UNAVAILABLE if found == "none" else found
 
 
 def arithmetic_of(device: torch.device) -> str:

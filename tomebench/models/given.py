@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from torch import Tensor, nn
 
 from tomebench.datasets.class_lists import as_names
 from tomebench.errors import ModelError, UnsupportedModelError
@@ -45,7 +45,8 @@ def given_model(
         what else decides how it computes.
 
     Raises:
-        ModelError: tensors without storage or that cannot be copied, or nothing says how images are preprocessed.
+        ModelError: tensors that are quantised, without storage or cannot be copied, or nothing says how images are
+            preprocessed.
         UnsupportedModelError: a wrapper around a model, or one that merges tokens already.
         ConfigError: an unknown setting, or a value that it cannot have.
     """
@@ -57,6 +58,9 @@ def given_model(
             "the model has no pretrained_cfg, so nothing says how its images are normalised; pass preprocessing="
             "{'mean': (...), 'std': (...), 'interpolation': ..., 'crop_pct': ...}"
         )
+    odd = [name for name, value in model.state_dict().items() if not isinstance(value, Tensor) or value.is_quantized]
+    if odd:
+        raise ModelError(f"the model's {odd[0]} is no tensor of numbers, as in a quantised model; pass one in fp32")
     if any(tensor.is_meta for tensor in model.state_dict().values()):
         raise ModelError("the model is on meta, without weights; pass one with weights")
     try:

@@ -93,6 +93,11 @@ def run_sweep(
             check_route(config.attention, device, config.dtype, training=config.mode == "train")
             if config.cuda_graphs and device.type != "cuda":
                 raise DeviceError(f"--cuda-graphs needs a CUDA GPU, not {device}; leave it out")
+            if config.mode == "train" and getattr(given and given.model, "grad_checkpointing", False):
+                raise UnsupportedModelError(
+                    "the model computes activations anew in backward passes, which one that merges does not; a step "
+                    "would take other time and memory: call its set_grad_checkpointing(False)"
+                )
             built = given or build_model(config.model_spec, meta=True)
             listed = list_images(config, built.head) if config.data is not None else None
             plan_sweep(config, listed, built)  # refuses what cannot be combined before anything slow happens
