@@ -100,6 +100,44 @@ def test_of_two_states_one_is_taken_and_said(tmp_path, state, keys):
         read_checkpoint(tmp_path / "trained.pth", use_ema=True)
 
 
+def test_of_two_states_that_are_no_mean_of_another_none_is_taken(tmp_path, state):
+    torch.save({"model": {"name": "vit"}, "state_dict": state}, tmp_path / "w.pth")
+    assert same(load_model("test_vit", checkpoint=tmp_path / "w.pth"), state)
+    torch.save({"state_dict": state, "model": {name: value + 1 for name, value in state.items()}}, tmp_path / "w.pth")
+    with pytest.raises(ModelError, match="holds weights as model and as state_dict; save those that you mean alone"):
+        load_model("test_vit", checkpoint=tmp_path / "w.pth")
+
+
+def test_a_file_that_is_replaced_while_it_is_read_names_no_weights(tmp_path, state):
+    """As training does with the last of its checkpoints."""
+    save_file(state, tmp_path / "last.safetensors")
+    found = read_checkpoint(tmp_path / "last.safetensors")
+    save_file({name: value + 1 for name, value in state.items()}, tmp_path / "new")
+    (tmp_path / "new").rename(tmp_path / "last.safetensors")
+    with pytest.raises(ModelError, match="changed while it was read; copy it, or run the same command again"):
+        load_checkpoint(build_model("test_vit", num_classes=CLASSES).model, found)
+
+
+def test_preprocessing_that_a_checkpoint_states_is_not_passed_over_in_silence(tmp_path, state):
+    own = build_model("test_vit").model.pretrained_cfg
+    said = {"mean": [0.0, 0.0, 0.0], "std": list(own["std"]), "interpolation": "", "crop_pct": None}
+    local_dir(tmp_path / "m", state, pretrained_cfg=said)
+    (note,) = load_model("test_vit", checkpoint=tmp_path / "m").notes
+    assert note == (
+        "the config.json beside the checkpoint says mean 0 0 0 (not 0.5 0.5 0.5); images are preprocessed as "
+        f"test_vit.r160_in1k wants them, --model local-dir:{tmp_path / 'm'} takes the others"
+    )
+    named = load_model(f"local-dir:{tmp_path / 'm'}")
+    assert [*named.model.pretrained_cfg["mean"]] == [0.0, 0.0, 0.0]
+    assert not any("preprocessed" in note for note in named.notes)
+    args = argparse.Namespace(mean=None, std=[1, 1, 1], crop_pct=0.5, interpolation="bicubic", crop_mode="odd")
+    torch.save({"state_dict": state, "args": args}, tmp_path / "w.pth")
+    (note,) = load_model("test_vit", checkpoint=tmp_path / "w.pth").notes
+    assert note.startswith("the checkpoint w.pth says std 1 1 1 (not 0.5 0.5 0.5), crop_pct 0.5 (not 0.95); images")
+    torch.save({"state_dict": state, "args": argparse.Namespace(**own)}, tmp_path / "w.pth")
+    assert load_model("test_vit", checkpoint=tmp_path / "w.pth").notes == ()
+
+
 def test_shards_with_an_index(tmp_path, state):
     names = sorted(state)
     parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
@@ -119,6 +157,10 @@ def test_shards_with_an_index(tmp_path, state):
         index.write_text(json.dumps({"weight_map": {"x": outside}}))
         with pytest.raises(ModelError, match="which is no file beside it"):
             read_checkpoint(index)
+    index.write_text(json.dumps({"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}))
+    save_file({name: state[name] for name in names[1:]}, tmp_path / "b.safetensors")
+    with pytest.raises(ModelError, match=rf"its shard b\.safetensors holds {names[2]}, and one before it does, too"):
+        read_checkpoint(index)
     index.write_text("[]")
     with pytest.raises(ModelError, match="not an index of shards"):
         read_checkpoint(index)

@@ -1,14 +1,13 @@
 """Weights from a file: which of its states is meant, what its tensors are called, and whether they fit.
 
 A checkpoint also says what its model must be like: how many classes its head has and how many patches it was trained
-with; and with what lies beside it, what the classes are called.
+with.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,10 @@ import torch
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from tomebench.datasets.class_lists import CONFIG, all_beside, lists_in, lists_in_config
-from tomebench.datasets.classes import ClassNames
 from tomebench.datasets.decode import printable
 from tomebench.errors import ModelError
 from tomebench.models.torchvision_vit import is_torchvision, to_timm
-from tomebench.models.weights_file import digest, find_weights, read_content, short
+from tomebench.models.weights_file import digest, find_weights, read_content, short, stamp
 from tomebench.words import counted
 
 _TRAINED = ("model", "state_dict", "model_state", "model_state_dict")
@@ -43,6 +40,7 @@ class Checkpoint:
     taken: str | None = None  # which weights these are, where it could be asked: averaged, or beside averaged ones
     note: str | None = None  # the same as a sentence
     content: Mapping[Any, Any] | None = None  # what else the file holds
+    files: Sequence[tuple[int, ...]] | None = None  # stamp of the file before it was read
 
     def unwrapped(self) -> Iterator[dict[str, Tensor]]:
         """The tensors under their own names, then with one name of a wrapper after the other taken off.
@@ -98,19 +96,6 @@ class Checkpoint:
             "patches; only models of square images are supported"
         )
 
-    def class_names(self) -> list[ClassNames]:
-        """Every list of class names in the file and beside it.
-
-        Raises:
-            DataError: a list beside it cannot be read.
-        """
-        found: list[ClassNames] = []
-        for place in (self.content or {}, *_bags(self.content or {})):
-            found += lists_in(place, printable(self.path.name))
-        if (config := self.path.parent / CONFIG).is_file():
-            found += lists_in_config(config)
-        return found + all_beside(self.path.parent, of="the checkpoint")
-
     def is_beside(self, path: Path) -> bool:
         """Whether another file is in the same folder."""
         return self.path.parent.resolve() == path.parent.resolve()
@@ -135,9 +120,9 @@ def read_checkpoint(path: Path, use_ema: bool | None = None) -> Checkpoint:
         ModelError: no such file, damaged, not only weights, or not the weights asked for.
     """
     path = find_weights(path)
-    content = read_content(path)
+    files, content = stamp(path), read_content(path)
     where = f"checkpoint {printable(path)}"
-    trained, averaged = _first(content, _TRAINED), _first(content, _AVERAGED)
+    trained, averaged = _only(content, _TRAINED, where), _only(content, _AVERAGED, where)
     if use_ema and averaged is None:
         raise ModelError(f"{where}: holds no averaged weights ({', '.join(_AVERAGED)}); leave --use-ema out")
     if use_ema is False and averaged is not None and trained is None:
@@ -157,7 +142,7 @@ def read_checkpoint(path: Path, use_ema: bool | None = None) -> Checkpoint:
         other = "--no-use-ema" if key == averaged else "--use-ema"
         taken = f"{key}, not {averaged if key == trained else trained}"
         note = f"the checkpoint holds {trained} and {averaged}; {key} is used, {other} takes the other"
-    return Checkpoint(path, state, taken, note, content if key is not None else None)
+    return Checkpoint(path, state, taken, note, content if key is not None else None, files)
 
 
 def _not_plain(tensor: Tensor) -> str | None:
@@ -201,7 +186,13 @@ def load_checkpoint(model: nn.Module, path: Path | Checkpoint, use_ema: bool | N
             tried.append(misfit)
             continue
         model.load_state_dict(fitting)
-        return digest(checkpoint.path) + (f" ({checkpoint.taken})" if checkpoint.taken else "")
+        found = digest(checkpoint.path)
+        if checkpoint.files not in (None, stamp(checkpoint.path)):  # as training does that goes on
+            raise ModelError(
+                f"checkpoint {printable(checkpoint.path)}: changed while it was read; copy it, or run the same command "
+                "again"
+            )
+        return found + (f" ({checkpoint.taken})" if checkpoint.taken else "")
     nearest = min(tried, key=lambda misfit: misfit.count)
     raise ModelError(f"checkpoint {printable(checkpoint.path)}: {nearest}") from nearest
 
@@ -281,18 +272,14 @@ def _check_fit(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         raise _Misfit(len(wrong), f"it does not fit the model: {'; '.join(wrong[:3])}{more}; check --model")
 
 
-def _first(content: Any, keys: tuple[str, ...]) -> str | None:
-    """The first of some keys under which a dictionary lies."""
-    if not isinstance(content, dict):
-        return None
-    return next((key for key in keys if isinstance(content.get(key), dict)), None)
+def _only(content: Any, keys: tuple[str, ...], where: str) -> str | None:
+    """That of some keys under which tensors lie, or else any dictionary.
 
-
-def _bags(content: Mapping[Any, Any]) -> Iterator[Mapping[Any, Any]]:
-    """What training code keeps its settings in."""
-    for key in ("args", "hyper_parameters", "config", "meta"):
-        bag = content.get(key)
-        if isinstance(bag, argparse.Namespace):
-            yield vars(bag)
-        elif isinstance(bag, Mapping):
-            yield bag
+    Raises:
+        ModelError: tensors lie under several of them.
+    """
+    there = [key for key in keys if isinstance(content, dict) and isinstance(content.get(key), dict)]
+    states = [key for key in there if any(isinstance(value, Tensor) for value in content[key].values())]
+    if len(states) > 1:
+        raise ModelError(f"{where}: holds weights as {states[0]} and as {states[1]}; save those that you mean alone")
+    return next(iter(states or there), None)

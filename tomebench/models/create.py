@@ -25,6 +25,7 @@ from tomebench.models.digest import tensors_digest
 from tomebench.models.published import fetch
 from tomebench.models.sources import Source, located_name, source_of
 from tomebench.models.spec import PREFIX, ModelSpec
+from tomebench.models.stated import class_names, other_preprocessing
 from tomebench.models.weights_file import short
 
 
@@ -151,6 +152,8 @@ def _build(spec: ModelSpec, source: Source | None, file: Checkpoint | None, meta
     _check_square(spec.name, model)
     if getattr(getattr(model, "patch_embed", None), "num_patches", 1) == 0:
         raise ModelError(f"model {timm_id} cannot be built at {size} pixels: that is less than one patch")
+    if file is not None and (source is None or not file.is_beside(source.config)):
+        notes += filter(None, [other_preprocessing(file, model, timm_id)])
     shown = timm_id if source is None or source.weights is None else source.architecture
     return LoadedModel(model.eval(), shown, f"random:{spec.seed}", _head(spec, model, source, file), tuple(notes))
 
@@ -219,7 +222,7 @@ def _head(spec: ModelSpec, model: Any, source: Source | None, file: Checkpoint |
     """What is known of the outputs; lists that come with the model are read only where the user gives none."""
     found: list[ClassNames] = []
     if spec.labelled and spec.class_names is None:
-        found += [] if file is None else file.class_names()
+        found += [] if file is None else class_names(file)
         if source is not None and (file is None or not file.is_beside(source.config)):
             # Weights with another head than the one that the settings describe have other classes.
             found += [names for names in source.names() if file is None or len(names.names) == model.num_classes]

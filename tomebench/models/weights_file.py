@@ -77,10 +77,16 @@ def read_content(path: Path) -> Any:
         raise ModelError(f"checkpoint {printable(path)}: cannot be read ({short(error)})") from error
 
 
+def stamp(path: Path) -> list[tuple[int, ...]]:
+    """What tells the files of some weights from others that take their place: number, size and times of each."""
+    found = (part.stat() for part in _parts(path))
+    return [(each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns, each.st_ctime_ns) for each in found]
+
+
 def digest(path: Path) -> str:
     """``sha256:<16 hex digits>`` of a file, or of all shards that an index names."""
     whole = hashlib.sha256()
-    parts = [path, *_shards(path)] if _is_index(path) else [path]
+    parts = _parts(path)
     for part in parts:
         with part.open("rb") as file:
             found = hashlib.file_digest(file, "sha256")
@@ -96,6 +102,10 @@ def short(error: BaseException) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
+def _parts(path: Path) -> list[Path]:
+    return [path, *_shards(path)] if _is_index(path) else [path]
+
+
 def _content(path: Path) -> Any:
     if _is_index(path):
         tensors: dict[str, Any] = {}
@@ -103,6 +113,12 @@ def _content(path: Path) -> Any:
             content = _content(shard)
             if not isinstance(content, dict):
                 raise ModelError(f"checkpoint {printable(shard)}: holds no tensors; fetch it again")
+            if twice := tensors.keys() & content.keys():
+                name = printable(min(map(str, twice)))
+                raise ModelError(
+                    f"checkpoint {printable(path)}: its shard {printable(shard.name)} holds {name}, and one before it "
+                    "does, too; fetch them again"
+                )
             tensors |= content
         return tensors
     if _is_safetensors(path):
