@@ -47,7 +47,8 @@ def apply(
             :class:`tomebench.reduction.options.Options`.
 
     Returns:
-        A module that maps images to logits; its ``token_counts`` are the tokens left after each block.
+        A module that maps images to logits; its ``token_counts`` are the tokens left after each block. In training it
+        keeps all activations, whether the model is set to compute them anew (gradient checkpointing) or not.
 
     Raises:
         SpecError: r, schedule or method cannot be read or do not fit the model.
