@@ -1,11 +1,8 @@
-"""Speed measured in several fresh processes: what each of them times, what their rows say, and how they end."""
+"""Speed measured in several fresh processes: what each of them times, and what their rows say."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
-import uuid
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,29 +11,22 @@ from unittest import mock
 import numpy as np
 import pytest
 from even_clock import EvenClock
-from forked import Forked
-from noisy_images import write_data
+from several_processes import config, fresh, rows_of, timed_in
 from store_samples import CELLS, TESTBED
 
 from tomebench import stats
-from tomebench.errors import ConfigError, DataError, Interrupted, RankError, RunError, TomebenchError
+from tomebench.errors import ConfigError, Interrupted, RunError
 from tomebench.identity import CODE, code_digest
 from tomebench.measure import speed
-from tomebench.measure.rounds import paired_seconds, sessions
+from tomebench.measure.rounds import paired_seconds
 from tomebench.measure.validity import INTERRUPTED
-from tomebench.schema import CEILING, Round, Row
-from tomebench.sweeps import processes, run, timing
-from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Planned, Progress
+from tomebench.schema import Round
+from tomebench.sweeps import run, timing
+from tomebench.sweeps.events import Estimate, Finished
 from tomebench.sweeps.failures import CellFailed
 from tomebench.sweeps.folder import merged, processes_of
 from tomebench.sweeps.origin import MADE
-from tomebench.sweeps.rows import build_rows
-from tomebench.sweeps.settings import load_config
 from tomebench.sweeps.store import Store
-
-HERE = Path(__file__).parent
-ODD = "hurried_fresh"
 
 
 @pytest.fixture
@@ -59,40 +49,6 @@ def one_after_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "time_round", biased)
     monkeypatch.setattr(timing, "clock_for", lambda device: EvenClock())
     monkeypatch.setattr(speed, "WINDOW", 1)
-
-
-@pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let real processes be those of ``hurried_fresh.py``."""
-    monkeypatch.setattr(processes, "MODULE", ODD)
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
-
-
-def config(**settings: object) -> SweepConfig:
-    defaults = {"model": "test_vit", "r": "0,4", "device": "cpu", "batch_size": 4, "workers": 0, "img_size": 64}
-    return load_config([], {**defaults, "budget": "quick", "threads": 1, "processes": 3, **settings})
-
-
-def fresh(directory: Path, *, first: bool = True, **settings: object) -> Finished:
-    """One process of a sweep, as far as the store can tell."""
-    with mock.patch.object(run, "THIS_PROCESS", uuid.uuid4().hex):
-        *_, last = run.run_sweep(config(**settings), directory, lambda: False, fresh=True, first=first)
-    assert isinstance(last, Finished)
-    return last
-
-
-def rows_of(directory: Path) -> list[Row]:
-    with Store.read(directory) as store:
-        return build_rows(store)
-
-
-def timed_in(directory: Path) -> dict[str, list[int]]:
-    """Rounds of each session, by r or name of the variant."""
-    with Store.read(directory) as store:
-        names = {cell.key: f"r={cell.r}" for cell, _ in store.cells()}
-        names |= {CEILING + key: f"ceiling of {name}" for key, name in names.items()}
-        rounds = store.rounds()
-    return {name: list(Counter(sessions(rounds, key)).values()) for key, name in names.items() if sessions(rounds, key)}
 
 
 @pytest.mark.usefixtures("one_after_another")
@@ -329,131 +285,3 @@ def test_other_settings_are_no_reason_for_as_many_processes(tmp_path: Path) -> N
         store.begin_session(TESTBED)
         store.add_round(Round(1, 0, ()))
     assert processes_of(tmp_path / "run", config(processes=None, batch_size=8)) == 1
-
-
-@pytest.mark.usefixtures("hurried")
-def test_a_folder_is_taken_also_between_two_of_its_processes(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("ODD", "two")
-    Store.open(tmp_path / "run", config(processes=2).stored()).close()
-    events = run.run_sweep(config(processes=2), tmp_path / "run", lambda: False)
-    next(events)
-    for count in (2, 1):
-        with pytest.raises(RunError, match="is in use by process"):
-            list(run.run_sweep(config(processes=count), tmp_path / "run", lambda: False))
-    assert isinstance([*events][-1], Finished)
-
-
-def test_a_folder_that_stays_empty_is_taken_away(tmp_path: Path) -> None:
-    with pytest.raises(TomebenchError):
-        list(run.run_sweep(config(model="no_such_model"), tmp_path / "run", lambda: False))
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.usefixtures("hurried")
-@pytest.mark.parametrize(
-    ("how", "error", "words"),
-    [
-        ("killed", RankError, "was ended by SIGKILL; what was measured is kept"),
-        ("broken", RuntimeError, "ended with 1: ZeroDivisionError: a bug"),
-        ("silent", RuntimeError, "ended with 0: a library talks"),
-        ("full", OSError, "No space left"),
-        ("odd", OSError, "^the disk is odd$"),
-        ("refused", DataError, "^no such images$"),
-    ],
-)
-def test_how_a_process_ends_is_said(tmp_path: Path, monkeypatch, how, error, words) -> None:
-    monkeypatch.setenv("ODD", how)
-    events = run.run_sweep(config(), tmp_path / "run", lambda: False)
-    assert next(events) == Note("a note")
-    with pytest.raises(error, match=f"(?s){words}"):
-        next(events)
-
-
-def test_none_is_started_once_it_is_to_stop(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(processes, "MODULE", "no_such_module")
-    with pytest.raises(Interrupted):
-        list(run.run_sweep(config(), tmp_path / "run", lambda: True))
-
-
-def test_a_module_and_several_processes_do_not_go_together(tmp_path: Path, monkeypatch) -> None:
-    from tomebench.models.create import build_model
-
-    given = build_model(config().model_spec, meta=True)
-    with pytest.raises(ConfigError, match="a module that is handed over lives in this one"):
-        list(run.run_sweep(config(), tmp_path / "run", lambda: False, given=given))
-    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR"):
-        monkeypatch.setenv(name, "0" if "SIZE" not in name else "2")
-    with pytest.raises(ConfigError, match="count top-1 in the same folder with --budget none"):
-        list(run.run_sweep(config(), tmp_path / "run", lambda: False))
-
-
-@pytest.mark.usefixtures("hurried")
-def test_what_processes_say_alike_is_said_once_and_progress_names_them(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setenv("ODD", "two")
-    Store.open(tmp_path / "run", config(processes=2).stored()).close()
-    events = list(run.run_sweep(config(processes=2), tmp_path / "run", lambda: False))
-    assert [event.text for event in events if isinstance(event, Note)] == ["the same", "first", "next"]
-    assert [event.resumed_rounds for event in events if isinstance(event, Planned)] == [0]
-    assert events.count(Phase("load", None)) == 2
-    assert [event.detail for event in events if isinstance(event, Progress)] == [
-        *("process 1 of 2", "process 1 of 2, narrow"),
-        *("process 2 of 2", "process 2 of 2, narrow"),
-    ]
-    assert isinstance(events[-1], Finished)
-
-
-@pytest.mark.usefixtures("hurried")
-def test_a_real_process_stops_when_it_is_told_to_and_keeps_its_rounds(tmp_path: Path) -> None:
-    events: list[Event] = []
-    stopped = run.run_sweep(config(processes=2), tmp_path / "run", lambda: Phase("timing", None) in events)
-    with pytest.raises(Interrupted):
-        events.extend(stopped)
-    assert not is_in_use(tmp_path / "run")
-
-
-@pytest.mark.slow
-def test_a_kill_ends_the_process_that_measures_and_loses_nothing(tmp_path: Path) -> None:
-    found = {"PYTHONPATH": str(HERE)}  # where its fresh processes are
-    data = write_data(tmp_path, range(0, 8))
-    flags = "--model test_vit --device cpu --batch-size 4 --budget quick --workers 0 --threads 1 --quiet --r 0,4"
-    command = [str(HERE / "processes_program.py"), "sweep", *flags.split(), *data, "--processes", "2"]
-    command += ["--out", str(tmp_path / "run")]
-    parent = Forked(command, tmp_path / "errors", found)
-    deadline = time.monotonic() + 600
-    while not (tmp_path / "run").exists() or not rounds_in(tmp_path / "run"):
-        assert parent.code is None, parent.said()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    parent.kill()
-    while is_in_use(tmp_path / "run"):  # until the process without a parent has noticed
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    kept = rounds_in(tmp_path / "run")
-    assert kept > 0
-
-    again = Forked(command, tmp_path / "errors", found)
-    assert (again.wait(600), again.said()) == (0, "")
-    rows = rows_of(tmp_path / "run")
-    assert [row.processes for row in rows] == [2, 2]
-    assert [row.n_seen for row in rows] == [8, 8]
-    assert rounds_in(tmp_path / "run") >= kept + 6
-
-
-def rounds_in(directory: Path) -> int:
-    try:
-        with Store.read(directory) as store:
-            return len(store.rounds())
-    except TomebenchError:  # it is just being made
-        return 0
-
-
-def is_in_use(directory: Path) -> bool:
-    """Some process holds the lock of a run."""
-    from tomebench.errors import RunError
-    from tomebench.sweeps.lock import RunLock
-
-    try:
-        RunLock.acquire(directory).__exit__(None, None, None)
-    except RunError:
-        return True
-    return False
