@@ -152,6 +152,15 @@ DOORS = (
         ),
     ),
     Case(
+        "images of every format that is decoded, in folders, tars and shards",
+        "read, none is ignored for its name",
+        (
+            f"{READERS}test_all_readers_take_images_of_all_formats",
+            f"{DECODE}test_names_end_as_those_of_all_formats_that_are_decoded",
+            f"{DECODE}test_named_formats_are_read_by_content",
+        ),
+    ),
+    Case(
         "links that wait where a lock or a report is to be written",
         "not followed",
         (f"{SOURCE}test_files_are_written_through_no_link", f"{LOCK}test_any_lock_file_can_be_taken_over"),

@@ -102,6 +102,7 @@ def test_labels_that_the_names_contradict(tmp_path):
         ({"a.jpg": b"", "a.cls": "\uff13".encode()}, "a has a label that is no whole number"),
         ({"a.jpg": b"", "a.JPG": b"", "a.cls": b"3"}, "a has jpg and JPG, and nothing says which is meant"),
         ({"a.jpg": b"", "a.jpeg": b"", "a.cls": b"3"}, "a has jpg and jpeg, and nothing says which is meant"),
+        ({"a.png": b"", "a.tif": b"", "a.tiff": b"", "a.apng": b"", "a.cls": b"3"}, "a has png and apng, and nothing"),
         ({"a.jpg": b"", "a.json": b'{"label": 3.5}'}, "a has a label that is no whole number"),
         ({"a.jpg": b"", "a.json": b"{"}, "a has a label that is no whole number"),
         ({"a.jpg": b"", "a.cls": b"1000"}, "a has label 1000; expected 0 to 999, numbered by the sorted class ids"),

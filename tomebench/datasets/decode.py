@@ -35,8 +35,21 @@ _DECODE_ERRORS = (
 )
 """What PIL raises for damaged files. Nothing but PIL runs where these are caught."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
-"""What Pillow may take a file for. Its others are rare, and one of them starts Ghostscript on what a file says."""
+FORMATS = {
+    "JPEG": ("jpg", "jpeg", "jpe", "jfif"),
+    "PNG": ("png", "apng"),
+    "WEBP": ("webp",),
+    "BMP": ("bmp",),
+    "GIF": ("gif",),
+    "TIFF": ("tif", "tiff"),
+    "AVIF": ("avif", "avifs"),
+    "JPEG2000": ("jp2", "j2k", "jpc", "jpf", "jpx", "j2c"),
+    "PPM": ("ppm", "pgm", "pbm", "pnm", "pfm"),
+}
+"""What Pillow may take a file for, and how the names of such files end; all readers go by these.
+
+Pillow's other formats are rare, and one of them starts Ghostscript on what a file says.
+"""
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs of damaged files is in the error, too
 
 _WHOLE = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"))
@@ -52,6 +65,8 @@ _BITS = 258
 """Tag of a TIFF: bits of each sample."""
 _NO_WHITE = {"I": "integers of 32 bits", "F": "floating point"}
 """Modes of Pillow whose values have no range of their own."""
+_SAMPLES, _SIGNED = 339, 2
+"""Tag of a TIFF that says what its values are; and its value for signed ones, which Pillow takes for unsigned ones."""
 
 
 def decode_rgb(path: str, offset: int = 0, size: int | None = None, name: str | None = None) -> Image.Image:
@@ -135,14 +150,18 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     Raises:
         ValueError: pixels that do not say what white is.
     """
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        bits = getattr(image, "tag_v2", {}).get(_BITS, (16,))  # of a TIFF: there may be twelve, and nothing scales them
-        shift = max(int(np.max(bits)), 9) - 8
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    if np.any(np.equal(tags.get(_SAMPLES, 1), _SIGNED)):
+        kind = "signed integers"
+    elif image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        shift = max(int(np.max(tags.get(_BITS, 16))), 9) - 8  # there may be twelve bits, and nothing scales them
         gray = np.minimum(np.asarray(image) >> shift, 255).astype(np.uint8)
         tag, value = _WHITE_IS_ZERO
-        return Image.fromarray(255 - gray if getattr(image, "tag_v2", {}).get(tag) == value else gray)
-    if image.mode in _NO_WHITE:
-        raise ValueError(f"its pixels are {_NO_WHITE[image.mode]}, of which nobody knows what is white; save 8 bits")
+        return Image.fromarray(255 - gray if tags.get(tag) == value else gray)
+    else:
+        kind = _NO_WHITE.get(image.mode, "")
+    if kind:
+        raise ValueError(f"its pixels are {kind}, of which nobody knows what is white; save 8 bits")
     return image
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tomebench.datasets.decode import printable
+from tomebench.datasets.decode import FORMATS, printable
 from tomebench.errors import DataError
 
-_EXTENSIONS = frozenset({".jpeg", ".jpg", ".png", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff"})
+_EXTENSIONS = frozenset(f".{suffix}" for suffixes in FORMATS.values() for suffix in suffixes)
 LAYOUT = "n01440764/*.JPEG, n01443537/*.JPEG, ..."
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from tomebench.datasets.class_lists import names_beside
 from tomebench.datasets.classes import ANY_HEAD, IMAGENET_21K, NUM_CLASSES, ClassMap, Head, few, imagenet, map_classes
-from tomebench.datasets.decode import printable
+from tomebench.datasets.decode import FORMATS, printable
 from tomebench.datasets.files import PackedImages
 from tomebench.datasets.imagenet import ClassFolders, check_named_class, data_name
 from tomebench.datasets.tar import Member, index_tar
@@ -21,7 +21,8 @@ from tomebench.errors import DataError
 from tomebench.regular import read_bytes
 from tomebench.schema import ImageList
 
-_IMAGES = ("jpg", "jpeg", "png", "webp")
+_KINDS = {suffix: form for form, suffixes in FORMATS.items() for suffix in suffixes}
+"""Format by the end of a name. Of a picture and its mask in one sample the first in this order is the picture."""
 
 
 def read_wds(root: Path, head: Head | None = None) -> tuple[ImageList, PackedImages]:
@@ -32,7 +33,7 @@ def read_wds(root: Path, head: Head | None = None) -> tuple[ImageList, PackedIma
 
     Args:
         root: one ``.tar``, or a folder of them. Of shards of which some are named ``*val*``, these are taken. A sample
-            is ``key.jpg`` (jpeg, png, webp) and ``key.cls``, or ``key.json`` with ``"label"``: the number of the
+            is ``key.jpg`` (png, webp, ...) and ``key.cls``, or ``key.json`` with ``"label"``: the number of the
             class in the list of names beside the shards, or without one among the model's outputs, which for
             ImageNet-1k are the sorted class ids.
         head: the model's outputs; None: one for ImageNet-1k.
@@ -54,13 +55,13 @@ def read_wds(root: Path, head: Head | None = None) -> tuple[ImageList, PackedIma
         samples, others = _samples(shard, members[number])
         extra += others
         for key, fields in samples.items():
-            images = [name for name in _IMAGES if name in fields]
+            images = [name for name in _KINDS if name in fields]
             if not images:
                 extra += (f"{key}.{field}" for field in fields)
                 continue
             image, *others = images
-            if others and {image, *others} >= {"jpg", "jpeg"}:
-                raise _twice(shard, key, images)
+            if same := [other for other in others if _KINDS[other] == _KINDS[image]]:
+                raise _twice(shard, key, [image, *same])
             extra += (f"{key}.{other}" for other in others)  # such as a mask
             label = _label(shard, key, fields, numbers, classes)
             if classes.is_imagenet:
