@@ -8,6 +8,7 @@ MADE, RANKS, STORED = "sweeps/test_made.py::", "sweeps/test_ranks.py::", "sweeps
 READERS, WDS, HFDS = "datasets/test_readers.py::", "datasets/test_wds.py::", "datasets/test_hfds.py::"
 TRUTH, CHECKS, LOADER = "datasets/test_truth.py::", "datasets/test_checks.py::", "datasets/test_loader.py::"
 CACHE, CHECK, AGAIN = "datasets/test_cache.py::", "cli/test_cli_check.py::", "cli/test_cli_check_again.py::"
+RULES, TARS = "datasets/test_rules.py::", "datasets/test_tar.py::"
 AMBIENT, TESTBED, MUTATIONS = "test_ambient.py::", "measure/test_testbed.py::", "test_mutations.py::"
 YAML = "sweeps/test_config.py::test_what_is_wrong_with_a_file_takes_one_line"
 BOUNDED = f"{MUTATIONS}test_a_changed_file_is_read_or_refused_in_one_line"
@@ -66,6 +67,17 @@ IDENTITY = (
             f"{CHECKS}test_a_manifest_of_something_else",
             f"{WDS}test_samples_without_a_true_label",
             f"{WDS}test_a_shard_beside_its_copy",
+        ),
+    ),
+    Case(
+        "an image, or a class folder, in the folder of another class; labels that a class id in the name contradicts",
+        "refused, names the image and both classes; own classes are let alone",
+        (
+            f"{RULES}test_an_image_of_another_class_by_its_name_is_refused",
+            f"{RULES}test_an_id_in_the_name_of_an_image_of_own_classes_says_nothing",
+            f"{RULES}test_numbered_folders_and_files_are_looked_at_for_ids_in_names_too",
+            f"{WDS}test_labels_that_the_names_contradict",
+            f"{HFDS}test_shifted_labels_are_noticed_by_titles_and_by_file_names",
         ),
     ),
     Case(
@@ -155,7 +167,7 @@ DOORS = (
         "images of every format that is decoded, in folders, tars and shards",
         "read, none is ignored for its name",
         (
-            f"{READERS}test_all_readers_take_images_of_all_formats",
+            f"{RULES}test_all_readers_take_images_of_all_formats",
             f"{DECODE}test_names_end_as_those_of_all_formats_that_are_decoded",
             f"{DECODE}test_named_formats_are_read_by_content",
         ),

@@ -24,7 +24,6 @@ from image_trees import (
 
 from tomebench.datasets.checks import check_images
 from tomebench.datasets.classes import Head
-from tomebench.datasets.decode import FORMATS
 from tomebench.datasets.images import open_dataset
 from tomebench.datasets.truth import SYNSETS
 from tomebench.errors import DataError
@@ -279,20 +278,6 @@ def test_an_image_that_is_there_twice_is_refused_with_both_names(tmp_path, how, 
         open_dataset(str(root), labels=labels)
     assert f"{TENCH}/{file_name(1)}" in str(error.value)
     assert "which would count twice; take one of them out" in str(error.value)
-
-
-def test_all_readers_take_images_of_all_formats(tmp_path):
-    """By their names; what is in them is told by their bytes."""
-    suffixes = [suffix for suffixes in FORMATS.values() for suffix in suffixes]
-    files = {f"{TENCH}/{n}.{suffix}": jpeg(n) for n, suffix in enumerate(suffixes)}
-    for name, data in files.items():
-        (tmp_path / "folder" / TENCH).mkdir(parents=True, exist_ok=True)
-        (tmp_path / "folder" / name).write_bytes(data)
-    tar = write_tar(tmp_path / "a.tar", files)
-    shard = write_tar(tmp_path / "b.tar", {**files, **{f"{TENCH}/{n}.cls": b"0" for n in range(len(files))}})
-    for spec in (tmp_path / "folder", tar, f"wds/{shard}"):
-        assert {*open_dataset(str(spec)).names} == {*files}
-        assert {*open_dataset(str(spec), labels=False).names} == {*files}
 
 
 def test_links_to_images_elsewhere_are_images(tmp_path):

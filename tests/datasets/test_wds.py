@@ -77,8 +77,8 @@ def test_labels_that_the_names_contradict(tmp_path):
     tar = write_tar(tmp_path / "a.tar", samples(shift=1, suffix="jpg", named=True))
     key = f"n15075141/{file_name(50_000).removesuffix('.JPEG')}"
     assert refusal(tar) == (
-        f"{key}: its name says class 999 (n15075141), its label says 0 (n01440764); the labels belong to other images "
-        "or are numbered in another order"
+        f"{key}: its name says class 999 (n15075141), its label says 0 (n01440764); it lies in a wrong folder, or the "
+        "labels belong to other images or are numbered in another order"
     )
     open_dataset(f"wds/{write_tar(tmp_path / 'b.tar', samples(shift=1, suffix='jpg'))}")  # numbers alone say nothing
 

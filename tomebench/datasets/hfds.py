@@ -194,9 +194,8 @@ def _listed(name: str, split: str, reader: Any, own: Sequence[str], head: Head |
         raise DataError(f"--data hfds/{printable(name)}: {what} in its split {split}; give a labelled data set")
     labels = [numbers[label] for label in stored]
     files = _file_names(reader)
-    if classes.is_imagenet:
-        for file, label in zip(files, labels, strict=True):
-            check_named_class(file, label)
+    for file, label in zip(files, labels, strict=True):
+        check_named_class(file, label, classes)
     plain = [file.replace("\\", "/").rpartition("/")[2] for file in files]
     if "" in plain or max(Counter(zip(labels, plain, strict=True)).values()) > 1:
         plain = [f"{row:08d}" for row in range(len(labels))]

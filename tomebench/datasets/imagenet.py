@@ -73,7 +73,13 @@ class ClassFolders:
     classes: ClassMap = field(default_factory=imagenet)
 
     def image_list(self, name: str) -> ImageList:
-        """The list of these images, under a name."""
+        """The list of these images, under a name.
+
+        Raises:
+            DataError: the name of one holds the id of another class.
+        """
+        for image, label in zip(self.names, self.labels, strict=True):
+            check_named_class(image, label, self.classes)
         return ImageList(
             name=name,
             digest=list_digest(self.names, self.labels),
@@ -179,7 +185,7 @@ def _complaint(folder: str, listing: Listing) -> str:
     if listing.folders and all(name.isdecimal() for name in listing.folders):
         return (
             f"{where}: numbered class folders ({few(listing.folders)}) are ambiguous, some tools sort them as text; "
-            "rename each to its class id (0 is n01440764, line 1 of tomebench/datasets/imagenet_wnids.txt); "
+            f"rename each to its class id (0 is {wnids()[0]}, line 1 of tomebench/datasets/imagenet_wnids.txt); "
             "if this is ImageNetV2, whose folders are class numbers: --data imagenetv2/PATH"
         )
     if listing.images:
@@ -232,19 +238,22 @@ def coverage(
     return "; ".join(parts) or None
 
 
-def check_named_class(name: str, label: int) -> None:
+def check_named_class(name: str, label: int, classes: ClassMap) -> None:
     """Refuse a label that a class id in the image's own name contradicts: labels are shifted or mixed up.
 
     Args:
         name: of the image, with its folders.
         label: its class number.
+        classes: all of the data set; one that is not named by an id of ImageNet-1k contradicts nothing.
 
     Raises:
         DataError: the name holds the id of another class.
     """
+    own, ids = classes.names[label], class_numbers()
     for wnid in _WNID.findall(name):
-        if class_numbers().get(wnid, label) != label:
+        if own in ids and wnid in ids and wnid != own:
+            said = f"{classes.numbers[wnid]} ({wnid})" if wnid in classes.numbers else wnid
             raise DataError(
-                f"{printable(name)}: its name says class {class_numbers()[wnid]} ({wnid}), its label says {label} "
-                f"({wnids()[label]}); the labels belong to other images or are numbered in another order"
+                f"{printable(name)}: its name says class {said}, its label says {label} ({own}); it lies in a wrong "
+                "folder, or the labels belong to other images or are numbered in another order"
             )

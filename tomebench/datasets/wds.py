@@ -64,8 +64,7 @@ def read_wds(root: Path, head: Head | None = None) -> tuple[ImageList, PackedIma
                 raise _twice(shard, key, [image, *same])
             extra += (f"{key}.{other}" for other in others)  # such as a mask
             label = _label(shard, key, fields, numbers, classes)
-            if classes.is_imagenet:
-                check_named_class(key, label)
+            check_named_class(key, label, classes)
             member = f"{key}.{image}"
             found.append((label, member.rpartition("/")[2], member, (number, *fields[image])))
     if not found:
