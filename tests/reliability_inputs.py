@@ -211,8 +211,16 @@ DOORS = (
         "tars with a negative size or a member under 150 000 folders",
         "one line",
         (
-            f"{READERS}test_a_member_of_negative_size_is_refused",
-            f"{READERS}test_a_member_under_too_many_folders_is_refused_at_once",
+            f"{TARS}test_a_member_of_negative_size_is_refused",
+            f"{TARS}test_a_member_under_too_many_folders_is_refused_at_once",
+        ),
+    ),
+    Case(
+        "links, hard links, sparse files and devices in a tar",
+        "refused, names the first; none is left out in silence",
+        (
+            f"{TARS}test_what_holds_no_bytes_of_its_own_is_refused",
+            f"{TARS}test_a_link_that_a_later_file_takes_the_place_of_is_that_file",
         ),
     ),
     Case(

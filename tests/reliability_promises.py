@@ -248,7 +248,7 @@ SECURITY = (
         "tars are read in place; extracting is not in the source",
         (
             f"{SOURCE}test_the_source_has_none_of_it",
-            "datasets/test_readers.py::test_links_devices_and_hidden_files_in_a_tar_are_left_alone",
+            "datasets/test_tar.py::test_what_holds_no_bytes_of_its_own_is_refused",
         ),
     ),
     Case(

@@ -129,13 +129,13 @@ def test_imagenetv2_is_sorted_by_number_not_as_text(tmp_path):
     assert open_dataset(f"imagenetv2/{tmp_path}").info.labels.tolist() == [2, 9, 10, 100]
 
 
-def test_links_devices_and_hidden_files_in_a_tar_are_left_alone(tmp_path, folders):
+def test_hidden_and_other_files_in_a_tar_are_left_alone(tmp_path, folders):
     tar = tmp_path / "val.tar"
     with tarfile.open(
         write_tar(tar, {**members(), f"{TENCH}/._a.JPEG": b"x", f"{TENCH}/notes.txt": b"x"}), "a"
     ) as file:
-        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE):
-            info = tarfile.TarInfo(f"{TENCH}/link.JPEG")
+        for name, kind in ((f"{TENCH}/._b.JPEG", tarfile.SYMTYPE), (TENCH, tarfile.DIRTYPE), ("name of it", b"V")):
+            info = tarfile.TarInfo(name)
             info.type, info.linkname = kind, "/etc/passwd"
             file.addfile(info)
     found = open_dataset(str(tar))
@@ -149,45 +149,6 @@ def test_the_later_of_two_members_counts_as_it_would_extracted(tmp_path, folders
     with tarfile.open(tar, "a") as file:
         file.add(tmp_path / "folders", arcname=".")
     assert_same(open_dataset(str(tar)), folders)
-
-
-def test_names_in_a_tar_that_are_not_utf8(tmp_path):
-    name = os.fsdecode(f"{TENCH}/".encode() + b"caf\xe9\n.JPEG")
-    with tarfile.open(tmp_path / "val.tar", "w", encoding="utf-8", errors="surrogateescape") as tar:
-        info = tarfile.TarInfo(name)
-        tar.addfile(info)
-    found = open_dataset(str(tmp_path / "val.tar"))
-    assert found.names == (name,)
-    assert found.problem(0) == rf"{TENCH}/caf\udce9\n.JPEG (empty file)"
-
-
-def test_tars_that_cannot_be_read_in_place(tmp_path):
-    packed = write_tar(tmp_path / "val.tar.gz", members(), "w:gz")
-    assert refusal(packed) == (
-        f"{packed} is compressed, so its images cannot be read in place; decompress it first (gzip -d)"
-    )
-    (tmp_path / "page.tar").write_text("<html>not found</html>")
-    assert f"{tmp_path}/page.tar is not a tar" in refusal(tmp_path / "page.tar")
-    (tmp_path / "empty.tar").write_bytes(b"")
-    assert "is not a tar (empty file); give a folder or a tar, or fetch it again" in refusal(tmp_path / "empty.tar")
-
-
-def test_a_tar_that_is_cut_off_anywhere_is_refused(tmp_path):
-    whole = write_tar(tmp_path / "val.tar", members()).read_bytes()
-    with tarfile.open(tmp_path / "val.tar") as tar:
-        end = max(member.offset_data + -(-member.size // 512) * 512 for member in tar)
-    cut = tmp_path / "cut.tar"
-    for length in (*range(0, end, 97), *range(512, end + 1, 512)):  # also exactly between two members
-        cut.write_bytes(whole[:length])
-        assert "fetch it again" in refusal(cut)
-    cut.write_bytes(whole[: end - 512])
-    assert refusal(cut) == (f"{cut} is cut off or damaged after 6 files; fetch it again and compare its checksum")
-    for offset in range(512 * 2, end, 512):  # a header that is overwritten hides all that follow it
-        damaged = bytearray(whole)
-        if damaged[offset + 257 : offset + 262] == b"ustar":
-            damaged[offset : offset + 512] = b"\xff" * 512
-            cut.write_bytes(damaged)
-            assert "cut off or damaged" in refusal(cut)
 
 
 def test_layouts_in_a_tar_are_refused_as_on_disk(tmp_path):
@@ -238,25 +199,6 @@ def test_every_set_has_other_images():
     assert len({jpeg(n) for numbers in SETS.values() for n in numbers}) == 6
 
 
-@pytest.mark.parametrize("kind", ["headers upon headers", "a size that no file has", "a sparse file of no version"])
-def test_a_tar_that_was_made_to_mislead_is_one_line(tmp_path, kind):
-    path = tmp_path / "val.tar"
-    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
-        member = tarfile.TarInfo("n01440764/a.JPEG")
-        if kind == "a size that no file has":
-            member.pax_headers = {"size": "9" * 40}
-        if kind == "a sparse file of no version":
-            member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
-        tar.addfile(member)
-    if kind == "headers upon headers":
-        header = tarfile.TarInfo("x")
-        header.type = tarfile.XHDTYPE
-        path.write_bytes(header.tobuf() * 3000 + bytes(1024))
-    found = refusal(path)
-    assert f"{path} is " in found
-    assert "not a tar" in found or "cut off or damaged" in found
-
-
 @pytest.mark.parametrize("labels", [True, False])
 @pytest.mark.parametrize("how", ["folder", "link", "hard link", "capitals"])
 def test_an_image_that_is_there_twice_is_refused_with_both_names(tmp_path, how, labels):
@@ -287,36 +229,6 @@ def test_links_to_images_elsewhere_are_images(tmp_path):
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(image)
     assert open_dataset(str(tmp_path / "links")).info.digest == open_dataset(str(there)).info.digest
-
-
-@pytest.mark.parametrize("labels", [True, False])
-@pytest.mark.parametrize("spec", ["", "wds/"])
-def test_a_member_under_too_many_folders_is_refused_at_once(tmp_path, spec, labels):
-    """To list 150 000 folders, each with the path to it, takes twenty gigabytes."""
-    tar = write_tar(tmp_path / "deep.tar", {f"{TENCH}/" + "d/" * 150_000 + "a.JPEG": jpeg(1)})
-    with pytest.raises(DataError, match=r"d/d/d.* is a path of 300016 characters, longer than any file system allows"):
-        open_dataset(f"{spec}{tar}", labels=labels)
-
-
-def test_a_member_of_negative_size_is_refused(tmp_path):
-    tar = write_tar(tmp_path / "a.tar", {f"{TENCH}/a.JPEG": jpeg(1), f"{TENCH}/b.JPEG": jpeg(2)})
-    data = bytearray(tar.read_bytes())
-    data[124:136] = b"\xff" * 12
-    data[148:156] = b" " * 8
-    data[148:156] = b"%06o\0 " % sum(data[:512])
-    tar.write_bytes(data)
-    with pytest.raises(DataError, match="is cut off or damaged"):
-        open_dataset(str(tar))
-
-
-@pytest.mark.parametrize("spec", ["{}", "wds/{}", "wds/{}/..", "imagenetv2/{}"])
-def test_a_pipe_in_place_of_a_tar_is_not_waited_for(tmp_path, spec):
-    (tmp_path / "a").mkdir()
-    os.mkfifo(tmp_path / "a" / "val.tar")
-    path = spec.format(tmp_path / "a" / "val.tar").replace("val.tar/..", "")
-    for labels in (True, False):
-        with pytest.raises(DataError):
-            open_dataset(path, labels=labels)
 
 
 def test_letters_are_classes_of_their_own_in_both_cases(tmp_path):

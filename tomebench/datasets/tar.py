@@ -17,6 +17,10 @@ _LONGEST = 4096
 """Characters of a path in a tar; one of many thousand folders would take gigabytes to list."""
 
 
+_NOTES = (b"D", b"V")
+"""Types of members in which GNU tar keeps what was in a folder, and what the tar is called."""
+
+
 class Member(NamedTuple):
     """Where a file lies in its tar, in bytes."""
 
@@ -25,14 +29,16 @@ class Member(NamedTuple):
 
 
 def index_tar(path: str) -> dict[str, Member]:
-    """The files in a tar: name, without a leading ``./``, to place. Links, devices and hidden files are left out.
+    """The files in a tar: name, without a leading ``./``, to place. Hidden files are left out.
 
     Of two members with one name the later counts, as it would if they were extracted.
 
     Raises:
-        DataError: not a tar, a compressed one, one that is cut off or damaged, or one that cannot be read.
+        DataError: not a tar, a compressed one, one that is cut off or damaged, one that cannot be read, or one with
+            links, sparse files or devices, which hold no bytes that can be read in place.
     """
     found: dict[str, Member] = {}
+    elsewhere: dict[str, str] = {}  # members that are no plain files, and what they are
     try:
         with os.fdopen(open_regular(path)[0], "rb") as file:
             start = file.read(8)
@@ -51,7 +57,13 @@ def index_tar(path: str) -> dict[str, Member]:
                             f"{printable(path)}: {printable(name[:40])}... is a path of {len(name)} characters, longer "
                             "than any file system allows; write the tar again"
                         )
-                    if member.isreg() and not member.issparse() and not name.rpartition("/")[2].startswith("."):
+                    if name.rpartition("/")[2].startswith(".") or member.isdir() or member.type in _NOTES:
+                        continue
+                    found.pop(name, None)
+                    elsewhere.pop(name, None)
+                    if kind := _no_plain_file(member):
+                        elsewhere[name] = kind
+                    else:
                         found[name] = Member(member.offset_data, member.size)
                 end = tar.offset
             # tarfile stops quietly at a damaged header, and where the file ends between two members.
@@ -69,4 +81,18 @@ def index_tar(path: str) -> dict[str, Member]:
         ) from error
     except OSError as error:
         raise DataError(f"{printable(path)}: {error.strerror}; give a tar that can be read") from error
+    for name, kind in elsewhere.items():
+        raise DataError(
+            f"{printable(path)}: {printable(name)} is {kind}, which cannot be read in place; write the tar again with "
+            "--dereference --hard-dereference and without --sparse"
+        )
     return found
+
+
+def _no_plain_file(member: tarfile.TarInfo) -> str | None:
+    """What a member is that does not hold its bytes as they are; None of one that does."""
+    if member.issym() or member.islnk():
+        return f"a {'hard ' * member.islnk()}link to {printable(member.linkname)}"
+    if member.issparse():
+        return "a sparse file"
+    return None if member.isreg() else "no plain file"
