@@ -57,7 +57,18 @@ IDENTITY = (
     Case(
         "one image under two names",
         "refused, names both",
-        (f"{READERS}test_an_image_that_is_there_twice_is_refused_with_both_names",),
+        (
+            f"{READERS}test_an_image_that_is_there_twice_is_refused_with_both_names",
+            f"{RULES}test_files_that_are_one_on_other_machines_are_refused",
+        ),
+    ),
+    Case(
+        "class folders whose names differ in capitals or the coding of accents only",
+        "refused, names both, unless a list has them both; single letters are classes in both cases",
+        (
+            f"{RULES}test_class_folders_that_are_one_on_other_machines_are_refused",
+            f"{READERS}test_letters_are_classes_of_their_own_in_both_cases",
+        ),
     ),
     Case(
         "files of labels, checksums and shards that say two things",

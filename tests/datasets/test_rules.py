@@ -4,7 +4,7 @@ import pytest
 from image_trees import GOLDFISH, LAST, TENCH, jpeg, true_wnids, write_tar
 from own_trees import refusal
 
-from tomebench.datasets.classes import ClassNames, Head, wnids
+from tomebench.datasets.classes import ANY_HEAD, ClassNames, Head, wnids
 from tomebench.datasets.decode import FORMATS
 from tomebench.datasets.images import open_dataset
 from tomebench.datasets.truth import SYNSETS
@@ -51,3 +51,27 @@ def test_all_readers_take_images_of_all_formats(tmp_path):
     for spec in (write_folders(tmp_path / "folder", files), tar, f"wds/{shard}"):
         assert {*open_dataset(str(spec)).names} == {*files}
         assert {*open_dataset(str(spec), labels=False).names} == {*files}
+
+
+CAFE = "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"
+
+
+@pytest.mark.parametrize("in_tar", [False, True])
+@pytest.mark.parametrize("names", [("Cat", "cat"), CAFE, ("Caf\xe9", CAFE[1]), ("\xe9", "e\N{COMBINING ACUTE ACCENT}")])
+def test_class_folders_that_are_one_on_other_machines_are_refused(tmp_path, names, in_tar):
+    files = {f"{name}/{n}.jpg": jpeg(n) for n, name in enumerate((*names, "newt"))}
+    spec = write_tar(tmp_path / "a.tar", files) if in_tar else write_folders(tmp_path / "data", files)
+    first, second = map(ascii, sorted(names))
+    for head in (Head(3), Head(3, order="sorted"), Head(3, order="natural"), ANY_HEAD):
+        found = refusal(spec, head)
+        assert found.startswith(f"{spec}: the folders {first} and {second} differ in capitals or the coding of accents")
+    both = Head(3, (ClassNames((*names, "newt"), "classes.txt"),))  # to which they are two classes
+    assert open_dataset(str(spec), head=both).info.labels.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("in_tar", [False, True])
+@pytest.mark.parametrize("names", [("Cat.jpg", "cat.JPG"), tuple(f"{name}.jpg" for name in CAFE)])
+def test_files_that_are_one_on_other_machines_are_refused(tmp_path, names, in_tar):
+    files = {f"{TENCH}/{name}": jpeg(n) for n, name in enumerate(names)}
+    spec = write_tar(tmp_path / "a.tar", files) if in_tar else write_folders(tmp_path / "data", files)
+    assert " differ in capitals or the coding of accents only, which would count twice; " in refusal(spec, None)

@@ -8,12 +8,14 @@ outputs, it is that of the sorted folder names, as ImageFolder and timm number t
 from __future__ import annotations
 
 import functools
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
 from tomebench.datasets.decode import printable
+from tomebench.datasets.listing import same_name
 from tomebench.errors import DataError
 from tomebench.words import are, counted
 
@@ -145,7 +147,10 @@ def map_classes(where: str, there: Sequence[str], head: Head | None, *, ordered:
     if head is None:
         return imagenet()
     if head == ANY_HEAD:
-        return imagenet() if not ids.isdisjoint(there) else ClassMap(tuple(there), "own classes")
+        if not ids.isdisjoint(there):
+            return imagenet()
+        _check_apart(where, there)
+        return ClassMap(tuple(there), "own classes")
     if not ids.isdisjoint(there) and head.may_be_imagenet(there):
         return imagenet()
     if head.num_classes == 0:
@@ -195,6 +200,7 @@ def _by_folders(where: str, there: Sequence[str], order: str | None) -> ClassMap
     """The order of the folder names, which ImageFolder and timm must agree about where nobody says whose it is."""
     from timm.utils.misc import natural_key
 
+    _check_apart(where, there)
     as_text, as_timm = sorted(there), sorted(there, key=natural_key)
     if order is None and as_text != as_timm:
         number = next(k for k, pair in enumerate(zip(as_text, as_timm, strict=True)) if len({*pair}) > 1)
@@ -206,6 +212,24 @@ def _by_folders(where: str, there: Sequence[str], order: str | None) -> ClassMap
     chosen = as_timm if order == NATURAL else as_text
     said = " as timm sorts them" if order == NATURAL and as_text != as_timm else ""
     return ClassMap(tuple(chosen), f"classes in the order of sorted folder names{said}", by_position=True)
+
+
+def _check_apart(where: str, there: Sequence[str]) -> None:
+    """Refuse folders that are one on other machines, unless a list names them both: letters alone are what they are.
+
+    Raises:
+        DataError: two names differ in capitals or the coding of accents only; names both.
+    """
+    seen: dict[str, str] = {}
+    for name in there:
+        composed = unicodedata.normalize("NFC", name)
+        other = seen.setdefault(composed if len(composed) == 1 else same_name(name), name)
+        if other != name:
+            raise DataError(
+                f"{printable(where)}: the folders {other!a} and {name!a} differ in capitals or the coding of "
+                "accents only, and are one on other machines; put their images into one, or pass the model's list "
+                "that has both with --class-names"
+            )
 
 
 def _check_names(listed: ClassNames) -> None:

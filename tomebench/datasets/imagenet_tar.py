@@ -14,7 +14,7 @@ from tomebench.datasets.imagenet import (
     data_name,
     find_classes,
 )
-from tomebench.datasets.listing import Listing, sorted_listing
+from tomebench.datasets.listing import Listing, check_distinct, sorted_listing
 from tomebench.datasets.tar import Member, index_tar
 from tomebench.datasets.truth import file_number, find_truth, missing_truth
 from tomebench.errors import DataError
@@ -50,6 +50,7 @@ def read_imagenet_tar(
         found, inside = _label(path, numbered, truth)
     else:
         found = find_classes(tree.top, tree.look, head, tolerant=tolerant)
+        check_distinct(found.folder, found.names)
         inside = [f"{tree.member(found.folder)}{name}" for name in found.names]
     files = PackedImages(
         (str(path),),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -68,8 +69,13 @@ def list_folder(folder: str) -> Listing:
     return sorted_listing(folders, files)
 
 
+def same_name(name: str) -> str:
+    """What two names share that some file systems take for one, which differ in capitals or the coding of accents."""
+    return unicodedata.normalize("NFC", name).lower()
+
+
 def check_distinct(folder: str, paths: Sequence[str]) -> None:
-    """Refuse images that are one file: by links, or by names that differ in capitals only, which a copy leaves.
+    """Refuse images that are one file: by links, or by names that differ in capitals or accents' coding only.
 
     Args:
         folder: that holds them.
@@ -81,13 +87,13 @@ def check_distinct(folder: str, paths: Sequence[str]) -> None:
     files: dict[object, str] = {}
     for path in paths:
         within, _, name = path.rpartition("/")
-        keys: list[object] = [f"{within}/{name.lower()}"]
+        keys: list[object] = [f"{within}/{same_name(name)}"]
         with suppress(OSError):  # which the reader of images says
             found = os.stat(f"{folder}/{path}")  # noqa: PTH116 (asked for every image)
             keys.append((found.st_dev, found.st_ino))
         for key in keys:
             if (other := files.setdefault(key, path)) != path:
-                what = "differ in capitals only" if isinstance(key, str) else "are one file"
+                what = "differ in capitals or the coding of accents only" if isinstance(key, str) else "are one file"
                 raise DataError(
                     f"{printable(folder)}: {printable(other)} and {printable(path)} {what}, which would count twice; "
                     "take one of them out"
