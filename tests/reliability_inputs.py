@@ -55,6 +55,15 @@ IDENTITY = (
         ),
     ),
     Case(
+        "a file of a Hugging Face data set that another one of the same time replaces, also while it is read",
+        "what the files hold now; refused while they change",
+        (
+            f"{HFDS}test_a_parquet_file_that_another_one_of_the_same_time_replaces_is_read_anew",
+            f"{HFDS}test_the_tables_of_earlier_states_are_removed_after_a_while",
+            f"{HFDS}test_a_file_that_changes_while_it_is_read_is_refused",
+        ),
+    ),
+    Case(
         "one image under two names",
         "refused, names both",
         (

@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+import timm.data.readers
 from image_trees import class_folders, file_name, jpeg, members, pixels
 from own_trees import parquet
 from timm.data import ImageNetInfo
@@ -216,3 +217,58 @@ def test_a_file_behind_a_row_that_changes_changes_its_stamp(tmp_path):
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     after = [found.state(index) for index in range(6)]
     assert sum(a != b for a, b in zip(before, after, strict=True)) == 1
+
+
+def replaced(path, folder):
+    """Another file in the place of one, with its time of change: as ``cp -p`` and ``rsync -t`` leave it."""
+    stat = path.stat()
+    (folder / path.name).replace(path)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_a_parquet_file_that_another_one_of_the_same_time_replaces_is_read_anew(tmp_path, labels):
+    path = next(parquet(tmp_path / "hub", ["a", "b"], [("x", jpeg(1), 0), ("y", jpeg(2), 1)]).iterdir())
+    before = open_dataset(f"hfds/{tmp_path / 'hub'}", labels=labels)
+    again = open_dataset(f"hfds/{tmp_path / 'hub'}", labels=labels)
+    assert [again.state(index) for index in range(2)] == [before.state(index) for index in range(2)]
+    replaced(path, parquet(tmp_path / "new", ["c", "d"], [("x", jpeg(3), 0), ("y", jpeg(4), 1)]))
+    after = open_dataset(f"hfds/{tmp_path / 'hub'}", labels=labels)
+    assert [after.read(index) for index in range(2)] == [jpeg(3), jpeg(4)]
+    assert {before.state(index) for index in range(2)}.isdisjoint(after.state(index) for index in range(2))
+    assert after.info.class_names == (("c", "d") if labels else ())
+    assert [before.read(index) for index in range(2)] == [jpeg(1), jpeg(2)]  # for whoever is at it
+
+
+def test_the_tables_of_earlier_states_are_removed_after_a_while(tmp_path):
+    path = next(parquet(tmp_path / "hub", ["a"], [("x", jpeg(1), 0)]).iterdir())
+
+    def tables():
+        open_dataset(f"hfds/{tmp_path / 'hub'}")
+        return {table.parents[4].name for table in (tmp_path / "cache" / "tomebench").rglob("*.arrow")}
+
+    first = tables()
+    replaced(path, parquet(tmp_path / "new", ["a"], [("x", jpeg(2), 0)]))
+    assert len(tables()) == 2
+    (old,) = (tmp_path / "cache" / "tomebench").glob(f"*/{first.pop()}")
+    os.utime(old, (1, 1))
+    assert len(tables()) == 1
+    assert not old.exists()
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
+    path = next(parquet(tmp_path / "hub", ["a"], [("x", jpeg(1), 0)]).iterdir())
+    parquet(tmp_path / "new", ["a"], [("x", jpeg(2), 0)])
+    create = timm.data.readers.create_reader
+
+    def create_slowly(*arguments, **options):
+        replaced(path, tmp_path / "new")
+        return create(*arguments, **options)
+
+    monkeypatch.setattr(timm.data.readers, "create_reader", create_slowly)
+    assert refusal(tmp_path / "hub").endswith("/hub changed while it was read; run the same command again")
+
+
+def test_a_link_to_a_folder_is_that_folder(tmp_path):
+    (tmp_path / "link").symlink_to(parquet(tmp_path / "hub", ["a"], [("x", jpeg(1), 0)]))
+    assert open_dataset(f"hfds/{tmp_path / 'link'}").read(0) == jpeg(1)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import textwrap
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +13,14 @@ from PIL import Image
 
 from tomebench.datasets.classes import ANY_HEAD, NUM_CLASSES, ClassMap, Head, class_numbers, few, imagenet, map_classes
 from tomebench.datasets.decode import decode_bytes, printable, problem_in
-from tomebench.datasets.files import file_stamp, list_digest, user_path
+from tomebench.datasets.files import file_stamp, list_digest
+from tomebench.datasets.hfds_table import IMAGE, LABEL, inside, open_table, roots
 from tomebench.datasets.imagenet import check_named_class, coverage
 from tomebench.datasets.pictures import unlabelled
 from tomebench.errors import DataError
-from tomebench.extras import is_installed
 from tomebench.regular import read_bytes
 from tomebench.schema import ImageList
 from tomebench.words import counted
-
-_SPLITS = ("validation", "val", "test")
-_IMAGE, _LABEL = "image", "label"
 
 
 @dataclass(frozen=True)
@@ -40,6 +34,7 @@ class Rows:
     extra: tuple[str, ...] = ()
     roots: tuple[str, ...] = ()  # folders in which its files may lie
     files: tuple[str, ...] = ()  # that rows name instead of holding an image; empty where a row holds it
+    state: str = ""  # of the files that the table was made of
 
     def load(self, index: int) -> tuple[Image.Image, bytes]:
         """Decode one image to RGB, and its bytes; DataError naming it if that fails."""
@@ -58,21 +53,22 @@ class Rows:
         return reason and f"{printable(self.names[index])} ({reason})"
 
     def stamp(self, index: int) -> bytes:
-        """The table's fingerprint and the row; and the state of the file where the row only names one.
+        """The table and the row, neither of which changes; and the state of the file where the row only names one.
 
-        A table never changes, another one has another fingerprint.
+        A table on the hub is told by its fingerprint, one of a folder by the state of its files.
         """
         file = self.files[index] if self.files else ""
-        return f"{self.reader.dataset._fingerprint} {self.rows[index]} ".encode() + (file_stamp(file) if file else b"")
+        table = f"{self.reader.dataset._fingerprint} {self.state} {self.rows[index]} "
+        return table.encode() + (file_stamp(file) if file else b"")
 
     def read(self, index: int) -> bytes:
         """The bytes of the image."""
-        image = self.reader.dataset[self.rows[index]][_IMAGE] or {}
+        image = self.reader.dataset[self.rows[index]][IMAGE] or {}
         if image.get("bytes"):
             return bytes(image["bytes"])
         if not image.get("path"):
             raise OSError("no image in this row")
-        if not _inside(image["path"], self.roots):
+        if not inside(image["path"], self.roots):
             raise OSError(f"its path {printable(image['path'])} lies outside of the data set")
         return read_bytes(image["path"])
 
@@ -94,15 +90,14 @@ def read_hfds(name: str, head: Head | None = None, *, offline: bool = False) -> 
     Raises:
         DataError: the library is not installed, or the data set is not there or not labelled as said above.
     """
-    split, reader = _opened(name, offline)
+    split, reader, state = open_table(name, offline=offline)
     import datasets
 
     features = reader.dataset.features
-    if not isinstance(features.get(_LABEL), datasets.ClassLabel):
-        raise DataError(
-            f"--data hfds/{printable(name)}: its column {_LABEL} has no class names; write it as ClassLabel"
-        )
-    return _listed(name, split, reader, list(features[_LABEL].names), head)
+    if not isinstance(features.get(LABEL), datasets.ClassLabel):
+        raise DataError(f"--data hfds/{printable(name)}: its column {LABEL} has no class names; write it as ClassLabel")
+    info, rows = _listed(name, split, reader, list(features[LABEL].names), head)
+    return info, replace(rows, state=state)
 
 
 def read_hfds_pictures(name: str, *, offline: bool = False) -> tuple[ImageList, Rows]:
@@ -111,83 +106,16 @@ def read_hfds_pictures(name: str, *, offline: bool = False) -> tuple[ImageList, 
     Raises:
         DataError: the library is not installed, or the data set is not there or has no images.
     """
-    split, reader = _opened(name, offline)
+    split, reader, state = open_table(name, offline=offline)
     names = tuple(f"{row:08d}" for row in range(len(reader)))
-    rows = Rows(reader, tuple(range(len(names))), names, roots=_roots(name), files=tuple(_named_files(reader)))
+    rows = Rows(reader, tuple(range(len(names))), names, (), (), roots(name), tuple(_named_files(reader)), state)
     info = unlabelled(_shown(name), rows)
     return replace(info, note=f"split {split}; {info.note}"), rows
 
 
-def _opened(name: str, offline: bool) -> tuple[str, Any]:
-    """The split that is read, and timm's reader of it."""
-    if not is_installed("datasets"):  # before timm, which prints that it is missing
-        raise DataError(f"--data hfds/{printable(name)} needs the datasets library; pip install 'tomebench[hf]'")
-    from timm.data.readers import create_reader
-
-    path = str(user_path(name)) if name.startswith("~") else name
-    if not Path(path).exists() and (path.startswith(("/", ".")) or path.count("/") > 1):
-        raise DataError(
-            f"--data hfds/{printable(name)}: no such folder; give hfds/FOLDER, or hfds/OWNER/NAME on the hub"
-        )
-    with _one_line(name), _quiet(offline):
-        import datasets
-
-        if Path(path).exists():
-            _check_inside(name, path)
-        available = list(datasets.get_dataset_split_names(path))
-        split = next((split for split in _SPLITS if split in available), None)
-        if split is None:
-            raise DataError(
-                f"--data hfds/{printable(name)} has only the split {few(available)}; expected validation or test "
-                "(of parquet files: named validation-*.parquet)"
-            )
-        reader = create_reader(f"hfds/{path}", split=split)
-    if reader.dataset.data.column(_IMAGE).null_count == len(reader) > 0:  # which is what timm makes of a missing one
-        raise DataError(
-            f"--data hfds/{printable(name)} has no images in a column {_IMAGE}; name its columns {_IMAGE} and {_LABEL}"
-        )
-    return split, reader
-
-
-def _check_inside(name: str, folder: str) -> None:
-    """Refuse a folder whose own settings name files elsewhere: such as a README with ``data_files: /home/*``.
-
-    Raises:
-        DataError: it does.
-    """
-    import datasets
-
-    found = datasets.load_dataset_builder(folder).config.data_files or {}
-    for files in found.values():
-        for file in files:
-            if not _inside(str(file), _roots(name)):
-                raise DataError(
-                    f"--data hfds/{printable(name)}: its settings name {printable(file)}, which lies outside of the "
-                    "data set; take that out of its README"
-                )
-
-
-def _roots(name: str) -> tuple[str, ...]:
-    """Folders in which files of a data set may lie: its own, and the caches of the libraries."""
-    import datasets
-    from huggingface_hub import constants
-
-    own = [str(user_path(name))] if user_path(name).exists() else []
-    caches = (datasets.config.HF_DATASETS_CACHE, datasets.config.DOWNLOADED_DATASETS_PATH, constants.HF_HUB_CACHE)
-    return tuple(os.path.abspath(each) for each in (*own, *map(str, caches)))  # noqa: PTH100 (links are the user's)
-
-
-def _inside(file: str, roots: Sequence[str]) -> bool:
-    """Whether a file, or a member of an archive, lies in one of some folders; on the hub it always does."""
-    if file.startswith(("hf://", "https://huggingface.co/")):
-        return True
-    path = os.path.abspath(file.rpartition("::")[2])  # noqa: PTH100
-    return any(path == root or path.startswith(f"{root}{os.sep}") for root in roots)
-
-
 def _listed(name: str, split: str, reader: Any, own: Sequence[str], head: Head | None) -> tuple[ImageList, Rows]:
     classes, numbers = _numbering(name, own, head)
-    stored = reader.dataset.select_columns([_LABEL])[:][_LABEL]
+    stored = reader.dataset.select_columns([LABEL])[:][LABEL]
     unlabelled = sum(label is None or not 0 <= label < len(numbers) for label in stored)
     if unlabelled or not stored:
         what = f"{unlabelled} of {counted(len(stored), 'image')} without a label" if stored else "no images"
@@ -212,7 +140,7 @@ def _listed(name: str, split: str, reader: Any, own: Sequence[str], head: Head |
         class_names=classes.names,
     )
     named = _named_files(reader)
-    return info, Rows(reader, tuple(order), names, roots=_roots(name), files=tuple(named[row] for row in order))
+    return info, Rows(reader, tuple(order), names, roots=roots(name), files=tuple(named[row] for row in order))
 
 
 def _numbering(name: str, classes: Sequence[str], head: Head | None) -> tuple[ClassMap, list[int]]:
@@ -272,7 +200,7 @@ def _file_names(reader: Any) -> list[str]:
     """The file name that each row's image had, empty where none is kept; the images themselves are not read."""
     import pyarrow.compute
 
-    names = pyarrow.compute.struct_field(reader.dataset.data.column(_IMAGE), "path").to_pylist()
+    names = pyarrow.compute.struct_field(reader.dataset.data.column(IMAGE), "path").to_pylist()
     return [name or "" for name in names]
 
 
@@ -280,51 +208,5 @@ def _named_files(reader: Any) -> list[str]:
     """Of each row the file that it names instead of holding an image; the images themselves are not read."""
     import pyarrow.compute
 
-    held = pyarrow.compute.struct_field(reader.dataset.data.column(_IMAGE), "bytes").is_valid().to_pylist()
+    held = pyarrow.compute.struct_field(reader.dataset.data.column(IMAGE), "bytes").is_valid().to_pylist()
     return ["" if there else file for there, file in zip(held, _file_names(reader), strict=True)]
-
-
-@contextmanager
-def _quiet(offline: bool) -> Iterator[None]:
-    """No progress bars and log lines of the libraries within it; and no network, if that is asked for."""
-    import datasets
-    from datasets.utils import logging
-    from huggingface_hub import constants
-    from huggingface_hub.utils import logging as hub_logging
-
-    bars = datasets.are_progress_bars_disabled()
-    verbosity, hub_verbosity = logging.get_verbosity(), hub_logging.get_verbosity()
-    modes: list[tuple[Any, bool]] = [(module, module.HF_HUB_OFFLINE) for module in (datasets.config, constants)]
-    datasets.disable_progress_bars()
-    logging.set_verbosity(logging.CRITICAL)
-    hub_logging.set_verbosity_error()
-    for module, mode in modes:
-        module.HF_HUB_OFFLINE = mode or offline
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.HF_HUB_OFFLINE = mode
-        logging.set_verbosity(verbosity)
-        hub_logging.set_verbosity(hub_verbosity)
-        if not bars:
-            datasets.enable_progress_bars()
-
-
-@contextmanager
-def _one_line(name: str) -> Iterator[None]:
-    """What the libraries raise for a data set that cannot be had, as a DataError."""
-    from datasets.exceptions import DatasetsError
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        yield
-    except (DatasetsError, HfHubHTTPError, OSError, ValueError, KeyError, RuntimeError) as error:
-        cause = error.__cause__ or error
-        reason = textwrap.shorten(
-            printable(" ".join(str(cause).split())) or type(cause).__name__, 160, placeholder=" ..."
-        )
-        raise DataError(
-            f"--data hfds/{printable(name)} cannot be opened ({reason}); give a data set with columns {_IMAGE} and "
-            f"{_LABEL} that is on the hub, in the local cache or in a folder"
-        ) from error
