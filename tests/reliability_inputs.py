@@ -10,6 +10,8 @@ TRUTH, CHECKS, LOADER = "datasets/test_truth.py::", "datasets/test_checks.py::",
 CACHE, CHECK, AGAIN = "datasets/test_cache.py::", "cli/test_cli_check.py::", "cli/test_cli_check_again.py::"
 RULES, TARS = "datasets/test_rules.py::", "datasets/test_tar.py::"
 AMBIENT, TESTBED, MUTATIONS = "test_ambient.py::", "measure/test_testbed.py::", "test_mutations.py::"
+DIGEST, OWN = "models/test_digest.py::", "models/test_own_checkpoint.py::"
+COMMANDS, MODULE = "cli/test_cli_commands.py::", "test_api_module.py::"
 YAML = "sweeps/test_config.py::test_what_is_wrong_with_a_file_takes_one_line"
 BOUNDED = f"{MUTATIONS}test_a_changed_file_is_read_or_refused_in_one_line"
 
@@ -157,6 +159,54 @@ IDENTITY = (
         "--compile where the compiler is switched off",
         "refused, names the variable",
         ("sweeps/test_run_modes.py::test_compiling_where_the_compiler_is_switched_off_is_refused",),
+    ),
+    Case(
+        "a model of Python whose own class, function, setting or unsaved buffer was edited",
+        "another model",
+        (
+            f"{DIGEST}test_an_edited_class_is_another_one",
+            f"{DIGEST}test_another_function_of_a_layer_is_another_layer",
+            f"{DIGEST}test_another_setting_of_a_layer_is_another_layer",
+            f"{DIGEST}test_a_buffer_that_is_not_saved_is_a_tensor_of_the_model",
+            f"{DIGEST}test_the_same_model_has_the_same_digests",
+        ),
+    ),
+    Case(
+        "parts of a sweep, or runs in one table, of other images under the same names",
+        "no table of parts; named beside others",
+        (
+            f"{COMMANDS}test_parts_of_one_sweep_are_of_the_same_images_and_model",
+            f"{COMMANDS}test_report_says_where_images_of_one_name_are_not_the_same",
+            f"{MADE}test_the_origin_of_a_run_tells_it_from_one_of_other_images_or_weights",
+        ),
+    ),
+    Case(
+        "a checkpoint that is replaced while it is read, with two states, or one tensor in two shards",
+        "refused",
+        (
+            f"{OWN}test_a_file_that_is_replaced_while_it_is_read_names_no_weights",
+            f"{OWN}test_of_two_states_that_are_no_mean_of_another_none_is_taken",
+            f"{OWN}test_shards_with_an_index",
+        ),
+    ),
+    Case(
+        "a checkpoint that states other preprocessing than its model has",
+        "a line says so",
+        (f"{OWN}test_preprocessing_that_a_checkpoint_states_is_not_passed_over_in_silence",),
+    ),
+    Case(
+        "layers that nobody counts, recomputed activations, quantised tensors",
+        "refused by name",
+        (
+            "backbones/test_timm_vit_refusals.py::test_a_model_with_something_added",
+            f"{MODULE}test_a_model_that_computes_activations_anew_is_not_timed_as_one_that_keeps_them",
+            f"{MODULE}test_a_quantised_model_is_refused_by_name",
+        ),
+    ),
+    Case(
+        "variables that take instructions from a CPU",
+        "another testbed",
+        (f"{TESTBED}test_variables_that_change_a_cpu_are_part_of_the_testbed",),
     ),
 )
 
