@@ -14,7 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-CODE, WEIGHTS, LAYERS = "code", "weights", "layers"
+CODE, WEIGHTS, LAYERS = "code", "weights", "structure"
+# Of "layers", as baselines of before call it, an unchanged model had another digest.
 MODEL = (WEIGHTS, LAYERS)
 """Facts that make it another model, with whose figures nothing is compared."""
 _ROOMS = ("backbones", "datasets", "measure", "models", "reduction", "sweeps")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import resource
@@ -202,6 +203,23 @@ def test_a_full_disk_under_stderr_loses_what_is_said_and_no_result(tmp_path):
     assert b"digits_vit" in done.stdout
     assert (tmp_path / "run" / "table.csv").read_text().count("\n") == 3
     assert (refused.returncode, refused.stdout) == (2, b"")
+
+
+def test_a_stderr_that_nobody_reads_or_that_is_closed_changes_nothing(tmp_path):
+    words = [sys.executable, "-m", "tomebench", "plan", "--model", "test_vit", "--r", "0,8"]
+    plain = subprocess.run(words, capture_output=True, cwd=tmp_path)
+    read, full = os.pipe()
+    os.set_blocking(full, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(full, bytes(4096)):
+            pass
+    unread = subprocess.run(words, stdout=subprocess.PIPE, stderr=full, cwd=tmp_path)
+    os.close(read)
+    os.close(full)
+    assert (unread.returncode, len(unread.stdout)) == (0, len(plain.stdout))
+    shell = " ".join([*words[:3], "report", "nowhere", "2>&-"])
+    closed = subprocess.run(shell, shell=True, capture_output=True, cwd=tmp_path)
+    assert (closed.returncode, closed.stdout) == (2, b"")
 
 
 def test_an_ascii_terminal_gets_escapes_instead_of_a_crash():

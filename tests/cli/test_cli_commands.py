@@ -283,7 +283,7 @@ def test_report_names_the_images_of_runs_over_different_ones(program, monkeypatc
     assert "300 images of digits and 300 images of imagenetv2" in unwrapped(both)
 
 
-FACTS = {"code": "1", "weights": "2", "layers": "3", "torch": "2.14"}
+FACTS = {"code": "1", "weights": "2", "structure": "3", "torch": "2.14"}
 
 
 @pytest.mark.parametrize(

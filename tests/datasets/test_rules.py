@@ -29,6 +29,12 @@ def test_an_image_of_another_class_by_its_name_is_refused(tmp_path, name, in_tar
         assert refusal(spec, head).startswith(expected)
 
 
+def test_a_name_with_the_id_of_its_own_class_and_another_is_of_its_own(tmp_path):
+    """An image that was put together of two, or made to be taken for another."""
+    files = {f"{TENCH}/{TENCH}_{GOLDFISH}_mix.JPEG": jpeg(1), f"{GOLDFISH}/{TENCH}_adv_to_{GOLDFISH}.JPEG": jpeg(2)}
+    assert len(open_dataset(str(write_folders(tmp_path, files)))) == 2
+
+
 def test_an_id_in_the_name_of_an_image_of_own_classes_says_nothing(tmp_path):
     files = {f"cat/{TENCH}_1.JPEG": jpeg(1), f"dog/{TENCH}/a.JPEG": jpeg(2), f"dog/{GOLDFISH}_1.JPEG": jpeg(3)}
     assert len(open_dataset(str(write_folders(tmp_path, files)), head=Head(2))) == 3

@@ -86,18 +86,31 @@ def add(tar, name, kind, link=""):
         (f"{TENCH}/b.JPEG", tarfile.REGTYPE, "a sparse file"),
         (f"{TENCH}/b.JPEG", tarfile.CHRTYPE, "no plain file"),
         (f"{TENCH}/b.JPEG", b"M", "no plain file"),  # the rest of a file that began in another volume
-        (GOLDFISH, tarfile.SYMTYPE, f"a link to {file_name(1)}"),  # all of a class folder
+        (GOLDFISH, tarfile.SYMTYPE, f"a link to {TENCH}"),  # all of a class folder
     ],
 )
 def test_what_holds_no_bytes_of_its_own_is_refused(tmp_path, name, kind, what, spec, labels):
     """Unpacked it would be one more image, or many."""
-    tar = add(
-        write_tar(tmp_path / "val.tar", {f"{TENCH}/a.JPEG": jpeg(1), f"{TENCH}/a.cls": b"0"}), name, kind, file_name(1)
-    )
+    tar = write_tar(tmp_path / "val.tar", {f"{TENCH}/a.JPEG": jpeg(1), f"{TENCH}/a.cls": b"0"})
+    add(tar, name, kind, TENCH if name == GOLDFISH else file_name(1))
     assert refusal(f"{spec}{tar}", labels=labels) == (
         f"{tar}: {name} is {what}, which cannot be read in place; write the tar again with --dereference "
         "--hard-dereference and without --sparse"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "link"),
+    [
+        ("latest", tarfile.SYMTYPE, "val"),
+        ("val/README.md", tarfile.SYMTYPE, "../README.md"),
+        ("val/notes.txt", tarfile.LNKTYPE, "val/notes.txt"),
+        ("val/pipe", tarfile.FIFOTYPE, ""),
+    ],
+)
+def test_links_that_add_no_image_are_left_alone(tmp_path, name, kind, link):
+    tar = add(write_tar(tmp_path / "a.tar", {f"val/{TENCH}/a.JPEG": jpeg(1)}), name, kind, link)
+    assert len(open_dataset(str(tar))) == 1
 
 
 def test_a_link_that_a_later_file_takes_the_place_of_is_that_file(tmp_path):

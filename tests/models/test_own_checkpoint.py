@@ -103,6 +103,8 @@ def test_of_two_states_one_is_taken_and_said(tmp_path, state, keys):
 def test_of_two_states_that_are_no_mean_of_another_none_is_taken(tmp_path, state):
     torch.save({"model": {"name": "vit"}, "state_dict": state}, tmp_path / "w.pth")
     assert same(load_model("test_vit", checkpoint=tmp_path / "w.pth"), state)
+    torch.save({"state_dict": state, "model": dict(reversed(state.items()))}, tmp_path / "twice.pth")
+    assert same(load_model("test_vit", checkpoint=tmp_path / "twice.pth"), state)
     torch.save({"state_dict": state, "model": {name: value + 1 for name, value in state.items()}}, tmp_path / "w.pth")
     with pytest.raises(ModelError, match="holds weights as model and as state_dict; save those that you mean alone"):
         load_model("test_vit", checkpoint=tmp_path / "w.pth")

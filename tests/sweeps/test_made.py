@@ -161,7 +161,7 @@ def test_other_layers_under_the_same_tensors_are_refused(root: Path) -> None:
     sweep(root, batches=1, given=first)
     other = load_model(config(root).model_spec)
     other.model.blocks[0].attn.num_heads //= 2  # type: ignore[index, operator]
-    with pytest.raises(RunError, match=r"measured with another layers \(layers [0-9a-f]{16} -> [0-9a-f]{16}\)"):
+    with pytest.raises(RunError, match=r"measured with another structure \(structure [0-9a-f]{16} -> [0-9a-f]{16}\)"):
         sweep(root, given=replace(other, weights=first.weights))
 
 
@@ -254,10 +254,12 @@ def test_the_origin_of_a_run_tells_it_from_one_of_other_images_or_weights(root: 
     assert sorted(first.content) == list(range(seen(root)))
     assert first.other_image(first) is None
     assert first.other_facts(first) == []
-    changed = first._replace(content={**first.content, 3: "another"}, made={**first.made, "torch": "0", "layers": "1"})
+    changed = first._replace(
+        content={**first.content, 3: "another"}, made={**first.made, "torch": "0", "structure": "1"}
+    )
     assert first.other_image(changed) == "image number 4"
     assert first.other_image(changed._replace(images="another list")) is None
-    assert [found.name for found in first.other_facts(changed)] == ["layers", "torch"]
+    assert [found.name for found in first.other_facts(changed)] == ["structure", "torch"]
     assert first.other_facts(Origin({}, None, {})) == []
 
 

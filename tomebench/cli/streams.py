@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
+from contextlib import suppress
 
 
 class _Forgiving(io.FileIO):
@@ -11,7 +13,7 @@ class _Forgiving(io.FileIO):
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
         try:
-            return super().write(data)
+            return super().write(data) or len(data)  # None where it would have to wait for a reader
         except OSError:
             return len(data)
 
@@ -21,7 +23,14 @@ def prepare_streams() -> None:
 
     Results go to stdout and to files, which say it when they cannot be written; stderr only tells how far they are.
     """
-    if isinstance(sys.stderr, io.TextIOWrapper):
+    for descriptor in range(3):  # of one that the caller has closed a file would take the place
+        with suppress(OSError):
+            os.fstat(descriptor)
+            continue
+        os.open(os.devnull, os.O_RDWR)  # which gets the lowest number that is free
+    if sys.stderr is None:  # else print takes stdout for it
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 (for as long as the program runs)
+    elif isinstance(sys.stderr, io.TextIOWrapper):
         kept = _Forgiving(sys.stderr.fileno(), "wb", closefd=False)
         sys.stderr = io.TextIOWrapper(io.BufferedWriter(kept), encoding=sys.stderr.encoding, line_buffering=True)
     for stream in (sys.stdout, sys.stderr):

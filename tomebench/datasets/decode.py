@@ -44,7 +44,7 @@ FORMATS = {
     "TIFF": ("tif", "tiff"),
     "AVIF": ("avif", "avifs"),
     "JPEG2000": ("jp2", "j2k", "jpc", "jpf", "jpx", "j2c"),
-    "PPM": ("ppm", "pgm", "pbm", "pnm", "pfm"),
+    "PPM": ("ppm", "pgm", "pbm", "pnm"),
 }
 """What Pillow may take a file for, and how the names of such files end; all readers go by these.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -122,8 +123,10 @@ def _listed(name: str, split: str, reader: Any, own: Sequence[str], head: Head |
         raise DataError(f"--data hfds/{printable(name)}: {what} in its split {split}; give a labelled data set")
     labels = [numbers[label] for label in stored]
     files = _file_names(reader)
+    folders = tuple(f"{root}{os.sep}" for root in roots(name))
     for file, label in zip(files, labels, strict=True):
-        check_named_class(file, label, classes)
+        above = next((folder for folder in folders if file.startswith(folder)), "")
+        check_named_class(file.removeprefix(above).replace(os.sep, "/"), label, classes)
     plain = [file.replace("\\", "/").rpartition("/")[2] for file in files]
     if "" in plain or max(Counter(zip(labels, plain, strict=True)).values()) > 1:
         plain = [f"{row:08d}" for row in range(len(labels))]

@@ -241,8 +241,11 @@ def coverage(
 def check_named_class(name: str, label: int, classes: ClassMap) -> None:
     """Refuse a label that a class id in the image's own name contradicts: labels are shifted or mixed up.
 
+    A name that holds the id of its own class, too, contradicts nothing: it is of two images, or of one that was made to
+    be taken for another.
+
     Args:
-        name: of the image, with its folders.
+        name: of the image, with its folders within the data set.
         label: its class number.
         classes: all of the data set; one that is not named by an id of ImageNet-1k contradicts nothing.
 
@@ -250,8 +253,10 @@ def check_named_class(name: str, label: int, classes: ClassMap) -> None:
         DataError: the name holds the id of another class.
     """
     own, ids = classes.names[label], class_numbers()
-    for wnid in _WNID.findall(name):
-        if own in ids and wnid in ids and wnid != own:
+    if own not in ids:
+        return
+    for part in map(_WNID.findall, name.split("/")):
+        if own not in part and (wnid := next((each for each in part if each in ids), None)):
             said = f"{classes.numbers[wnid]} ({wnid})" if wnid in classes.numbers else wnid
             raise DataError(
                 f"{printable(name)}: its name says class {said}, its label says {label} ({own}); it lies in a wrong "

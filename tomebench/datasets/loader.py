@@ -150,10 +150,10 @@ def _stream(reader: _Reader, indices: Sequence[int], workers: int, limit: float,
             timeout=_POLL,
             pin_memory=pin,
         )
-    told = tracker()
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="resource_tracker: process died")
+            told = tracker()
             stream: Any = iter(loader)
     except OSError as error:
         where = tempfile.gettempdir()

@@ -6,7 +6,7 @@ import os
 import tarfile
 from typing import NamedTuple
 
-from tomebench.datasets.decode import printable
+from tomebench.datasets.decode import FORMATS, printable
 from tomebench.errors import DataError
 from tomebench.regular import open_regular
 from tomebench.words import counted
@@ -17,6 +17,7 @@ _LONGEST = 4096
 """Characters of a path in a tar; one of many thousand folders would take gigabytes to list."""
 
 
+_IMAGES = frozenset(ending for endings in FORMATS.values() for ending in endings)
 _NOTES = (b"D", b"V")
 """Types of members in which GNU tar keeps what was in a folder, and what the tar is called."""
 
@@ -35,10 +36,10 @@ def index_tar(path: str) -> dict[str, Member]:
 
     Raises:
         DataError: not a tar, a compressed one, one that is cut off or damaged, one that cannot be read, or one with
-            links, sparse files or devices, which hold no bytes that can be read in place.
+            images, or a class folder, that are links, sparse files or devices: they hold no bytes to read in place.
     """
     found: dict[str, Member] = {}
-    elsewhere: dict[str, str] = {}  # members that are no plain files, and what they are
+    elsewhere: dict[str, tuple[str, str]] = {}  # members that are no plain files: what they are, where a link leads
     try:
         with os.fdopen(open_regular(path)[0], "rb") as file:
             start = file.read(8)
@@ -62,7 +63,7 @@ def index_tar(path: str) -> dict[str, Member]:
                     found.pop(name, None)
                     elsewhere.pop(name, None)
                     if kind := _no_plain_file(member):
-                        elsewhere[name] = kind
+                        elsewhere[name] = kind, member.linkname if member.issym() else ""
                     else:
                         found[name] = Member(member.offset_data, member.size)
                 end = tar.offset
@@ -81,12 +82,21 @@ def index_tar(path: str) -> dict[str, Member]:
         ) from error
     except OSError as error:
         raise DataError(f"{printable(path)}: {error.strerror}; give a tar that can be read") from error
-    for name, kind in elsewhere.items():
-        raise DataError(
-            f"{printable(path)}: {printable(name)} is {kind}, which cannot be read in place; write the tar again with "
-            "--dereference --hard-dereference and without --sparse"
-        )
+    of_images = {name.rpartition("/")[0] for name in found if _is_image(name)}
+    folders = {folder.rpartition("/")[0] for folder in of_images}  # in which those of classes lie
+    for name, (kind, target) in elsewhere.items():
+        above = name.rpartition("/")[0]
+        leads = os.path.normpath(f"{above}/{target}".lstrip("/")) if target else None
+        if _is_image(name) or (above in folders and leads in of_images):
+            raise DataError(
+                f"{printable(path)}: {printable(name)} is {kind}, which cannot be read in place; write the tar again "
+                "with --dereference --hard-dereference and without --sparse"
+            )
     return found
+
+
+def _is_image(name: str) -> bool:
+    return name.rpartition(".")[2].lower() in _IMAGES
 
 
 def _no_plain_file(member: tarfile.TarInfo) -> str | None:

@@ -272,14 +272,21 @@ def _check_fit(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         raise _Misfit(len(wrong), f"it does not fit the model: {'; '.join(wrong[:3])}{more}; check --model")
 
 
+def _same(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> bool:
+    """Whether two states hold the same tensors under the same names."""
+    if one.keys() != other.keys() or not all(isinstance(value, Tensor) for value in (*one.values(), *other.values())):
+        return False
+    return all(value.shape == other[name].shape and torch.equal(value, other[name]) for name, value in one.items())
+
+
 def _only(content: Any, keys: tuple[str, ...], where: str) -> str | None:
     """That of some keys under which tensors lie, or else any dictionary.
 
     Raises:
-        ModelError: tensors lie under several of them.
+        ModelError: other tensors lie under several of them.
     """
     there = [key for key in keys if isinstance(content, dict) and isinstance(content.get(key), dict)]
     states = [key for key in there if any(isinstance(value, Tensor) for value in content[key].values())]
-    if len(states) > 1:
+    if len(states) > 1 and not all(_same(content[states[0]], content[key]) for key in states[1:]):
         raise ModelError(f"{where}: holds weights as {states[0]} and as {states[1]}; save those that you mean alone")
     return next(iter(states or there), None)

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
+import dis
+import enum
 import functools
 import hashlib
+import sys
 import types
 from collections.abc import Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 import torch
 from torch import nn
 
-_LIBRARIES = ("torch", "timm", "tomebench", "builtins", "functools", "numpy")
+_LIBRARIES = frozenset({"torch", "timm", "tomebench", "numpy"}) | sys.stdlib_module_names
 """Packages whose versions, or digest, say what their code does."""
+_BAGS = (types.SimpleNamespace, argparse.Namespace)
+_OF_MODULES = frozenset(dir(nn.Module)) | frozenset(vars(nn.Module()))
+"""Attributes that every module has: its parts, hooks and what a compiler keeps."""
+_DEEPEST = 12
+"""Containers in one another up to which settings are read."""
+_GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME")
 
 
 def tensors_digest(model: nn.Module) -> str:
@@ -30,84 +41,121 @@ def layers_digest(model: nn.Module) -> str:
     Of two models with the same tensors one may take the class token and the other the mean, have other heads, or a
     class of the caller's in an edited form.
     """
+    reader = _Reader()
     found = hashlib.sha256(repr(model).encode())
-    seen: set[int] = set()
     for name, layer in model.named_modules():
-        settings = {key: said for key, value in vars(layer).items() if (said := _said(value, seen)) is not None}
-        settings.pop("training", None)
-        found.update(f"{name} {sorted(settings.items())}\n".encode())
-    for kind in sorted({type(layer) for layer in model.modules()}, key=_name):
-        found.update("".join(_class_code(kind, seen)).encode())
+        settings = {key: value for key, value in vars(layer).items() if key not in _OF_MODULES}
+        found.update(f"{name} {reader.said(settings)}\n".encode())
+    for kind in dict.fromkeys(type(layer) for layer in model.modules()):
+        found.update("".join(reader.class_code(kind)).encode())
     return found.hexdigest()[:16]
+
+
+class _Reader:
+    """Makes text of settings and code that is the same in two processes; of each function once."""
+
+    def __init__(self) -> None:
+        self._read: set[int] = set()
+
+    def said(self, value: Any, depth: int = 0) -> str:
+        """A setting as text; of what is none, such as an open file, its kind."""
+        if value is None or isinstance(value, str | bytes | int | float | complex | torch.dtype | torch.device):
+            return repr(value)
+        if isinstance(value, enum.Enum | PurePath):
+            return f"{_name(type(value))} {value}"
+        if isinstance(value, torch.Tensor):
+            return _tensor(value)
+        if isinstance(value, nn.Module):  # beside the parts of a layer, whose turn comes
+            return _name(type(value))
+        if depth > _DEEPEST:
+            return "..."
+        deeper = functools.partial(self.said, depth=depth + 1)
+        if isinstance(value, Mapping):
+            return f"{{{', '.join(sorted(f'{deeper(key)}: {deeper(each)}' for key, each in value.items()))}}}"
+        if isinstance(value, tuple | list):
+            return f"({', '.join(map(deeper, value))})"
+        if isinstance(value, set | frozenset):
+            return f"{{{', '.join(sorted(map(deeper, value)))}}}"
+        if isinstance(value, functools.partial):
+            return f"partial {deeper((value.func, value.args, value.keywords))}"
+        if isinstance(value, types.MethodType):
+            return deeper(value.__func__)
+        if isinstance(value, types.FunctionType):
+            return f"{_name(value)} {''.join(self._function_code(value, depth))}"
+        if isinstance(value, type):
+            return f"{_name(value)} {''.join(self.class_code(value, depth))}"
+        if callable(value):
+            return _name(value if hasattr(value, "__qualname__") else type(value))
+        if isinstance(value, _BAGS) or (not _is_library(type(value)) and hasattr(value, "__dict__")):
+            return f"{_name(type(value))} {deeper(vars(value))}"
+        return _name(type(value))
+
+    def class_code(self, kind: type, depth: int = 0) -> Iterator[str]:
+        """Code and settings of a class and of those that it is made of, but for those of libraries."""
+        for each in kind.__mro__:
+            if _is_library(each) or id(each) in self._read:
+                continue
+            self._read.add(id(each))
+            for name, value in sorted(vars(each).items()):
+                if name in ("__module__", "__doc__", "__dict__", "__weakref__", "__firstlineno__"):
+                    continue
+                inside = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+                yield f"{_name(each)}.{name} {self.said(inside, depth + 1)}\n"
+
+    def _function_code(self, function: types.FunctionType, depth: int) -> Iterator[str]:
+        """Code of a function of the caller's, with the values that it closes over and the globals that it names."""
+        if _is_library(function) or id(function) in self._read:
+            return
+        self._read.add(id(function))
+        yield self._code(function.__code__)
+        yield self.said((function.__defaults__, function.__kwdefaults__), depth + 1)
+        for cell in function.__closure__ or ():
+            try:
+                yield self.said(cell.cell_contents, depth + 1)
+            except ValueError:  # not filled yet
+                continue
+        globals_, attributes = _names(function.__code__)
+        for name in sorted(globals_ & function.__globals__.keys()):
+            value = function.__globals__[name]
+            if isinstance(value, types.ModuleType):  # of which it may call what is named beside it
+                inside = [] if _is_library(value) else sorted(attributes & vars(value).keys())
+                yield f"{name}={value.__name__} {[self.said(vars(value)[each], depth + 1) for each in inside]}"
+            else:
+                yield f"{name}={self.said(value, depth + 1)}"
+
+    def _code(self, code: types.CodeType) -> str:
+        consts = [self._code(each) if isinstance(each, types.CodeType) else self.said(each) for each in code.co_consts]
+        return f"{code.co_code.hex()} {code.co_names} {consts}"
 
 
 def _bytes(tensor: torch.Tensor) -> bytes:
     return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()  # numpy has no bfloat16
 
 
-def _said(value: Any, seen: set[int]) -> str | None:
-    """A setting as text that two processes give alike; None of what is no setting."""
-    if value is None or isinstance(value, str | bytes | int | float | complex | torch.dtype | torch.device):
-        return repr(value)
-    if isinstance(value, torch.Tensor):
-        return f"{value.dtype} {[*value.shape]} {hashlib.sha256(_bytes(value)).hexdigest()}"
-    if isinstance(value, tuple | list):
-        return f"({', '.join(_said(each, seen) or _name(type(each)) for each in value)})"
-    if isinstance(value, set | frozenset):
-        return f"{{{', '.join(sorted(_said(each, seen) or _name(type(each)) for each in value))}}}"
-    if isinstance(value, functools.partial):
-        return f"partial {_said((value.func, value.args, [*value.keywords.items()]), seen)}"
-    if isinstance(value, types.MethodType):
-        return _said(value.__func__, seen)
-    if isinstance(value, type):
-        return _name(value)
-    if isinstance(value, types.FunctionType):
-        return f"{_name(value)} {''.join(_function_code(value, seen))}"
-    return _name(value) if callable(value) and not isinstance(value, nn.Module | Mapping) else None
+def _tensor(tensor: torch.Tensor) -> str:
+    kind = f"{tensor.dtype} {tensor.layout} {[*tensor.shape]}"
+    if tensor.is_meta or tensor.is_quantized or tensor.layout != torch.strided:
+        return kind
+    return f"{kind} {hashlib.sha256(_bytes(tensor)).hexdigest()}"
 
 
 def _name(value: Any) -> str:
-    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+    """What a class or function is called; where it is the caller's, in whatever file that is run or imported."""
+    name = str(getattr(value, "__qualname__", type(value).__qualname__))
+    return f"{value.__module__}.{name}" if _is_library(value) else name
 
 
 def _is_library(value: Any) -> bool:
-    return str(getattr(value, "__module__", "")).partition(".")[0] in _LIBRARIES
+    where = value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", None)
+    return str(where).partition(".")[0] in _LIBRARIES
 
 
-def _class_code(kind: type, seen: set[int]) -> Iterator[str]:
-    """Code and settings of a class and of those that it is made of, but for those of libraries."""
-    for each in kind.__mro__:
-        if _is_library(each):
-            continue
-        for name, value in sorted(vars(each).items()):
-            if name in ("__module__", "__doc__", "__dict__", "__weakref__", "__firstlineno__"):
-                continue
-            inside = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
-            yield f"{_name(each)}.{name} {_said(inside, seen)}\n"
-
-
-def _function_code(function: types.FunctionType, seen: set[int]) -> Iterator[str]:
-    """Code of a function of the caller's, with the values that it closes over and the globals that it names."""
-    if _is_library(function) or id(function) in seen:
-        return
-    seen.add(id(function))
-    yield _code(function.__code__)
-    yield str(_said((function.__defaults__, [*(function.__kwdefaults__ or {}).items()]), seen))
-    for cell in function.__closure__ or ():
-        try:
-            yield str(_said(cell.cell_contents, seen))
-        except ValueError:  # not filled yet
-            continue
-    for name in _names(function.__code__):
-        if name in function.__globals__:
-            yield f"{name}={_said(function.__globals__[name], seen)}"
-
-
-def _names(code: types.CodeType) -> list[str]:
-    inside = [name for const in code.co_consts if isinstance(const, types.CodeType) for name in _names(const)]
-    return sorted({*code.co_names, *inside})
-
-
-def _code(code: types.CodeType) -> str:
-    consts = [_code(each) if isinstance(each, types.CodeType) else str(_said(each, set())) for each in code.co_consts]
-    return f"{code.co_code.hex()} {code.co_names} {consts}"
+def _names(code: types.CodeType) -> tuple[set[str], set[str]]:
+    """Names of the globals of some code, and all others that it names: attributes of something."""
+    loaded = {each.argval for each in dis.get_instructions(code) if each.opname in _GLOBALS}
+    others = set(code.co_names)
+    for const in code.co_consts:
+        if isinstance(const, types.CodeType):
+            inner, more = _names(const)
+            loaded, others = loaded | inner, others | more
+    return loaded, others
