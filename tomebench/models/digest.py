@@ -21,6 +21,8 @@ _LIBRARIES = frozenset({"torch", "timm", "tomebench", "numpy"}) | sys.stdlib_mod
 _BAGS = (types.SimpleNamespace, argparse.Namespace)
 _OF_MODULES = frozenset(dir(nn.Module)) | frozenset(vars(nn.Module()))
 """Attributes that every module has: its parts, hooks and what a compiler keeps."""
+_PUBLISHED = frozenset({"pretrained_cfg", "default_cfg"})
+"""What timm notes about published weights, of which the preprocessing is a setting of its own."""
 _DEEPEST = 12
 """Containers in one another up to which settings are read."""
 _GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME")
@@ -44,7 +46,7 @@ def layers_digest(model: nn.Module) -> str:
     reader = _Reader()
     found = hashlib.sha256(repr(model).encode())
     for name, layer in model.named_modules():
-        settings = {key: value for key, value in vars(layer).items() if key not in _OF_MODULES}
+        settings = {key: value for key, value in vars(layer).items() if key not in _OF_MODULES | _PUBLISHED}
         found.update(f"{name} {reader.said(settings)}\n".encode())
     for kind in dict.fromkeys(type(layer) for layer in model.modules()):
         found.update("".join(reader.class_code(kind)).encode())
