@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from tomebench.backbones.apply import apply
 from tomebench.datasets.digits.data import INK_MAX, load_digits, split_indices
 from tomebench.reduction import vit
+from tomebench.reduction.matching import bipartite_soft_matching
 from tomebench.reduction.plan import MergePlan
-from tomebench.reduction.tome import bipartite_soft_matching
 from tomebench.schema import Route
 
 ROUTES: tuple[Route, ...] = ("auto", "sdpa", "padded", "matmul", "augmented")
@@ -26,11 +26,9 @@ def tiny() -> VisionTransformer:
     return prepare(VisionTransformer(**sizes).double(), seed=3)
 
 
-def dense_merge(
-    plan: MergePlan, x: Tensor, size: Tensor | None, combine: str, constants: object
-) -> tuple[Tensor, Tensor]:
+def dense_merge(plan: MergePlan, x: Tensor, size: Tensor | None, constants: object) -> tuple[Tensor, Tensor]:
     """The plain form: one weight matrix, differentiated by autograd alone."""
-    assert combine == "weighted"
+    assert plan.combine == "weighted"
     size = torch.ones(x.shape[:2]) if size is None else size
     weight = F.one_hot(plan.dest, plan.n_out).transpose(1, 2).to(x.dtype) * size.to(x.dtype).unsqueeze(1)
     total = weight.sum(dim=2, keepdim=True)

@@ -14,12 +14,22 @@ from tomebench.measure.clock import CpuClock
 from tomebench.measure.floor import PassShape, Rates, Work, measure_rates, part_profiles, pass_work
 from tomebench.measure.stages import PARTS, PassTimes
 from tomebench.models.create import build_model
+from tomebench.reduction.registry import get_method
 
 CPU = torch.device("cpu")
 BLOCK = BlockMacs(attention_per_token=1000, attention_per_pair=20, mlp_per_token=3000, metric_dim=5, width=20)
 TERMS = MacTerms(embed=700, blocks=(BLOCK, BLOCK), pool_per_token=2, head=40)
 SHAPE = PassShape(
-    batch=2, image=50, tokens_in=12, tokens=(8, 8), merged=(4, 0), pooled=1, width=10, itemsize=4, params=9000
+    batch=2,
+    image=50,
+    tokens_in=12,
+    tokens=(8, 8),
+    merged=(4, 0),
+    pooled=1,
+    width=10,
+    itemsize=4,
+    params=9000,
+    method=get_method("tome"),
 )
 
 
@@ -37,6 +47,16 @@ def test_the_work_of_every_part_by_hand():
     }
 
 
+def test_every_method_is_charged_what_it_costs():
+    """A block of 12 tokens loses 4: heads of 5 values, 10 side by side."""
+    costs = {"greedy": 12 * 12 * 5, "kmeans": 12 * 12 * 10 + 11 * 12 * 8 * 5, "attention-prune": 12 * 10}
+    for name, macs in costs.items():
+        work = pass_work(TERMS, PassShape(**{**vars(SHAPE), "method": get_method(name)}))
+        assert work["matching"].macs == 2 * macs
+    at_random = pass_work(TERMS, PassShape(**{**vars(SHAPE), "method": get_method("random-prune")}))
+    assert at_random["matching"] == Work(0, 8 * 2 * 16), "it looks at no key"
+
+
 def test_nothing_is_matched_where_nothing_is_merged():
     work = pass_work(TERMS, PassShape(**{**vars(SHAPE), "tokens": (12, 12), "merged": (0, 0)}))
     assert work["matching"] == work["merging"] == Work(0, 0)
@@ -46,10 +66,11 @@ def test_macs_are_those_of_the_model_and_weights_count_once():
     backbone = TimmViT(build_model("test_vit").model)
     terms, tokens = backbone.macs(), (93, 85, 77, 69, 61, 53)
     params = sum(p.numel() for p in backbone.model.parameters())
-    shape = PassShape(3, 3 * 160 * 160, 101, tokens, (8,) * 6, 1, 64, 4, params)
+    shape = PassShape(3, 3 * 160 * 160, 101, tokens, (8,) * 6, 1, 64, 4, params, get_method("tome"))
     work = pass_work(terms, shape)
     everything = sum(work[part].macs for part in PARTS)
-    assert everything == pytest.approx(3e9 * (terms.gmacs(101, tokens) + terms.gmacs_matching(101, tokens)))
+    matching = terms.gmacs_matching(101, tokens, get_method("tome"))
+    assert everything == pytest.approx(3e9 * (terms.gmacs(101, tokens) + matching))
     without = pass_work(terms, PassShape(**{**vars(shape), "params": 0}))
     assert sum(work[part].bytes - without[part].bytes for part in PARTS) == 4 * params
 

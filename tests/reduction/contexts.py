@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from tomebench.reduction.registry import Context, Heads
+from tomebench.reduction.constants import Constants
+from tomebench.reduction.method import Context, Heads
 
 
 def make_context(
@@ -28,6 +29,5 @@ def make_context(
 
     size = torch.randint(1, 5, (batch, n), generator=generator).float() if sized else None
     three = Heads(*(normal(batch, heads, n, d) for _ in range(3)))
-    return Context(
-        normal(batch, n, heads * d), normal(batch, n, heads * d), three, size, size, r, prefix, layer, layer + 1
-    )
+    x, x_pre = normal(batch, n, heads * d), normal(batch, n, heads * d)
+    return Context(x, x_pre, three, size, size, r, prefix, layer, layer + 1, Constants())

@@ -7,7 +7,7 @@ import torch
 from reduction import bench_choices as bench
 from torch import Tensor
 
-from tomebench.reduction.tome import bipartite_soft_matching
+from tomebench.reduction.matching import bipartite_soft_matching
 
 
 def assert_same(forms: dict[str, bench.Form], *, except_for: str = "") -> None:

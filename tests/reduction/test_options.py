@@ -18,10 +18,12 @@ from torch import Tensor
 
 from tomebench.backbones.apply import apply
 from tomebench.errors import SpecError
+from tomebench.reduction.constants import Constants
+from tomebench.reduction.matching import draw
+from tomebench.reduction.method import Context, Heads
 from tomebench.reduction.options import Options, choices
 from tomebench.reduction.plan import merge
-from tomebench.reduction.registry import Context, Heads, get_method
-from tomebench.reduction.tome import draw
+from tomebench.reduction.registry import get_method
 
 MATCHINGS = choices("matching")
 
@@ -83,8 +85,7 @@ def expected_groups(ctx: Context, o: Options, image: int) -> list[list[int]]:
 
 
 def carried_out(ctx: Context, o: Options) -> tuple[Tensor, Tensor]:
-    method = get_method("tome", o)
-    return merge(method.choose(ctx), ctx.x, ctx.size, method.combine)
+    return merge(o.method().choose(ctx), ctx.x, ctx.size)
 
 
 @given(contexts(), options())
@@ -111,17 +112,17 @@ def test_the_reference_notices_another_choice(matching: str) -> None:
 
 @given(contexts(), options())
 def test_the_invariants_hold(ctx: Context, o: Options) -> None:
-    method = get_method("tome", o)
+    method = o.method()
     plan = method.choose(ctx)
-    x, size = merge(plan, ctx.x, ctx.size, method.combine)
+    x, size = merge(plan, ctx.x, ctx.size)
     assert torch.equal(x[:, : ctx.prefix], ctx.x[:, : ctx.prefix])
     assert plan.kept[:, : ctx.prefix].tolist() == [list(range(ctx.prefix))] * 2
     for image in range(2):
         used = plan.kept[image].tolist() + plan.moved[image].tolist()
         assert len(set(used)) == len(used)
-        if not o.prunes:
+        if method.merges:
             assert sorted(used) == list(range(plan.n_in))
-    if not o.prunes:
+    if method.merges:
         whole = torch.ones(ctx.x.shape[:2]) if ctx.size is None else ctx.size
         assert torch.equal(size.sum(dim=1), whole.sum(dim=1))
         if o.combine == "weighted":
@@ -146,12 +147,12 @@ def plane(r: int, keys: list[list[float]] = KEYS, queries: list[list[float]] | N
     k = torch.tensor(keys, dtype=torch.float64)[None, None]
     q = torch.tensor(queries, dtype=torch.float64)[None, None] if queries else torch.zeros_like(k)
     x = torch.arange(len(keys), dtype=torch.float64)[None, :, None]
-    return Context(x, x, Heads(q, k, k), None, None, r, 1, 0, 1)
+    return Context(x, x, Heads(q, k, k), None, None, r, 1, 0, 1, Constants())
 
 
 def pairs(ctx: Context, **named: str) -> set[tuple[int, int]]:
     """(token that moves, token it goes to)."""
-    plan = get_method("tome", Options(**named)).choose(ctx)  # type: ignore[arg-type]
+    plan = Options(**named).method().choose(ctx)  # type: ignore[arg-type]
     onto = plan.kept.gather(1, plan.into)
     return set(zip(plan.moved[0].tolist(), onto[0].tolist(), strict=True))
 
@@ -177,7 +178,7 @@ def test_heads_worked_by_hand() -> None:
     """On average token 2 points more where 1 does; head by head more where 3 does."""
     k = torch.tensor([[[0, 0], [4, 0], [-2, 0], [1, 0]], [[0, 0], [0, 4], [4, 4], [1, 1]]], dtype=torch.float64)[None]
     x = torch.zeros(1, 4, 2, dtype=torch.float64)
-    ctx = Context(x, x, Heads(k, k, k), None, None, 1, 1, 0, 1)
+    ctx = Context(x, x, Heads(k, k, k), None, None, 1, 1, 0, 1, Constants())
     assert pairs(ctx) == {(2, 1)}  # means (2, 2), (1, 2), (1, .5): cosine .949 with 1, .800 with 3
     assert pairs(ctx, heads="concat") == {(2, 3)}  # products 8 and 6 over lengths 5.66 and 1.73
 
@@ -197,7 +198,7 @@ def test_what_becomes_of_a_pair_worked_by_hand(combine: str, row: list[float]) -
 
 def test_pruning_by_attention_worked_by_hand() -> None:
     """The class token looks along the first axis: products 0, 1, 10, 0, 1, 2, 0; of equals the lower index stays."""
-    method = get_method("tome", Options(matching="attention-prune"))
+    method = Options(matching="attention-prune").method()
     queries = [[1.0, 0.0], *([0.0, 100.0] for _ in range(6))]
     assert method.choose(plane(1, queries=queries)).kept.tolist() == [[0, 1, 2, 3, 4, 5]]
     assert method.choose(plane(3, queries=queries)).kept.tolist() == [[0, 1, 2, 5]]
@@ -219,7 +220,7 @@ def test_random_choices_are_uniform_and_the_same_for_every_image() -> None:
     found = Counter(itertools.chain.from_iterable(draw(21, 1, 10, layer) for layer in range(400)))
     assert set(found) == set(range(1, 21))
     assert 150 < min(found.values()) < 200 < max(found.values()) < 250
-    plan = get_method("tome", Options(matching="random-prune")).choose(make_context(9, 1, 3))
+    plan = Options(matching="random-prune").method().choose(make_context(9, 1, 3))
     assert plan.kept[0].tolist() == plan.kept[1].tolist()
 
 
@@ -229,11 +230,11 @@ def test_metrics_are_what_their_names_say() -> None:
     ctx = make_context(6, 1, 2)
     for name in ("q", "k", "v"):
         heads = getattr(ctx.heads, name)
-        torch.testing.assert_close(metric_of(ctx, Options(metric=name)), heads.mean(dim=1))  # type: ignore[arg-type]
-        side_by_side = metric_of(ctx, Options(metric=name, heads="concat"))  # type: ignore[arg-type]
+        torch.testing.assert_close(metric_of(ctx, name, "mean"), heads.mean(dim=1))  # type: ignore[arg-type]
+        side_by_side = metric_of(ctx, name, "concat")  # type: ignore[arg-type]
         assert torch.equal(side_by_side, torch.cat(heads.unbind(1), dim=-1))
-    assert metric_of(ctx, Options(metric="x")) is ctx.x
-    assert metric_of(ctx, Options(metric="x_pre")) is ctx.x_pre
+    assert metric_of(ctx, "x", "mean") is ctx.x
+    assert metric_of(ctx, "x_pre", "mean") is ctx.x_pre
 
 
 @pytest.mark.parametrize("combine", choices("combine"))
@@ -241,7 +242,7 @@ def test_gradients_flow_through_what_a_group_becomes(combine: str) -> None:
     ctx = make_context(7, 1, 2, sized=True)
     plan = get_method("tome").choose(ctx)
     x = ctx.x.clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: merge(plan, x, ctx.size, combine)[0], x)  # type: ignore[arg-type]
+    assert torch.autograd.gradcheck(lambda x: merge(dataclasses.replace(plan, combine=combine), x, ctx.size)[0], x)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("named", [{"partition": "random"}, {"matching": "random-prune"}], ids=str)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from reduction import tome_reference as reference
 from torch import Tensor
 
+from tomebench.reduction.matching import bipartite_soft_matching
 from tomebench.reduction.plan import MergePlan, compose_sources, identity_plan, merge, unmerge
-from tomebench.reduction.tome import bipartite_soft_matching
 
 
 @st.composite

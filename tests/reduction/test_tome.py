@@ -13,9 +13,9 @@ from reduction import tome_reference as reference
 from reduction.contexts import make_context
 from torch import Tensor
 
+from tomebench.reduction.matching import bipartite_soft_matching, split_by_rank, split_by_sort
 from tomebench.reduction.options import Options
 from tomebench.reduction.plan import MergePlan
-from tomebench.reduction.tome import bipartite_soft_matching, split_by_rank, split_by_sort, tome
 
 
 @st.composite
@@ -213,7 +213,7 @@ def test_a_metric_that_is_not_finite_still_gives_a_partition(bad: float) -> None
 def test_the_method_reads_keys_prefix_and_r_from_its_context() -> None:
     context = make_context(12, 1, 3, seed=7)
     metric = context.heads.k.mean(dim=1)
-    assert torch.equal(tome(Options()).choose(context).dest, bipartite_soft_matching(metric, 3, 1).dest)
+    assert torch.equal(Options().method().choose(context).dest, bipartite_soft_matching(metric, 3, 1).dest)
 
 
 def test_no_gradient_flows_into_the_choice() -> None:

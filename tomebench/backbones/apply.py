@@ -11,7 +11,6 @@ from torch import nn
 from tomebench.backbones.timm_vit import TimmViT
 from tomebench.errors import SpecError
 from tomebench.reduction.options import OPTIONS, Options
-from tomebench.reduction.registry import get_method
 from tomebench.reduction.schedule import Schedule, parse_schedule
 from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import Route
@@ -75,7 +74,7 @@ def apply(
         raise SpecError(f"attention is {attention!r}; use {', '.join(get_args(Route))}")
     return ReducedViT(
         backbone,
-        get_method(method, _read_options(options)),
+        _read_options(options).method(method),
         shape.r_layers(mean, backbone.depth),
         prop_attn=prop_attn,
         attention=attention,

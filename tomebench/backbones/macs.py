@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tomebench.reduction.options import PAPER, Options
+from tomebench.reduction.method import BlockSize, Method
 
 
 @dataclass(frozen=True)
@@ -22,22 +22,10 @@ class BlockMacs:
     metric_dim: int  # d of the keys, which matching compares by default
     width: int  # channels of a token
 
-    def matching(self, n: int, r: int, options: Options) -> float:
-        """MACs of choosing which r of n tokens go, the prefix counted like the others: the matching's own column."""
-        heads = self.attention_per_pair // 2  # all of them side by side
-        if options.matching == "random-prune":
-            return 0.0
-        if options.matching == "attention-prune":
-            return float(n * heads)
-        dim = self.width if options.metric in ("x", "x_pre") else self.metric_dim
-        dim = heads if options.heads == "concat" else dim
-        if options.matching == "bipartite":
-            return n**2 / 4 * dim
-        if options.matching == "greedy":
-            return float(n**2 * dim)
-        # Attention received, then in each iteration distances and centres, and distances once more.
-        iterations = int(options.matching.removeprefix("kmeans-"))
-        return float(n**2 * heads + (2 * iterations + 1) * n * (n - r) * dim)
+    @property
+    def size(self) -> BlockSize:
+        """What the cost of choosing depends on."""
+        return BlockSize(head=self.metric_dim, heads=self.attention_per_pair // 2, token=self.width)
 
 
 @dataclass(frozen=True)
@@ -62,10 +50,10 @@ class MacTerms:
             total += block.mlp_per_token * after
         return total / 1e9
 
-    def gmacs_matching(self, tokens_in: int, tokens: Sequence[int], options: Options = PAPER) -> float:
-        """1e9 multiply-accumulates of matching for one image, by default n²/4 · d in every block that merges."""
+    def gmacs_matching(self, tokens_in: int, tokens: Sequence[int], method: Method) -> float:
+        """1e9 multiply-accumulates that a method takes to choose for one image, in every block that loses tokens."""
         total = 0.0
         for block, before, after in zip(self.blocks, (tokens_in, *tokens[:-1]), tokens, strict=True):
             if after < before:
-                total += block.matching(before, before - after, options)
+                total += method.cost(before, before - after, block.size)
         return total / 1e9

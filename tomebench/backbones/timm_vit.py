@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tomebench.backbones.macs import BlockMacs, MacTerms
 from tomebench.errors import UnsupportedModelError
 from tomebench.reduction.attention import attend, kernel_name, log_size_bias
-from tomebench.reduction.registry import Heads
+from tomebench.reduction.method import Heads
 from tomebench.schema import Route
 
 _MODEL_PARTS = {

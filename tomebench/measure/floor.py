@@ -16,6 +16,7 @@ import torch
 from tomebench.backbones.macs import MacTerms
 from tomebench.measure.clock import Clock
 from tomebench.measure.stages import IN_BLOCKS, PARTS, Part, PassTimes
+from tomebench.reduction.method import Method
 
 Bound = Literal["MACs", "bytes"]
 
@@ -71,6 +72,7 @@ class PassShape:
     width: int  # C
     itemsize: int  # bytes of a value of weights and tokens
     params: int  # of the whole model
+    method: Method  # which chooses
 
 
 def pass_work(terms: MacTerms, shape: PassShape) -> dict[Part, Work]:
@@ -83,7 +85,7 @@ def pass_work(terms: MacTerms, shape: PassShape) -> dict[Part, Work]:
     part       MACs                     bytes
     ========== ======================== ===================================================================
     attention  B (W n + 2 K n²)         e (2 B n C + W), and where r > 0 the keys e B n K
-    matching   B n²/4 · metric width    e B n K for the keys, 8 B (n' + 2 r) for the plan; none where r = 0
+    matching   B · cost of the method   e B n K for the keys, 8 B (n' + 2 r) for the plan; none where r = 0
     merging    none to speak of         e B (n + n') C and the plan; none where r = 0
     mlp        B W n'                   e (2 B n' C + W)
     rest       B (embedding + head)     e B (image + N C + C · tokens that the head reads) + e · other weights
@@ -107,8 +109,9 @@ def pass_work(terms: MacTerms, shape: PassShape) -> dict[Part, Work]:
         if r > 0:
             plan = _INDEX * batch * (left + 2 * r)
             moved["attention"] += keys
-            macs["matching"] += batch * n**2 / 4 * block.metric_dim
-            moved["matching"] += keys + plan
+            choosing = shape.method.cost(n, r, block.size)
+            macs["matching"] += batch * choosing
+            moved["matching"] += (keys if choosing else 0) + plan
             moved["merging"] += token * (n + left) + plan
     work = {part: Work(macs[part], moved[part]) for part in macs}
     work["rest"] = Work(

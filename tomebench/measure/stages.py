@@ -15,8 +15,8 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from tomebench.measure.clock import Stopwatch
+from tomebench.reduction.method import Context, Heads
 from tomebench.reduction.plan import MergePlan
-from tomebench.reduction.registry import Context, Heads
 from tomebench.reduction.vit import ReducedViT
 
 Part = Literal["attention", "matching", "merging", "mlp", "rest"]

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tomebench.reduction.choices import Distance, HeadsChoice, Metric
 from tomebench.reduction.constants import Constants
-from tomebench.reduction.options import Distance, Options
+from tomebench.reduction.method import Context
 from tomebench.reduction.plan import autocasts, cast, wider, without_autocast
-from tomebench.reduction.registry import Context
 
 _MANY, _REGISTER = range(8, 17), 32
 """Heads, and values in a few vector registers, with which a CPU reduces fastest; more it adds in another order."""
@@ -19,12 +19,12 @@ _SHORTEST = 1e-12
 """A row that is shorter is not made longer; all zeros are alike to nothing."""
 
 
-def metric_of(ctx: Context, options: Options) -> Tensor:
-    """What similarity is measured on, [B, N, d], by ``metric`` and ``heads``."""
-    if options.metric in ("x", "x_pre"):
-        return ctx.x if options.metric == "x" else ctx.x_pre
-    heads: Tensor = getattr(ctx.heads, options.metric)
-    return head_mean(heads, ctx.constants) if options.heads == "mean" else heads.transpose(1, 2).flatten(2)
+def metric_of(ctx: Context, metric: Metric, heads: HeadsChoice) -> Tensor:
+    """What similarity is measured on, [B, N, d]."""
+    if metric in ("x", "x_pre"):
+        return ctx.x if metric == "x" else ctx.x_pre
+    of_heads: Tensor = getattr(ctx.heads, metric)
+    return head_mean(of_heads, ctx.constants) if heads == "mean" else of_heads.transpose(1, 2).flatten(2)
 
 
 def comparable(metric: Tensor, distance: Distance) -> Tensor:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from tomebench.reduction.choices import Combine
 from tomebench.reduction.constants import Constants
-from tomebench.reduction.options import Combine
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,29 @@ class MergePlan:
     into_rows: Tensor  # int64 [B * m]: the slot each moved token is merged into
     n_in: int
     n_out: int
+    combine: Combine = "weighted"  # what becomes of a group
 
     @classmethod
-    def of(cls, kept: Tensor, moved: Tensor, into: Tensor, n_in: int) -> MergePlan:
+    def of(cls, kept: Tensor, moved: Tensor, into: Tensor, n_in: int, combine: Combine = "weighted") -> MergePlan:
         """The plan that keeps tokens int64 [B, n_out] and moves [B, m] of each image into slots [B, m] of it."""
         image = torch.arange(kept.shape[0], device=kept.device).unsqueeze(1)
         n_out = kept.shape[1]
         kept, moved, into = kept + image * n_in, moved + image * n_in, into + image * n_out
-        return cls(kept.reshape(-1), moved.reshape(-1), into.reshape(-1), n_in, n_out)
+        return cls(kept.reshape(-1), moved.reshape(-1), into.reshape(-1), n_in, n_out, combine)
+
+    @classmethod
+    def moving(cls, moved: Tensor, onto: Tensor, n: int, prefix: int, combine: Combine = "weighted") -> MergePlan:
+        """The plan that moves patches [B, r] to the place of others [B, r], both counted without the prefix."""
+        moved, onto = moved + prefix, onto + prefix
+        stays = torch.ones(len(moved), n, dtype=torch.int64, device=moved.device).scatter(1, moved, 0)
+        kept = (1 - stays).argsort(dim=1, stable=True)[:, : n - moved.shape[1]]
+        slot = stays.cumsum(dim=1) - 1
+        return cls.of(kept, moved, slot.gather(1, onto), n, combine)
+
+    @classmethod
+    def dropping(cls, kept: Tensor, n: int) -> MergePlan:
+        """The plan that keeps tokens [B, n_out] of n and drops the others."""
+        return cls.of(kept, kept[:, :0], kept[:, :0], n)
 
     @property
     def batch(self) -> int:
@@ -85,16 +100,15 @@ def merge(
     plan: MergePlan,
     x: Tensor,
     size: Tensor | None,
-    combine: Combine = "weighted",
     constants: Constants | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Replace every group of tokens by one.
 
     Args:
-        plan: where tokens go.
+        plan: where tokens go, and what becomes of a group: its mean by size, its plain mean, its maximum in every
+            channel, or the token that it keeps.
         x: tokens [B, N, C], any floating dtype.
         size: original patches each token stands for, float32 [B, N]; None means all ones.
-        combine: the mean of a group by size, its plain mean, its maximum in every channel, or the token that it keeps.
         constants: those of the model; None makes what is needed anew.
 
     Returns:
@@ -110,6 +124,7 @@ def merge(
     tokens, sizes = x.reshape(-1, channels), size.reshape(-1)
     moved_size = sizes.index_select(0, moved)
     out_size = sizes.index_select(0, kept).index_add_(0, into, moved_size)
+    combine = plan.combine
     if moved.shape[0] == 0 or combine == "keep":
         out = tokens.index_select(0, kept)
     elif combine == "max":

@@ -1,55 +1,24 @@
-"""The reduction methods, by name. An entry is data; its code is imported when it is used."""
+"""The reduction methods, by name. An entry is data; its code is imported when it is used.
+
+To add a method:
+
+1. Write ``tomebench/reduction/methods/NAME.py``: a frozen dataclass on :class:`tomebench.reduction.method.Method` whose
+   fields are its options, with ``choose``, ``cost``, ``cap`` and ``source``.
+2. Add a line to ``METHODS``.
+3. Compare it with a reference of Python loops in ``tests/reduction``; the tests of the registry find it by themselves.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
-from typing import NamedTuple, cast
-
-from torch import Tensor
 
 from tomebench.errors import SpecError
-from tomebench.reduction.constants import Constants
-from tomebench.reduction.options import PAPER, Combine, Options
-from tomebench.reduction.plan import MergePlan
-
-
-class Heads(NamedTuple):
-    """What the heads of a block computed on, each [B, heads, N, d]; after q/k norm where a model has it."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What a method may look at when it decides about one layer."""
-
-    x: Tensor  # tokens after the attention residual [B, N, C]
-    x_pre: Tensor  # tokens before the block [B, N, C]
-    heads: Heads
-    size: Tensor | None  # original patches per token, float32 [B, N]; None is all ones
-    counted: Tensor | None  # the same as attention counted it; None where it counted every token once
-    r: int  # tokens to remove, in [0, (N - prefix) // 2]
-    prefix: int
-    layer: int
-    depth: int
-    constants: Constants = field(default_factory=Constants)  # of the model: what depends on shapes only
-
-
-@dataclass(frozen=True)
-class Method:
-    """One way to reduce tokens."""
-
-    choose: Callable[[Context], MergePlan]
-    """Decides which tokens go where in one layer: returns a plan that leaves N - ctx.r tokens."""
-    combine: Combine = "weighted"
-    """What becomes of a group."""
-    merges: bool = True
-    """Tokens are merged, and so differ in size; False if they are only dropped."""
+from tomebench.reduction.method import Method
 
 
 @dataclass(frozen=True)
@@ -57,28 +26,45 @@ class MethodInfo:
     """A line of ``tomebench list methods``."""
 
     name: str
-    target: str  # "module:function", from Options to Method
+    target: str  # "module:class"
     doc: str
 
 
+_METHODS = "tomebench.reduction.methods"
 METHODS: Mapping[str, MethodInfo] = {
     info.name: info
     for info in (
         MethodInfo(
             "tome",
-            "tomebench.reduction.tome:tome",
+            f"{_METHODS}.tome:Tome",
             "Token Merging: bipartite soft matching on attention keys (Bolya et al., ICLR 2023)",
+        ),
+        MethodInfo(
+            "greedy",
+            f"{_METHODS}.greedy:Greedy",
+            "the most similar pair of all patches, one after the other (Bolya et al., ICLR 2023)",
+        ),
+        MethodInfo(
+            "kmeans",
+            f"{_METHODS}.kmeans:Kmeans",
+            "k-means weighted by the attention that tokens receive (Marin et al., WACV 2023)",
+        ),
+        MethodInfo(
+            "random-prune",
+            f"{_METHODS}.pruning:RandomPruning",
+            "patches at random are dropped, the same ones in every image",
+        ),
+        MethodInfo(
+            "attention-prune",
+            f"{_METHODS}.pruning:AttentionPruning",
+            "the patches that the class token attends to least are dropped",
         ),
     )
 }
 
 
-def get_method(name: str, options: Options = PAPER) -> Method:
-    """The method of that name.
-
-    Args:
-        name: see ``METHODS``.
-        options: how it chooses and combines.
+def method_class(name: str) -> type[Method]:
+    """The class of a method, whose fields are its options.
 
     Raises:
         SpecError: no such method; the message names the nearest one.
@@ -87,5 +73,34 @@ def get_method(name: str, options: Options = PAPER) -> Method:
         near = difflib.get_close_matches(name, METHODS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(METHODS)}"
         raise SpecError(f"unknown method {name!r}; {hint}")
-    module, _, function = METHODS[name].target.partition(":")
-    return cast(Method, getattr(import_module(module), function)(options))
+    module, _, attribute = METHODS[name].target.partition(":")
+    found: type[Method] = getattr(import_module(module), attribute)
+    if lacking := [what for what in (*sorted(found.__abstractmethods__), "source") if not _declares(found, what)]:
+        raise SpecError(f"method {name} declares no {lacking[0]}, without which it cannot be used")
+    return found
+
+
+def get_method(name: str, options: Mapping[str, object] | None = None) -> Method:
+    """The method of that name.
+
+    Args:
+        name: see ``METHODS``.
+        options: values of those of its options that are not the default.
+
+    Raises:
+        SpecError: no such method, option or value.
+    """
+    kind, given = method_class(name), dict(options or {})
+    if unknown := [option for option in given if option not in option_names(kind)]:
+        raise SpecError(f"method {name} has no {unknown[0]}; leave {unknown[0]} out")
+    return kind(**given)
+
+
+def option_names(kind: type[Method]) -> tuple[str, ...]:
+    """Names of the options of a method."""
+    return tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else ()
+
+
+def _declares(kind: type[Method], name: str) -> bool:
+    found = inspect.getattr_static(kind, name, None)
+    return found is not None and not getattr(found, "__isabstractmethod__", False)

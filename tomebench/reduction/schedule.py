@@ -6,7 +6,7 @@ released code: layer l removes ``int(lo + l * step)`` with ``lo = int(r * (1 - i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -89,19 +89,32 @@ class TokenTrace:
     clamped: bool  # the cap changed r in some block
 
 
-def token_trace(r_layers: Sequence[int], tokens: int, prefix: int, *, prefix_only: bool = False) -> TokenTrace:
-    """Apply the cap ``r_l <= (N - P) // 2`` block by block.
+def half_of_patches(n: int, prefix: int) -> int:
+    """The most tokens that bipartite matching can remove of n: (N - P) // 2."""
+    return max(n - prefix, 0) // 2
+
+
+def token_trace(
+    r_layers: Sequence[int],
+    tokens: int,
+    prefix: int,
+    *,
+    cap: Callable[[int, int], int] = half_of_patches,
+    prefix_only: bool = False,
+) -> TokenTrace:
+    """Lower r to what the method can remove, block by block.
 
     Args:
         r_layers: tokens to remove in each block, as asked.
         tokens: N, tokens before the first block, prefix included.
         prefix: P, class, distillation and register tokens; they are never merged.
+        cap: the most tokens that the method can remove of some, of which some are prefix.
         prefix_only: the last block keeps the prefix and drops everything else, whatever its r.
     """
     applied, counts = [], []
     clamped = False
     for layer, asked in enumerate(r_layers):
-        r = min(asked, max(tokens - prefix, 0) // 2)
+        r = min(asked, cap(tokens, prefix))
         if prefix_only and layer == len(r_layers) - 1:
             r = tokens - prefix
         else:

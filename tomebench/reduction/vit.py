@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from tomebench.errors import SpecError
 from tomebench.reduction.constants import Constants
+from tomebench.reduction.method import Context, Heads, Method
 from tomebench.reduction.plan import MergePlan, compose_sources, merge
-from tomebench.reduction.registry import Context, Heads, Method
 from tomebench.reduction.schedule import TokenTrace, token_trace
 from tomebench.schema import Route
 
@@ -222,7 +222,7 @@ class ReducedViT(nn.Module):
 
     def merge(self, plan: MergePlan, x: Tensor, size: Tensor | None) -> tuple[Tensor, Tensor]:
         """Carry a plan out: tokens [B, n_out, C] and sizes [B, n_out]."""
-        return merge(plan, x, size, self.method.combine, self.constants)
+        return merge(plan, x, size, self.constants)
 
     def mlp(self, layer: int, x: Tensor) -> Tensor:
         """[B, N, C] -> tokens after the MLP residual."""
@@ -241,7 +241,8 @@ class ReducedViT(nn.Module):
         return x, size
 
     def _trace(self, tokens: int) -> TokenTrace:
-        return token_trace(self.r_layers, tokens, self.backbone.prefix, prefix_only=self.prefix_only)
+        prefix, cap = self.backbone.prefix, self.method.cap
+        return token_trace(self.r_layers, tokens, prefix, cap=cap, prefix_only=self.prefix_only)
 
     def _counts_sizes(self, r: int) -> bool:
         """Whether removing r tokens leaves some of size other than one."""

@@ -18,7 +18,7 @@ from tomebench.measure.device import DTYPES, resolve_device
 from tomebench.models.create import LoadedModel, build_model
 from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.options import PAPER, Options
-from tomebench.reduction.registry import get_method
+from tomebench.reduction.registry import method_class
 from tomebench.reduction.schedule import parse_schedule
 from tomebench.reduction.vit import ReducedViT
 from tomebench.rspec import parse_r
@@ -107,7 +107,7 @@ def plan_cells(
     Raises:
         InputError: as :func:`plan_sweep`.
     """
-    get_method(config.method)  # an unknown name is refused here rather than after the weights are loaded
+    method_class(config.method)  # an unknown name is refused here rather than after the weights are loaded
     backbone = TimmViT(loaded.model)
     try:
         terms = backbone.macs()
@@ -156,7 +156,7 @@ def plan_cells(
             clamped=trace.clamped,
             gmacs=terms.gmacs(backbone.tokens, trace.tokens),
             gmacs_unwrapped=unwrapped,
-            gmacs_matching=terms.gmacs_matching(backbone.tokens, matched, options),
+            gmacs_matching=terms.gmacs_matching(backbone.tokens, matched, reduced.method),
             params_m=_parameters(loaded.model) / 1e6,
             attn_kernel=" then ".join(dict.fromkeys(kernels)),
             crop_pct=preprocessing.crop_pct,
@@ -189,7 +189,7 @@ def reduced_vit(
     """
     return kind(
         backbone,
-        get_method(config.method, options),
+        options.method(config.method),
         r_asked,
         prop_attn=prop_attn,
         attention=config.attention,

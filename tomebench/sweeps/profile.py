@@ -244,6 +244,7 @@ def _shape(config: SweepConfig, backbone: TimmViT, planned: PlannedCell, images:
         width=width,
         itemsize=images.itemsize,
         params=sum(p.numel() for p in backbone.model.parameters()),
+        method=planned.options.method(config.method),
     )
 
 

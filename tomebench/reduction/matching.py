@@ -1,4 +1,4 @@
-"""ToMe: bipartite soft matching on attention keys.
+"""Bipartite soft matching: which tokens of one half are merged into which of the other.
 
 Source: Bolya et al., Token Merging: Your ViT But Faster, arXiv 2210.09461, section 3. Written from the formulas.
 """
@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from tomebench.reduction.choices import Combine, Distance, Partition
 from tomebench.reduction.constants import Constants
-from tomebench.reduction.metric import comparable, metric_of, similarity
-from tomebench.reduction.options import Distance, Options, Partition
+from tomebench.reduction.metric import comparable, similarity
 from tomebench.reduction.plan import MergePlan, first_rows, identity_plan
-from tomebench.reduction.registry import Context, Method
 
 _BITS = 62
 """Tokens that one integer says something about; 64 with a sign would be one too many."""
@@ -31,6 +28,7 @@ def bipartite_soft_matching(
     *,
     distance: Distance = "cosine",
     partition: Partition = "alternating",
+    combine: Combine = "weighted",
     layer: int = 0,
     constants: Constants | None = None,
 ) -> MergePlan:
@@ -46,6 +44,7 @@ def bipartite_soft_matching(
         prefix: leading tokens (class, distillation, registers) that never move and are never merged into.
         distance: see :func:`tomebench.reduction.metric.similarity`.
         partition: which tokens are A; ``sequential`` and ``random`` halve the patches, A being the smaller half.
+        combine: what becomes of a pair.
         layer: makes another random partition.
         constants: those of the model; None makes what is needed anew.
 
@@ -69,7 +68,7 @@ def bipartite_soft_matching(
     moved, into = halves.a.gather(-1, moved), liked.gather(-1, moved) + halves.slots
     if batch != 1:
         kept, moved, into = kept.view(-1), moved.view(-1), into.view(-1)
-    return MergePlan(kept, moved, into, n, n - r)
+    return MergePlan(kept, moved, into, n, n - r, combine)
 
 
 class Halves(NamedTuple):
@@ -168,31 +167,3 @@ def _positions(shape: torch.Size, device: torch.device) -> tuple[Tensor, Tensor]
     """0, 1, 2, ... in each of the rows [..., K], and whether j comes before i [K (i), K (j)]."""
     index = torch.arange(shape[-1], device=device)
     return index.expand(shape), index < index.unsqueeze(1)
-
-
-def tome(options: Options) -> Method:
-    """Merging as the paper does it, or with one of the choices that it ablates."""
-    from tomebench.reduction import ablations
-
-    ways: dict[str, Callable[[Options, Context], MergePlan]] = {
-        "bipartite": _bipartite,
-        "greedy": ablations.greedy,
-        "kmeans-2": ablations.kmeans,
-        "kmeans-5": ablations.kmeans,
-        "random-prune": ablations.random_prune,
-        "attention-prune": ablations.attention_prune,
-    }
-    return Method(partial(ways[options.matching], options), options.combine, merges=not options.prunes)
-
-
-def _bipartite(options: Options, ctx: Context) -> MergePlan:
-    metric = metric_of(ctx, options)
-    return bipartite_soft_matching(
-        metric,
-        ctx.r,
-        ctx.prefix,
-        distance=options.distance,
-        partition=options.partition,
-        layer=ctx.layer,
-        constants=ctx.constants,
-    )

@@ -1,0 +1,58 @@
+"""Values that options of methods take: what is compared, how, between whom, and what becomes of a group.
+
+Source: Bolya et al., arXiv 2210.09461, Table 1 and appendix D.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+from tomebench.errors import SpecError
+from tomebench.reduction.method import BlockSize
+
+Metric = Literal["k", "q", "v", "x", "x_pre"]
+"""What similarity is measured on: keys, queries, values, or tokens after or before the attention residual."""
+HeadsChoice = Literal["mean", "concat"]
+"""Heads of keys, queries and values are averaged, or put side by side; tokens have none."""
+Distance = Literal["cosine", "euclidean", "dot", "softmax"]
+"""cosine; minus the Euclidean distance; dot product; softmax of m_A m_Bᵀ / sqrt(d) over B."""
+Combine = Literal["weighted", "mean", "max", "keep"]
+"""A group becomes its mean by size, its plain mean, its maximum in every channel, or the token that stays."""
+Partition = Literal["alternating", "sequential", "random"]
+"""A and B are every second token, the first and the second half of the patches, or random halves of them."""
+
+
+class Bounds(NamedTuple):
+    """The least and the largest value of an option that is a number."""
+
+    least: int
+    most: int
+
+
+def choices(kind: type, name: str) -> tuple[Any, ...]:
+    """All values of an option of a dataclass that is one of several, the default first."""
+    return get_args(get_type_hints(kind)[name])
+
+
+def check(options: Any) -> None:
+    """Raise SpecError, naming the option, unless every field of a dataclass has a value that its type allows."""
+    for name, hint in get_type_hints(type(options), include_extras=True).items():
+        if name not in {field.name for field in dataclasses.fields(options)}:
+            continue  # a class variable
+        value = getattr(options, name)
+        if get_origin(hint) is Annotated:
+            bounds: Bounds = get_args(hint)[1]
+            if type(value) is not int or not bounds.least <= value <= bounds.most:
+                raise SpecError(f"{name} is {value!r}; use a whole number from {bounds.least} to {bounds.most}")
+        elif value not in get_args(hint):
+            raise SpecError(f"{name} is {value!r}; use {', '.join(get_args(hint))}")
+    if getattr(options, "metric", "k") in ("x", "x_pre") and getattr(options, "heads", "mean") != "mean":
+        raise SpecError(f"metric {options.metric} has no heads; leave heads out, or use metric k, q or v")
+
+
+def metric_channels(metric: Metric, heads: HeadsChoice, block: BlockSize) -> int:
+    """Channels of what similarity is measured on."""
+    if metric in ("x", "x_pre"):
+        return block.token
+    return block.heads if heads == "concat" else block.head

@@ -1,0 +1,56 @@
+"""Greedy matching: the most similar pair of all patches is merged, one pair after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tomebench.reduction.choices import Combine, Distance, HeadsChoice, Metric, check, metric_channels
+from tomebench.reduction.method import BlockSize, Context, Method
+from tomebench.reduction.schedule import half_of_patches
+
+if TYPE_CHECKING:
+    from tomebench.reduction.plan import MergePlan
+
+
+@dataclass(frozen=True)
+class Greedy(Method):
+    """Greedy matching without replacement: the most similar pair of all patches, r times."""
+
+    source = "Bolya et al., Token Merging: Your ViT But Faster, ICLR 2023, table of matching algorithms"
+    cap = staticmethod(half_of_patches)
+
+    metric: Metric = "k"
+    heads: HeadsChoice = "mean"
+    distance: Distance = "cosine"
+    combine: Combine = "weighted"
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def choose(self, ctx: Context) -> MergePlan:
+        """A token is in one pair at most, of which the one at the lower index stays; so do ties go."""
+        import torch
+
+        from tomebench.reduction.metric import comparable, metric_of, similarity
+        from tomebench.reduction.plan import MergePlan
+
+        metric = comparable(metric_of(ctx, self.metric, self.heads)[:, ctx.prefix :], self.distance)
+        count = metric.shape[1]
+        scores = similarity(metric, metric, self.distance)
+        below = torch.ones(count, count, dtype=torch.bool, device=scores.device).tril()
+        scores = scores.masked_fill(below, -torch.inf)  # a pair once, and no token with itself
+        first, second = [], []
+        for _ in range(ctx.r):
+            best = scores.flatten(1).argmax(dim=1)
+            first.append(best // count)
+            second.append(best % count)
+            for used in (first[-1], second[-1]):
+                line = torch.arange(count, device=scores.device) == used.unsqueeze(1)
+                scores = scores.masked_fill(line.unsqueeze(1) | line.unsqueeze(2), -torch.inf)
+        moved, onto = torch.stack(second, dim=1), torch.stack(first, dim=1)
+        return MergePlan.moving(moved, onto, ctx.x.shape[1], ctx.prefix, self.combine)
+
+    def cost(self, n: int, r: int, block: BlockSize) -> float:
+        """Every token with every other."""
+        return float(n**2 * metric_channels(self.metric, self.heads, block))

@@ -1,0 +1,70 @@
+"""Pruning without training: patches are dropped at random, or those that the class token looks at least."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tomebench.reduction.method import BlockSize, Context, Method
+from tomebench.reduction.schedule import half_of_patches
+
+if TYPE_CHECKING:
+    import torch
+
+    from tomebench.reduction.plan import MergePlan
+
+
+@dataclass(frozen=True)
+class RandomPruning(Method):
+    """Drop r patches at random, the same ones in every image."""
+
+    source = "Bolya et al., Token Merging: Your ViT But Faster, ICLR 2023, table of matching algorithms"
+    merges = False
+    cap = staticmethod(half_of_patches)
+
+    def choose(self, ctx: Context) -> MergePlan:
+        """Others in every layer."""
+        from tomebench.reduction.plan import MergePlan
+
+        batch, n = ctx.x.shape[:2]
+        kept = ctx.constants.get(_left, batch, n, ctx.prefix, ctx.r, ctx.layer, device=ctx.x.device)
+        return MergePlan.dropping(kept, n)
+
+    def cost(self, n: int, r: int, block: BlockSize) -> float:
+        """Nothing is compared."""
+        return 0.0
+
+
+@dataclass(frozen=True)
+class AttentionPruning(Method):
+    """Drop the r patches that the class token attends to least; without one, that receive least."""
+
+    source = "Bolya et al., Token Merging: Your ViT But Faster, ICLR 2023, table of matching algorithms"
+    merges = False
+    cap = staticmethod(half_of_patches)
+
+    def choose(self, ctx: Context) -> MergePlan:
+        """Of patches that get as much attention those at the lower index stay."""
+        import torch
+
+        from tomebench.reduction.metric import class_attention
+        from tomebench.reduction.plan import MergePlan
+
+        score = class_attention(ctx)[:, ctx.prefix :]
+        kept = score.argsort(dim=1, descending=True, stable=True)[:, : score.shape[1] - ctx.r].sort(dim=1).values
+        lead = torch.arange(ctx.prefix, device=score.device).expand(len(score), -1)
+        return MergePlan.dropping(torch.cat([lead, kept + ctx.prefix], dim=1), ctx.x.shape[1])
+
+    def cost(self, n: int, r: int, block: BlockSize) -> float:
+        """The class token's query with every key."""
+        return float(n * block.heads)
+
+
+def _left(batch: int, n: int, prefix: int, r: int, layer: int, device: torch.device) -> torch.Tensor:
+    """The tokens that are left when r patches are drawn, int64 [B, N - r]."""
+    import torch
+
+    from tomebench.reduction.matching import random_halves
+
+    _, left = random_halves(n, prefix, r, layer, device)
+    return torch.cat([torch.arange(prefix, device=device), left]).expand(batch, -1)
