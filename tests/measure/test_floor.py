@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from tomebench.backbones.macs import BlockMacs, MacTerms
 from tomebench.backbones.timm_vit import TimmViT
 from tomebench.measure import floor
 from tomebench.measure.clock import CpuClock
 from tomebench.measure.floor import PassShape, Rates, Work, measure_rates, part_profiles, pass_work
 from tomebench.measure.stages import PARTS, PassTimes
 from tomebench.models.create import build_model
+from tomebench.reduction.macs import BlockMacs, MacTerms
 from tomebench.reduction.registry import get_method
 
 CPU = torch.device("cpu")

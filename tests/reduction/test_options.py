@@ -21,7 +21,7 @@ from tomebench.errors import SpecError
 from tomebench.reduction.constants import Constants
 from tomebench.reduction.matching import draw
 from tomebench.reduction.method import Context, Heads
-from tomebench.reduction.options import Options, choices
+from tomebench.reduction.methods.flags import Options, choices
 from tomebench.reduction.plan import merge
 from tomebench.reduction.registry import get_method
 

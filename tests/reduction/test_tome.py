@@ -14,7 +14,7 @@ from reduction.contexts import make_context
 from torch import Tensor
 
 from tomebench.reduction.matching import bipartite_soft_matching, split_by_rank, split_by_sort
-from tomebench.reduction.options import Options
+from tomebench.reduction.methods.flags import Options
 from tomebench.reduction.plan import MergePlan
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from tomebench.backbones.timm_vit import TimmViT
 from tomebench.errors import SpecError
-from tomebench.reduction.options import OPTIONS, Options
+from tomebench.reduction.methods.flags import OPTIONS, Options
 from tomebench.reduction.schedule import Schedule, parse_schedule
 from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import Route
@@ -43,7 +43,7 @@ def apply(
             triton; see :mod:`tomebench.reduction.attention`.
         prefix_only: compute in the last block only what a head that reads prefix tokens needs; the logits are the same.
         options: metric, heads, distance, combine, partition or matching, which the paper ablates; see
-            :class:`tomebench.reduction.options.Options`.
+            :class:`tomebench.reduction.methods.flags.Options`.
 
     Returns:
         A module that maps images to logits; its ``token_counts`` are the tokens left after each block. In training it

@@ -16,9 +16,9 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from tomebench.backbones.macs import BlockMacs, MacTerms
 from tomebench.errors import UnsupportedModelError
 from tomebench.reduction.attention import attend, kernel_name, log_size_bias
+from tomebench.reduction.macs import BlockMacs, MacTerms
 from tomebench.reduction.method import Heads
 from tomebench.schema import Route
 

@@ -13,9 +13,9 @@ from typing import Literal
 
 import torch
 
-from tomebench.backbones.macs import MacTerms
 from tomebench.measure.clock import Clock
 from tomebench.measure.stages import IN_BLOCKS, PARTS, Part, PassTimes
+from tomebench.reduction.macs import MacTerms
 from tomebench.reduction.method import Method
 
 Bound = Literal["MACs", "bytes"]

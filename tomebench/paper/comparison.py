@@ -20,7 +20,7 @@ from tomebench.paper.verdicts import (
     judge_top1,
     paper_tokens,
 )
-from tomebench.reduction.options import PAPER
+from tomebench.reduction.methods.flags import PAPER
 from tomebench.schema import Row
 
 _ARCHITECTURES = {

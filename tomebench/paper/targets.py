@@ -14,7 +14,7 @@ from tomebench.paper.reported import Reported, reported_rows, reported_tables
 from tomebench.paper.verdicts import Printed
 
 PROP_ATTN = "prop_attn"
-"""Name of the choice that is none of :data:`tomebench.reduction.options.OPTIONS`; its values are on and off."""
+"""Name of the choice that is none of :data:`tomebench.reduction.methods.flags.OPTIONS`; its values are on and off."""
 
 CHOICES: Mapping[str, tuple[str, str]] = {
     "feature=X_pre (before attention)": ("metric", "x_pre"),

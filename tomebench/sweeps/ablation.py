@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tomebench import stats
 from tomebench.measure.accuracy import discordant
-from tomebench.reduction.options import PAPER
+from tomebench.reduction.methods.flags import PAPER
 from tomebench.schema import Cell, Row
 from tomebench.stats import PairedDelta
 from tomebench.sweeps.plan import STATED

@@ -21,7 +21,7 @@ from tomebench.errors import ConfigError
 from tomebench.measure.budget import PUBLISH_PROCESSES
 from tomebench.models.aliases import default_prop_attn
 from tomebench.models.spec import ModelSpec
-from tomebench.reduction.options import OPTIONS, PAPER, Options, choices
+from tomebench.reduction.methods.flags import OPTIONS, PAPER, Options, choices
 from tomebench.rspec import format_r, parse_r
 from tomebench.schema import MAX_DROP, Route
 from tomebench.sweeps.values import (

@@ -14,7 +14,7 @@ from typing import Any
 
 from tomebench.measure.budget import PUBLISH_PROCESSES
 from tomebench.measure.device import device_name, resolve_device
-from tomebench.reduction.options import OPTIONS
+from tomebench.reduction.methods.flags import OPTIONS
 from tomebench.rspec import format_r, parse_r
 from tomebench.sweeps import database, lock
 from tomebench.sweeps.config import SweepConfig, run_directory

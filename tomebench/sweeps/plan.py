@@ -17,7 +17,7 @@ from tomebench.measure.accuracy import require_matching_head
 from tomebench.measure.device import DTYPES, resolve_device
 from tomebench.models.create import LoadedModel, build_model
 from tomebench.models.preprocess import Preprocessing
-from tomebench.reduction.options import PAPER, Options
+from tomebench.reduction.methods.flags import PAPER, Options
 from tomebench.reduction.registry import method_class
 from tomebench.reduction.schedule import parse_schedule
 from tomebench.reduction.vit import ReducedViT

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tomebench.reduction.options import OPTIONS
+from tomebench.reduction.methods.flags import OPTIONS
 from tomebench.schema import Cell, Resolved, fingerprint
 
 _STATED_EXACTLY = frozenset(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator
 
-from tomebench.reduction.options import choices
+from tomebench.reduction.methods.flags import choices
 from tomebench.reduction.schedule import parse_schedule
 from tomebench.rspec import parse_r
 

@@ -11,8 +11,8 @@ from backbones.zoo import NARROW, build, images_for
 from torch.utils.flop_counter import FlopCounterMode
 
 from tomebench.backbones.apply import apply
-from tomebench.backbones.macs import BlockMacs, MacTerms
 from tomebench.backbones.timm_vit import TimmViT
+from tomebench.reduction.macs import BlockMacs, MacTerms
 from tomebench.reduction.registry import get_method
 
 AUDIO = {"img_size": (1024, 128), "in_chans": 1, "num_classes": 527}
