@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from reduction.contexts import make_context
 
+import tomebench
 from tomebench.errors import SpecError
-from tomebench.reduction.registry import METHODS, get_method
+from tomebench.reduction import registry
+from tomebench.reduction.registry import METHODS, MethodInfo, get_method
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -31,6 +38,54 @@ def test_names_and_documentation() -> None:
     for name, info in METHODS.items():
         assert info.name == name
         assert info.doc
+
+
+PACKAGE = Path(tomebench.__file__).parent
+NAMES = "|".join(sorted({name.split("-")[0] for name in METHODS}))
+NAMED = re.compile(rf"(?:method|matching|name)\b[\w.()]* (?:==|!=|in|not in) .*[\"'](?:{NAMES})[\w-]*[\"']")
+
+
+def branches_on_names(source: str) -> list[str]:
+    """Lines that decide by the name of a method."""
+    return [line.strip() for line in source.splitlines() if NAMED.search(line)]
+
+
+def test_no_code_but_that_of_the_methods_decides_by_their_names() -> None:
+    own = PACKAGE / "reduction" / "methods"
+    found = {
+        str(path.relative_to(PACKAGE)): lines
+        for path in PACKAGE.rglob("*.py")
+        if own not in path.parents and (lines := branches_on_names(path.read_text()))
+    }
+    assert found == {}
+
+
+def test_a_branch_on_a_name_is_found() -> None:
+    assert branches_on_names('x = 1\nif config.method == "tome":\n')
+    assert branches_on_names('    if options.matching in ("greedy", "kmeans-2"):')
+    assert not branches_on_names('method: str = "tome"')
+
+
+def test_one_without_a_cost_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    info = MethodInfo("free", "reduction.dropped_ends:WithoutCost", "")
+    monkeypatch.setattr(registry, "METHODS", {"free": info})
+    with pytest.raises(SpecError, match="method free declares no cost, without which it cannot be used"):
+        get_method("free")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_options_are_read_without_torch(name: str) -> None:
+    code = (
+        "import sys; from tomebench.reduction.registry import method_class, option_names;"
+        f"option_names(method_class({name!r})); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("given", [{"iterations": 0}, {"iterations": 101}, {"iterations": "2"}, {"iterations": True}])
+def test_numbers_are_bounded(given: dict[str, object]) -> None:
+    with pytest.raises(SpecError, match=r"iterations is .*; use a whole number from 1 to 100"):
+        get_method("kmeans", given)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ from torch import Tensor
 from tomebench.gate.compare import Limits, compare, exit_code
 from tomebench.gate.records import Snapshot
 from tomebench.reduction import vit
+from tomebench.reduction.method import Context
+from tomebench.reduction.methods.tome import Tome
 from tomebench.reduction.plan import MergePlan
 from tomebench.sweeps import static
 from tomebench.sweeps.config import SweepConfig
@@ -51,21 +53,17 @@ def test_an_attention_that_a_cpu_lacks_is_replaced(intact: Snapshot) -> None:
 real_merge = vit.merge
 
 
-def drops(plan: MergePlan, x: Tensor, size: Tensor | None, combine: str, constants: object) -> tuple[Tensor, Tensor]:
+def drops(plan: MergePlan, x: Tensor, size: Tensor | None, constants: object) -> tuple[Tensor, Tensor]:
     _, merged_size = real_merge(plan, x, size)
     return x.gather(1, plan.kept.unsqueeze(-1).expand(-1, -1, x.shape[2])), merged_size
 
 
-def forgets_sizes(
-    plan: MergePlan, x: Tensor, size: Tensor | None, combine: str, constants: object
-) -> tuple[Tensor, Tensor]:
+def forgets_sizes(plan: MergePlan, x: Tensor, size: Tensor | None, constants: object) -> tuple[Tensor, Tensor]:
     merged, merged_size = real_merge(plan, x, size)
     return merged, torch.ones_like(merged_size)
 
 
-def plain_mean(
-    plan: MergePlan, x: Tensor, size: Tensor | None, combine: str, constants: object
-) -> tuple[Tensor, Tensor]:
+def plain_mean(plan: MergePlan, x: Tensor, size: Tensor | None, constants: object) -> tuple[Tensor, Tensor]:
     merged, _ = real_merge(plan, x, None)  # as if every token stood for itself
     return merged, real_merge(plan, x, size)[1]
 
@@ -80,16 +78,12 @@ def test_a_broken_merge_shows(
     assert verdicts(intact, now) == {"r=0": "same", "r=4": "worse", "r=8": "worse"}
 
 
-def divides_by_zero(
-    plan: MergePlan, x: Tensor, size: Tensor | None, combine: str, constants: object
-) -> tuple[Tensor, Tensor]:
+def divides_by_zero(plan: MergePlan, x: Tensor, size: Tensor | None, constants: object) -> tuple[Tensor, Tensor]:
     merged, merged_size = real_merge(plan, x, size)
     return merged / 0, merged_size
 
 
-def wrong_shape(
-    plan: MergePlan, x: Tensor, size: Tensor | None, combine: str, constants: object
-) -> tuple[Tensor, Tensor]:
+def wrong_shape(plan: MergePlan, x: Tensor, size: Tensor | None, constants: object) -> tuple[Tensor, Tensor]:
     merged, merged_size = real_merge(plan, x, size)
     return merged, merged_size[:, 1:]
 
@@ -105,17 +99,25 @@ def test_a_merge_that_does_not_even_run_is_worse_and_the_other_cells_are_judged(
     assert exit_code(found) == 3
 
 
+class Unprotected(Tome):
+    """Merging that takes the class token for a patch."""
+
+    def choose(self, ctx: Context) -> MergePlan:
+        return super().choose(dataclasses.replace(ctx, prefix=0))
+
+
 def test_an_unprotected_class_token_shows(intact: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
     real = static.reduced_vit
 
     def unprotected(backbone: object, *arguments: object) -> vit.ReducedViT:
         model = real(backbone, *arguments)  # type: ignore[arg-type]
-        method = model.method
-        model.method = lambda context: method(dataclasses.replace(context, prefix=0))
+        model.method = Unprotected()
         return model
 
     monkeypatch.setattr(static, "reduced_vit", unprotected)
-    found = compare(intact, static.static_snapshot(config()), ["static"], Limits())
+    now = static.static_snapshot(config())
+    assert all(cell.static_problem is None for cell in now.cells)
+    found = compare(intact, now, ["static"], Limits())
     assert {f.cell: f.verdict for f in found} == {"r=0": "same", "r=4": "worse", "r=8": "worse"}
     assert exit_code(found) == 3
 
@@ -131,7 +133,9 @@ def test_an_r_that_is_off_by_one_shows(intact: Snapshot, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(plan, "reduced_vit", off)
     monkeypatch.setattr(static, "reduced_vit", off)
-    found = compare(intact, static.static_snapshot(config()), ["static"], Limits())
+    now = static.static_snapshot(config())
+    assert all(cell.static_problem is None for cell in now.cells)
+    found = compare(intact, now, ["static"], Limits())
     assert {f.cell: f.verdict for f in found} == {"r=0": "same", "r=4": "worse", "r=8": "worse"}
     assert "tokens" in found[1].detail
 

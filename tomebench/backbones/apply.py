@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from torch import nn
 
-from tomebench.backbones.timm_vit import TimmViT
+from tomebench.backbones.adapt import adapt
 from tomebench.errors import SpecError
 from tomebench.reduction.methods.flags import OPTIONS, Options
 from tomebench.reduction.schedule import Schedule, parse_schedule
@@ -53,7 +53,7 @@ def apply(
         SpecError: r, schedule or method cannot be read or do not fit the model.
         UnsupportedModelError: the model has a part that merging does not know.
     """
-    backbone = TimmViT(model)
+    backbone = adapt(model)
     mean, layers = _read_r(r)
     if layers is not None:
         if schedule != "constant" or inflect is not None:

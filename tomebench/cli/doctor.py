@@ -181,11 +181,11 @@ def _asked(what: str, look: Callable[[], str]) -> list[Finding]:
 
 
 def _model(spec: ModelSpec) -> str:
-    from tomebench.backbones.timm_vit import TimmViT
+    from tomebench.backbones.adapt import adapt
     from tomebench.models.create import build_model, load_model
 
     loaded = build_model(spec, meta=True) if spec.checkpoint is None else load_model(spec)
-    backbone = TimmViT(loaded.model)
+    backbone = adapt(loaded.model)
     tokens, blocks = counted(backbone.tokens, "token"), counted(backbone.depth, "block")
     text = f"{loaded.timm_id}: {tokens}, {backbone.prefix} of them never merged, {blocks}"
     text += f", {counted(loaded.head.num_classes, 'class')}"

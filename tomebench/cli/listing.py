@@ -89,7 +89,7 @@ def _why_none(pattern: str) -> str:
     """Why there is no model with this in its name, in a line."""
     import timm
 
-    from tomebench.backbones.timm_vit import TimmViT
+    from tomebench.backbones.adapt import adapt
     from tomebench.errors import ModelError
     from tomebench.models.create import build_model
 
@@ -97,7 +97,7 @@ def _why_none(pattern: str) -> str:
     if not others:
         return f"timm has no model with {pattern!r} in its name"
     try:
-        TimmViT(build_model(others[0], meta=True).model)
+        adapt(build_model(others[0], meta=True).model)
     except ModelError as error:
         return f"timm has {counted(len(others), 'such model')} of another kind; {others[0]}: {error}"
     return f"{others[0]} can be merged all the same; see: tomebench plan --model {others[0]}"

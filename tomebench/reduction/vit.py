@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from tomebench.errors import SpecError
 from tomebench.reduction.constants import Constants
+from tomebench.reduction.macs import MacTerms
 from tomebench.reduction.method import Context, Heads, Method
 from tomebench.reduction.plan import MergePlan, compose_sources, merge
 from tomebench.reduction.schedule import TokenTrace, token_trace
@@ -21,7 +22,7 @@ from tomebench.schema import Route
 
 
 class Backbone(Protocol):
-    """The parts of a ViT that a reduction runs between. Adapters live in ``tomebench.backbones``."""
+    """The parts of a ViT that a reduction runs between; :func:`tomebench.backbones.adapt.adapt` gives a model's."""
 
     @property
     def model(self) -> nn.Module:
@@ -71,6 +72,9 @@ class Backbone(Protocol):
 
         Pooling counts each token as often as its size says.
         """
+
+    def macs(self) -> MacTerms:
+        """Multiply-accumulates of the matmuls, split by what they scale with."""
 
 
 def _of_model(name: str) -> Any:

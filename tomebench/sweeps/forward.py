@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from tomebench.backbones.timm_vit import TimmViT
+from tomebench.backbones.adapt import adapt
 from tomebench.measure.compilation import compiled
 from tomebench.measure.cuda_graph import GraphedForward
 from tomebench.measure.device import DTYPES
@@ -39,7 +39,7 @@ class Passes:
         self._config, self._model, self._device = config, model, device
         self._first = next(cell for cell in planned if cell.cell.is_baseline)
         self.baseline = self._first.cell.key
-        backbone = TimmViT(model)
+        backbone = adapt(model)
         self.models: dict[str, nn.Module] = {
             cell.cell.key: reduced_vit(backbone, config, cell.r_asked, cell.options, cell.prop_attn) for cell in planned
         }
@@ -139,7 +139,7 @@ class Passes:
     def _sentinel(self) -> tuple[nn.Module, nn.Module]:
         """A copy of the model, and the baseline over it; made when it is first needed."""
         twin, cell = copy.deepcopy(self._model), self._first
-        return twin, reduced_vit(TimmViT(twin), self._config, cell.r_asked, cell.options, cell.prop_attn)
+        return twin, reduced_vit(adapt(twin), self._config, cell.r_asked, cell.options, cell.prop_attn)
 
     def _training(self, name: str, inputs: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
         forward = self._run(name)

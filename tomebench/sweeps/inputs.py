@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tomebench.backbones.timm_vit import TimmViT
+from tomebench.backbones.adapt import adapt
 from tomebench.datasets.checks import check_images
 from tomebench.datasets.images import ImageSet
 from tomebench.measure.device import DTYPES
@@ -55,7 +55,7 @@ def choose_batch_size(config: SweepConfig, model: nn.Module, preprocessing: Prep
 
         return step
 
-    backbone = TimmViT(model)
+    backbone = adapt(model)
     gmacs = backbone.macs().gmacs(backbone.tokens, [backbone.tokens] * backbone.depth)
     size = auto_batch_size(make_step, auto_batch_cap(device.type, gmacs))
     model.eval()

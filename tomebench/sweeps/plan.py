@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tomebench.backbones.timm_vit import TimmViT
+from tomebench.backbones.adapt import adapt
 from tomebench.datasets.classes import Head
 from tomebench.datasets.images import ImageSet, open_dataset
 from tomebench.errors import ModelError, SpecError
@@ -20,7 +20,7 @@ from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.methods.flags import PAPER, Options
 from tomebench.reduction.registry import method_class
 from tomebench.reduction.schedule import parse_schedule
-from tomebench.reduction.vit import ReducedViT
+from tomebench.reduction.vit import Backbone, ReducedViT
 from tomebench.rspec import parse_r
 from tomebench.schema import Cell, Resolved, Scalar
 from tomebench.sweeps.config import SweepConfig
@@ -108,7 +108,7 @@ def plan_cells(
         InputError: as :func:`plan_sweep`.
     """
     method_class(config.method)  # an unknown name is refused here rather than after the weights are loaded
-    backbone = TimmViT(loaded.model)
+    backbone = adapt(loaded.model)
     try:
         terms = backbone.macs()
     except (AssertionError, RuntimeError) as error:  # what timm's patch embedding says of a size it cannot take
@@ -170,7 +170,7 @@ def plan_cells(
 
 
 def reduced_vit(
-    backbone: TimmViT,
+    backbone: Backbone,
     config: SweepConfig,
     r_asked: Sequence[int],
     options: Options,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tomebench.ambient import usual_state
-from tomebench.backbones.timm_vit import TimmViT
+from tomebench.backbones.adapt import adapt
 from tomebench.errors import ConfigError, DeviceError, Interrupted
 from tomebench.measure.allocator import keep_memory
 from tomebench.measure.budget import BUDGETS
@@ -28,7 +28,7 @@ from tomebench.measure.stages import Part, PassTimes, TimedModel, marked, marker
 from tomebench.measure.testbed import describe
 from tomebench.models.create import load_model
 from tomebench.reduction.attention import check_route
-from tomebench.reduction.vit import ReducedViT, SlicedViT
+from tomebench.reduction.vit import Backbone, ReducedViT, SlicedViT
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Event, Phase, Progress
 from tomebench.sweeps.failures import CellFailed, ending, guarded, no_room_is_an_input_error
@@ -128,7 +128,7 @@ def _profile(
     if config.data is not None:
         images = usable_images(config, list_images(config, loaded.head), lambda: _check(should_stop))
     loaded.model.to(device=device, dtype=weights_dtype(config))
-    backbone, preprocessing = TimmViT(loaded.model), preprocessing_of(config, loaded.model)
+    backbone, preprocessing = adapt(loaded.model), preprocessing_of(config, loaded.model)
     batch_size = config.batch_size
     if not isinstance(batch_size, int):
         batch_size = choose_batch_size(config, loaded.model, preprocessing, device)
@@ -192,7 +192,7 @@ class _Run:
 
 
 def _prepare(
-    config: SweepConfig, backbone: TimmViT, planned: PlannedCell, inputs: Sequence[Tensor], device: torch.device
+    config: SweepConfig, backbone: Backbone, planned: PlannedCell, inputs: Sequence[Tensor], device: torch.device
 ) -> _Run:
     """The models of one r, ready to be timed."""
     stopwatch, models, key = stopwatch_for(device), [], f"r={planned.cell.r}"
@@ -229,7 +229,7 @@ def _check(should_stop: Callable[[], bool]) -> None:
         raise Interrupted("stopped between two bursts; nothing is kept")
 
 
-def _shape(config: SweepConfig, backbone: TimmViT, planned: PlannedCell, images: Tensor) -> PassShape:
+def _shape(config: SweepConfig, backbone: Backbone, planned: PlannedCell, images: Tensor) -> PassShape:
     resolved = planned.resolved
     with torch.inference_mode():
         width = backbone.embed(images[:1]).shape[-1]

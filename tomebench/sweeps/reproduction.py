@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import constants
 from torch import Tensor, nn
 
-from tomebench.backbones.timm_vit import TimmViT
+from tomebench.backbones.adapt import adapt
 from tomebench.errors import ConfigError, ModelError, RunError, SpecError
 from tomebench.models.aliases import PRESETS
 from tomebench.models.create import WeightsFile, build_model, resolve_model_name, weights_file
@@ -24,7 +24,7 @@ from tomebench.paper.targets import PROP_ATTN, PaperTable
 from tomebench.paper.verdicts import EVALUATIONS, Counted
 from tomebench.reduction.registry import get_method
 from tomebench.reduction.schedule import parse_schedule
-from tomebench.reduction.vit import ReducedViT
+from tomebench.reduction.vit import Backbone, ReducedViT
 from tomebench.schema import Cell
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.database import FILE
@@ -158,7 +158,7 @@ def found(run: TableRun) -> Found:
     """
     config = run.config.model_copy(update={"attention": "auto"})
     loaded = build_model(dataclasses.replace(config.model_spec, checkpoint=None), meta=True)
-    backbone = TimmViT(loaded.model)
+    backbone = adapt(loaded.model)
     planned = plan_cells(config, loaded, weights="", batch_size=1, device="cpu")
     costs = [
         Cost(
@@ -189,7 +189,7 @@ def found_audio(name: str) -> Found:
     """The costs of the paper's audio model, which no configuration here measures."""
     with torch.device("meta"):
         model = timm.create_model("vit_base_patch16_224", **AUDIO).eval()
-    backbone = TimmViT(model)
+    backbone = adapt(model)
     terms = backbone.macs()
     whole = terms.gmacs(backbone.tokens, [backbone.tokens] * backbone.depth)
     costs = []
@@ -272,7 +272,7 @@ def _seen(merged: ReducedViT, model: nn.Module) -> tuple[int, ...]:
     return tuple(merged.left)
 
 
-def _shape(backbone: TimmViT, model: nn.Module, image_size: str) -> Shape:
+def _shape(backbone: Backbone, model: nn.Module, image_size: str) -> Shape:
     of: Any = model
     return Shape(
         int(of.embed_dim),

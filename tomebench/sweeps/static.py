@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from tomebench.ambient import in_usual_state
-from tomebench.backbones.timm_vit import TimmViT
+from tomebench.backbones.adapt import adapt
 from tomebench.errors import DeviceError, InputError
 from tomebench.gate.records import CellRecord, Snapshot, Static, cut, packed_logits
 from tomebench.measure.probe import is_oom
@@ -57,7 +57,7 @@ def _cells(
     on_cpu: SweepConfig, config: SweepConfig, loaded: LoadedModel, planned: Sequence[PlannedCell]
 ) -> Iterator[CellRecord]:
     weights = tensors_digest(loaded.model)
-    backbone = TimmViT(loaded.model.double())
+    backbone = adapt(loaded.model.double())
     size = preprocessing_of(config, loaded.model).input_size
     # RandomState's stream is frozen: the same numbers on every platform and with every version.
     images = np.random.RandomState(0).standard_normal((IMAGES, *size))
