@@ -21,6 +21,7 @@ from tomebench.measure import budget, speed
 from tomebench.measure.compilation import compiled
 from tomebench.measure.outputs import output_excess
 from tomebench.models.create import load_model
+from tomebench.reduction.plan import Tokens
 from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import Row
 from tomebench.sweeps import run
@@ -137,8 +138,8 @@ def test_compiled_bf16_is_explained_by_rounding_and_a_wrong_image_or_token_is_no
         """Logits where two tokens, or what ``first`` makes of them, change places before the first block."""
 
         class Swapping(ReducedViT):
-            def embed(self, pixels: Tensor) -> Tensor:
-                return first(super().embed(pixels).clone())
+            def embed(self, pixels: Tensor) -> Tokens:
+                return Tokens(first(super().embed(pixels).x.clone()))
 
         return Swapping(eager.backbone, eager.method, eager.r_layers)(images)
 

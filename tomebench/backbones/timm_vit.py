@@ -20,6 +20,7 @@ from tomebench.errors import UnsupportedModelError
 from tomebench.reduction.attention import attend, kernel_name, log_size_bias
 from tomebench.reduction.macs import BlockMacs, MacTerms
 from tomebench.reduction.method import Heads
+from tomebench.reduction.plan import Tokens
 from tomebench.schema import Route
 
 _MODEL_PARTS = {
@@ -88,18 +89,18 @@ class TimmViT:
         shape = (batch, int(attn.num_heads), n, int(attn.head_dim))
         return kernel_name(route, shape=shape, biased=biased, fused=attn.fused_attn, dtype=dtype, device=device)
 
-    def embed(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, N, C]."""
+    def embed(self, images: Tensor) -> Tokens:
+        """[B, 3, H, W] -> tokens [B, N, C], of size one."""
         model = self._model
-        return model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images))))
+        return Tokens(model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images)))))
 
-    def attention(self, layer: int, x: Tensor, size: Tensor | None, route: Route = "auto") -> tuple[Tensor, Heads]:
-        """[B, N, C] -> (x plus its attention branch [B, N, C], what its heads computed on).
+    def attention(self, layer: int, tokens: Tokens, route: Route = "auto") -> tuple[Tensor, Heads]:
+        """Tokens [B, N, C] -> (their x plus its attention branch [B, N, C], what its heads computed on).
 
-        Keys count as often as ``size`` [B, N] says, None being once.
+        Keys count as often as their size says, None being once.
         """
-        block = self._blocks[layer]
-        out, heads = _self_attention(block.attn, block.norm1(x), size, route)
+        block, x = self._blocks[layer], tokens.x
+        out, heads = _self_attention(block.attn, block.norm1(x), tokens.size, route)
         return x + block.drop_path1(block.ls1(out)), heads
 
     def mlp(self, layer: int, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tomebench.measure.clock import Stopwatch
 from tomebench.reduction.method import Context, Heads
-from tomebench.reduction.plan import MergePlan
+from tomebench.reduction.plan import MergePlan, Tokens
 from tomebench.reduction.vit import ReducedViT
 
 Part = Literal["attention", "matching", "merging", "mlp", "rest"]
@@ -47,10 +47,10 @@ def marked(kind: type[ReducedViT], mark: Callable[[Part], None]) -> type[Reduced
             mark("rest")
             return logits
 
-        def attend(self, layer: int, x: Tensor, size: Tensor | None) -> tuple[Tensor, Heads]:
+        def attend(self, layer: int, tokens: Tokens) -> tuple[Tensor, Heads]:
             if layer == 0:
                 mark("rest")
-            out: tuple[Tensor, Heads] = super().attend(layer, x, size)
+            out: tuple[Tensor, Heads] = super().attend(layer, tokens)
             mark("attention")
             return out
 
@@ -59,8 +59,8 @@ def marked(kind: type[ReducedViT], mark: Callable[[Part], None]) -> type[Reduced
             mark("matching")
             return plan
 
-        def merge(self, plan: MergePlan, x: Tensor, size: Tensor | None) -> tuple[Tensor, Tensor]:
-            out: tuple[Tensor, Tensor] = super().merge(plan, x, size)
+        def merge(self, plan: MergePlan, tokens: Tokens) -> Tokens:
+            out: Tokens = super().merge(plan, tokens)
             mark("merging")
             return out
 

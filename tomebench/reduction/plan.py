@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -78,6 +78,11 @@ class MergePlan:
         """The slot that each moved token is merged into, int64 [B, m]."""
         return self._by_image(self.into_rows, self.n_out)
 
+    def keep(self, values: Tensor) -> Tensor:
+        """Of values [B, N, ...] those of the token that stays in each slot, [B, n_out, ...]."""
+        kept = values.reshape(-1, *values.shape[2:]).index_select(0, self.kept_rows)
+        return kept.view(-1, self.n_out, *values.shape[2:])
+
     def _by_image(self, rows: Tensor, n: int) -> Tensor:
         return rows.view(self.batch, rows.shape[0] // max(self.batch, 1)) % n
 
@@ -88,6 +93,14 @@ class MergePlan:
         dest = torch.full((self.batch * self.n_in,), -1, dtype=torch.int64, device=slots.device)
         dest = dest.index_copy(0, self.kept_rows, slots).index_copy(0, self.moved_rows, self.into_rows % self.n_out)
         return dest.view(self.batch, self.n_in)
+
+
+class Tokens(NamedTuple):
+    """What passes from block to block."""
+
+    x: Tensor  # [B, N, C]
+    size: Tensor | None = None  # original patches each stands for, float32 [B, N]; None is all ones
+    position: Tensor | None = None  # where each is, [B, N, ...]; None where no block asks
 
 
 def identity_plan(batch: int, n: int, device: torch.device) -> MergePlan:

@@ -16,7 +16,7 @@ from tomebench.errors import SpecError
 from tomebench.reduction.constants import Constants
 from tomebench.reduction.macs import MacTerms
 from tomebench.reduction.method import Context, Heads, Method
-from tomebench.reduction.plan import MergePlan, compose_sources, merge
+from tomebench.reduction.plan import MergePlan, Tokens, compose_sources, merge
 from tomebench.reduction.schedule import TokenTrace, token_trace
 from tomebench.schema import Route
 
@@ -40,17 +40,17 @@ class Backbone(Protocol):
     def tokens(self) -> int:
         """Tokens before the first block at the model's own image size, prefix included."""
 
-    def embed(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, N, C]: everything before the first block."""
+    def embed(self, images: Tensor) -> Tokens:
+        """[B, 3, H, W] -> tokens [B, N, C], of size one: everything before the first block."""
 
     @property
     def head_reads_prefix_only(self) -> bool:
         """The classifier looks at class and distillation tokens and at nothing else."""
 
-    def attention(self, layer: int, x: Tensor, size: Tensor | None, route: Route) -> tuple[Tensor, Heads]:
-        """[B, N, C] -> (x plus its attention branch [B, N, C], what its heads computed on).
+    def attention(self, layer: int, tokens: Tokens, route: Route) -> tuple[Tensor, Heads]:
+        """Tokens [B, N, C] -> (their x plus its attention branch [B, N, C], what its heads computed on).
 
-        Keys count as often as ``size`` [B, N] says, None being once.
+        Keys count as often as their size says, None being once.
         """
 
     def attention_kernel(
@@ -135,7 +135,8 @@ class ReducedViT(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> logits [B, classes]."""
-        return self.head(*self._run(images))
+        tokens = self._run(images)
+        return self.head(tokens.x, tokens.size)
 
     # What timm's tools ask of a model, where the wrapped one has it. By name, since an attribute that is looked up
     # whatever it is called would hide a mistake.
@@ -158,8 +159,8 @@ class ReducedViT(nn.Module):
 
         Sizes are [B, N_left], how many tokens each stands for; None where all are one.
         """
-        x, size = self._run(images)
-        return self.backbone.norm(x), size
+        tokens = self._run(images)
+        return self.backbone.norm(tokens.x), tokens.size
 
     def forward_head(self, features: Tensor, pre_logits: bool = False, *, size: Tensor | None = None) -> Tensor:
         """Features of :meth:`forward_features` [B, N_left, C] -> logits, the same bits as those of a whole pass.
@@ -183,16 +184,15 @@ class ReducedViT(nn.Module):
     @torch.no_grad()
     def source_map(self, images: Tensor) -> Tensor:
         """The final token that each embedded token ended in, int64 [B, N]; -1 where it was dropped."""
-        x = self.embed(images)
-        size: Tensor | None = None
-        source = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
-        for layer, r in enumerate(self._trace(x.shape[1]).r_layers):
-            before = x.shape[1]
-            x, size, plan = self._block(layer, r, x, size)
+        tokens = self.embed(images)
+        source = torch.arange(tokens.x.shape[1], device=tokens.x.device).expand(tokens.x.shape[:2])
+        for layer, r in enumerate(self._trace(tokens.x.shape[1]).r_layers):
+            before = tokens.x.shape[1]
+            tokens, plan = self._block(layer, r, tokens)
             if plan is not None:
                 source = compose_sources(source, plan)
-            elif x.shape[1] < before:  # sliced off
-                source = torch.where(source < x.shape[1], source, -1)
+            elif (left := tokens.x.shape[1]) < before:  # sliced off
+                source = torch.where(source < left, source, -1)
         return source
 
     def attention_kernels(self, batch: int, dtype: torch.dtype, device: torch.device) -> tuple[str, ...]:
@@ -209,13 +209,14 @@ class ReducedViT(nn.Module):
 
     # The stages of a pass. Each is a method of its own so that a subclass can time it or replace it.
 
-    def embed(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tokens:
         """[B, 3, H, W] -> tokens [B, N, C]."""
         return self.backbone.embed(images)
 
-    def attend(self, layer: int, x: Tensor, size: Tensor | None) -> tuple[Tensor, Heads]:
-        """[B, N, C] -> (tokens after the attention residual [B, N, C], what the heads computed on)."""
-        return self.backbone.attention(layer, x, size if self.prop_attn else None, self.attention)
+    def attend(self, layer: int, tokens: Tokens) -> tuple[Tensor, Heads]:
+        """Tokens -> (their x after the attention residual [B, N, C], what the heads computed on)."""
+        counted = tokens if self.prop_attn or tokens.size is None else tokens._replace(size=None)
+        return self.backbone.attention(layer, counted, self.attention)
 
     def plan(self, ctx: Context) -> MergePlan:
         """Decide which ``ctx.r`` tokens go where. Choices have no gradient."""
@@ -224,9 +225,10 @@ class ReducedViT(nn.Module):
         with torch.no_grad():
             return self.method.choose(ctx)
 
-    def merge(self, plan: MergePlan, x: Tensor, size: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Carry a plan out: tokens [B, n_out, C] and sizes [B, n_out]."""
-        return merge(plan, x, size, self.constants)
+    def merge(self, plan: MergePlan, tokens: Tokens) -> Tokens:
+        """Carry a plan out: n_out tokens of each image. A group is where the token is that stays."""
+        x, size = merge(plan, tokens.x, tokens.size, self.constants)
+        return Tokens(x, size, None if tokens.position is None else plan.keep(tokens.position))
 
     def mlp(self, layer: int, x: Tensor) -> Tensor:
         """[B, N, C] -> tokens after the MLP residual."""
@@ -236,13 +238,12 @@ class ReducedViT(nn.Module):
         """[B, N, C] -> logits [B, classes]."""
         return self.backbone.head(self.backbone.norm(x), size, self.prop_attn)
 
-    def _run(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """[B, 3, H, W] -> (tokens after the last block [B, N, C], their sizes)."""
-        x = self.embed(images)
-        size: Tensor | None = None
-        for layer, r in enumerate(self._trace(x.shape[1]).r_layers):
-            x, size, _ = self._block(layer, r, x, size)
-        return x, size
+    def _run(self, images: Tensor) -> Tokens:
+        """[B, 3, H, W] -> tokens after the last block [B, N, C]."""
+        tokens = self.embed(images)
+        for layer, r in enumerate(self._trace(tokens.x.shape[1]).r_layers):
+            tokens, _ = self._block(layer, r, tokens)
+        return tokens
 
     def _trace(self, tokens: int) -> TokenTrace:
         prefix, cap = self.backbone.prefix, self.method.cap
@@ -252,26 +253,29 @@ class ReducedViT(nn.Module):
         """Whether removing r tokens leaves some of size other than one."""
         return r > 0 and self.method.merges
 
-    def _block(
-        self, layer: int, r: int, x: Tensor, size: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, MergePlan | None]:
+    def _block(self, layer: int, r: int, tokens: Tokens) -> tuple[Tokens, MergePlan | None]:
         """Run one block on [B, N, C]; the size of the tokens is None for as long as all are one."""
-        before = x
-        x, heads = self.attend(layer, x, size)
-        plan = None
-        if self.prefix_only and layer == self.backbone.depth - 1:
-            x, size = x[:, : self.backbone.prefix], None
+        x, heads = self.attend(layer, tokens)
+        plan, prefix, depth = None, self.backbone.prefix, self.backbone.depth
+        if self.prefix_only and layer == depth - 1:
+            left = Tokens(x[:, :prefix], None, _first(tokens.position, prefix))
         elif r > 0:
-            prefix, depth = self.backbone.prefix, self.backbone.depth
+            size = tokens.size
             counted = size if self.prop_attn else None
-            context = Context(x, before, heads, size, counted, r, prefix, layer, depth, self.constants)
-            x, size, plan = self._reduce(context)
-        return self.mlp(layer, x), size, plan
+            context = Context(x, tokens.x, heads, size, counted, r, prefix, layer, depth, self.constants)
+            left, plan = self._reduce(context, tokens.position)
+        else:
+            left = Tokens(x, tokens.size, tokens.position)
+        return Tokens(self.mlp(layer, left.x), left.size, left.position), plan
 
-    def _reduce(self, ctx: Context) -> tuple[Tensor, Tensor | None, MergePlan | None]:
+    def _reduce(self, ctx: Context, position: Tensor | None) -> tuple[Tokens, MergePlan | None]:
         plan = self.plan(ctx)
-        x, size = self.merge(plan, ctx.x, ctx.size)
-        return x, size if self.method.merges else None, plan
+        left = self.merge(plan, Tokens(ctx.x, ctx.size, position))
+        return left if self.method.merges else left._replace(size=None), plan
+
+
+def _first(values: Tensor | None, count: int) -> Tensor | None:
+    return None if values is None else values[:, :count]
 
 
 class SlicedViT(ReducedViT):
@@ -285,5 +289,6 @@ class SlicedViT(ReducedViT):
     def _counts_sizes(self, r: int) -> bool:
         return False
 
-    def _reduce(self, ctx: Context) -> tuple[Tensor, Tensor | None, MergePlan | None]:
-        return ctx.x[:, : ctx.x.shape[1] - ctx.r], None, None
+    def _reduce(self, ctx: Context, position: Tensor | None) -> tuple[Tokens, MergePlan | None]:
+        left = ctx.x.shape[1] - ctx.r
+        return Tokens(ctx.x[:, :left], None, _first(position, left)), None

@@ -232,7 +232,7 @@ def _check(should_stop: Callable[[], bool]) -> None:
 def _shape(config: SweepConfig, backbone: Backbone, planned: PlannedCell, images: Tensor) -> PassShape:
     resolved = planned.resolved
     with torch.inference_mode():
-        width = backbone.embed(images[:1]).shape[-1]
+        width = backbone.embed(images[:1]).x.shape[-1]
     return PassShape(
         batch=len(images),
         image=images[0].numel(),
