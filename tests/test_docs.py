@@ -159,6 +159,8 @@ def stand_in(line: str) -> list[str]:
             words += [] if "--r" in words else ["--r", "0,4"]
         if words[0] == "ablate" and "--model" not in words:
             words += ["--limit", "8"]
+    elif words[0] == "list":
+        words = ["kmeans" if word == "NAME" else word for word in words]
     elif words[0] == "demo":
         words += ["--limit", "8", "--batch-size", "8", "--r", "0,4"]
     elif words[0] == "reproduce" and not words[1].startswith("--"):

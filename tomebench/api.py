@@ -46,6 +46,7 @@ def sweep(
     combine: str | None = None,
     partition: str | None = None,
     matching: str | None = None,
+    option: str | Mapping[str, Any] | None = None,
     ablate: bool | None = None,
     attention: Route | None = None,
     prefix_only: bool | None = None,

@@ -80,3 +80,62 @@ def test_its_options_are_those_of_its_class():
     assert get_method("ends", {"side": "first"}).choose(make_context(9, 1, 3)).kept.tolist() == [[0, 4, 5, 6, 7, 8]] * 2
     with pytest.raises(SpecError, match="method ends has no colour; leave colour out"):
         get_method("ends", {"colour": "red"})
+
+
+def test_values_of_an_option_are_cells(program):
+    sweep = (*DIGITS, "--method", "ends", "--budget", "none")
+    assert program(*sweep, "--option", "side=last,first").code == 0
+    assert table("run") == [("prop_attn=true", 0), ("prop_attn=true", 8), ("prop_attn=true side=first", 8)]
+    summary = Path("run/summary.md").read_text()
+    assert "--option side=last,first" in summary
+    listed = json.loads(program("list", "methods", "ends", "--json").out)["methods"]
+    assert listed == [{"--option": "side", "default": "last", "values": "last, first"}]
+    assert "source: nobody" in program("list", "methods", "ends").out
+
+
+def table(folder):
+    rows = [json.loads(line) for line in (Path(folder) / "rows.jsonl").read_text().splitlines()]
+    return [(row["options"], row["r"]) for row in rows]
+
+
+def test_another_value_of_an_option_goes_on_in_the_folder(program):
+    sweep = (*DIGITS, "--method", "ends", "--budget", "none")
+    assert program(*sweep).code == 0
+    assert program(*sweep, "--option", "side=first").code == 0
+    assert table("run") == [("prop_attn=true", 0), ("prop_attn=true", 8), ("prop_attn=true side=first", 8)]
+    assert program(*sweep, "--option", "side=last,first").code == 0
+    assert len(table("run")) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["side=top"], "side is 'top'; use last, first"),
+        (["colour=red"], "--option colour: method ends has no such option; it has side"),
+        (["side"], "write NAME=VALUE, or NAME=A,B for several cells (see: tomebench list methods NAME)"),
+        (["side=first", "side=last"], "side is there twice; write side=A,B for several cells"),
+        (["metric=q"], "method ends has no metric; leave metric out"),
+    ],
+)
+def test_a_wrong_option_is_one_line(program, options, says):
+    flags = [word for option in options for word in ("--option", option)]
+    result = program("plan", "--model", "test_vit", "--method", "ends", *flags)
+    assert (result.code, result.out) == (2, "")
+    assert says in result.error
+
+
+def test_options_of_the_methods_that_are_there(program):
+    flags = ("plan", "--model", "test_vit", "--r", "0,8", "--json")
+    cells = json.loads(program(*flags, "--method", "kmeans", "--option", "iterations=2,5").out)["cells"]
+    assert [dict(cell["cell"]["options"]) for cell in cells] == [
+        {"prop_attn": True},
+        {"prop_attn": True, "iterations": 2},
+        {"prop_attn": True},
+    ]
+    by_flag = json.loads(program(*flags, "--metric", "q").out)
+    by_option = json.loads(program(*flags, "--option", "metric=q").out)
+    assert by_option["cells"] == by_flag["cells"]
+    assert (
+        "option metric is --metric, which is given, too"
+        in program(*flags, "--option", "metric=q", "--metric", "k").error
+    )

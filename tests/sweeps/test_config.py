@@ -193,7 +193,7 @@ def test_a_run_is_identified_by_everything_that_can_change_a_result():
         "class_names",
         "labels",
     }
-    younger |= {"labels", "metric", "heads", "distance", "combine", "partition", "matching"}
+    younger |= {"labels", "option", "metric", "heads", "distance", "combine", "partition", "matching"}
     assert set(config.stored()) == set(SweepConfig.model_fields) - NOT_IDENTITY - younger
     changed = {"attention": "matmul", "prefix_only": True, "compile": True, "cuda_graphs": True, "ceiling": True}
     changed |= {"end_to_end": True, "data": "digits", "cells": "1/2", "preprocessing": "tome"}

@@ -22,7 +22,7 @@ def list_(
     kind: Annotated[str, typer.Argument(metavar="models|methods|datasets|papers|columns", help="What to list.")],
     pattern: Annotated[
         str | None,
-        typer.Argument(metavar="[PATTERN]", help="Models of timm, or reported tables, with this in their name."),
+        typer.Argument(metavar="[PATTERN]", help="Models of timm or reported tables of such names; or one method."),
     ] = None,
     json: Json = False,
     details: Details = False,
@@ -34,14 +34,16 @@ def list_(
 
     Example: tomebench list models deit
 
+    Example: tomebench list methods kmeans
+
     Example: tomebench list papers augreg
     """
     from tomebench.cli.console import open_screen
 
     if kind not in _KINDS:
         raise SpecError(f"nothing to list called {kind!r}; use {', '.join(_KINDS)}")
-    if pattern is not None and kind not in ("models", "papers"):
-        raise SpecError(f"only models and papers take a pattern; drop {pattern!r}")
+    if pattern is not None and kind not in ("models", "methods", "papers"):
+        raise SpecError(f"only models and papers take a pattern, and methods a name; drop {pattern!r}")
     kinds = {"models": _models, "methods": _methods, "datasets": _datasets, "papers": _papers, "columns": _columns}
     headers, rows, footer = kinds[kind](pattern)
     screen = open_screen(as_json=json, details=details)
@@ -103,10 +105,16 @@ def _why_none(pattern: str) -> str:
     return f"{others[0]} can be merged all the same; see: tomebench plan --model {others[0]}"
 
 
-def _methods(_: str | None) -> _Listing:
-    from tomebench.reduction.registry import METHODS
+def _methods(name: str | None) -> _Listing:
+    from tomebench.reduction.choices import range_of
+    from tomebench.reduction.registry import METHODS, method_class, option_defaults
 
-    return ("name", "what it does"), [(info.name, info.doc) for info in METHODS.values()], []
+    if name is None:
+        more = ["tomebench list methods NAME lists the options of one, which --option NAME=VALUE sets"]
+        return ("name", "what it does"), [(info.name, info.doc) for info in METHODS.values()], more
+    kind = method_class(name)
+    rows = [(option, str(default), range_of(kind, option)) for option, default in option_defaults(kind).items()]
+    return ("--option", "default", "values"), rows, [f"source: {kind.source}"]
 
 
 def _datasets(_: str | None) -> _Listing:

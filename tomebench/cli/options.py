@@ -106,6 +106,10 @@ Matching = Annotated[
         "bipartite",
     ),
 ]
+Option = Annotated[
+    list[str] | None,
+    _option("--option", "An option of the method (see: tomebench list methods NAME); A,B makes cells.", "NAME=A,B"),
+]
 Ablate = Annotated[
     bool | None, _option("--ablate/--no-ablate", "Each option of the method changed alone, as cells.", None, "off")
 ]
@@ -212,6 +216,7 @@ class SweepFlags:
     combine: Combine = None
     partition: Partition = None
     matching: Matching = None
+    option: Option = None
     ablate: Ablate = None
     attention: Attention = None
     prefix_only: PrefixOnly = None
@@ -257,7 +262,8 @@ class SweepFlags:
         from tomebench.sweeps.config import SweepConfig
         from tomebench.sweeps.settings import load_config
 
-        given = {name: value for name, value in vars(self).items() if name in SweepConfig.model_fields}
+        fields = SweepConfig.model_fields
+        given = {name: None if value == [] else value for name, value in vars(self).items() if name in fields}
         return load_config([*first, *(self.config or [])], given)
 
 

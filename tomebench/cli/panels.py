@@ -15,7 +15,7 @@ PANELS = {
     "Model": ("model checkpoint class_names img_size", "use_ema num_classes preprocessing offline seed"),
     "Method": (
         "r schedule method prop_attn",
-        "ablate metric heads distance combine partition matching attention prefix_only",
+        "option ablate metric heads distance combine partition matching attention prefix_only",
     ),
     "Data": ("data labels limit cache", "real allow_missing verify workers"),
     "Timing": ("device dtype batch_size budget processes mode compile ceiling", "cuda_graphs end_to_end threads"),

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 
 from tomebench.errors import SpecError
 from tomebench.reduction.method import BlockSize
+from tomebench.schema import Scalar
 
 Metric = Literal["k", "q", "v", "x", "x_pre"]
 """What similarity is measured on: keys, queries, values, or tokens after or before the attention residual."""
@@ -37,9 +38,11 @@ def choices(kind: type, name: str) -> tuple[Any, ...]:
 
 def check(options: Any) -> None:
     """Raise SpecError, naming the option, unless every field of a dataclass has a value that its type allows."""
-    for name, hint in get_type_hints(type(options), include_extras=True).items():
-        if name not in {field.name for field in dataclasses.fields(options)}:
-            continue  # a class variable
+    hints = get_type_hints(type(options), include_extras=True)
+    for name in (field.name for field in dataclasses.fields(options)):
+        hint = hints[name]
+        if get_origin(hint) not in (Annotated, Literal):
+            continue
         value = getattr(options, name)
         if get_origin(hint) is Annotated:
             bounds: Bounds = get_args(hint)[1]
@@ -49,6 +52,33 @@ def check(options: Any) -> None:
             raise SpecError(f"{name} is {value!r}; use {', '.join(get_args(hint))}")
     if getattr(options, "metric", "k") in ("x", "x_pre") and getattr(options, "heads", "mean") != "mean":
         raise SpecError(f"metric {options.metric} has no heads; leave heads out, or use metric k, q or v")
+
+
+def range_of(kind: type, name: str) -> str:
+    """What values an option of a dataclass takes, in words."""
+    hint = get_type_hints(kind, include_extras=True)[name]
+    if get_origin(hint) is Annotated:
+        bounds: Bounds = get_args(hint)[1]
+        return f"{bounds.least} to {bounds.most}"
+    return ", ".join(map(str, get_args(hint)))
+
+
+def typed(kind: type, name: str, text: str) -> Scalar:
+    """The value of an option of a dataclass that a text stands for.
+
+    Raises:
+        SpecError: it stands for none; the message says which there are.
+    """
+    hint = get_type_hints(kind, include_extras=True)[name]
+    if get_origin(hint) is Annotated:
+        bounds: Bounds = get_args(hint)[1]
+        if text.isascii() and text.isdigit() and len(text) < 10 and bounds.least <= int(text) <= bounds.most:
+            return int(text)
+        raise SpecError(f"{name} is {text!r}; use a whole number from {bounds.least} to {bounds.most}")
+    found: Scalar | None = next((each for each in get_args(hint) if str(each) == text), None)
+    if found is None:
+        raise SpecError(f"{name} is {text!r}; use {', '.join(map(str, get_args(hint)))}")
+    return found
 
 
 def metric_channels(metric: Metric, heads: HeadsChoice, block: BlockSize) -> int:

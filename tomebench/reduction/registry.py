@@ -98,7 +98,12 @@ def get_method(name: str, options: Mapping[str, object] | None = None) -> Method
 
 def option_names(kind: type[Method]) -> tuple[str, ...]:
     """Names of the options of a method."""
-    return tuple(field.name for field in dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else ()
+    return tuple(option_defaults(kind))
+
+
+def option_defaults(kind: type[Method]) -> dict[str, object]:
+    """Names and defaults of the options of a method, which is a dataclass."""
+    return {field.name: field.default for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
 
 
 def _declares(kind: type[Method], name: str) -> bool:

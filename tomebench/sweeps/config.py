@@ -21,9 +21,11 @@ from tomebench.errors import ConfigError
 from tomebench.measure.budget import PUBLISH_PROCESSES
 from tomebench.models.aliases import default_prop_attn
 from tomebench.models.spec import ModelSpec
+from tomebench.reduction.choices import typed
 from tomebench.reduction.methods.flags import OPTIONS, PAPER, Options, choices
+from tomebench.reduction.registry import method_class, option_defaults
 from tomebench.rspec import format_r, parse_r
-from tomebench.schema import MAX_DROP, Route
+from tomebench.schema import MAX_DROP, Route, Scalar
 from tomebench.sweeps.values import (
     FilePath,
     Text,
@@ -36,6 +38,8 @@ from tomebench.sweeps.values import (
     checked_schedule,
     choice,
     digits_to_int,
+    option_text,
+    option_values,
     path_text,
     r_text,
 )
@@ -61,6 +65,7 @@ _YOUNGER = (
     "num_classes",
     "class_names",
     "labels",
+    "option",
     *OPTIONS,
 )
 """Fields that the first stores did not have: at their defaults they are left out, so that those runs go on."""
@@ -88,6 +93,7 @@ class SweepConfig(BaseModel):
     combine: choice("combine") = PAPER.combine  # type: ignore[valid-type]
     partition: choice("partition") = PAPER.partition  # type: ignore[valid-type]
     matching: choice("matching") = PAPER.matching  # type: ignore[valid-type]
+    option: Annotated[str | None, BeforeValidator(option_text)] = None
     ablate: bool = False
     attention: Route = "auto"
     prefix_only: bool = False
@@ -116,6 +122,23 @@ class SweepConfig(BaseModel):
     workers: Annotated[int, Field(ge=0, le=1024)] | None = None
     cache: FilePath | None = None
     offline: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flags_of_tome(cls, given: Any) -> Any:
+        """``option`` with the name of a flag is that flag."""
+        if not isinstance(given, dict) or not given.get("option"):
+            return given
+        try:
+            options = option_values(str(option_text(given["option"])))
+        except ValueError:
+            return given  # which its own check says
+        for name in OPTIONS:
+            if name in options:
+                if name in given:
+                    raise ConfigError(f"option {name} is --{name}, which is given, too; write it once")
+                given = {**given, name: ",".join(options.pop(name))}
+        return {**given, "option": {name: ",".join(values) for name, values in options.items()}}
 
     @model_validator(mode="after")
     def _limit_needs_data(self) -> SweepConfig:
@@ -231,8 +254,21 @@ class SweepConfig(BaseModel):
         Raises:
             SpecError: one in which an option means nothing.
         """
-        values = itertools.product(*(str(getattr(self, name)).split(",") for name in OPTIONS))
-        return tuple(Options(**dict(zip(OPTIONS, each, strict=True))) for each in values)  # type: ignore[arg-type]
+        flags = itertools.product(*(str(getattr(self, name)).split(",") for name in OPTIONS))
+        flagged = [dict(zip(OPTIONS, each, strict=True)) for each in flags]
+        return tuple(Options(**each, more=more) for each in flagged for more in self._more())  # type: ignore[arg-type]
+
+    def _more(self) -> list[tuple[tuple[str, Scalar], ...]]:
+        """Every combination of the method's options that are no flags, those at their default left out."""
+        if not self.option:
+            return [()]
+        kind, asked = method_class(self.method), option_values(self.option)
+        defaults = option_defaults(kind)
+        if unknown := [name for name in asked if name not in defaults]:
+            has = f"it has {', '.join(defaults)}" if defaults else "it has none"
+            raise ConfigError(f"--option {unknown[0]}: method {self.method} has no such option; {has}")
+        named = [[(name, typed(kind, name, value)) for value in values] for name, values in asked.items()]
+        return [tuple(each for each in one if each[1] != defaults[each[0]]) for one in itertools.product(*named)]
 
     def stored(self) -> dict[str, Any]:
         """The settings that identify a run, as JSON: a run folder is resumed if and only if these are equal.

@@ -8,13 +8,14 @@ folder of its own.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tomebench.measure.budget import PUBLISH_PROCESSES
 from tomebench.measure.device import device_name, resolve_device
 from tomebench.reduction.methods.flags import OPTIONS
+from tomebench.reduction.registry import method_class, option_defaults
 from tomebench.rspec import format_r, parse_r
 from tomebench.sweeps import database, lock
 from tomebench.sweeps.config import SweepConfig, run_directory
@@ -22,10 +23,11 @@ from tomebench.sweeps.made import code_differences
 from tomebench.sweeps.records import differences
 from tomebench.sweeps.store import Store
 from tomebench.sweeps.targets import budget_rank
+from tomebench.sweeps.values import option_text, option_values
 
 _MORE = ("ceiling", "end_to_end")
 """Settings that add columns and change no other."""
-_GROWS = frozenset({"r", "budget", "processes", *_MORE, *OPTIONS})
+_GROWS = frozenset({"r", "budget", "processes", "option", *_MORE, *OPTIONS})
 """Settings that say how much is measured."""
 
 
@@ -73,9 +75,10 @@ def unlike(store: Store, asked: Mapping[str, Any]) -> list[str]:
     found = differences(*({k: v for k, v in each.items() if k not in _GROWS} for each in (before, now)))
     if before.get("cells") or now.get("cells"):  # which deals out the values of one r
         found += differences({"r": before.get("r")}, {"r": now.get("r")})
-    if _grid(merged(before, now)) != _grid(before) | _grid(now):  # which no settings could say
-        names = [name for name in OPTIONS if before.get(name) != now.get(name)]
-        found += differences(*({name: ",".join(_values(each, name)) for name in names} for each in (before, now)))
+    names = _names(before, now)
+    if _grid(merged(before, now), names) != _grid(before, names) | _grid(now, names):  # which no settings could say
+        differing = [name for name in names if _values(before, name) != _values(now, name)]
+        found += differences(*({name: ",".join(_values(each, name)) for name in differing} for each in (before, now)))
     return found
 
 
@@ -90,7 +93,8 @@ def covers(store: Store, asked: Mapping[str, Any]) -> bool:
         return False
     before, both = store.config, merged(store.config, asked)
     more = ("budget", "processes", *_MORE)
-    return _grid(both) == _grid(before) and all(both.get(name) == before.get(name) for name in more)
+    names = _names(before, asked)
+    return _grid(both, names) == _grid(before, names) and all(both.get(name) == before.get(name) for name in more)
 
 
 def merged(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,10 +105,11 @@ def merged(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any
         asked: settings of the sweep, which :func:`unlike` does not keep from it.
     """
     both = dict(stored)
-    for name in OPTIONS:
-        values = list(dict.fromkeys([*_values(stored, name), *_values(asked, name)]))
-        if len(values) > 1 or name in both:
-            both[name] = ",".join(values)
+    names = _names(stored, asked)
+    values = {name: ",".join(dict.fromkeys([*_values(stored, name), *_values(asked, name)])) for name in names}
+    both |= {name: values[name] for name in OPTIONS if "," in values[name] or name in both}
+    if more := {name: values[name] for name in names if name not in OPTIONS}:
+        both["option"] = option_text(more)
     if not _says_r(stored):
         both["r"] = format_r(sorted({*_r(stored), *_r(asked)}))
     both["budget"] = max((str(each.get("budget")) for each in (stored, asked)), key=budget_rank)
@@ -146,8 +151,17 @@ def _device(asked: str) -> str:
     return device_name(resolve_device("auto")) if asked == "auto" else asked.removesuffix(":0")
 
 
+def _names(*settings: Mapping[str, Any]) -> list[str]:
+    """Names of the flags of ToMe, and of the other options that are given in any of some settings."""
+    more = {name for each in settings for name in option_values(each.get("option"))}
+    return [*OPTIONS, *sorted(more)]
+
+
 def _values(settings: Mapping[str, Any], name: str) -> list[str]:
-    return str(settings.get(name, SweepConfig.model_fields[name].default)).split(",")
+    if name in OPTIONS:
+        return str(settings.get(name, SweepConfig.model_fields[name].default)).split(",")
+    given = option_values(settings.get("option")).get(name)
+    return given or [str(option_defaults(method_class(str(settings["method"]))).get(name))]
 
 
 def _says_r(settings: Mapping[str, Any]) -> bool:
@@ -160,7 +174,7 @@ def _r(settings: Mapping[str, Any]) -> tuple[int, ...]:
     return parse_r(str(settings.get("r", SweepConfig.model_fields["r"].default)))
 
 
-def _grid(settings: Mapping[str, Any]) -> set[tuple[Any, ...]]:
+def _grid(settings: Mapping[str, Any], names: Sequence[str]) -> set[tuple[Any, ...]]:
     """Value of r and options of every cell but r = 0, for which options mean nothing."""
     values = ["list"] if _says_r(settings) else [r for r in _r(settings) if r]
-    return {*itertools.product(values, *(_values(settings, name) for name in OPTIONS))}
+    return {*itertools.product(values, *(_values(settings, name) for name in names))}

@@ -27,7 +27,7 @@ _STATED_EXACTLY = frozenset(
     }
     | {"data", "limit", "device", "dtype", "batch_size", "attention", "prefix_only", "compile", "cuda_graphs", "mode"}
     | {"ceiling", "end_to_end", "cells", "processes"}  # more or less to do, which changes nothing about the rest
-    | {*OPTIONS}
+    | {"option", *OPTIONS}
 )
 """Settings whose outcome is in the cell or the image list: a path, or "auto", says less than what it came to."""
 _RUN = ("timm_id", "r_layers", "tokens_in", "crop_pct", "interpolation", "mean", "std")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,8 @@ from pydantic import AfterValidator, BeforeValidator
 from tomebench.reduction.methods.flags import choices
 from tomebench.reduction.schedule import parse_schedule
 from tomebench.rspec import parse_r
+
+_OPTION_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 
 
 def text(value: str) -> str:
@@ -94,6 +97,37 @@ def checked_max_drop(value: float) -> float:
     if not isinstance(value, int | float) or not 0 <= value <= 100:
         raise ValueError("use a number of points of top-1, from 0 to 100")
     return value
+
+
+def option_text(value: object) -> object:
+    """Options of a method, each ``name=a,b``, as one text in the order of their names.
+
+    Args:
+        value: such a text, a list of them or a mapping of names to values.
+
+    Raises:
+        ValueError: one of them is no name with values, or there twice.
+    """
+    if isinstance(value, Mapping):
+        items = [(str(name), str(values)) for name, values in value.items()]
+    elif isinstance(value, str | list | tuple):
+        words = value.split() if isinstance(value, str) else [word for each in value for word in str(each).split()]
+        items = [(name, values) for name, _, values in (word.partition("=") for word in words)]
+    else:
+        return value
+    found: dict[str, str] = {}
+    for name, values in items:
+        if not _OPTION_NAME.fullmatch(name) or not all(values.split(",")):
+            raise ValueError("write NAME=VALUE, or NAME=A,B for several cells (see: tomebench list methods NAME)")
+        if name in found:
+            raise ValueError(f"{name} is there twice; write {name}=A,B for several cells")
+        found[name] = ",".join(dict.fromkeys(values.split(",")))
+    return " ".join(f"{name}={found[name]}" for name in sorted(found)) or None
+
+
+def option_values(text: str | None) -> dict[str, list[str]]:
+    """Values of every option in a text of :func:`option_text`."""
+    return {name: values.split(",") for name, _, values in (word.partition("=") for word in (text or "").split())}
 
 
 def choice(name: str) -> Any:

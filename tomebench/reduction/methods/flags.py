@@ -16,6 +16,7 @@ from tomebench.reduction import choices as _values
 from tomebench.reduction.choices import Combine, Distance, HeadsChoice, Metric, Partition, check
 from tomebench.reduction.method import Method
 from tomebench.reduction.registry import get_method, method_class, option_names
+from tomebench.schema import Scalar
 
 Matching = Literal["bipartite", "greedy", "kmeans-2", "kmeans-5", "random-prune", "attention-prune"]
 """bipartite soft matching; greedy without replacement; k-means with 2 or 5 iterations; or pruning, which drops."""
@@ -44,11 +45,15 @@ class Options:
     combine: Combine = "weighted"
     partition: Partition = "alternating"
     matching: Matching = "bipartite"
+    more: tuple[tuple[str, Scalar], ...] = ()
+    """Options of another method that are no flags of ToMe, those that are not at their default."""
 
     def __post_init__(self) -> None:
         check(self)
         used = option_names(method_class(_MATCHINGS[self.matching][0]))
-        unused = [name for name, _ in self.changed() if name != "matching" and name not in used]
+        unused = [
+            name for name in OPTIONS if name not in {"matching", *used} and getattr(self, name) != _DEFAULTS[name]
+        ]
         if unused:
             raise SpecError(f"matching {self.matching} has no {unused[0]}; leave {unused[0]} out")
 
@@ -65,15 +70,15 @@ class Options:
             options.pop("matching", None)
         return get_method(name, options)
 
-    def changed(self) -> tuple[tuple[str, str], ...]:
+    def changed(self) -> tuple[tuple[str, Scalar], ...]:
         """Name and value of what is not the default, sorted by name."""
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        mine = ((name, getattr(self, name)) for name in sorted(defaults))
-        return tuple((name, value) for name, value in mine if value != defaults[name])
+        mine = {name: getattr(self, name) for name, default in _DEFAULTS.items() if getattr(self, name) != default}
+        return tuple(sorted({**mine, **dict(self.more)}.items()))
 
 
-OPTIONS = tuple(field.name for field in dataclasses.fields(Options))
-"""Names of the options."""
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Options) if field.name != "more"}
+OPTIONS = tuple(_DEFAULTS)
+"""Names of the options that are flags."""
 
 
 def choices(name: str) -> tuple[Any, ...]:
