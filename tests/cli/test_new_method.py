@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -13,17 +16,26 @@ from tomebench.errors import SpecError
 from tomebench.reduction import registry
 from tomebench.reduction.registry import METHODS, MethodInfo, get_method
 
-FILE = "reduction.dropped_ends"
+RECIPE = (Path(__file__).parents[2] / ".github" / "CONTRIBUTING.md").read_text().partition("## A method")[2]
+COST = 1000
+"""Added to what the method of the recipe says of itself, which is nothing."""
 
 
 @pytest.fixture(autouse=True)
-def added(monkeypatch):
-    lines = [
-        MethodInfo("ends", f"{FILE}:DroppedEnds", "the last patches are dropped"),
-        MethodInfo("free", f"{FILE}:WithoutCost", "nobody knows what it costs"),
-    ]
+def added(monkeypatch, tmp_path_factory):
+    """Follow the recipe: its file and its line, and a method that lacks its cost."""
+    room = tmp_path_factory.mktemp("methods")
+    monkeypatch.syspath_prepend(str(room))
+    file = textwrap.dedent(re.search(r" *```python\n(.*?)```", RECIPE, flags=re.DOTALL)[1])
+    (room / "ends.py").write_text(file.replace("return 0.0", f"return float({COST} * n * r + block.token)"))
+    (room / "free.py").write_text(re.sub(r"    def cost\(.*?(?=    def cap)", "", file, flags=re.DOTALL))
+    line = re.search(r'`(MethodInfo\("ends".*?\))` to', RECIPE)[1]
+    lines = [eval(line.replace("{_METHODS}.", "")), MethodInfo("free", "free:Ends", "nobody knows what it costs")]
     monkeypatch.setattr(registry, "METHODS", {**METHODS, **{line.name: line for line in lines}})
     fast(monkeypatch)
+    yield
+    for name in ("ends", "free"):
+        sys.modules.pop(name, None)
 
 
 def test_it_is_listed(program):
@@ -35,7 +47,7 @@ def test_it_is_planned_and_charged_what_it_costs(program):
     cell = json.loads(program("plan", *flags, "--json").out)["cells"][1]["resolved"]
     tokens = [101, *cell["tokens"]]
     assert tokens == [101, 97, 93, 89, 85, 81, 77]
-    expected = sum(1000 * before * 4 + 64 for before in tokens[:-1]) / 1e9
+    expected = sum(COST * before * 4 + 64 for before in tokens[:-1]) / 1e9
     assert cell["gmacs_matching"] == pytest.approx(expected)
 
 
@@ -67,7 +79,7 @@ def test_it_is_profiled_with_its_own_work(program):
     (found,) = json.loads(result.out)["profiles"]
     matching = next(part for part in found["parts"] if part["part"] == "matching")
     before = [197, *found["tokens"][:-1]]
-    assert matching["macs"] == sum(2 * (1000 * n * r + 64) for n, r in zip(before, found["r_layers"], strict=True))
+    assert matching["macs"] == sum(2 * (COST * n * r + 64) for n, r in zip(before, found["r_layers"], strict=True))
 
 
 def test_one_without_a_cost_is_refused(program):
