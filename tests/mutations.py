@@ -44,11 +44,11 @@ from tomebench.errors import TomebenchError
 from tomebench.gate.file import read_baseline, write_baseline
 from tomebench.models.checkpoint import load_checkpoint
 from tomebench.models.sources import source_of
+from tomebench.runs.rows import build_rows
+from tomebench.runs.store import Store
 from tomebench.schema import ImageList
-from tomebench.sweeps.rows import build_rows
 from tomebench.sweeps.settings import load_config
 from tomebench.sweeps.snapshot import run_snapshot
-from tomebench.sweeps.store import Store
 
 SECONDS, BYTES = 10.0, 2 * 2**30
 """What one input may take at most."""

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from tomebench.gate.records import Asked, CellRecord, Snapshot, Speed
-from tomebench.measure.budget import Budget, next_round_needed, share_of
-from tomebench.measure.rounds import pairs
 from tomebench.measure.speed import Variant, time_round
-from tomebench.measure.validity import INVALID, run_codes
+from tomebench.runs.budget import Budget, next_round_needed, share_of
+from tomebench.runs.rounds import pairs
+from tomebench.runs.validity import INVALID, run_codes
 from tomebench.schema import SENTINEL, UNWRAPPED, Round
 
 STANDARD = Budget("standard", 10, 0.01, 900.0)

@@ -23,9 +23,9 @@ from tomebench.errors import EXIT_DIFFERS, EXIT_OPEN
 from tomebench.gate.compare import Limits, compare, exit_code
 from tomebench.gate.records import Accuracy, CellRecord, Snapshot, packed_bits
 from tomebench.gate.top1 import MaxDrop, compare_accuracies
-from tomebench.measure.budget import BUDGETS
-from tomebench.measure.rounds import compare as compare_rounds
-from tomebench.measure.validity import DRIFT, run_codes, slow_first
+from tomebench.runs.budget import BUDGETS
+from tomebench.runs.rounds import compare as compare_rounds
+from tomebench.runs.validity import DRIFT, run_codes, slow_first
 from tomebench.schema import SENTINEL, UNWRAPPED, Burst, Round
 from tomebench.sweeps.checking import speed_remarks
 

@@ -19,7 +19,7 @@ from tomebench.errors import DeviceError
 from tomebench.measure.device import arithmetic
 from tomebench.models.create import load_model
 from tomebench.models.preprocess import Preprocessing
-from tomebench.sweeps.store import Store
+from tomebench.runs.store import Store
 
 
 def setting(choose: Callable[[Any], object], value: object, usual: object) -> Callable[[], Any]:

@@ -15,7 +15,8 @@ from tomebench.errors import TomebenchError
 SCRIPT = """
 import sys
 import timm, torch, tomebench, tomebench.errors
-from tomebench.measure import budget, clock, speed
+from tomebench.runs import budget
+from tomebench.measure import clock, speed
 
 clock.CpuClock.min_burst, speed.WINDOW = 0.001, 1
 budget.BUDGETS["quick"] = budget.Budget("quick", 6, 100.0, 1.0)

@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 
 from tomebench.cli import app
 from tomebench.datasets.classes import wnids
-from tomebench.measure import budget, clock, speed
+from tomebench.measure import clock, speed
 from tomebench.models.create import build_model
+from tomebench.runs import budget
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(

@@ -20,7 +20,7 @@ def loaded_by(statement: str) -> set[str]:
     [
         ("import tomebench", {"torch", "timm", "pandas", "numpy", "pydantic", "typer"}),
         ("import tomebench.schema, tomebench.stats, tomebench.rspec, tomebench.errors", {"torch", "timm", "pandas"}),
-        ("import tomebench.sweeps.store, tomebench.sweeps.rows, tomebench.report.write", {"torch", "timm", "typer"}),
+        ("import tomebench.runs.store, tomebench.runs.rows, tomebench.report.write", {"torch", "timm", "typer"}),
         ("import tomebench.sweeps.config, tomebench.cli.report", {"torch", "timm", "pandas"}),
         ("import tomebench.reduction.vit", {"timm", "pandas", "torchvision"}),
     ],

@@ -14,8 +14,8 @@ import yaml
 
 from tomebench.cli import app
 from tomebench.errors import StorageError
+from tomebench.runs.lock import RunLock
 from tomebench.sweeps import yaml_file
-from tomebench.sweeps.lock import RunLock
 from tomebench.whole import beside, write_new, write_whole
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +42,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "torch.load": ("models/weights_file.py",),
     "load_file": ("models/weights_file.py",),
     "yaml.load": ("sweeps/yaml_file.py",),
-    "sqlite3.connect": ("sweeps/database.py",),
+    "sqlite3.connect": ("runs/database.py",),
     # Of this package's own files, of what Linux says of itself, and of a log that this process has written.
     "read_text": (
         "datasets/classes.py",

@@ -195,9 +195,9 @@ def advise(rows: Sequence[Row] | str | Path, max_drop: float | None = None) -> A
     """
     from tomebench.errors import InputError
     from tomebench.report.headline import answer
+    from tomebench.runs.rows import build_rows, limit_of
+    from tomebench.runs.store import Store
     from tomebench.schema import MAX_DROP, Row
-    from tomebench.sweeps.rows import build_rows, limit_of
-    from tomebench.sweeps.store import Store
     from tomebench.sweeps.values import checked_max_drop
 
     try:
@@ -263,8 +263,8 @@ def load_results(run: str | Path) -> pd.DataFrame:
         StorageError: the store is damaged.
     """
     from tomebench.report.frames import to_frame
-    from tomebench.sweeps.rows import build_rows
-    from tomebench.sweeps.store import Store
+    from tomebench.runs.rows import build_rows
+    from tomebench.runs.store import Store
 
     with Store.read(Path(run)) as store:
         return to_frame(build_rows(store))

@@ -14,11 +14,12 @@ import pytest
 from cli_program import Result
 from even_clock import EvenClock
 
-from tomebench.measure import budget as budgets
 from tomebench.measure import speed
-from tomebench.sweeps import database, forward, pipeline, run, timing
+from tomebench.runs import budget as budgets
+from tomebench.runs import database
+from tomebench.runs.store import Store
+from tomebench.sweeps import forward, pipeline, run, timing
 from tomebench.sweeps.events import Event, Phase, Progress
-from tomebench.sweeps.store import Store
 
 _SETTINGS = "--model digits_vit --r 0,8 --device cpu --threads 1 --batch-size 2 --budget quick --workers 0"
 SWEEP = ("sweep", *_SETTINGS.split(), "--quiet", "--out", "run")

@@ -12,9 +12,9 @@ from fault_runs import SWEEP, fast
 
 from tomebench.errors import RunError
 from tomebench.gate.file import read_baseline, write_baseline
+from tomebench.runs.store import Store
 from tomebench.sweeps import checking
 from tomebench.sweeps.snapshot import run_snapshot
-from tomebench.sweeps.store import Store
 
 
 def test_a_second_measurement_that_fails_excuses_nothing(program, baseline, run, monkeypatch):

@@ -13,10 +13,10 @@ import torch
 from cli_program import BASE, MERGED
 
 from tomebench.cli import results
-from tomebench.sweeps.origin import Origin
-from tomebench.sweeps.rows import LIMIT
+from tomebench.runs.origin import Origin
+from tomebench.runs.rows import LIMIT
+from tomebench.runs.store import Store
 from tomebench.sweeps.settings import load_config
-from tomebench.sweeps.store import Store
 
 
 def test_a_sweep_ends_with_its_table_and_what_makes_it_complete(program, engine, tmp_path):

@@ -17,8 +17,8 @@ import pytest
 from fault_runs import DIGITS, EVERY_PHASE, Commits, assert_nothing_lost, kept, refused, table, tree
 
 from tomebench.report import write
-from tomebench.sweeps import run_folder
-from tomebench.sweeps.lock import RunLock
+from tomebench.runs import run_folder
+from tomebench.runs.lock import RunLock
 
 pytestmark = pytest.mark.usefixtures("quick_sweeps")
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from fault_runs import fast
 
+from tomebench.runs.store import Store
 from tomebench.sweeps import made
 from tomebench.sweeps.folder import choose_folder
 from tomebench.sweeps.settings import load_config
-from tomebench.sweeps.store import Store
 
 BEFORE = Path(__file__).parents[1] / "sweeps" / "before"
 FLAGS = (

@@ -12,9 +12,9 @@ from tomebench import stats
 from tomebench.gate.compare import Limits, compare, confirmed
 from tomebench.gate.records import Snapshot
 from tomebench.gate.speed import ALL
-from tomebench.measure.budget import Budget
-from tomebench.measure.rounds import paired_seconds
-from tomebench.measure.validity import AA_FAILED, aa_failed, run_codes
+from tomebench.runs.budget import Budget
+from tomebench.runs.rounds import paired_seconds
+from tomebench.runs.validity import AA_FAILED, aa_failed, run_codes
 from tomebench.schema import Round
 
 COSTS = {BASE: 0.1, "r8": 0.1 / 1.3, "r13": 0.1 / 1.6}

@@ -23,7 +23,7 @@ from gpu.probe import (
 
 from tomebench.backbones.apply import apply
 from tomebench.measure.machine import throttle_reasons
-from tomebench.measure.validity import host_bound
+from tomebench.runs.validity import host_bound
 from tomebench.schema import Burst
 
 

@@ -12,9 +12,9 @@ from tomebench.backbones.apply import apply
 from tomebench.errors import DeviceError
 from tomebench.measure.clock import clock_for
 from tomebench.measure.device import arithmetic
-from tomebench.measure.rounds import paired_seconds, step_seconds
 from tomebench.measure.speed import Variant, calibrate, time_round
 from tomebench.reduction.attention import check_route
+from tomebench.runs.rounds import paired_seconds, step_seconds
 from tomebench.schema import Route
 from tomebench.stats import speedup
 

@@ -15,17 +15,9 @@ from tomebench.datasets.checks import check_images
 from tomebench.datasets.images import open_dataset
 from tomebench.datasets.loader import Batch, batches
 from tomebench.errors import DataError
-from tomebench.measure.accuracy import (
-    NO_PREDICTION,
-    agreeing,
-    at_chance_level,
-    counts,
-    discordant,
-    is_right,
-    predict,
-    require_matching_head,
-)
+from tomebench.measure.accuracy import predict, require_matching_head
 from tomebench.models.preprocess import Preprocessing
+from tomebench.runs.answers import NO_PREDICTION, agreeing, at_chance_level, counts, discordant, is_right
 from tomebench.schema import CellPredictions, ImageList
 
 REALDATA = Path(__file__).parents[2].parent / "shared" / "realdata"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tomebench.measure.budget import Budget
 from tomebench.measure.estimate import macs_per_second, sweep_seconds
+from tomebench.runs.budget import Budget
 
 BUDGET = Budget("test", min_rounds=7, half_width=0.02, cap_seconds=60)
 

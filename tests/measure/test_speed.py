@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from tomebench import stats
 from tomebench.errors import DeviceError, Interrupted
-from tomebench.measure import budget as budgets
-from tomebench.measure import rounds as reading
 from tomebench.measure import speed
-from tomebench.measure.budget import BUDGETS, Budget, Shortfall
 from tomebench.measure.speed import Variant, WarmUp
+from tomebench.runs import budget as budgets
+from tomebench.runs import rounds as reading
+from tomebench.runs.budget import BUDGETS, Budget, Shortfall
 from tomebench.schema import SENTINEL, UNWRAPPED, Burst, Round
 
 
@@ -41,7 +41,7 @@ def test_fake_clock_passes_no_time_by_itself() -> None:
 
 
 def test_speed_knows_no_tensors() -> None:
-    code = "import sys, tomebench.measure.validity; sys.exit('torch' in sys.modules)"
+    code = "import sys, tomebench.runs.validity; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -11,7 +11,7 @@ import torch
 
 from tomebench import schema
 from tomebench.measure import testbed
-from tomebench.measure.machine import UNAVAILABLE
+from tomebench.runs.testbed import UNAVAILABLE
 
 CPU = torch.device("cpu")
 

@@ -9,10 +9,10 @@ import pytest
 from fake_clock import FakeClock
 
 from tomebench.errors import Interrupted
-from tomebench.measure import rounds as reading
 from tomebench.measure.machine import GpuReading, NoGauges
-from tomebench.measure.rounds import median_clock
 from tomebench.measure.speed import Variant, time_round, warm_up
+from tomebench.runs import rounds as reading
+from tomebench.runs.rounds import median_clock
 from tomebench.schema import Burst, Round
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tomebench.measure import validity
-from tomebench.measure.validity import (
+from tomebench.runs import validity
+from tomebench.runs.validity import (
     aa_failed,
     cpu_busy,
     drift,

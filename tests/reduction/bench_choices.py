@@ -19,12 +19,12 @@ from torch.nn import functional as F
 from tomebench.errors import DeviceError
 from tomebench.measure.clock import clock_for
 from tomebench.measure.device import DTYPES
-from tomebench.measure.rounds import step_seconds
 from tomebench.measure.speed import Variant, calibrate, time_round
 from tomebench.reduction.attention import attend, check_route
 from tomebench.reduction.matching import bipartite_soft_matching, split_by_rank, split_by_sort
 from tomebench.reduction.metric import head_mean
 from tomebench.reduction.plan import MergePlan, first_rows, merge
+from tomebench.runs.rounds import step_seconds
 from tomebench.schema import Route
 
 SHAPES = {"deit_ti": 3, "vit_s": 6, "vit_b": 12, "vit_l": 16}

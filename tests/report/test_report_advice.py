@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_rows import accuracy, make_row, speed
 
-from tomebench.measure.validity import CHANCE_LEVEL, INTERRUPTED, PARTIAL_EVAL
 from tomebench.report.advice import REACH, Advice, advise
 from tomebench.report.headline import sentence
+from tomebench.runs.validity import CHANCE_LEVEL, INTERRUPTED, PARTIAL_EVAL
 from tomebench.schema import MAX_DROP, Row
 from tomebench.stats import paired_interval
 

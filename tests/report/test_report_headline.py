@@ -6,9 +6,9 @@ import pytest
 from demo_rows import demo
 from report_rows import accuracy, make_row, make_sweep, speed, with_ceiling
 
-from tomebench.measure.validity import CHANCE_LEVEL
 from tomebench.report.headline import answer, sentence, yardsticks
 from tomebench.report.text import display_table
+from tomebench.runs.validity import CHANCE_LEVEL
 from tomebench.schema import MAX_DROP, Row
 from tomebench.stats import paired_delta
 

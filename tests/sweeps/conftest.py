@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from store_samples import CELLS, CONFIG, TESTBED, fill
 
-from tomebench.sweeps.store import Store
+from tomebench.runs.store import Store
 
 
 @pytest.fixture

@@ -55,7 +55,8 @@ def hurried() -> int:
     """The real one, in a moment."""
     import dataclasses
 
-    from tomebench.measure import budget, clock, speed
+    from tomebench.measure import clock, speed
+    from tomebench.runs import budget
     from tomebench.sweeps.fresh import main
 
     budget.BUDGETS["quick"] = dataclasses.replace(budget.BUDGETS["quick"], half_width=100.0)  # type: ignore[index]

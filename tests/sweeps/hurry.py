@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tomebench.measure import budget as budgets
 from tomebench.measure import speed
 from tomebench.measure.clock import CpuClock
+from tomebench.runs import budget as budgets
 from tomebench.sweeps import timing
 
 

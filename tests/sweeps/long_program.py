@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from tomebench.datasets.images import ImageSet
-from tomebench.measure import budget, clock, speed
+from tomebench.measure import clock, speed
+from tomebench.runs import budget
 from tomebench.schema import ImageList
 from tomebench.sweeps import run
 from tomebench.sweeps.events import Progress

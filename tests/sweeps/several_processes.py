@@ -7,14 +7,14 @@ from collections import Counter
 from pathlib import Path
 from unittest import mock
 
-from tomebench.measure.rounds import sessions
+from tomebench.runs.rounds import sessions
+from tomebench.runs.rows import build_rows
+from tomebench.runs.store import Store
 from tomebench.schema import CEILING, Row
 from tomebench.sweeps import run
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Finished
-from tomebench.sweeps.rows import build_rows
 from tomebench.sweeps.settings import load_config
-from tomebench.sweeps.store import Store
 
 
 def config(**settings: object) -> SweepConfig:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tomebench.errors import TomebenchError
+from tomebench.runs.store import Store
 from tomebench.schema import SENTINEL, UNWRAPPED, Burst, Cell, CellPredictions, Chunk, ImageList, Resolved, Round
-from tomebench.sweeps.store import Store
 
 CONFIG: dict[str, Any] = {"model": "tiny", "r": "0..24:8", "budget": "quick", "seed": 0, "data": "/a"}
 BATCH = 4

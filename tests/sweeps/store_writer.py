@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from store_samples import BATCH, CELLS, CONFIG, TESTBED, make_images, make_round, times_of
 
+from tomebench.runs.store import Store
 from tomebench.schema import CellPredictions, Chunk, Round
-from tomebench.sweeps.store import Store
 
 CHUNKS = 5000
 IMAGES = make_images(CHUNKS * BATCH)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 
 from tomebench.cli.app import main
-from tomebench.measure import budget, clock, speed
+from tomebench.measure import clock, speed
+from tomebench.runs import budget
 
 if __name__ == "__main__":
     quick = dataclasses.replace(budget.BUDGETS["quick"], half_width=100.0)

@@ -9,10 +9,10 @@ from store_samples import CONFIG, TESTBED, make_cell, make_chunks, make_images, 
 
 from tomebench.reduction.methods.flags import choices
 from tomebench.report.ablation import sub_table
+from tomebench.runs.store import Store
 from tomebench.sweeps.ablation import PROP_ATTN, SUB_TABLES, sub_tables
 from tomebench.sweeps.plan import plan_sweep
 from tomebench.sweeps.settings import load_config
-from tomebench.sweeps.store import Store
 
 
 def test_differences_by_hand(tmp_path: Path) -> None:

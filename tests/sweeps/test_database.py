@@ -31,9 +31,9 @@ from store_samples import (
 from store_writer import nth_chunk, nth_round
 
 from tomebench.errors import RunError, StorageError
+from tomebench.runs import checksums
+from tomebench.runs.store import Store
 from tomebench.schema import SENTINEL
-from tomebench.sweeps import checksums
-from tomebench.sweeps.store import Store
 
 # --- kills
 

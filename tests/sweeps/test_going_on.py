@@ -15,9 +15,9 @@ from noisy_images import write_data
 
 from tomebench.errors import Interrupted, RunError
 from tomebench.measure import speed
+from tomebench.runs.rows import build_rows
+from tomebench.runs.store import Store
 from tomebench.sweeps import accuracy, run, timing
-from tomebench.sweeps.rows import build_rows
-from tomebench.sweeps.store import Store
 
 
 @pytest.fixture(scope="module")

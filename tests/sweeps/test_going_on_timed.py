@@ -15,11 +15,12 @@ from noisy_images import write_data
 
 from tomebench.errors import Interrupted
 from tomebench.measure import speed
-from tomebench.measure.budget import BUDGETS, Budget
-from tomebench.sweeps import run, targets, timing
+from tomebench.runs import targets
+from tomebench.runs.budget import BUDGETS, Budget
+from tomebench.runs.rows import build_rows
+from tomebench.runs.store import Store
+from tomebench.sweeps import run, timing
 from tomebench.sweeps.events import Finished, Note
-from tomebench.sweeps.rows import build_rows
-from tomebench.sweeps.store import Store
 
 
 @pytest.fixture(scope="module")

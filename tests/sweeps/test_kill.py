@@ -14,7 +14,7 @@ from noisy_images import write_data
 
 from tomebench.errors import InputError
 from tomebench.report.frames import read_csv
-from tomebench.sweeps.store import Store
+from tomebench.runs.store import Store
 
 PROGRAM = Path(__file__).with_name("sweep_program.py")
 IMAGES = 160

@@ -15,7 +15,7 @@ from forked import Forked
 from noisy_images import write_data
 
 from tomebench.report.frames import read_csv
-from tomebench.sweeps.store import Store
+from tomebench.runs.store import Store
 
 PROGRAM = Path(__file__).with_name("kill_program.py")
 BATCH, R = 100, "0..8"

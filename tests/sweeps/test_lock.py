@@ -15,13 +15,13 @@ import pytest
 from store_samples import CONFIG, names
 
 from tomebench.errors import RunError, StorageError
-from tomebench.sweeps.lock import RunLock
-from tomebench.sweeps.store import Store
+from tomebench.runs.lock import RunLock
+from tomebench.runs.store import Store
 
 HOLD = """
 import os, sys, time
 from pathlib import Path
-from tomebench.sweeps.lock import RunLock
+from tomebench.runs.lock import RunLock
 lock = RunLock.acquire(Path(sys.argv[1]))
 worker = os.fork()
 if worker == 0:
@@ -34,7 +34,7 @@ RACE = """
 import os, sys
 from pathlib import Path
 from tomebench.errors import RunError
-from tomebench.sweeps.lock import RunLock
+from tomebench.runs.lock import RunLock
 folder, inside = Path(sys.argv[1]), Path(sys.argv[1]) / "inside"
 held = 0
 while held < 60:

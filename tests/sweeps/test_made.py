@@ -19,16 +19,16 @@ from tomebench import identity
 from tomebench.errors import Interrupted, RunError
 from tomebench.identity import code_digest, difference
 from tomebench.models.create import LoadedModel, load_model
+from tomebench.runs.origin import MADE, Origin
+from tomebench.runs.rows import build_rows
+from tomebench.runs.store import Store
 from tomebench.schema import ImageState
 from tomebench.sweeps import accuracy, made
 from tomebench.sweeps.config import SweepConfig, run_directory
 from tomebench.sweeps.events import Finished
 from tomebench.sweeps.folder import choose_folder
-from tomebench.sweeps.origin import MADE, Origin
-from tomebench.sweeps.rows import build_rows
 from tomebench.sweeps.run import run_sweep
 from tomebench.sweeps.settings import load_config
-from tomebench.sweeps.store import Store
 
 IMAGES, BATCH = 12, 4
 

@@ -11,10 +11,10 @@ import pytest
 from store_samples import CONFIG, make_round, message, names, read_contents
 
 from tomebench.errors import StorageError
+from tomebench.runs import checksums, database
+from tomebench.runs.rows import ACCURACY_SESSIONS, build_rows
+from tomebench.runs.store import Store
 from tomebench.schema import SENTINEL
-from tomebench.sweeps import checksums, database
-from tomebench.sweeps.rows import ACCURACY_SESSIONS, build_rows
-from tomebench.sweeps.store import Store
 
 
 def make_first_version(path: Path) -> None:

@@ -14,11 +14,11 @@ import torch
 from own_model import CHECKPOINT, MODEL, REALDATA, OwnModel, make_own_model, write_local_dir, write_shards
 
 from tomebench.errors import InputError
+from tomebench.runs.store import Store
 from tomebench.schema import Row
 from tomebench.sweeps.events import Finished
 from tomebench.sweeps.run import run_sweep
 from tomebench.sweeps.settings import load_config
-from tomebench.sweeps.store import Store
 
 pytestmark = [
     pytest.mark.realdata,

@@ -18,15 +18,15 @@ from tomebench import stats
 from tomebench.errors import ConfigError, Interrupted, RunError
 from tomebench.identity import CODE, code_digest
 from tomebench.measure import speed
-from tomebench.measure.rounds import paired_seconds
-from tomebench.measure.validity import INTERRUPTED
+from tomebench.runs.origin import MADE
+from tomebench.runs.rounds import paired_seconds
+from tomebench.runs.store import Store
+from tomebench.runs.validity import INTERRUPTED
 from tomebench.schema import Round
 from tomebench.sweeps import run, timing
 from tomebench.sweeps.events import Estimate, Finished
 from tomebench.sweeps.failures import CellFailed
 from tomebench.sweeps.folder import merged, processes_of
-from tomebench.sweeps.origin import MADE
-from tomebench.sweeps.store import Store
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ def test_what_is_there_in_several_processes_goes_on_in_as_many(tmp_path: Path) -
 
 
 def test_each_process_takes_its_share_of_the_budget() -> None:
-    from tomebench.measure.budget import BUDGETS, share_of
+    from tomebench.runs.budget import BUDGETS, share_of
 
     publish = share_of(BUDGETS["publish"], 5)
     assert (publish.min_rounds, publish.cap_seconds) == (6, 720.0)

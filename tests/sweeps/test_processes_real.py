@@ -11,9 +11,9 @@ from noisy_images import write_data
 from several_processes import config, rows_of
 
 from tomebench.errors import ConfigError, DataError, Interrupted, RankError, RunError, TomebenchError
+from tomebench.runs.store import Store
 from tomebench.sweeps import processes, run
 from tomebench.sweeps.events import Event, Finished, Note, Phase, Planned, Progress
-from tomebench.sweeps.store import Store
 
 HERE = Path(__file__).parent
 ODD = "hurried_fresh"
@@ -145,7 +145,7 @@ def rounds_in(directory: Path) -> int:
 def is_in_use(directory: Path) -> bool:
     """Some process holds the lock of a run."""
     from tomebench.errors import RunError
-    from tomebench.sweeps.lock import RunLock
+    from tomebench.runs.lock import RunLock
 
     try:
         RunLock.acquire(directory).__exit__(None, None, None)

@@ -18,7 +18,7 @@ from noisy_images import write_data
 
 from tomebench.datasets.imagenet import wnids
 from tomebench.report.frames import read_csv
-from tomebench.sweeps.store import Store
+from tomebench.runs.store import Store
 
 PROGRAM = Path(__file__).with_name("ranks_program.py")
 IMAGES, BATCH = 47, 4  # 12 batches, the last one short: neither divides by 2 or 3 evenly in images

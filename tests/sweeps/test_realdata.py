@@ -17,19 +17,20 @@ from torch import Tensor, nn
 from tomebench import stats
 from tomebench.backbones.apply import apply
 from tomebench.datasets.classes import Head
-from tomebench.measure import budget, speed
+from tomebench.measure import speed
 from tomebench.measure.compilation import compiled
 from tomebench.measure.outputs import output_excess
 from tomebench.models.create import load_model
 from tomebench.reduction.plan import Tokens
 from tomebench.reduction.vit import ReducedViT
+from tomebench.runs import budget
+from tomebench.runs.store import Store
 from tomebench.schema import Row
 from tomebench.sweeps import run
 from tomebench.sweeps.events import Finished
 from tomebench.sweeps.inputs import timing_inputs
 from tomebench.sweeps.plan import list_images, preprocessing_of
 from tomebench.sweeps.settings import load_config
-from tomebench.sweeps.store import Store
 
 REALDATA = Path(__file__).parents[3] / "shared" / "realdata"
 CHECKPOINT = REALDATA / "deit_tiny_patch16_224.safetensors"

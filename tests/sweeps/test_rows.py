@@ -27,9 +27,9 @@ from store_samples import (
     times_of,
 )
 
+from tomebench.runs.rows import build_rows
+from tomebench.runs.store import Store
 from tomebench.schema import CellPredictions, Chunk, Row
-from tomebench.sweeps.rows import build_rows
-from tomebench.sweeps.store import Store
 
 
 def test_without_measurements_there_are_rows_and_no_numbers(store: Store) -> None:

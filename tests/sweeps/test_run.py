@@ -28,13 +28,13 @@ from tomebench.measure import speed
 from tomebench.models import create
 from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.vit import ReducedViT
+from tomebench.runs.store import Store
 from tomebench.schema import SENTINEL, UNWRAPPED, Row
 from tomebench.sweeps import run, timing
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Event, Finished, Note, Planned, Progress
 from tomebench.sweeps.inputs import timing_inputs
 from tomebench.sweeps.settings import load_config
-from tomebench.sweeps.store import Store
 
 IMAGES = 22
 

@@ -16,6 +16,7 @@ from tomebench.errors import DeviceError, SpecError
 from tomebench.measure import compilation
 from tomebench.models.create import load_model
 from tomebench.reduction.vit import ReducedViT
+from tomebench.runs.store import Store
 from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Row
 from tomebench.sweeps import job, run
 from tomebench.sweeps.config import SweepConfig
@@ -23,7 +24,6 @@ from tomebench.sweeps.events import Event, Finished, Note
 from tomebench.sweeps.forward import Passes
 from tomebench.sweeps.plan import plan_cells
 from tomebench.sweeps.settings import load_config
-from tomebench.sweeps.store import Store
 
 
 @pytest.fixture(autouse=True)

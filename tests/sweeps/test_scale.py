@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from store_samples import CELLS, CONFIG, KEYS, TESTBED
 
+from tomebench.runs import database
+from tomebench.runs.store import Store
 from tomebench.schema import SENTINEL, UNWRAPPED, canonical_json
-from tomebench.sweeps import database
-from tomebench.sweeps.store import Store
 
 SIMULATION = Path(__file__).with_name("long_program.py")
 

@@ -25,14 +25,14 @@ from store_samples import (
     times_of,
 )
 
-from tomebench.measure.budget import BUDGETS, Budget
 from tomebench.report.text import detail_table, display_table
+from tomebench.runs import turns as end_to_end
+from tomebench.runs.budget import BUDGETS, Budget
+from tomebench.runs.records import packed, unpacked
+from tomebench.runs.rows import DEVICE_MEMORY, ENERGY, OUTPUT_EXCESS, build_rows
+from tomebench.runs.speed_columns import speed_columns
+from tomebench.runs.store import Store
 from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Burst, Round
-from tomebench.sweeps import end_to_end
-from tomebench.sweeps.records import packed, unpacked
-from tomebench.sweeps.rows import DEVICE_MEMORY, ENERGY, OUTPUT_EXCESS, build_rows
-from tomebench.sweeps.speed_columns import speed_columns
-from tomebench.sweeps.store import Store
 
 
 def test_ceiling_and_overhead_by_hand(store: Store) -> None:

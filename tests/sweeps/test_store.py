@@ -31,8 +31,8 @@ from store_samples import (
 )
 
 from tomebench.errors import RunError, StorageError
+from tomebench.runs.store import Store
 from tomebench.schema import SENTINEL, UNWRAPPED, Burst, CellPredictions, Chunk, Round
-from tomebench.sweeps.store import Store
 
 
 def test_message_and_contents_can_fail(folder: Path) -> None:

@@ -16,15 +16,16 @@ from tomebench.errors import ConfigError, DeviceLostError, Interrupted
 from tomebench.measure.clock import CpuClock
 from tomebench.measure.machine import GpuReading, NoGauges
 from tomebench.reduction.vit import ReducedViT
+from tomebench.runs import speed_columns
+from tomebench.runs.rows import OUTPUT_EXCESS
+from tomebench.runs.store import Store
 from tomebench.schema import Row
-from tomebench.sweeps import accuracy, pipeline, run, speed_columns, timing
+from tomebench.sweeps import accuracy, pipeline, run, timing
 from tomebench.sweeps import job as job_module
 from tomebench.sweeps.events import Event, Finished, Note, Phase
 from tomebench.sweeps.job import Job
 from tomebench.sweeps.reading import Reading
-from tomebench.sweeps.rows import OUTPUT_EXCESS
 from tomebench.sweeps.settings import load_config
-from tomebench.sweeps.store import Store
 
 
 @pytest.fixture(autouse=True)

@@ -26,9 +26,9 @@ def ablate(flags: LaunchFlags) -> None:
     from tomebench.cli.results import tell
     from tomebench.report.ablation import NARROWER, answer, sub_table
     from tomebench.report.headline import sentence
+    from tomebench.runs.store import Store
     from tomebench.sweeps.ablation import sub_tables
     from tomebench.sweeps.settings import packaged_config
-    from tomebench.sweeps.store import Store
 
     own = () if flags.model or flags.config else (packaged_config("ablate"),)
     r = flags.r or ("8" if flags.model and not flags.config else None)

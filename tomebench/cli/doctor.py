@@ -146,8 +146,8 @@ def _folder() -> Iterator[Finding]:
 
 def _device(name: str | None, dtype: str | None) -> list[Finding]:
     from tomebench.measure.device import resolve_device
-    from tomebench.measure.machine import UNAVAILABLE
     from tomebench.measure.testbed import describe
+    from tomebench.runs.testbed import UNAVAILABLE
 
     try:
         device = resolve_device(name or "auto", dtype or "fp32")

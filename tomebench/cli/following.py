@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tomebench.measure.budget import PUBLISH_PROCESSES
-from tomebench.measure.validity import INTERRUPTED, PARTIAL_EVAL
 from tomebench.models.spec import PREFIX
 from tomebench.report.advice import advise
+from tomebench.runs.budget import PUBLISH_PROCESSES
+from tomebench.runs.validity import INTERRUPTED, PARTIAL_EVAL
 from tomebench.schema import MAX_DROP, Row
 from tomebench.sweeps.config import SweepConfig, command_line, run_directory
 

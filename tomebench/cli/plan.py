@@ -37,8 +37,8 @@ def plan(flags: LaunchFlags) -> None:
     line can be planned, then run.
     """
     from tomebench.cli.console import open_screen
-    from tomebench.measure.budget import BUDGETS
     from tomebench.models.create import build_model
+    from tomebench.runs.budget import BUDGETS
     from tomebench.sweeps.enough import too_few
     from tomebench.sweeps.estimate import estimate_plan
     from tomebench.sweeps.folder import choose_folder

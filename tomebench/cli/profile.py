@@ -145,7 +145,7 @@ def _warnings(profile: Profile) -> list[str]:
 
 
 def _conditions(report: ProfileReport) -> list[str]:
-    from tomebench.measure.testbed import one_line
+    from tomebench.runs.testbed import one_line
 
     counts = sorted({profile.turns for profile in report.profiles})
     turns = counted(counts[0], "pass") if len(counts) == 1 else f"{counts[0]} to {counted(counts[-1], 'pass')}"

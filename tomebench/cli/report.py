@@ -14,7 +14,7 @@ from tomebench.errors import InputError, RunError
 from tomebench.identity import MODEL
 
 if TYPE_CHECKING:
-    from tomebench.sweeps.origin import Origin
+    from tomebench.runs.origin import Origin
 
 
 def report(

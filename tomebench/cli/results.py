@@ -17,11 +17,11 @@ from tomebench.report.headline import Answer, answer
 from tomebench.report.tables import jsonl_text
 from tomebench.report.text import ReportContext, context_for, display_table, narrower, yardsticks
 from tomebench.report.write import write_reports
+from tomebench.runs.origin import Origin
+from tomebench.runs.rows import build_rows, limit_of
+from tomebench.runs.store import Store
 from tomebench.schema import MAX_DROP, Row
 from tomebench.sweeps.config import command_line
-from tomebench.sweeps.origin import Origin
-from tomebench.sweeps.rows import build_rows, limit_of
-from tomebench.sweeps.store import Store
 
 
 def read_run(directory: Path) -> tuple[list[Row], dict[str, Any], float]:

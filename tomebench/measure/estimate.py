@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import torch
 
-from tomebench.measure.budget import Budget, share_of
 from tomebench.measure.clock import MIN_BURST
 from tomebench.measure.speed import WARM_UP_BURSTS
+from tomebench.runs.budget import Budget, share_of
 
 _SHAPE = (1576, 768, 3072)  # 8 images of 197 tokens through the first MLP layer of a ViT-B
 _PROBE_SECONDS = 0.2

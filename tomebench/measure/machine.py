@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from tomebench.runs.testbed import UNAVAILABLE
+
 if TYPE_CHECKING:
     import torch
 
-UNAVAILABLE = "unavailable"
-"""What a testbed says where something cannot be found out."""
 
 _STAT = Path("/proc/stat")
 _EVERY = 0.02

@@ -17,7 +17,7 @@ import numpy as np
 
 from tomebench.errors import DeviceError, Interrupted
 from tomebench.measure.machine import Gauges, NoGauges
-from tomebench.measure.rounds import throttled
+from tomebench.runs.rounds import throttled
 from tomebench.schema import SENTINEL, Burst, Round
 from tomebench.words import counted
 

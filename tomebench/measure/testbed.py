@@ -7,16 +7,15 @@ import platform
 import re
 import subprocess
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tomebench import schema
 from tomebench.measure.allocator import describe_memory
 from tomebench.measure.cgroup import read, usable_cpus
-from tomebench.measure.machine import UNAVAILABLE, gpu_facts
-from tomebench.words import counted
+from tomebench.measure.machine import gpu_facts
+from tomebench.runs.testbed import UNAVAILABLE
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +31,6 @@ _CPU_OVERRIDES = (
     "MKL_ENABLE_INSTRUCTIONS",
 )
 """Environment variables that change what a CPU computes behind the back of every setting."""
-PROCESS = "process"
-"""Name of the fact that tells one process from another: two sessions of one are no two processes."""
 THIS_PROCESS = uuid.uuid4().hex
 
 
@@ -73,34 +70,6 @@ def describe(device: torch.device, threads: int) -> dict[str, Any]:
         **gpu_facts(device),
         "git": git_here(),
     }
-
-
-def fingerprint(testbed: Mapping[str, Any]) -> str:
-    """Sixteen hex digits over a description: equal means that speeds may be compared.
-
-    Neither the git state counts, which comparisons are made for, nor what throttles at one moment, nor which process it
-    was and how many evaluate images when one has done the timing. What is unknown is left out, so that a younger field
-    changes nothing where it cannot be told.
-    """
-    passing = ("git", "gpu_throttle_reasons", "processes", PROCESS)
-    known = {key: value for key, value in testbed.items() if key not in passing and value != UNAVAILABLE}
-    return schema.fingerprint(known)
-
-
-def one_line(testbed: Mapping[str, Any]) -> str:
-    """A description in one line, for a table's conditions."""
-    cpus = testbed["usable_cpus"]
-    parts = [
-        str(testbed["device_name"]),
-        f"{counted(testbed['threads'], 'thread')} on {counted(cpus, 'CPU')}",
-        *(f"{library} {testbed[library]}" for library in ("torch", "timm")),
-        f"Python {testbed['python']}",
-    ]
-    if testbed["driver"] != UNAVAILABLE:
-        parts.insert(1, f"driver {testbed['driver']}")
-    if testbed.get("overrides", "none") not in ("none", UNAVAILABLE):
-        parts.append(str(testbed["overrides"]))
-    return ", ".join(parts)
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

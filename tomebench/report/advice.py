@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tomebench.measure.validity import CHANCE_LEVEL, INTERRUPTED, INVALID, PARTIAL_EVAL
 from tomebench.report.series import is_baseline
+from tomebench.runs.validity import CHANCE_LEVEL, INTERRUPTED, INVALID, PARTIAL_EVAL
 from tomebench.schema import MAX_DROP, Row
 from tomebench.stats import LEVEL, MIN_VALUES, Interval, fewest_images, paired_interval, processes_needed, wilson
 

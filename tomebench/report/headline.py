@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tomebench.measure.validity import AA_FAILED, CPU_BUSY, NOISY
 from tomebench.report.advice import REACH, Advice, Choice, advise, at_chance, most_lost, unchanged
 from tomebench.report.series import interval, name, overhead, points, reach, varying
+from tomebench.runs.validity import AA_FAILED, CPU_BUSY, NOISY
 from tomebench.schema import MAX_DROP, Row
 from tomebench.words import counted
 

@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tomebench import stats
-from tomebench.measure.accuracy import discordant
 from tomebench.reduction.methods.flags import PAPER
+from tomebench.runs.answers import discordant
+from tomebench.runs.rows import build_rows
+from tomebench.runs.store import Store
 from tomebench.schema import Cell, Row
 from tomebench.stats import PairedDelta
 from tomebench.sweeps.plan import STATED
-from tomebench.sweeps.rows import build_rows
-from tomebench.sweeps.store import Store
 
 PROP_ATTN = "prop_attn"
 SUB_TABLES = (

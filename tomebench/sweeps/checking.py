@@ -16,15 +16,15 @@ from tomebench.gate.records import CellRecord, Snapshot, Tier
 from tomebench.gate.speed import ALL, noise_floor
 from tomebench.gate.verdict import Finding
 from tomebench.identity import CODE, code_digest
-from tomebench.measure.budget import PUBLISH_PROCESSES
-from tomebench.measure.machine import UNAVAILABLE
+from tomebench.runs.budget import PUBLISH_PROCESSES
+from tomebench.runs.origin import MADE
+from tomebench.runs.store import Store
+from tomebench.runs.testbed import UNAVAILABLE
 from tomebench.sweeps.again import sweep_again
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.deciding import too_small
-from tomebench.sweeps.origin import MADE
 from tomebench.sweeps.settings import load_config
 from tomebench.sweeps.snapshot import run_snapshot, with_static
-from tomebench.sweeps.store import Store
 
 Say = Callable[[str], None]
 Watch = Callable[[], AbstractContextManager[Callable[[], bool]]]

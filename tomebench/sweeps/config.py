@@ -18,13 +18,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from tomebench.datasets.classes import MOST_CLASSES
 from tomebench.errors import ConfigError
-from tomebench.measure.budget import PUBLISH_PROCESSES
 from tomebench.models.aliases import default_prop_attn
 from tomebench.models.spec import ModelSpec
 from tomebench.reduction.choices import typed
 from tomebench.reduction.methods.flags import OPTIONS, PAPER, Options, choices
 from tomebench.reduction.registry import method_class, option_defaults
 from tomebench.rspec import format_r, parse_r
+from tomebench.runs.budget import PUBLISH_PROCESSES
 from tomebench.schema import MAX_DROP, Route, Scalar
 from tomebench.sweeps.values import (
     FilePath,

@@ -10,9 +10,9 @@ from statistics import NormalDist
 from tomebench.gate.compare import Limits, speed_scatters, speed_shifts
 from tomebench.gate.records import Snapshot
 from tomebench.gate.shifts import Scatter, chance_to_pass
-from tomebench.measure.budget import BUDGETS
+from tomebench.runs.budget import BUDGETS
+from tomebench.runs.targets import budget_rank
 from tomebench.stats import LEVEL, Shift
-from tomebench.sweeps.targets import budget_rank
 
 DECIDES = 0.5
 """Chance of two runs that are alike to pass, under which what they were measured with is too little for this gate."""

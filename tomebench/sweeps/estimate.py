@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
-from tomebench.measure.budget import BUDGETS
 from tomebench.measure.device import DTYPES, arithmetic, resolve_device
 from tomebench.measure.estimate import macs_per_second, sweep_seconds
 from tomebench.measure.probe import auto_batch_cap
 from tomebench.models.create import build_model
 from tomebench.models.spec import PREFIX
 from tomebench.rspec import parse_r
+from tomebench.runs.budget import BUDGETS
 from tomebench.sweeps.config import SweepConfig, command_line
 from tomebench.sweeps.plan import PlannedCell, list_images
 from tomebench.words import counted, duration

@@ -12,17 +12,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tomebench.measure.budget import PUBLISH_PROCESSES
 from tomebench.measure.device import device_name, resolve_device
 from tomebench.reduction.methods.flags import OPTIONS
 from tomebench.reduction.registry import method_class, option_defaults
 from tomebench.rspec import format_r, parse_r
-from tomebench.sweeps import database, lock
+from tomebench.runs import database, lock
+from tomebench.runs.budget import PUBLISH_PROCESSES
+from tomebench.runs.records import differences
+from tomebench.runs.store import Store
+from tomebench.runs.targets import budget_rank
 from tomebench.sweeps.config import SweepConfig, run_directory
 from tomebench.sweeps.made import code_differences
-from tomebench.sweeps.records import differences
-from tomebench.sweeps.store import Store
-from tomebench.sweeps.targets import budget_rank
 from tomebench.sweeps.values import option_text, option_values
 
 _MORE = ("ceiling", "end_to_end")

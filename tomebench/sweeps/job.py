@@ -13,13 +13,13 @@ from tomebench.datasets.images import ImageSet
 from tomebench.errors import Interrupted
 from tomebench.measure.device import lost
 from tomebench.models.create import LoadedModel
+from tomebench.runs.store import Store
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Note
 from tomebench.sweeps.failures import CellFailed, blamed, ending, lost_with
 from tomebench.sweeps.forward import Passes
 from tomebench.sweeps.inputs import INPUT_BATCHES, timing_inputs, weights_dtype
 from tomebench.sweeps.plan import PlannedCell, preprocessing_of
-from tomebench.sweeps.store import Store
 
 LOST = "lost"
 """Name of the stored fact: keys of the cells that made the GPU useless to their process."""

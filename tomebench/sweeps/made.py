@@ -16,9 +16,9 @@ from tomebench.identity import CODE, Difference, code_digest, decoding, differen
 from tomebench.measure.testbed import arithmetic_of, cpu_model
 from tomebench.models.create import LoadedModel
 from tomebench.models.digest import layers_digest, tensors_digest
+from tomebench.runs.origin import MADE
+from tomebench.runs.store import Store
 from tomebench.schema import ImageState
-from tomebench.sweeps.origin import MADE
-from tomebench.sweeps.store import Store
 
 _SAMPLE = 16
 """Images, spread over the list, by which ranks find out before they begin that their files differ."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from tomebench.datasets.loader import batch_count
 from tomebench.errors import DeviceError
 from tomebench.measure.clock import clock_for
-from tomebench.sweeps.end_to_end import Turn, keep, turns, turns_left
+from tomebench.runs.turns import Turn, keep, turns, turns_left
 from tomebench.sweeps.events import Event, Note, Phase, Progress
 from tomebench.sweeps.failures import CellFailed
 from tomebench.sweeps.job import Job

@@ -23,16 +23,16 @@ from typing import IO
 
 from tomebench import errors
 from tomebench.errors import ConfigError, RankError, TomebenchError
+from tomebench.runs.database import FILE
+from tomebench.runs.lock import held
+from tomebench.runs.rows import build_rows, limit_of
+from tomebench.runs.store import Store
+from tomebench.runs.targets import timed_rounds
 from tomebench.sweeps.again import environment, interpreter
 from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.database import FILE
 from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Planned, Progress
 from tomebench.sweeps.job import stops
-from tomebench.sweeps.lock import held
 from tomebench.sweeps.ranks import Place
-from tomebench.sweeps.rows import build_rows, limit_of
-from tomebench.sweeps.store import Store
-from tomebench.sweeps.targets import timed_rounds
 from tomebench.words import counted
 
 MODULE = "tomebench.sweeps.fresh"

@@ -19,7 +19,6 @@ from tomebench.ambient import usual_state
 from tomebench.backbones.adapt import adapt
 from tomebench.errors import ConfigError, DeviceError, Interrupted
 from tomebench.measure.allocator import keep_memory
-from tomebench.measure.budget import BUDGETS
 from tomebench.measure.clock import Stopwatch, clock_for, stopwatch_for
 from tomebench.measure.device import arithmetic, device_name, resolve_device
 from tomebench.measure.floor import PartProfile, PassShape, Rates, Work, measure_rates, part_profiles, pass_work
@@ -29,6 +28,7 @@ from tomebench.measure.testbed import describe
 from tomebench.models.create import load_model
 from tomebench.reduction.attention import check_route
 from tomebench.reduction.vit import Backbone, ReducedViT, SlicedViT
+from tomebench.runs.budget import BUDGETS
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Event, Phase, Progress
 from tomebench.sweeps.failures import CellFailed, ending, guarded, no_room_is_an_input_error

@@ -25,14 +25,14 @@ from tomebench.paper.verdicts import EVALUATIONS, Counted
 from tomebench.reduction.registry import get_method
 from tomebench.reduction.schedule import parse_schedule
 from tomebench.reduction.vit import Backbone, ReducedViT
+from tomebench.runs.database import FILE
+from tomebench.runs.rows import build_rows
+from tomebench.runs.store import Store
 from tomebench.schema import Cell
 from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.database import FILE
 from tomebench.sweeps.folder import covers
 from tomebench.sweeps.plan import STATED, plan_cells, reduced_vit
-from tomebench.sweeps.rows import build_rows
 from tomebench.sweeps.settings import load_config, packaged_configs
-from tomebench.sweeps.store import Store
 
 AUDIO: Mapping[str, Any] = {"img_size": (1024, 128), "in_chans": 1, "num_classes": 527}
 """The spectrogram model of the paper, for its costs: 512 patches and 527 classes."""

@@ -17,13 +17,18 @@ from tomebench.datasets.images import ImageSet
 from tomebench.errors import DeviceError, Interrupted, UnsupportedModelError
 from tomebench.measure.allocator import keep_memory
 from tomebench.measure.device import DTYPES, arithmetic, device_name, lost, resolve_device
-from tomebench.measure.testbed import PROCESS, THIS_PROCESS, describe
+from tomebench.measure.testbed import THIS_PROCESS, describe
 from tomebench.models.create import LoadedModel, build_model, load_model
 from tomebench.reduction.attention import check_route
+from tomebench.runs.accuracy_columns import PROCESSES
+from tomebench.runs.database import FILE
+from tomebench.runs.lock import held
+from tomebench.runs.rows import LIMIT, build_rows, limit_of
+from tomebench.runs.store import Store
+from tomebench.runs.targets import budget_rank, keep_budgets, keep_processes
+from tomebench.runs.testbed import PROCESS
 from tomebench.sweeps.accuracy import count_top1, help_out
-from tomebench.sweeps.accuracy_columns import PROCESSES
 from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.database import FILE
 from tomebench.sweeps.enough import too_few
 from tomebench.sweeps.estimate import in_words
 from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Planned, Progress
@@ -32,7 +37,6 @@ from tomebench.sweeps.folder import merged, processes_of, unlike
 from tomebench.sweeps.forward import Passes
 from tomebench.sweeps.inputs import choose_batch_size, usable_images, weights_dtype
 from tomebench.sweeps.job import LOST, Job, stops
-from tomebench.sweeps.lock import held
 from tomebench.sweeps.made import check_code, check_unchanged, keep_made, made_by, sample_digests
 from tomebench.sweeps.pipeline import measure_end_to_end
 from tomebench.sweeps.plan import (
@@ -45,9 +49,6 @@ from tomebench.sweeps.presence import FIRST
 from tomebench.sweeps.processes import in_fresh_processes
 from tomebench.sweeps.ranks import Place, Ranks
 from tomebench.sweeps.reading import Reading
-from tomebench.sweeps.rows import LIMIT, build_rows, limit_of
-from tomebench.sweeps.store import Store
-from tomebench.sweeps.targets import budget_rank, keep_budgets, keep_processes
 from tomebench.sweeps.timing import measure_energy, measure_memory, processes_left, time_cells
 
 

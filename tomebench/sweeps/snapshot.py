@@ -12,15 +12,15 @@ import numpy.typing as npt
 from tomebench.errors import ModelError, RunError
 from tomebench.gate.compare import differing
 from tomebench.gate.records import Accuracy, Asked, CellRecord, Snapshot, Speed, cut, packed_bits
-from tomebench.measure import testbed
-from tomebench.measure.accuracy import is_right
-from tomebench.measure.rounds import pairs
-from tomebench.measure.validity import INVALID
+from tomebench.runs import testbed
+from tomebench.runs.answers import is_right
+from tomebench.runs.origin import MADE
+from tomebench.runs.rounds import pairs
+from tomebench.runs.rows import build_rows, options_text
+from tomebench.runs.store import Store
+from tomebench.runs.targets import timed_rounds
+from tomebench.runs.validity import INVALID
 from tomebench.schema import UNWRAPPED, Cell, CellPredictions, ImageList, ImageState, Round, Row, Status, fingerprint
-from tomebench.sweeps.origin import MADE
-from tomebench.sweeps.rows import build_rows, options_text
-from tomebench.sweeps.store import Store
-from tomebench.sweeps.targets import timed_rounds
 
 
 def run_snapshot(store: Store) -> Snapshot:

@@ -8,7 +8,13 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 import numpy as np
 from torch import Tensor
 
-from tomebench.measure.budget import (
+from tomebench.measure.clock import Clock, clock_for
+from tomebench.measure.compilation import graphs_compiled
+from tomebench.measure.machine import MachineGauges
+from tomebench.measure.memory import device_bytes, driver_allocations, peak_bytes
+from tomebench.measure.outputs import output_excess
+from tomebench.measure.speed import Variant, WarmUp, time_round, warm_up
+from tomebench.runs.budget import (
     BUDGETS,
     Budget,
     complete_processes,
@@ -16,19 +22,13 @@ from tomebench.measure.budget import (
     share_of,
     shortfall,
 )
-from tomebench.measure.clock import Clock, clock_for
-from tomebench.measure.compilation import graphs_compiled
-from tomebench.measure.machine import MachineGauges
-from tomebench.measure.memory import device_bytes, driver_allocations, peak_bytes
-from tomebench.measure.outputs import output_excess
-from tomebench.measure.rounds import paired_seconds, step_seconds
-from tomebench.measure.speed import Variant, WarmUp, time_round, warm_up
+from tomebench.runs.rounds import paired_seconds, step_seconds
+from tomebench.runs.rows import COMPILE_SECONDS, DEVICE_MEMORY, ENERGY, OUTPUT_EXCESS
+from tomebench.runs.targets import timed_rounds, timing_begins, timing_ends
 from tomebench.schema import CEILING, Round
 from tomebench.sweeps.events import Event, Note, Phase, Progress
 from tomebench.sweeps.failures import CellFailed
 from tomebench.sweeps.job import Job
-from tomebench.sweeps.rows import COMPILE_SECONDS, DEVICE_MEMORY, ENERGY, OUTPUT_EXCESS
-from tomebench.sweeps.targets import timed_rounds, timing_begins, timing_ends
 from tomebench.words import counted
 
 ENERGY_SECONDS = 2.0

@@ -9,7 +9,7 @@ from tomebench.errors import BaselineError, InputError
 from tomebench.gate.compare import Limits, compare
 from tomebench.gate.file import read_baseline, write_baseline
 from tomebench.gate.records import Snapshot, Tier
-from tomebench.measure.budget import PUBLISH_PROCESSES
+from tomebench.runs.budget import PUBLISH_PROCESSES
 from tomebench.sweeps.checking import Say, Watch, measured_floor, refreshed, snapshot_of, speed_remarks
 from tomebench.words import counted
 

@@ -10,10 +10,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tomebench.measure import testbed
-from tomebench.measure.budget import Budget, Shortfall, complete_processes
-from tomebench.measure.rounds import step_seconds
-from tomebench.measure.validity import (
+from tomebench.runs import testbed
+from tomebench.runs.accuracy_columns import Answers, accuracy_columns, guesses, pace_columns
+from tomebench.runs.budget import Budget, Shortfall, complete_processes
+from tomebench.runs.protocol import protocol, unstated
+from tomebench.runs.rounds import step_seconds
+from tomebench.runs.speed_columns import speed_columns
+from tomebench.runs.store import Store
+from tomebench.runs.targets import asked_processes, budgets, interrupted, processes, shortfalls, timed_rounds
+from tomebench.runs.turns import Turn, end_to_end_columns, turns
+from tomebench.runs.validity import (
     ATTN_FALLBACK,
     CHANCE_LEVEL,
     INTERRUPTED,
@@ -38,12 +44,6 @@ from tomebench.schema import (
     Scalar,
     Status,
 )
-from tomebench.sweeps.accuracy_columns import Answers, accuracy_columns, guesses, pace_columns
-from tomebench.sweeps.end_to_end import Turn, end_to_end_columns, turns
-from tomebench.sweeps.protocol import protocol, unstated
-from tomebench.sweeps.speed_columns import speed_columns
-from tomebench.sweeps.store import Store
-from tomebench.sweeps.targets import asked_processes, budgets, interrupted, processes, shortfalls, timed_rounds
 from tomebench.words import counted
 
 R_CLAMPED = "R_CLAMPED"

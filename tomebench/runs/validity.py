@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tomebench import stats
-from tomebench.measure.rounds import counted_bursts, paired_seconds, pairs, step_seconds, throttled, throttled_badly
+from tomebench.runs.rounds import counted_bursts, paired_seconds, pairs, step_seconds, throttled, throttled_badly
 from tomebench.schema import SENTINEL, Burst, Round
 
 AA_FAILED = "AA_FAILED"

@@ -1,7 +1,7 @@
 """The truth of a run: configuration, testbeds, every timed round and every evaluated batch, in one SQLite file.
 
 Each round and each chunk is one transaction: a kill at any moment loses at most the one in progress. Everything else in
-a run folder is derived from this file (:mod:`tomebench.sweeps.rows`) and can be rebuilt.
+a run folder is derived from this file (:mod:`tomebench.runs.rows`) and can be rebuilt.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tomebench.errors import RunError, StorageError
+from tomebench.runs import checksums, database, lock, run_folder
+from tomebench.runs.database import foreign
+from tomebench.runs.records import cell_differences, concatenated, differences, packed, unpacked
+from tomebench.runs.stored import UnusableValue, check_together
 from tomebench.schema import (
     Cell,
     CellPredictions,
@@ -30,10 +34,6 @@ from tomebench.schema import (
     Status,
     canonical_json,
 )
-from tomebench.sweeps import checksums, database, lock, run_folder
-from tomebench.sweeps.database import foreign
-from tomebench.sweeps.records import cell_differences, concatenated, differences, packed, unpacked
-from tomebench.sweeps.stored import UnusableValue, check_together
 
 _ABOUT_ROUND = ("other_cpus", "gpu_processes")
 TURNS = "end_to_end"

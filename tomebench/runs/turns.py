@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tomebench import stats
-from tomebench.sweeps.store import TURNS, Store
+from tomebench.runs.store import TURNS, Store
 
 MIN_KEPT = 3
 """Turns that make an interval."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from tomebench.datasets.decode import printable
-from tomebench.measure.budget import BUDGETS
+from tomebench.runs.budget import BUDGETS
 from tomebench.schema import Cell, ImageList, Resolved, Status
 
 _LONGEST = 500

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from tomebench.identity import MODEL, Difference
-from tomebench.sweeps.store import Store
+from tomebench.runs.store import Store
 
 MADE = "made"
 """Name of the fact: what the sweep that measured first has made its figures of, besides settings and images."""

@@ -10,11 +10,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from tomebench.measure.budget import BUDGETS, Budget, Shortfall, complete_processes, shortfall
-from tomebench.measure.rounds import step_seconds
-from tomebench.measure.testbed import PROCESS
+from tomebench.runs.budget import BUDGETS, Budget, Shortfall, complete_processes, shortfall
+from tomebench.runs.rounds import step_seconds
+from tomebench.runs.store import Store
+from tomebench.runs.testbed import PROCESS
 from tomebench.schema import Round
-from tomebench.sweeps.store import Store
 
 _BUDGETS = "budgets"
 """Name of the stored fact: budget by cell key, where they are not all that of the configuration."""

@@ -17,9 +17,9 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from tomebench.errors import RunError, StorageError
+from tomebench.runs.checksums import NUMBER, TABLES, Value, checksum, insert, kept_sum, number_of, put, whole_sum
+from tomebench.runs.stored import UnusableValue, check_row
 from tomebench.schema import canonical_json
-from tomebench.sweeps.checksums import NUMBER, TABLES, Value, checksum, insert, kept_sum, number_of, put, whole_sum
-from tomebench.sweeps.stored import UnusableValue, check_row
 
 FILE = "run.sqlite"
 """Name of the store in a run folder."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tomebench import stats
-from tomebench.measure.rounds import compare, pairs, step_seconds
+from tomebench.runs.rounds import compare, pairs, step_seconds
 from tomebench.schema import CEILING, Round
 
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from tomebench.errors import RunError, StorageError
-from tomebench.sweeps import database, lock
+from tomebench.runs import database, lock
 
 MIN_FREE_MIB = 64
 """Free space a run folder needs before anything is measured."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from tomebench import stats
-from tomebench.measure.budget import complete_processes
-from tomebench.measure.rounds import compare, counted_bursts, median_clock, sessions, step_seconds
+from tomebench.runs.budget import complete_processes
+from tomebench.runs.rounds import compare, counted_bursts, median_clock, sessions, step_seconds
 from tomebench.schema import CEILING, UNWRAPPED, Cell, Round
 
 _QUANTILES = (("p50", 0.5, 64), ("p95", 0.95, 64), ("p99", 0.99, 662))
