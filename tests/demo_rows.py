@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from report_rows import accuracy, make_row, speed
 
-from tomebench.gate.file import read_baseline
+from tomebench.gate.baseline_file import read_baseline
 from tomebench.schema import Row
 from tomebench.stats import paired_delta
 

@@ -41,14 +41,14 @@ from tomebench.datasets.manifest import read_manifest
 from tomebench.datasets.real import real_labels
 from tomebench.datasets.truth import SYNSETS, find_truth
 from tomebench.errors import TomebenchError
-from tomebench.gate.file import read_baseline, write_baseline
+from tomebench.gate.baseline_file import read_baseline, write_baseline
+from tomebench.gate.snapshot import run_snapshot
 from tomebench.models.checkpoint import load_checkpoint
 from tomebench.models.sources import source_of
 from tomebench.runs.rows import build_rows
 from tomebench.runs.store import Store
 from tomebench.schema import ImageList
 from tomebench.sweeps.settings import load_config
-from tomebench.sweeps.snapshot import run_snapshot
 
 SECONDS, BYTES = 10.0, 2 * 2**30
 """What one input may take at most."""

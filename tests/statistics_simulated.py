@@ -21,13 +21,13 @@ from simulated_machine import BASE, Machine, in_processes, simulate, snapshot
 from tomebench import stats
 from tomebench.errors import EXIT_DIFFERS, EXIT_OPEN
 from tomebench.gate.compare import Limits, compare, exit_code
+from tomebench.gate.compare_accuracy import MaxDrop, compare_accuracies
+from tomebench.gate.judge import speed_remarks
 from tomebench.gate.records import Accuracy, CellRecord, Snapshot, packed_bits
-from tomebench.gate.top1 import MaxDrop, compare_accuracies
 from tomebench.runs.budget import BUDGETS
 from tomebench.runs.rounds import compare as compare_rounds
 from tomebench.runs.validity import DRIFT, run_codes, slow_first
 from tomebench.schema import SENTINEL, UNWRAPPED, Burst, Round
-from tomebench.sweeps.checking import speed_remarks
 
 IMAGES = (300, 1000, 5000, 50_000)
 DISCORDANT = (0.001, 0.003, 0.01, 0.03, 0.1)

@@ -242,9 +242,9 @@ def check(
         TomebenchError: see :mod:`tomebench.errors`; BaselineError where the baseline cannot be used.
     """
     from tomebench.gate.compare import Limits
-    from tomebench.gate.speed import SpeedLimits
-    from tomebench.gate.top1 import MaxDrop
-    from tomebench.sweeps.checking import judge
+    from tomebench.gate.compare_accuracy import MaxDrop
+    from tomebench.gate.compare_speed import SpeedLimits
+    from tomebench.gate.judge import judge
 
     limits = Limits(SpeedLimits(tolerance / 100, absolute), MaxDrop.parse(max_drop))
     folder = None if run is None else Path(run)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tomebench.gate.file import read_baseline, write_baseline
+from tomebench.gate.baseline_file import read_baseline, write_baseline
 from tomebench.gate.records import Snapshot
 
 HERE = "feedfeedfeed"

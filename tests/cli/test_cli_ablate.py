@@ -7,8 +7,8 @@ import json
 import pytest
 from screens import assert_fits
 
+from tomebench.paper.ablation import SUB_TABLES
 from tomebench.runs.store import Store
-from tomebench.sweeps.ablation import SUB_TABLES
 
 _SETTINGS = "--model digits_vit --data digits --limit 16 --r 24 --budget none --device cpu --batch-size 16 --threads 1"
 FLAGS = _SETTINGS.split()

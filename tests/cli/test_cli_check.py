@@ -11,10 +11,10 @@ from check_runs import HERE, edit
 from screens import assert_fits, assert_whole_rows
 
 import tomebench
-from tomebench.gate.file import read_baseline, write_baseline
+from tomebench.gate import judge as checking
+from tomebench.gate.baseline_file import read_baseline, write_baseline
 from tomebench.gate.records import packed_bits
 from tomebench.identity import code_digest
-from tomebench.sweeps import checking
 
 
 def test_a_run_passes_against_itself(program, baseline, run):

@@ -11,10 +11,10 @@ from check_runs import edit, slowed
 from fault_runs import SWEEP, fast
 
 from tomebench.errors import RunError
-from tomebench.gate.file import read_baseline, write_baseline
+from tomebench.gate import judge as checking
+from tomebench.gate.baseline_file import read_baseline, write_baseline
+from tomebench.gate.snapshot import run_snapshot
 from tomebench.runs.store import Store
-from tomebench.sweeps import checking
-from tomebench.sweeps.snapshot import run_snapshot
 
 
 def test_a_second_measurement_that_fails_excuses_nothing(program, baseline, run, monkeypatch):
@@ -49,7 +49,7 @@ def test_an_update_never_loses_a_tier(program, baseline, run, monkeypatch):
     result = program("check", "run", "--baseline", "base.json", "--update-baseline", "--quiet")
     assert result.code == 2
     assert "also has accuracy, which would be lost" in result.error
-    from tomebench.sweeps import static
+    from tomebench.gate import static_tier as static
 
     monkeypatch.setattr(static, "reduced_vit", lambda *a: 1 / 0)
     result = program("check", "--static", "--baseline", "base.json", "--update-baseline", "--quiet")

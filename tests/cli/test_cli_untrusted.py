@@ -14,7 +14,7 @@ from check_runs import edit
 from cli_program import BASE, MERGED
 from fault_runs import EVERY_PHASE
 
-from tomebench.gate.file import read_baseline
+from tomebench.gate.baseline_file import read_baseline
 
 NAMES = ["=HYPERLINK(1)", "a|b<script>", "::error::x", "\x1b[31mred\x07", "x\n::error::y"]
 

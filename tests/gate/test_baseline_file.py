@@ -11,8 +11,8 @@ import pytest
 from made_records import accuracy, cell, snapshot, speed, static
 
 from tomebench.errors import BaselineError, StorageError
-from tomebench.gate import file
-from tomebench.gate.file import read_baseline, write_baseline
+from tomebench.gate import baseline_file as file
+from tomebench.gate.baseline_file import read_baseline, write_baseline
 from tomebench.gate.records import Snapshot
 
 

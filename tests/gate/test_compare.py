@@ -13,6 +13,8 @@ from simulated_machine import asked
 
 from tomebench.errors import ConfigError, SpecError
 from tomebench.gate.compare import Finding, Limits, compare, confirmed, exit_code
+from tomebench.gate.compare_accuracy import MaxDrop
+from tomebench.gate.compare_speed import SpeedLimits, noise_floor
 from tomebench.gate.records import (
     TIERS,
     CellRecord,
@@ -20,8 +22,6 @@ from tomebench.gate.records import (
     Tier,
     packed_logits,
 )
-from tomebench.gate.speed import SpeedLimits, noise_floor
-from tomebench.gate.top1 import MaxDrop
 
 
 def only(old: CellRecord, new: CellRecord, tier: Tier, limits: Limits | None = None) -> Finding:

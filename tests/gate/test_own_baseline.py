@@ -11,7 +11,7 @@ import yaml
 
 import tomebench
 from tomebench.cli.app import app
-from tomebench.gate.file import read_baseline
+from tomebench.gate.baseline_file import read_baseline
 
 ROOT = Path(__file__).parents[2]
 BASELINE = ROOT / "results" / "baselines" / "demo.json"

@@ -11,10 +11,10 @@ from simulated_machine import asked
 
 from tomebench import stats
 from tomebench.gate.compare import Limits, compare, confirmed, speed_shifts
+from tomebench.gate.compare_speed import ALL, SpeedLimits
+from tomebench.gate.judge import speed_remarks
 from tomebench.gate.records import CellRecord, Snapshot, Speed
 from tomebench.gate.shifts import Series, chance_to_pass, shift, speedups, together
-from tomebench.gate.speed import ALL, SpeedLimits
-from tomebench.sweeps.checking import speed_remarks
 
 
 def speed(ratio: float, biases: list[float], noise: float = 0.001, seed: int = 0, rounds: int = 6) -> Speed:

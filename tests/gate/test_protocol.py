@@ -10,8 +10,8 @@ from simulated_machine import BASE, STANDARD, Machine, sequential, simulate, sna
 
 from tomebench import stats
 from tomebench.gate.compare import Limits, compare, confirmed
+from tomebench.gate.compare_speed import ALL
 from tomebench.gate.records import Snapshot
-from tomebench.gate.speed import ALL
 from tomebench.runs.budget import Budget
 from tomebench.runs.rounds import paired_seconds
 from tomebench.runs.validity import AA_FAILED, aa_failed, run_codes

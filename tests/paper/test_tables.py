@@ -7,10 +7,10 @@ import pytest
 from tomebench.errors import SpecError
 from tomebench.paper.comparison import compare
 from tomebench.paper.reported import reported_rows
+from tomebench.paper.runs import found, found_audio, run_files, table_runs
 from tomebench.paper.tables import TABLES, WEIGHTS, find_table
 from tomebench.paper.targets import CHOICES, PROP_ATTN, published_gflops
 from tomebench.reduction.methods.flags import OPTIONS, choices
-from tomebench.sweeps.reproduction import found, found_audio, run_files, table_runs
 from tomebench.sweeps.settings import load_config
 
 UNMEASURED = {"video", "audio"}

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from store_samples import CONFIG, TESTBED, make_cell, make_chunks, make_images, make_resolved
 
+from tomebench.paper.ablation import PROP_ATTN, SUB_TABLES, sub_tables
 from tomebench.reduction.methods.flags import choices
 from tomebench.report.ablation import sub_table
 from tomebench.runs.store import Store
-from tomebench.sweeps.ablation import PROP_ATTN, SUB_TABLES, sub_tables
 from tomebench.sweeps.plan import plan_sweep
 from tomebench.sweeps.settings import load_config
 

@@ -11,7 +11,7 @@ import pytest
 
 import tomebench
 from tomebench.errors import Interrupted, RunError
-from tomebench.sweeps import again
+from tomebench.gate import remeasure as again
 from tomebench.sweeps.settings import load_config
 
 

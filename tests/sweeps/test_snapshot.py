@@ -10,10 +10,10 @@ from store_samples import BATCH, CELLS, KEYS, TESTBED, add_rounds, make_chunks, 
 from tomebench.errors import ModelError
 from tomebench.gate.compare import Limits, compare
 from tomebench.gate.records import CellRecord, Snapshot
+from tomebench.gate.snapshot import run_snapshot, with_static
 from tomebench.runs.store import Store
 from tomebench.runs.testbed import fingerprint
 from tomebench.schema import SENTINEL, Burst
-from tomebench.sweeps.snapshot import run_snapshot, with_static
 
 
 def of(snapshot: Snapshot, r: int) -> CellRecord:

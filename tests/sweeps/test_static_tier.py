@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from tomebench.gate import static_tier as static
 from tomebench.gate.compare import Limits, compare, exit_code
 from tomebench.gate.records import Snapshot
 from tomebench.reduction import vit
 from tomebench.reduction.method import Context
 from tomebench.reduction.methods.tome import Tome
 from tomebench.reduction.plan import MergePlan
-from tomebench.sweeps import static
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.settings import load_config
 

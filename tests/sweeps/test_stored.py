@@ -15,11 +15,11 @@ from store_samples import BATCH, CELLS, CONFIG, KEYS, fill, message
 
 from tomebench.errors import RunError, TomebenchError
 from tomebench.gate.records import Snapshot
+from tomebench.gate.snapshot import run_snapshot
 from tomebench.runs import checksums
 from tomebench.runs.origin import MADE
 from tomebench.runs.rows import build_rows
 from tomebench.runs.store import Store
-from tomebench.sweeps.snapshot import run_snapshot
 
 HUGE = 10**30
 FACTS: tuple[tuple[str, str, str], ...] = (

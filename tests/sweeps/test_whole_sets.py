@@ -14,6 +14,7 @@ from PIL import Image
 
 from tomebench.datasets.imagenet import wnids
 from tomebench.errors import ConfigError, DataError, RunError
+from tomebench.gate.snapshot import run_snapshot
 from tomebench.models.create import build_model
 from tomebench.runs.rows import build_rows
 from tomebench.runs.store import Store
@@ -22,7 +23,6 @@ from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Finished
 from tomebench.sweeps.run import run_sweep
 from tomebench.sweeps.settings import load_config
-from tomebench.sweeps.snapshot import run_snapshot
 
 IMAGES = 10
 

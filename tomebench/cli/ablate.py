@@ -24,10 +24,10 @@ def ablate(flags: LaunchFlags) -> None:
     """
     from tomebench.cli.console import open_screen
     from tomebench.cli.results import tell
+    from tomebench.paper.ablation import sub_tables
     from tomebench.report.ablation import NARROWER, answer, sub_table
     from tomebench.report.headline import sentence
     from tomebench.runs.store import Store
-    from tomebench.sweeps.ablation import sub_tables
     from tomebench.sweeps.settings import packaged_config
 
     own = () if flags.model or flags.config else (packaged_config("ablate"),)

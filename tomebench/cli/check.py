@@ -24,9 +24,9 @@ from tomebench.words import counted
 if TYPE_CHECKING:
     from tomebench.cli.console import Screen
     from tomebench.gate.compare import Limits
+    from tomebench.gate.judge import Judgement
     from tomebench.gate.records import Snapshot, Tier
     from tomebench.gate.verdict import Finding
-    from tomebench.sweeps.checking import Judgement
 
 
 def check(
@@ -94,9 +94,9 @@ def check(
     """
     from tomebench.cli.console import open_screen
     from tomebench.gate.compare import Limits, exit_code
-    from tomebench.gate.speed import SpeedLimits
-    from tomebench.gate.top1 import MaxDrop
-    from tomebench.sweeps.checking import judge
+    from tomebench.gate.compare_accuracy import MaxDrop
+    from tomebench.gate.compare_speed import SpeedLimits
+    from tomebench.gate.judge import judge
 
     screen = open_screen(as_json=json, quiet=quiet, details=details)
     chosen = {"static": static, "accuracy": accuracy, "speed": speed}
@@ -147,7 +147,7 @@ def _update(
     checkpoint: Path | None,
 ) -> None:
     """Write a run as the baseline ``to``, or say how exact its speeds are, or both."""
-    from tomebench.sweeps.updating import measure_baseline, refresh_baseline
+    from tomebench.gate.update import measure_baseline, refresh_baseline
 
     if floor and tiers and "speed" not in tiers:
         raise InputError("--self-check is about speeds; add --speed, or leave the tiers out")

@@ -19,10 +19,10 @@ from tomebench.whole import write_whole
 if TYPE_CHECKING:
     from tomebench.cli.console import Screen
     from tomebench.paper.comparison import Found, Line
+    from tomebench.paper.runs import TableRun
     from tomebench.paper.targets import PaperTable
     from tomebench.report.narrow import Table
     from tomebench.report.reproduction import Layout
-    from tomebench.sweeps.reproduction import TableRun
 
 _SUFFIXES = {"markdown": ".md", "latex": ".tex"}
 _FORMATS = ("console", *_SUFFIXES)
@@ -73,9 +73,9 @@ def reproduce(flags: ReproduceFlags) -> None:
     """
     from tomebench.cli.console import open_screen
     from tomebench.paper.comparison import compare
+    from tomebench.paper.runs import found, found_audio, table_runs
     from tomebench.paper.tables import find_table
     from tomebench.report.reproduction import context_table, latex_text, layout, markdown_text
-    from tomebench.sweeps.reproduction import found, found_audio, table_runs
 
     _check(flags)
     screen = open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details)
@@ -168,7 +168,7 @@ def _measure(
     """
     from tomebench.cli.results import read_run, write_run
     from tomebench.cli.sweep import measure
-    from tomebench.sweeps.reproduction import measured_before, with_measured
+    from tomebench.paper.runs import measured_before, with_measured
 
     done, conditions = list(facts), []
     missing: dict[str, tuple[str, ...]] = {}
@@ -285,8 +285,8 @@ def _json(
 
 
 def _list(screen: Screen) -> None:
+    from tomebench.paper.runs import run_files
     from tomebench.paper.tables import TABLES
-    from tomebench.sweeps.reproduction import run_files
 
     found = []
     for table in TABLES.values():

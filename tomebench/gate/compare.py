@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tomebench.errors import ConfigError
-from tomebench.gate import speed
+from tomebench.gate import compare_speed as speed
+from tomebench.gate.compare_accuracy import MaxDrop, compare_accuracies
+from tomebench.gate.compare_speed import SpeedLimits, compare_speeds
+from tomebench.gate.compare_static import compare_static
 from tomebench.gate.records import TIERS, Asked, CellRecord, Snapshot, Tier
 from tomebench.gate.shifts import Scatter
-from tomebench.gate.speed import SpeedLimits, compare_speeds
-from tomebench.gate.static import compare_static
-from tomebench.gate.top1 import MaxDrop, compare_accuracies
 from tomebench.gate.verdict import Finding, Verdict
 from tomebench.identity import MODEL, Difference
 from tomebench.stats import Shift

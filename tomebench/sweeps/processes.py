@@ -28,9 +28,9 @@ from tomebench.runs.lock import held
 from tomebench.runs.rows import build_rows, limit_of
 from tomebench.runs.store import Store
 from tomebench.runs.targets import timed_rounds
-from tomebench.sweeps.again import environment, interpreter
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Planned, Progress
+from tomebench.sweeps.interpreter import environment, interpreter
 from tomebench.sweeps.job import stops
 from tomebench.sweeps.ranks import Place
 from tomebench.words import counted

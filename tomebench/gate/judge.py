@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from tomebench.errors import BaselineError, ConfigError, InputError, Interrupted, RunError, TomebenchError
+from tomebench.gate.baseline_file import REMEDY, read_baseline
 from tomebench.gate.compare import Limits, changes, check_limits, compare, confirmed, differing
-from tomebench.gate.file import REMEDY, read_baseline
+from tomebench.gate.compare_speed import ALL, noise_floor
+from tomebench.gate.deciding import too_small
 from tomebench.gate.records import CellRecord, Snapshot, Tier
-from tomebench.gate.speed import ALL, noise_floor
+from tomebench.gate.remeasure import sweep_again
+from tomebench.gate.snapshot import run_snapshot, with_static
 from tomebench.gate.verdict import Finding
 from tomebench.identity import CODE, code_digest
 from tomebench.runs.budget import PUBLISH_PROCESSES
 from tomebench.runs.origin import MADE
 from tomebench.runs.store import Store
 from tomebench.runs.testbed import UNAVAILABLE
-from tomebench.sweeps.again import sweep_again
 from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.deciding import too_small
 from tomebench.sweeps.settings import load_config
-from tomebench.sweeps.snapshot import run_snapshot, with_static
 
 Say = Callable[[str], None]
 Watch = Callable[[], AbstractContextManager[Callable[[], bool]]]
@@ -294,7 +294,7 @@ def _static_of_baseline(baseline: Path, old: Snapshot, checkpoint: Path | None, 
 
 
 def _static(config: SweepConfig, say: Say) -> Snapshot:
-    from tomebench.sweeps.static import static_snapshot
+    from tomebench.gate.static_tier import static_snapshot
 
     say(f"computing the static tier of {config.model}")
     return static_snapshot(config)

@@ -16,6 +16,7 @@ from tomebench.ambient import in_usual_state
 from tomebench.backbones.adapt import adapt
 from tomebench.errors import DeviceError, InputError
 from tomebench.gate.records import CellRecord, Snapshot, Static, cut, packed_logits
+from tomebench.gate.snapshot import asked
 from tomebench.measure.probe import is_oom
 from tomebench.models.create import LoadedModel, load_model
 from tomebench.models.digest import tensors_digest
@@ -23,7 +24,6 @@ from tomebench.reduction.attention import check_route
 from tomebench.schema import Resolved, Route
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.plan import PlannedCell, plan_cells, preprocessing_of, reduced_vit
-from tomebench.sweeps.snapshot import asked
 
 IMAGES = 2
 """Images of the fixed input."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -14,8 +12,7 @@ from typing import Any
 
 from tomebench.errors import Interrupted, RunError
 from tomebench.sweeps.config import command_line
-
-_PACKAGE = Path(__file__).resolve().parents[2]
+from tomebench.sweeps.interpreter import environment, interpreter
 
 
 def sweep_words(settings: Mapping[str, Any], r: Collection[int], out: Path) -> list[str]:
@@ -32,19 +29,6 @@ def sweep_words(settings: Mapping[str, Any], r: Collection[int], out: Path) -> l
     if not str(settings["schedule"]).startswith("list:"):
         settings["r"] = ",".join(map(str, sorted({0, *r})))
     return [*shlex.split(command_line(settings))[1:], "--out", str(out), "--quiet"]
-
-
-def interpreter() -> list[str]:
-    """Words that run a module of this package: one of the same name in the current folder is not the one that runs."""
-    return [sys.executable, "-P", "-m"]
-
-
-def environment() -> dict[str, str]:
-    """That of this process, in which another interpreter finds the package that runs here."""
-    installed = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
-    if str(_PACKAGE) in installed:  # it finds that anyway, and everything else there must not come before its library
-        return {**os.environ}
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(_PACKAGE), os.environ.get("PYTHONPATH")]))}
 
 
 def sweep_again(

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tomebench.errors import BaselineError, InputError
+from tomebench.gate.baseline_file import read_baseline, write_baseline
 from tomebench.gate.compare import Limits, compare
-from tomebench.gate.file import read_baseline, write_baseline
+from tomebench.gate.judge import Say, Watch, measured_floor, refreshed, snapshot_of, speed_remarks
 from tomebench.gate.records import Snapshot, Tier
 from tomebench.runs.budget import PUBLISH_PROCESSES
-from tomebench.sweeps.checking import Say, Watch, measured_floor, refreshed, snapshot_of, speed_remarks
 from tomebench.words import counted
 
 
@@ -44,11 +44,11 @@ def measure_baseline(
         floor: measure the same once more, for the noise floor.
         checkpoint: where the weights are here, if not where the settings say.
         say: told what is going on.
-        watch: see :func:`tomebench.sweeps.checking.judge`.
+        watch: see :func:`tomebench.gate.judge.judge`.
 
     Raises:
         InputError: nothing to write, or the file at ``to`` is something else or has tiers that would be lost.
-        BaselineError, ConfigError, Interrupted: as :func:`tomebench.sweeps.checking.measured_floor`.
+        BaselineError, ConfigError, Interrupted: as :func:`tomebench.gate.judge.measured_floor`.
         StorageError: it cannot be written.
     """
     old = None if to is None else _replaced(to)
@@ -72,7 +72,7 @@ def refresh_baseline(to: Path, limits: Limits, *, checkpoint: Path | None, say: 
     """Bring the static tier of a baseline up to date with the code at hand; its other tiers stay.
 
     Raises:
-        BaselineError: see :func:`tomebench.sweeps.checking.refreshed`.
+        BaselineError: see :func:`tomebench.gate.judge.refreshed`.
         InputError: the model cannot be had, or cannot be computed.
         StorageError: it cannot be written.
     """
