@@ -239,7 +239,7 @@ CASES = (
     Case(
         "rank hanging",
         "all stop, naming it",
-        (RANK_LOST, "sweeps/test_presence.py::test_a_pass_that_never_ends_is_silence"),
+        (RANK_LOST, "sweeps/test_heartbeat.py::test_a_pass_that_never_ends_is_silence"),
     ),
     Case("world size changed on resume", "identical table", (RANK_CHAIN,)),
     Case(

@@ -154,9 +154,9 @@ STORAGE = (
         "one line",
         (
             RANK_LOST,
-            "sweeps/test_presence.py::test_work_that_does_not_go_on_is_silence",
-            "sweeps/test_presence.py::test_a_pass_that_never_ends_is_silence",
-            "sweeps/test_presence.py::test_a_store_that_never_answers_ends_the_process",
+            "sweeps/test_heartbeat.py::test_work_that_does_not_go_on_is_silence",
+            "sweeps/test_heartbeat.py::test_a_pass_that_never_ends_is_silence",
+            "sweeps/test_heartbeat.py::test_a_store_that_never_answers_ends_the_process",
         ),
     ),
     Case(

@@ -18,7 +18,7 @@ CODE, WEIGHTS, LAYERS = "code", "weights", "structure"
 # Of "layers", as baselines of before call it, an unchanged model had another digest.
 MODEL = (WEIGHTS, LAYERS)
 """Facts that make it another model, with whose figures nothing is compared."""
-_ROOMS = ("backbones", "datasets", "measure", "models", "reduction", "runs", "sweeps")
+_ROOMS = ("backbones", "datasets", "measure", "models", "ranks", "reduction", "runs", "sweeps")
 """Folders of the package whose files make numbers; the others show and compare them."""
 _MODULES = ("ambient.py", "identity.py", "regular.py", "rspec.py", "schema.py")
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy")

@@ -302,7 +302,7 @@ def test_a_frozen_torchrun_ends_all_ranks(runner: Runner, tmp_path: Path) -> Non
         assert f"tomebench: error: rank {rank} has lost the others: the machine that torchrun makes them meet" in err
 
 
-@pytest.mark.slow  # that it is refused is shown without torchrun in test_presence.py
+@pytest.mark.slow  # that it is refused is shown without torchrun in test_heartbeat.py
 def test_a_rank_with_other_images_is_refused_by_name(runner: Runner, tmp_path: Path) -> None:
     """Rank 1 finds a data set that differs: on another machine it might."""
     here = tmp_path / "data"
@@ -325,7 +325,7 @@ sys.argv = sys.argv[1:]; runpy.run_path({str(PROGRAM)!r}, run_name='__main__')"
     assert re.match(r"tomebench: error: rank 1 \(process \d+ on \S+\): it finds other images than rank 0; give", line)
 
 
-@pytest.mark.slow  # who says it is shown without torchrun in test_presence.py
+@pytest.mark.slow  # who says it is shown without torchrun in test_heartbeat.py
 @pytest.mark.parametrize("launched", [True, False])
 def test_bad_input_is_said_once(runner: Runner, tmp_path: Path, launched: bool) -> None:
     command = [*runner.command(2, tmp_path / "run", launched=launched), "--data", str(tmp_path / "gone")]

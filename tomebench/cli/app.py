@@ -20,8 +20,8 @@ from tomebench.cli.limits import limit_behind
 from tomebench.cli.panels import PanelCommand
 from tomebench.cli.streams import prepare_streams
 from tomebench.errors import InputError, Interrupted, RankError, StorageError, TomebenchError
+from tomebench.ranks.place import Place
 from tomebench.report.escape import clean
-from tomebench.sweeps.ranks import Place
 
 _HELP = """What token merging does to the speed and accuracy of a Vision Transformer, measured on your own hardware.
 

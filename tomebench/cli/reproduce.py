@@ -13,7 +13,7 @@ import typer
 
 from tomebench.cli.options import SweepFlags, takes_sweep_flags
 from tomebench.errors import EXIT_DIFFERS, EXIT_FAILED_CELLS, EXIT_OPEN, ConfigError, InputError, ModelError, SpecError
-from tomebench.sweeps.ranks import Place
+from tomebench.ranks.place import Place
 from tomebench.whole import write_whole
 
 if TYPE_CHECKING:

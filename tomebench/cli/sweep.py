@@ -12,7 +12,7 @@ from tomebench.cli.interrupt import stop_on_signal
 from tomebench.cli.launch import LaunchFlags, start_processes
 from tomebench.cli.options import SweepFlags, takes_sweep_flags
 from tomebench.errors import EXIT_FAILED_CELLS, ConfigError
-from tomebench.sweeps.ranks import Place
+from tomebench.ranks.place import Place
 
 if TYPE_CHECKING:
     from tomebench.report.text import ReportContext

@@ -24,13 +24,13 @@ from tomebench.datasets.loader import batch_count
 from tomebench.errors import Interrupted, RankError
 from tomebench.measure.accuracy import predict
 from tomebench.measure.device import lost
+from tomebench.ranks.group import Ranks
 from tomebench.schema import CellPredictions, Chunk, ImageState, Status
 from tomebench.sweeps.events import Event, Note, Phase, Progress
 from tomebench.sweeps.failures import CellFailed, blamed
 from tomebench.sweeps.forward import Passes
 from tomebench.sweeps.job import Job
 from tomebench.sweeps.made import changed, name_of, unlike_here
-from tomebench.sweeps.ranks import Ranks
 from tomebench.sweeps.reading import Reading
 
 

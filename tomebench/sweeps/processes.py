@@ -23,6 +23,7 @@ from typing import IO
 
 from tomebench import errors
 from tomebench.errors import ConfigError, RankError, TomebenchError
+from tomebench.ranks.place import Place
 from tomebench.runs.database import FILE
 from tomebench.runs.lock import held
 from tomebench.runs.rows import build_rows, limit_of
@@ -32,7 +33,6 @@ from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Planned, Progress
 from tomebench.sweeps.interpreter import environment, interpreter
 from tomebench.sweeps.job import stops
-from tomebench.sweeps.ranks import Place
 from tomebench.words import counted
 
 MODULE = "tomebench.sweeps.fresh"

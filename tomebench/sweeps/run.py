@@ -19,6 +19,9 @@ from tomebench.measure.allocator import keep_memory
 from tomebench.measure.device import DTYPES, arithmetic, device_name, lost, resolve_device
 from tomebench.measure.testbed import THIS_PROCESS, describe
 from tomebench.models.create import LoadedModel, build_model, load_model
+from tomebench.ranks.group import Ranks
+from tomebench.ranks.heartbeat import FIRST
+from tomebench.ranks.place import Place
 from tomebench.reduction.attention import check_route
 from tomebench.runs.accuracy_columns import PROCESSES
 from tomebench.runs.database import FILE
@@ -45,9 +48,7 @@ from tomebench.sweeps.plan import (
     plan_sweep,
     preprocessing_of,
 )
-from tomebench.sweeps.presence import FIRST
 from tomebench.sweeps.processes import in_fresh_processes
-from tomebench.sweeps.ranks import Place, Ranks
 from tomebench.sweeps.reading import Reading
 from tomebench.sweeps.timing import measure_energy, measure_memory, processes_left, time_cells
 

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from tomebench.errors import Interrupted, RankError
-from tomebench.sweeps.ranks import Place, Ranks
+from tomebench.ranks.group import Ranks
+from tomebench.ranks.place import Place
 
 
 class FakeStore(dict):  # type: ignore[type-arg]
@@ -110,7 +111,7 @@ def test_two_that_are_asked_to_stop_do_not_wait_for_each_other() -> None:
 
 def test_a_pass_that_never_ends_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"BEAT": 0.02, "SILENCE": 0.3, "PATIENCE": 0.2, "FIRST": 1.0, "START": 1.0}.items():
-        monkeypatch.setattr(f"tomebench.sweeps.presence.{name}", value)
+        monkeypatch.setattr(f"tomebench.ranks.heartbeat.{name}", value)
     store = FakeStore()
     first, second = two(store)
     with second.one_pass("a"):
@@ -134,13 +135,13 @@ def check_until_it_raises(ranks: Ranks) -> None:
 
 def test_asking_again_ends_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[None] = []
-    monkeypatch.setattr("test_presence.time.monotonic", lambda: 30.0 * len(asked))
+    monkeypatch.setattr("test_heartbeat.time.monotonic", lambda: 30.0 * len(asked))
     check_until_it_raises(SimpleNamespace(check=lambda: asked.append(None)))  # type: ignore[arg-type]
     assert len(asked) == 2
 
 
 def test_a_store_that_is_gone_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tomebench.sweeps.presence.BEAT", 0.02)
+    monkeypatch.setattr("tomebench.ranks.heartbeat.BEAT", 0.02)
     store = FakeStore()
     first, second = two(store)
     monkeypatch.setattr(
@@ -194,7 +195,7 @@ def test_a_rank_that_fails_before_rank_0_is_there_waits_to_be_heard() -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"BEAT": 0.02, "SILENCE": 0.2, "GRACE": 0.2}.items():
-        monkeypatch.setattr(f"tomebench.sweeps.presence.{name}", value)
+        monkeypatch.setattr(f"tomebench.ranks.heartbeat.{name}", value)
 
 
 @pytest.mark.usefixtures("quick")
@@ -226,7 +227,7 @@ def test_a_store_that_never_answers_ends_the_process(
 def test_work_that_does_not_go_on_is_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its thread is alive, but nobody asks whether to stop: it hangs in reading, say."""
     for name, value in {"IDLE": 0.3, "GRACE": 60.0}.items():  # with less it would end this very process
-        monkeypatch.setattr(f"tomebench.sweeps.presence.{name}", value)
+        monkeypatch.setattr(f"tomebench.ranks.heartbeat.{name}", value)
     first, second = two(FakeStore())
     second.meet(lambda: {}, lambda: None)
     with second.allow(1.0):
@@ -241,7 +242,7 @@ def test_work_that_does_not_go_on_is_silence(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.usefixtures("quick")
 def test_only_the_first_pass_of_a_variant_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"PATIENCE": 0.1, "FIRST": 9.0}.items():
-        monkeypatch.setattr(f"tomebench.sweeps.presence.{name}", value)
+        monkeypatch.setattr(f"tomebench.ranks.heartbeat.{name}", value)
     first, second = two(FakeStore())
     limits = []
     for name in ("a", "b", "a", "b", "a"):
@@ -255,7 +256,7 @@ def test_only_the_first_pass_of_a_variant_is_compiled(monkeypatch: pytest.Monkey
 
 def test_a_process_that_was_frozen_itself_takes_nobody_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Turns are counted and not the time, which goes on while everybody is suspended."""
-    monkeypatch.setattr("tomebench.sweeps.presence.BEAT", 5.0)
+    monkeypatch.setattr("tomebench.ranks.heartbeat.BEAT", 5.0)
     first, second = two(FakeStore())
     now = time.monotonic
     heard(first)  # what it has said so far
@@ -273,7 +274,7 @@ def test_a_process_that_was_frozen_itself_takes_nobody_for_dead(monkeypatch: pyt
 
 def test_asking_whether_the_run_goes_on_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = two(FakeStore())
-    monkeypatch.setattr("tomebench.sweeps.presence.Channel.has", lambda *_: pytest.fail("it asked"))
+    monkeypatch.setattr("tomebench.ranks.heartbeat.Channel.has", lambda *_: pytest.fail("it asked"))
     for _ in range(100):
         first.check()
     monkeypatch.undo()

@@ -12,38 +12,19 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, TypeVar
 
 from tomebench.errors import Interrupted, RankError
 from tomebench.identity import difference
-from tomebench.sweeps.presence import AGAIN, BEAT, GRACE, START, Channel, Presence
+from tomebench.ranks.heartbeat import AGAIN, BEAT, GRACE, START, Channel, Presence
+from tomebench.ranks.place import Place
 
 Work = TypeVar("Work")
 _POLL = 0.05
 _STOPPED = "stopped"
 """What a process says that ends for no fault of its own."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Which of the processes this one is."""
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0  # among those on this machine
-    local_size: int = 1
-
-    @classmethod
-    def here(cls) -> Place:
-        """As torchrun says it in the environment; alone without it."""
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        given = [os.environ.get(name, "") for name in names]
-        if "MASTER_ADDR" not in os.environ or not all(map(str.isdecimal, given)) or int(given[1]) < 2:
-            return cls()
-        return cls(*map(int, given))
 
 
 class Ranks:
