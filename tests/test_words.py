@@ -60,7 +60,7 @@ EXCUSED = {
     "cli/report.py": 1,  # several runs
     "cli/launch.py": 1,  # several machines
     "sweeps/run.py": 2,  # several processes
-    "sweeps/reproduction.py": 1,  # several runs
+    "paper/runs.py": 1,  # several runs
 }
 """Lines that are only reached with a number over one, or that no user sees."""
 

@@ -198,15 +198,13 @@ def test_a_full_disk_under_stderr_loses_what_is_said_and_no_result(tmp_path):
     with open("/dev/full", "wb") as full:  # noqa: PTH123
         command = [sys.executable, "-m", "tomebench", *words.split()]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, cwd=tmp_path)
-        refused = subprocess.run([*command, "--dtype", "bf16"], stdout=subprocess.PIPE, stderr=full, cwd=tmp_path)
     assert done.returncode == 0
     assert b"digits_vit" in done.stdout
     assert (tmp_path / "run" / "table.csv").read_text().count("\n") == 3
-    assert (refused.returncode, refused.stdout) == (2, b"")
 
 
 def test_a_stderr_that_nobody_reads_or_that_is_closed_changes_nothing(tmp_path):
-    words = [sys.executable, "-m", "tomebench", "plan", "--model", "test_vit", "--r", "0,8"]
+    words = [sys.executable, "-m", "tomebench", "list", "columns"]
     plain = subprocess.run(words, capture_output=True, cwd=tmp_path)
     read, full = os.pipe()
     os.set_blocking(full, False)

@@ -13,6 +13,7 @@ from tomebench.measure import testbed
 from tomebench.measure.cuda_graph import GraphedForward
 from tomebench.measure.device import OVERRIDES, device_name, lost, resolve_device
 from tomebench.measure.memory import device_bytes, driver_allocations, peak_bytes
+from tomebench.runs.testbed import fingerprint, one_line
 
 
 class Gpus:
@@ -102,9 +103,9 @@ def test_what_it_only_changes_a_little_is_in_the_testbed(monkeypatch: pytest.Mon
     assert testbed._set_variables(["PYTORCH_ALLOC_CONF"]) == "none"
     described = testbed.describe(torch.device("cpu"), threads=1)
     changed = {**described, "overrides": "CUBLAS_WORKSPACE_CONFIG=:4096:8"}
-    assert testbed.one_line(changed).endswith(", CUBLAS_WORKSPACE_CONFIG=:4096:8")
-    assert testbed.one_line({**described, "overrides": "none"}) == testbed.one_line(described)
-    assert testbed.fingerprint(changed) != testbed.fingerprint(described)
+    assert one_line(changed).endswith(", CUBLAS_WORKSPACE_CONFIG=:4096:8")
+    assert one_line({**described, "overrides": "none"}) == one_line(described)
+    assert fingerprint(changed) != fingerprint(described)
 
 
 @pytest.mark.parametrize(

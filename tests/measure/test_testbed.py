@@ -11,7 +11,7 @@ import torch
 
 from tomebench import schema
 from tomebench.measure import testbed
-from tomebench.runs.testbed import UNAVAILABLE
+from tomebench.runs.testbed import UNAVAILABLE, fingerprint, one_line
 
 CPU = torch.device("cpu")
 
@@ -49,30 +49,30 @@ def test_variables_that_change_a_cpu_are_part_of_the_testbed(monkeypatch: pytest
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
     described = testbed.describe(CPU, threads=1)
     assert (before["overrides"], described["overrides"]) == (UNAVAILABLE, "ONEDNN_MAX_CPU_ISA=SSE41")
-    assert testbed.fingerprint(described) != testbed.fingerprint(before)
-    assert testbed.one_line(described).endswith(", ONEDNN_MAX_CPU_ISA=SSE41")
+    assert fingerprint(described) != fingerprint(before)
+    assert one_line(described).endswith(", ONEDNN_MAX_CPU_ISA=SSE41")
 
 
 def test_one_line_says_it_in_one_line() -> None:
     described = testbed.describe(CPU, threads=1)
-    line = testbed.one_line(described)
+    line = one_line(described)
     assert "\n" not in line
     assert "1 thread on" in line
     assert f"torch {described['torch']}" in line
     assert "driver" not in line
     gpu = {**described, "device_name": "NVIDIA H100", "driver": "580.65.06", "usable_cpus": 1.0}
-    assert testbed.one_line(gpu).startswith("NVIDIA H100, driver 580.65.06, ")
-    assert "on 1 CPU," in testbed.one_line(gpu)
+    assert one_line(gpu).startswith("NVIDIA H100, driver 580.65.06, ")
+    assert "on 1 CPU," in one_line(gpu)
 
 
 def test_fingerprint_sees_everything_but_the_commit_and_the_moment() -> None:
     described = testbed.describe(CPU, threads=1)
-    print_ = testbed.fingerprint(described)
-    assert testbed.fingerprint({**described, "git": "abc-dirty"}) == print_
-    assert testbed.fingerprint({**described, "gpu_throttle_reasons": "power cap"}) == print_
-    assert testbed.fingerprint({**described, "younger": UNAVAILABLE}) == print_
+    print_ = fingerprint(described)
+    assert fingerprint({**described, "git": "abc-dirty"}) == print_
+    assert fingerprint({**described, "gpu_throttle_reasons": "power cap"}) == print_
+    assert fingerprint({**described, "younger": UNAVAILABLE}) == print_
     for key in set(described) - {"git", "gpu_throttle_reasons"}:
-        assert testbed.fingerprint({**described, key: "other"}) != print_
+        assert fingerprint({**described, key: "other"}) != print_
 
 
 def _cgroup(root: Path, own: str, quotas: dict[str, str]) -> tuple[Path, Path]:
