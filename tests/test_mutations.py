@@ -25,7 +25,7 @@ def test_a_changed_file_is_read_or_refused_in_one_line(name: str, tmp_path: Path
     assert found == []
 
 
-@pytest.mark.parametrize(("name", "seed"), [("baseline", 360)])
+@pytest.mark.parametrize(("name", "seed"), [("baseline", 360), ("index of shards", 186)])
 def test_what_once_failed(name: str, seed: int, tmp_path: Path) -> None:
     assert attack(name, doors_once()[name], seed, tmp_path) is None
 

@@ -159,11 +159,19 @@ def _shards(index: Path) -> list[Path]:
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or name.endswith(".index.json"):
             raise ModelError(
-                f"checkpoint {printable(index)}: names {printable(str(name))!r}, which is no file beside it"
+                f"checkpoint {printable(index)}: names {printable(str(name))[:200]!r}, which is no file beside it"
             )
-        if not (index.parent / name).is_file():
-            raise ModelError(f"checkpoint {printable(index)}: its shard {printable(name)} is not there; fetch it")
+        if not _is_there(index.parent / name):
+            raise ModelError(f"checkpoint {printable(index)}: its shard {printable(name)[:200]} is not there; fetch it")
     return [index.parent / name for name in names]
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file; none has a name that the file system refuses."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _unpickled(path: Path) -> Any:
