@@ -51,6 +51,12 @@ def difference(there: Mapping[str, str], here: Mapping[str, str]) -> Difference 
     return None
 
 
+def differences(there: Mapping[str, str], here: Mapping[str, str]) -> list[Difference]:
+    """All facts that two descriptions have and in which they differ; what one of them does not say is left out."""
+    both = ((name, before, here[name]) for name, before in there.items() if name in here)
+    return [Difference(*each) for each in both if each[1] != each[2]]
+
+
 def made_of(weights: str, layers: str, *, images: bool, processor: str, arithmetic: str) -> dict[str, str]:
     """What decides the figures of a measurement besides its settings and its images.
 

@@ -15,6 +15,7 @@ from test_cli_profile import REPORT
 
 from tomebench.cli import app, results
 from tomebench.cli.layout import command_lines, wrapped
+from tomebench.runs.origin import Origin
 from tomebench.schema import Row
 from tomebench.sweeps import profile as profiling
 from tomebench.sweeps.settings import load_config
@@ -71,7 +72,8 @@ def stored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty folder in which the runs above seem to be, and a profile that takes no time."""
     monkeypatch.chdir(tmp_path)
     config = load_config([], {"model": "vit_tiny"}).stored()
-    monkeypatch.setattr(results, "read_run", lambda path: (RUNS[path.resolve().name], config, 1.0))
+    stored = {name: results.StoredRun(rows, config, 1.0, Origin({}, None, {})) for name, rows in RUNS.items()}
+    monkeypatch.setattr(results, "read_run", lambda path: stored[path.resolve().name])
     monkeypatch.setattr("tomebench.report.write.speed_accuracy_figure", lambda *arguments, **_: "no figure")
 
     def run_profile(config: object, should_stop: object) -> Any:

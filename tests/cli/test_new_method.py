@@ -12,7 +12,9 @@ import pytest
 from fault_runs import DIGITS, fast
 from reduction.contexts import make_context
 
+from tomebench.backbones.apply import apply
 from tomebench.errors import SpecError
+from tomebench.models.create import build_model
 from tomebench.reduction import registry
 from tomebench.reduction.registry import METHODS, MethodInfo, get_method
 
@@ -92,6 +94,16 @@ def test_its_options_are_those_of_its_class():
     assert get_method("ends", {"side": "first"}).choose(make_context(9, 1, 3)).kept.tolist() == [[0, 4, 5, 6, 7, 8]] * 2
     with pytest.raises(SpecError, match="method ends has no colour; leave colour out"):
         get_method("ends", {"colour": "red"})
+    with pytest.raises(SpecError, match="side is 'top'; use last, first"):
+        get_method("ends", {"side": "top"})
+    model = build_model("test_vit").model
+    assert apply(model, 3, method="ends", side="first").method == get_method("ends", {"side": "first"})
+    for options, says in (
+        ({"side": "top"}, "side is 'top'"),
+        ({"colour": "red"}, "there is no option 'colour'; use .*side"),
+    ):
+        with pytest.raises(SpecError, match=says):
+            apply(model, 3, method="ends", **options)
 
 
 def test_values_of_an_option_are_cells(program):

@@ -10,7 +10,9 @@ from torch import nn
 
 from tomebench.backbones.adapt import adapt
 from tomebench.errors import SpecError
+from tomebench.reduction.method import Method
 from tomebench.reduction.methods.flags import OPTIONS, Options
+from tomebench.reduction.registry import method_class, option_names
 from tomebench.reduction.schedule import Schedule, parse_schedule
 from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import Route
@@ -26,7 +28,7 @@ def apply(
     method: str = "tome",
     attention: Route = "auto",
     prefix_only: bool = False,
-    **options: str,
+    **options: Any,
 ) -> ReducedViT:
     """Reduce tokens in every block of a Vision Transformer, without training.
 
@@ -42,8 +44,8 @@ def apply(
         attention: how attention is computed: auto, sdpa, padded, matmul, augmented; on CUDA also efficient, cudnn or
             triton; see :mod:`tomebench.reduction.attention`.
         prefix_only: compute in the last block only what a head that reads prefix tokens needs; the logits are the same.
-        options: metric, heads, distance, combine, partition or matching, which the paper ablates; see
-            :class:`tomebench.reduction.methods.flags.Options`.
+        options: of the method (see ``tomebench list methods NAME``); of ToMe also matching, which puts another in its
+            place.
 
     Returns:
         A module that maps images to logits; its ``token_counts`` are the tokens left after each block. In training it
@@ -74,7 +76,7 @@ def apply(
         raise SpecError(f"attention is {attention!r}; use {', '.join(get_args(Route))}")
     return ReducedViT(
         backbone,
-        _read_options(options).method(method),
+        _method(method, options),
         shape.r_layers(mean, backbone.depth),
         prop_attn=prop_attn,
         attention=attention,
@@ -82,12 +84,14 @@ def apply(
     )
 
 
-def _read_options(options: Mapping[str, Any]) -> Options:
-    try:
-        return Options(**options)
-    except TypeError:
-        unknown = next(name for name in options if name not in OPTIONS)
-        raise SpecError(f"there is no option {unknown!r}; use {', '.join(OPTIONS)}") from None
+def _method(name: str, options: Mapping[str, Any]) -> Method:
+    """The method of a name; ToMe takes its flags, and any the options of its own class."""
+    known = dict.fromkeys([*OPTIONS, *option_names(method_class(name))])
+    if unknown := [option for option in options if option not in known]:
+        raise SpecError(f"there is no option {unknown[0]!r}; use {', '.join(known)}")
+    flags = {option: value for option, value in options.items() if option in OPTIONS}
+    own = tuple((option, value) for option, value in options.items() if option not in flags)
+    return Options(**flags, more=own).method(name)
 
 
 def _read_r(r: int | Sequence[int]) -> tuple[int, tuple[int, ...] | None]:

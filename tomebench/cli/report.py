@@ -41,7 +41,7 @@ def report(
     differ.
     """
     from tomebench.cli.console import open_screen
-    from tomebench.cli.results import read_origin, read_run, show, write_run
+    from tomebench.cli.results import read_run, show, write_run
     from tomebench.report.parts import are_parts, joined
     from tomebench.report.text import context_for
     from tomebench.schema import MAX_DROP
@@ -53,21 +53,23 @@ def report(
         raise InputError(f"--max-drop {max_drop:g}: {error}") from error
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError("a run folder is named twice; name every run once")
-    stored = [(run, *read_run(run)) for run in runs]  # all are read before anything is written
-    configs = [config for _, _, config, _ in stored]
+    stored = [read_run(run) for run in runs]  # all are read before anything is written
+    configs = [each.config for each in stored]
     together = are_parts(configs)
-    remarks = _compared([(run, read_origin(run)) for run in runs], together) if len(runs) > 1 else []
-    limits = [own if asked is None else asked for *_, own in stored]
+    remarks = _compared(runs, [each.origin for each in stored], together)
+    limits = [each.max_drop if asked is None else asked for each in stored]
     contexts = [
-        write_run(run, rows, config, limit, keep=asked is None)
-        for (run, rows, config, _), limit in zip(stored, limits, strict=True)
+        write_run(run, each.rows, each.config, limit, keep=asked is None)
+        for run, each, limit in zip(runs, stored, limits, strict=True)
     ]
     context, limit = contexts[0], limits[0] if len({*limits}) == 1 else MAX_DROP
     names = _names(runs)
-    rows = [dataclasses.replace(row, run=names[run]) for run, some, *_ in stored for row in some]
+    rows = [
+        dataclasses.replace(row, run=names[run]) for run, each in zip(runs, stored, strict=True) for row in each.rows
+    ]
     screen = open_screen(as_json=json, details=details)
     if together:
-        rows, notes = joined([some for _, some, *_ in stored], configs)
+        rows, notes = joined([each.rows for each in stored], configs)
         paths = [path for one in contexts for path in one.paths]
         context = context_for(rows, f"{len(runs)} parts", paths=paths, max_drop=limit)
         show(screen, rows, dataclasses.replace(context, warnings=(*context.warnings, *notes, *remarks)))
@@ -79,15 +81,15 @@ def report(
     show(screen, rows, context)
 
 
-def _compared(runs: Sequence[tuple[Path, Origin]], parts: bool) -> list[str]:
+def _compared(runs: Sequence[Path], origins: Sequence[Origin], parts: bool) -> list[str]:
     """What to say of runs in one table whose figures are not made of the same.
 
     Raises:
         RunError: they are parts of one sweep, and of other images or of another model than the first.
     """
     found: list[str] = []
-    (first, there), *others = runs
-    for run, here in others:
+    first, there = runs[0], origins[0]
+    for run, here in zip(runs[1:], origins[1:], strict=True):
         image, facts = there.other_image(here), there.other_facts(here) if parts else []
         if parts and (image or (facts and facts[0].name in MODEL)):
             what = f"{image} is another one" if image else str(facts[0])

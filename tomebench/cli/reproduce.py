@@ -184,7 +184,8 @@ def _measure(
         screen.note(f"{run.full_name} ({place + 1} of {len(runs)})")
         try:
             if run.missing:
-                context = write_run(folder, *read_run(folder))
+                stored = read_run(folder)
+                context = write_run(folder, stored.rows, stored.config, stored.max_drop)
             else:
                 measured = measure(run.config.model_copy(update={"out": folder}), flags)
                 assert measured is not None, "this process is alone"

@@ -7,7 +7,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tomebench.cli.console import Screen
 from tomebench.cli.following import is_unnamed, next_command
@@ -24,25 +24,24 @@ from tomebench.schema import MAX_DROP, Row
 from tomebench.sweeps.config import command_line
 
 
-def read_run(directory: Path) -> tuple[list[Row], dict[str, Any], float]:
-    """Rows and configuration of a stored run, and the loss in points that was acceptable to whoever measured it.
+class StoredRun(NamedTuple):
+    """What is shown of a stored run, and what it is compared by with others."""
+
+    rows: list[Row]
+    config: dict[str, Any]
+    max_drop: float  # loss in points that was acceptable to whoever measured it
+    origin: Origin
+
+
+def read_run(directory: Path) -> StoredRun:
+    """Read a stored run.
 
     Raises:
         RunError: there is no run in the folder, or it holds no results yet.
         StorageError: the store is damaged.
     """
     with Store.read(directory) as store:
-        return list(build_rows(store)), store.config, limit_of(store)
-
-
-def read_origin(directory: Path) -> Origin:
-    """What the figures of a stored run were made of.
-
-    Raises:
-        as :func:`read_run`.
-    """
-    with Store.read(directory) as store:
-        return Origin.of(store)
+        return StoredRun(list(build_rows(store)), store.config, limit_of(store), Origin.of(store))
 
 
 def write_run(

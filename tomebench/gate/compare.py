@@ -19,7 +19,7 @@ from tomebench.gate.compare_static import compare_static
 from tomebench.gate.records import TIERS, Asked, CellRecord, Snapshot, Tier
 from tomebench.gate.shifts import Scatter
 from tomebench.gate.verdict import Finding, Verdict
-from tomebench.identity import MODEL, Difference
+from tomebench.identity import MODEL, differences
 from tomebench.stats import Shift
 
 __all__ = ["Finding", "Limits", "Verdict", "changes", "check_limits", "compare", "confirmed", "differing", "exit_code"]
@@ -69,17 +69,12 @@ def changes(old: Snapshot, new: Snapshot) -> list[str]:
     That is what a gate is asked about, so it keeps nothing from being compared; only another model does. What one of
     them does not say, as those of before and such without images, is left out.
     """
-    return [str(found) for found in _made_otherwise(old, new) if found.name not in MODEL]
+    return [str(found) for found in differences(old.made, new.made) if found.name not in MODEL]
 
 
 def _other_weights(old: Snapshot, new: Snapshot) -> str | None:
     """That tensors or layers are not the same, whatever file or name they came from; None where one does not say."""
-    return next((str(found) for found in _made_otherwise(old, new) if found.name in MODEL), None)
-
-
-def _made_otherwise(old: Snapshot, new: Snapshot) -> list[Difference]:
-    both = ((name, there, new.made[name]) for name, there in old.made.items() if name in new.made)
-    return [Difference(name, there, here) for name, there, here in both if there != here]
+    return next((str(found) for found in differences(old.made, new.made) if found.name in MODEL), None)
 
 
 def _of_other_weights(finding: Finding, what: str) -> Finding:

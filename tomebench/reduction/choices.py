@@ -6,11 +6,13 @@ Source: Bolya et al., arXiv 2210.09461, Table 1 and appendix D.
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from tomebench.errors import SpecError
-from tomebench.reduction.method import BlockSize
 from tomebench.schema import Scalar
+
+if TYPE_CHECKING:
+    from tomebench.reduction.method import BlockSize
 
 Metric = Literal["k", "q", "v", "x", "x_pre"]
 """What similarity is measured on: keys, queries, values, or tokens after or before the attention residual."""

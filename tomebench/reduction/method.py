@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
+from tomebench.reduction.choices import check
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -53,13 +55,16 @@ class Method(ABC):
     """One way to reduce tokens.
 
     ``choose`` decides about one layer, ``cost`` says what that takes and ``cap`` how many tokens can go: without one of
-    them a method is refused.
+    them a method is refused. So is a value of an option that its type does not allow.
     """
 
     source: ClassVar[str]
     """The paper: authors, title, venue and year."""
     merges: ClassVar[bool] = True
     """Tokens are merged, and so differ in size; False if they are only dropped."""
+
+    def __post_init__(self) -> None:
+        check(self)
 
     @abstractmethod
     def choose(self, ctx: Context) -> MergePlan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from tomebench.identity import MODEL, Difference
+from tomebench.identity import MODEL, Difference, differences
 from tomebench.runs.store import Store
 
 MADE = "made"
@@ -37,6 +37,4 @@ class Origin(NamedTuple):
 
     def other_facts(self, other: Origin) -> list[Difference]:
         """What else is known of both and is not the same, that of the model first."""
-        both = ((name, there, other.made[name]) for name, there in self.made.items() if name in other.made)
-        found = [Difference(*each) for each in both if each[1] != each[2]]
-        return sorted(found, key=lambda each: each.name not in MODEL)
+        return sorted(differences(self.made, other.made), key=lambda each: each.name not in MODEL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tomebench.reduction.choices import Combine, Distance, HeadsChoice, Metric, check, metric_channels
+from tomebench.reduction.choices import Combine, Distance, HeadsChoice, Metric, metric_channels
 from tomebench.reduction.method import BlockSize, Context, Method
 from tomebench.reduction.schedule import half_of_patches
 
@@ -24,9 +24,6 @@ class Greedy(Method):
     heads: HeadsChoice = "mean"
     distance: Distance = "cosine"
     combine: Combine = "weighted"
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def choose(self, ctx: Context) -> MergePlan:
         """A token is in one pair at most, of which the one at the lower index stays; so do ties go."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from tomebench.reduction.choices import Bounds, Combine, HeadsChoice, Metric, check, metric_channels
+from tomebench.reduction.choices import Bounds, Combine, HeadsChoice, Metric, metric_channels
 from tomebench.reduction.method import BlockSize, Context, Method
 from tomebench.reduction.schedule import half_of_patches
 
@@ -24,9 +24,6 @@ class Kmeans(Method):
     heads: HeadsChoice = "mean"
     combine: Combine = "weighted"
     iterations: Annotated[int, Bounds(1, 100)] = 5
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def choose(self, ctx: Context) -> MergePlan:
         """Cluster the patches into r fewer groups.

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
 
     from tomebench.reduction.plan import MergePlan
 
+_SOURCE = "Bolya et al., Token Merging: Your ViT But Faster, ICLR 2023, table of matching algorithms"
+
 
 @dataclass(frozen=True)
 class RandomPruning(Method):
     """Drop r patches at random, the same ones in every image."""
 
-    source = "Bolya et al., Token Merging: Your ViT But Faster, ICLR 2023, table of matching algorithms"
+    source = _SOURCE
     merges = False
     cap = staticmethod(half_of_patches)
 
@@ -39,7 +41,7 @@ class RandomPruning(Method):
 class AttentionPruning(Method):
     """Drop the r patches that the class token attends to least; without one, that receive least."""
 
-    source = "Bolya et al., Token Merging: Your ViT But Faster, ICLR 2023, table of matching algorithms"
+    source = _SOURCE
     merges = False
     cap = staticmethod(half_of_patches)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tomebench.reduction.choices import Combine, Distance, HeadsChoice, Metric, Partition, check, metric_channels
+from tomebench.reduction.choices import Combine, Distance, HeadsChoice, Metric, Partition, metric_channels
 from tomebench.reduction.method import BlockSize, Context, Method
 from tomebench.reduction.schedule import half_of_patches
 
@@ -25,9 +25,6 @@ class Tome(Method):
     distance: Distance = "cosine"
     combine: Combine = "weighted"
     partition: Partition = "alternating"
-
-    def __post_init__(self) -> None:
-        check(self)
 
     def choose(self, ctx: Context) -> MergePlan:
         """Merge the r tokens of one half that are most similar to one of the other."""
