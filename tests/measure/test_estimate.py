@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tomebench.measure import estimate
 from tomebench.measure.estimate import macs_per_second, sweep_seconds
 from tomebench.runs.budget import Budget
 
@@ -26,5 +27,16 @@ def test_images_are_run_once_through_every_cell():
     assert sweep_seconds([2.0, 1.0], 4, 100, 1e9, BUDGET, "cpu") - without == pytest.approx(300)
 
 
-def test_the_probe_gives_a_plausible_rate():
-    assert 1e8 < macs_per_second(torch.device("cpu"), torch.float32) < 1e14
+@pytest.mark.parametrize(
+    ("looks", "products"),
+    [
+        ([10.0, 10.25, 10.5, 11.0], 3),
+        ([10.0, 15.0], 1),  # the process was not on a CPU for longer than the probe takes
+    ],
+)
+def test_the_probe_gives_the_rate_of_what_it_computed(monkeypatch, looks, products):
+    monkeypatch.setattr(estimate, "_PROBE_SECONDS", 1.0)
+    monkeypatch.setattr(estimate, "_SHAPE", (2, 3, 5))
+    monkeypatch.setattr(estimate.time, "perf_counter", iter(looks).__next__)
+    rate = macs_per_second(torch.device("cpu"), torch.float32)
+    assert rate == pytest.approx(products * 2 * 3 * 5 / (looks[-1] - looks[0]))

@@ -22,10 +22,10 @@ def macs_per_second(device: torch.device, dtype: torch.dtype) -> float:
     a = torch.randn(rows, inner, device=device, dtype=dtype, generator=drawn)
     b = torch.randn(inner, columns, device=device, dtype=dtype, generator=drawn)
     _wait(device, a @ b)
-    start, products = time.perf_counter(), 0
-    while (seconds := time.perf_counter() - start) < _PROBE_SECONDS:
+    start, products, seconds = time.perf_counter(), 0, 0.0
+    while not products or seconds < _PROBE_SECONDS:  # one at least, however long the process was not on a CPU
         _wait(device, a @ b)
-        products += 1
+        products, seconds = products + 1, time.perf_counter() - start
     return products * rows * inner * columns / seconds
 
 
