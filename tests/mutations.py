@@ -48,7 +48,7 @@ from tomebench.models.sources import source_of
 from tomebench.runs.rows import build_rows
 from tomebench.runs.store import Store
 from tomebench.schema import ImageList
-from tomebench.sweeps.settings import load_config
+from tomebench.sweeps.config_files import load_config
 
 SECONDS, BYTES = 10.0, 2 * 2**30
 """What one input may take at most."""

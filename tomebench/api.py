@@ -109,7 +109,7 @@ def sweep(
     from tomebench.progress import drawn
     from tomebench.sweeps.events import Estimate, Finished, Note
     from tomebench.sweeps.run import run_sweep
-    from tomebench.sweeps.settings import load_config
+    from tomebench.sweeps.config_files import load_config
 
     own = preprocessing if isinstance(preprocessing, Mapping) else None
     asked |= {"model": model if isinstance(model, str) else given_name(model), "r": _r_text(r)}

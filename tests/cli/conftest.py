@@ -19,7 +19,7 @@ from tomebench.measure import testbed
 from tomebench.schema import Row
 from tomebench.sweeps import timing
 from tomebench.sweeps.events import Finished, Note, Phase, Planned, Progress
-from tomebench.sweeps.settings import load_config
+from tomebench.sweeps.config_files import load_config
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from tomebench.cli.results import StoredRun
 from tomebench.runs.origin import Origin
 from tomebench.runs.rows import LIMIT
 from tomebench.runs.store import Store
-from tomebench.sweeps.settings import load_config
+from tomebench.sweeps.config_files import load_config
 
 
 def test_a_sweep_ends_with_its_table_and_what_makes_it_complete(program, engine, tmp_path):

@@ -15,7 +15,7 @@ from tomebench.cli.following import next_command
 from tomebench.cli.launch import LaunchFlags
 from tomebench.errors import ConfigError
 from tomebench.sweeps.config import SweepConfig, run_directory
-from tomebench.sweeps.settings import load_config, packaged_configs
+from tomebench.sweeps.config_files import load_config, packaged_configs
 
 
 def proposed(settings, status="ok", model="vit_tiny.in1k", files=()):

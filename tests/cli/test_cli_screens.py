@@ -18,7 +18,7 @@ from tomebench.cli.layout import command_lines, wrapped
 from tomebench.runs.origin import Origin
 from tomebench.schema import Row
 from tomebench.sweeps import profile as profiling
-from tomebench.sweeps.settings import load_config
+from tomebench.sweeps.config_files import load_config
 
 WIDE = "500"
 _MEASURED: dict[str, Any] = {

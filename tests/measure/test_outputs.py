@@ -15,7 +15,7 @@ from tomebench.measure.outputs import FEW, JITTER, output_excess
 from tomebench.models.create import load_model
 from tomebench.sweeps.inputs import timing_inputs
 from tomebench.sweeps.plan import list_images, preprocessing_of
-from tomebench.sweeps.settings import load_config
+from tomebench.sweeps.config_files import load_config
 
 IMAGES = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 

@@ -11,7 +11,7 @@ from tomebench.paper.runs import found, found_audio, run_files, table_runs
 from tomebench.paper.tables import TABLES, WEIGHTS, find_table
 from tomebench.paper.targets import CHOICES, PROP_ATTN, published_gflops
 from tomebench.reduction.methods.flags import OPTIONS, choices
-from tomebench.sweeps.settings import load_config
+from tomebench.sweeps.config_files import load_config
 
 UNMEASURED = {"video", "audio"}
 

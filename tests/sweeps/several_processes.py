@@ -14,7 +14,7 @@ from tomebench.schema import CEILING, Row
 from tomebench.sweeps import run
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Finished
-from tomebench.sweeps.settings import load_config
+from tomebench.sweeps.config_files import load_config
 
 
 def config(**settings: object) -> SweepConfig:

@@ -12,7 +12,7 @@ from tomebench.reduction.methods.flags import choices
 from tomebench.report.ablation import sub_table
 from tomebench.runs.store import Store
 from tomebench.sweeps.plan import plan_sweep
-from tomebench.sweeps.settings import load_config
+from tomebench.sweeps.config_files import load_config
 
 
 def test_differences_by_hand(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import tomebench
 from tomebench.errors import Interrupted, RunError
 from tomebench.gate import remeasure as again
-from tomebench.sweeps.settings import load_config
+from tomebench.sweeps.config_files import load_config
 
 
 def words(tmp_path: Path, cells: set[int], **settings: Any) -> list[str]:

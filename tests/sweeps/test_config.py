@@ -14,7 +14,7 @@ from tomebench.errors import ConfigError, InputError
 from tomebench.schema import MAX_DROP
 from tomebench.sweeps.config import NOT_IDENTITY, SweepConfig, command_line, run_directory
 from tomebench.sweeps.plan import plan_sweep
-from tomebench.sweeps.settings import load_config, packaged_config, packaged_configs
+from tomebench.sweeps.config_files import load_config, packaged_config, packaged_configs
 
 
 def write(folder: Path, text: str | bytes, name: str = "c.yaml") -> Path:

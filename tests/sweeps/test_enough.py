@@ -11,7 +11,7 @@ from tomebench import stats
 from tomebench.sweeps import run
 from tomebench.sweeps.enough import too_few
 from tomebench.sweeps.events import Note
-from tomebench.sweeps.settings import load_config
+from tomebench.sweeps.config_files import load_config
 
 
 def test_it_is_said_of_what_is_evaluated_and_once(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from tomebench.sweeps.config import SweepConfig, run_directory
 from tomebench.sweeps.events import Finished
 from tomebench.sweeps.folder import choose_folder
 from tomebench.sweeps.run import run_sweep
-from tomebench.sweeps.settings import load_config
+from tomebench.sweeps.config_files import load_config
 
 IMAGES, BATCH = 12, 4
 

@@ -18,7 +18,7 @@ from tomebench.runs.store import Store
 from tomebench.schema import Row
 from tomebench.sweeps.events import Finished
 from tomebench.sweeps.run import run_sweep
-from tomebench.sweeps.settings import load_config
+from tomebench.sweeps.config_files import load_config
 
 pytestmark = [
     pytest.mark.realdata,

@@ -34,7 +34,7 @@ from tomebench.sweeps import run, timing
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Event, Finished, Note, Planned, Progress
 from tomebench.sweeps.inputs import timing_inputs
-from tomebench.sweeps.settings import load_config
+from tomebench.sweeps.config_files import load_config
 
 IMAGES = 22
 

@@ -23,7 +23,7 @@ from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Event, Finished, Note
 from tomebench.sweeps.forward import Passes
 from tomebench.sweeps.plan import plan_cells
-from tomebench.sweeps.settings import load_config
+from tomebench.sweeps.config_files import load_config
 
 
 @pytest.fixture(autouse=True)

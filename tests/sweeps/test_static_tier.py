@@ -17,7 +17,7 @@ from tomebench.reduction.method import Context
 from tomebench.reduction.methods.tome import Tome
 from tomebench.reduction.plan import MergePlan
 from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.settings import load_config
+from tomebench.sweeps.config_files import load_config
 
 
 def config(**settings: object) -> SweepConfig:

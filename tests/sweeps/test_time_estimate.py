@@ -11,7 +11,7 @@ from tomebench.measure.probe import auto_batch_cap
 from tomebench.sweeps import estimate
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.plan import plan_sweep
-from tomebench.sweeps.settings import load_config
+from tomebench.sweeps.config_files import load_config
 from tomebench.words import duration
 
 

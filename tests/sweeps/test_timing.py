@@ -25,7 +25,7 @@ from tomebench.sweeps import job as job_module
 from tomebench.sweeps.events import Event, Finished, Note, Phase
 from tomebench.sweeps.job import Job
 from tomebench.sweeps.reading import Reading
-from tomebench.sweeps.settings import load_config
+from tomebench.sweeps.config_files import load_config
 
 
 @pytest.fixture(autouse=True)

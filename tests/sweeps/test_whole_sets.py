@@ -22,7 +22,7 @@ from tomebench.schema import Row
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Finished
 from tomebench.sweeps.run import run_sweep
-from tomebench.sweeps.settings import load_config
+from tomebench.sweeps.config_files import load_config
 
 IMAGES = 10
 

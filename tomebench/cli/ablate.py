@@ -28,7 +28,7 @@ def ablate(flags: LaunchFlags) -> None:
     from tomebench.report.ablation import NARROWER, answer, sub_table
     from tomebench.report.headline import sentence
     from tomebench.runs.store import Store
-    from tomebench.sweeps.settings import packaged_config
+    from tomebench.sweeps.config_files import packaged_config
 
     own = () if flags.model or flags.config else (packaged_config("ablate"),)
     r = flags.r or ("8" if flags.model and not flags.config else None)

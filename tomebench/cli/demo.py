@@ -18,6 +18,6 @@ def demo(flags: LaunchFlags) -> None:
     About two minutes on two cores. It is "tomebench sweep --config demo", so every flag of sweep changes it;
     what no flag says is in the packaged configuration demo.yaml.
     """
-    from tomebench.sweeps.settings import packaged_config
+    from tomebench.sweeps.config_files import packaged_config
 
     run(flags.load(packaged_config("demo")), flags)

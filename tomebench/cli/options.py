@@ -260,7 +260,7 @@ class SweepFlags:
             InputError: a file or a value that cannot be used.
         """
         from tomebench.sweeps.config import SweepConfig
-        from tomebench.sweeps.settings import load_config
+        from tomebench.sweeps.config_files import load_config
 
         fields = SweepConfig.model_fields
         given = {name: None if value == [] else value for name, value in vars(self).items() if name in fields}

@@ -24,7 +24,7 @@ from tomebench.runs.origin import MADE
 from tomebench.runs.store import Store
 from tomebench.runs.testbed import UNAVAILABLE
 from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.settings import load_config
+from tomebench.sweeps.config_files import load_config
 
 Say = Callable[[str], None]
 Watch = Callable[[], AbstractContextManager[Callable[[], bool]]]

@@ -32,7 +32,7 @@ from tomebench.schema import Cell
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.folder import covers
 from tomebench.sweeps.plan import STATED, plan_cells, reduced_vit
-from tomebench.sweeps.settings import load_config, packaged_configs
+from tomebench.sweeps.config_files import load_config, packaged_configs
 
 AUDIO: Mapping[str, Any] = {"img_size": (1024, 128), "in_chans": 1, "num_classes": 527}
 """The spectrogram model of the paper, for its costs: 512 patches and 527 classes."""
