@@ -107,9 +107,9 @@ def sweep(
     from tomebench.errors import ConfigError
     from tomebench.models.given import given_model, given_name
     from tomebench.progress import drawn
+    from tomebench.sweeps.config_files import load_config
     from tomebench.sweeps.events import Estimate, Finished, Note
     from tomebench.sweeps.run import run_sweep
-    from tomebench.sweeps.config_files import load_config
 
     own = preprocessing if isinstance(preprocessing, Mapping) else None
     asked |= {"model": model if isinstance(model, str) else given_name(model), "r": _r_text(r)}
@@ -196,9 +196,9 @@ def advise(rows: Sequence[Row] | str | Path, max_drop: float | None = None) -> A
     from tomebench.errors import InputError
     from tomebench.report.headline import answer
     from tomebench.runs.rows import build_rows, limit_of
+    from tomebench.runs.setting_values import checked_max_drop
     from tomebench.runs.store import Store
     from tomebench.schema import MAX_DROP, Row
-    from tomebench.sweeps.values import checked_max_drop
 
     try:
         limit = MAX_DROP if max_drop is None else checked_max_drop(max_drop)

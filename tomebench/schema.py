@@ -13,10 +13,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 SENTINEL = "sentinel"
 """Name of the second r = 0 variant of a round: the A/A control."""
@@ -26,6 +27,8 @@ UNWRAPPED = "unwrapped"
 CEILING = "ceiling:"
 """Prefix of the name of the variant that slices as many tokens off as a cell reduces; the cell's key follows."""
 
+MOST_CLASSES = 65_535
+"""Predictions are stored as 16 bits, the largest of which is no class."""
 NO_LABEL = -1
 """In place of a class: the image has no label, or fewer than another."""
 MAX_DROP = 1.0

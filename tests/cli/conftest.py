@@ -18,8 +18,8 @@ from tomebench.cli import app
 from tomebench.measure import testbed
 from tomebench.schema import Row
 from tomebench.sweeps import timing
-from tomebench.sweeps.events import Finished, Note, Phase, Planned, Progress
 from tomebench.sweeps.config_files import load_config
+from tomebench.sweeps.events import Finished, Note, Phase, Planned, Progress
 
 
 @pytest.fixture(autouse=True)

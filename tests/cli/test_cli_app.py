@@ -9,6 +9,7 @@ import resource
 import shlex
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 import typer
@@ -18,10 +19,9 @@ import tomebench
 from tomebench.cli import app
 from tomebench.cli.launch import LaunchFlags
 from tomebench.cli.limits import limit_behind
-from tomebench.cli.options import SweepFlags
-from tomebench.cli.panels import PANELS
 from tomebench.errors import InputError, Interrupted, StorageError
-from tomebench.sweeps.config import SweepConfig
+from tomebench.runs.facets import Panel
+from tomebench.runs.settings import default, settings
 
 COMMANDS = ("demo", "sweep", "ablate", "reproduce", "plan", "profile", "check", "report", "list", "doctor")
 HEAVY = ("torch", "timm", "pandas", "numpy", "pydantic", "matplotlib", "torchvision")
@@ -97,23 +97,21 @@ def test_version(program):
     assert program("--version") == Result(0, f"tomebench {tomebench.__version__}\n", "")
 
 
-def test_flags_are_the_fields_of_the_configuration_and_show_its_defaults():
-    assert {f.name for f in dataclasses.fields(SweepFlags)} - set(SweepConfig.model_fields) == {
-        "config",
-        "details",
-        "json",
-        "quiet",
-        "traceback",
-    }
-    for name, field in SweepConfig.model_fields.items():
-        option = next(p for p in command_tree().commands["sweep"].params if p.name == name)
+def test_flags_are_the_settings_and_show_their_defaults():
+    params = {param.name: param for param in command_tree().commands["sweep"].params}
+    others = {"config", "details", "json", "quiet", "traceback", "help_all"}
+    others |= {each.name for each in dataclasses.fields(LaunchFlags)} - {"given"}
+    assert [*params][: len(settings())] == [*settings()]
+    assert {*params} - {*settings()} == others
+    for name in settings():
+        option, usual = params[name], default(name)
         assert option.opts[0] == f"--{name.replace('_', '-')}"
         assert option.default is None
-        if isinstance(field.default, str | int) and not isinstance(field.default, bool):
-            assert option.help.endswith(f"[default: {field.default}]")
-        elif isinstance(field.default, float):
-            assert option.help.endswith(f"[default: {field.default:g}]")
-        elif field.default is True:
+        if isinstance(usual, str | int) and not isinstance(usual, bool):
+            assert option.help.endswith(f"[default: {usual}]")
+        elif isinstance(usual, float):
+            assert option.help.endswith(f"[default: {usual:g}]")
+        elif usual is True:
             assert option.help.endswith(f"[default: {name.replace('_', '-')}]")
 
 
@@ -243,7 +241,7 @@ def shown(program, monkeypatch, *arguments):
 def test_the_help_of_a_sweep_fits_two_screens_in_panels(program, monkeypatch):
     lines = shown(program, monkeypatch, "sweep", "--help")
     assert len(lines) <= 80
-    assert [line.rstrip(":") for line in lines if line and line[0] != " "][1:] == [*PANELS, "Help"]
+    assert [line.rstrip(":") for line in lines if line and line[0] != " "][1:] == [*get_args(Panel), "Help"]
     whole = shown(program, monkeypatch, "sweep", "--help-all")
     assert len(whole) > 80  # or there would be nothing to hide
     assert {line.split()[0] for line in lines if line.startswith("  --")} < {
@@ -253,17 +251,14 @@ def test_the_help_of_a_sweep_fits_two_screens_in_panels(program, monkeypatch):
 
 @pytest.mark.parametrize("name", ["demo", "sweep", "ablate", "reproduce", "plan", "profile"])
 def test_every_flag_has_its_panel_and_all_are_shown_by_help_all(name, program, monkeypatch):
-    assert sorted(" ".join(f"{often} {rarely}" for often, rarely in PANELS.values()).split()) == sorted(
-        {f.name for f in dataclasses.fields(LaunchFlags)}
-    )
     out = "\n".join(shown(program, monkeypatch, name, "--help-all"))
     params = command_tree().commands[name].params
     for param in params:
         if param.param_type_name == "option":
             assert f"\n  {param.opts[0]} " in out
-    own = {f.name for f in dataclasses.fields(LaunchFlags)} & {param.name for param in params}
+    own = {*settings(), *(f.name for f in dataclasses.fields(LaunchFlags))} & {param.name for param in params}
     for param in params:
-        assert (getattr(param, "rich_help_panel", None) in PANELS) == (param.name in own)
+        assert (getattr(param, "rich_help_panel", None) in get_args(Panel)) == (param.name in own)
 
 
 def test_a_flag_that_the_help_hides_is_taken_all_the_same(program, engine):

@@ -11,8 +11,8 @@ from tomebench.runs.store import Store
 from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Cell, Row
 from tomebench.sweeps import run
 from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.events import Finished
 from tomebench.sweeps.config_files import load_config
+from tomebench.sweeps.events import Finished
 
 IMAGES, BATCH = 11, 4  # three batches, the last one short
 COUNTED = ("n_seen", "top1_correct", "top5_correct", "ties", "delta_top1", "delta_top1_lo", "delta_top1_hi", "agreed")

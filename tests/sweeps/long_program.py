@@ -16,8 +16,8 @@ from tomebench.measure import clock, speed
 from tomebench.runs import budget
 from tomebench.schema import ImageList
 from tomebench.sweeps import run
-from tomebench.sweeps.events import Progress
 from tomebench.sweeps.config_files import load_config
+from tomebench.sweeps.events import Progress
 
 ROUNDS = int(sys.argv[1])
 BATCHES, BATCH = 2 * ROUNDS, 2

@@ -13,8 +13,8 @@ from tomebench.runs.store import Store
 from tomebench.schema import CEILING, Row
 from tomebench.sweeps import run
 from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.events import Finished
 from tomebench.sweeps.config_files import load_config
+from tomebench.sweeps.events import Finished
 
 
 def config(**settings: object) -> SweepConfig:

@@ -11,8 +11,8 @@ from tomebench.paper.ablation import PROP_ATTN, SUB_TABLES, sub_tables
 from tomebench.reduction.methods.flags import choices
 from tomebench.report.ablation import sub_table
 from tomebench.runs.store import Store
-from tomebench.sweeps.plan import plan_sweep
 from tomebench.sweeps.config_files import load_config
+from tomebench.sweeps.plan import plan_sweep
 
 
 def test_differences_by_hand(tmp_path: Path) -> None:

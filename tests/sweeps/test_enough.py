@@ -9,9 +9,9 @@ from store_samples import make_cell, make_resolved
 
 from tomebench import stats
 from tomebench.sweeps import run
+from tomebench.sweeps.config_files import load_config
 from tomebench.sweeps.enough import too_few
 from tomebench.sweeps.events import Note
-from tomebench.sweeps.config_files import load_config
 
 
 def test_it_is_said_of_what_is_evaluated_and_once(tmp_path: Path) -> None:

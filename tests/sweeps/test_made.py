@@ -25,10 +25,10 @@ from tomebench.runs.store import Store
 from tomebench.schema import ImageState
 from tomebench.sweeps import accuracy, made
 from tomebench.sweeps.config import SweepConfig, run_directory
+from tomebench.sweeps.config_files import load_config
 from tomebench.sweeps.events import Finished
 from tomebench.sweeps.folder import choose_folder
 from tomebench.sweeps.run import run_sweep
-from tomebench.sweeps.config_files import load_config
 
 IMAGES, BATCH = 12, 4
 

@@ -16,9 +16,9 @@ from own_model import CHECKPOINT, MODEL, REALDATA, OwnModel, make_own_model, wri
 from tomebench.errors import InputError
 from tomebench.runs.store import Store
 from tomebench.schema import Row
+from tomebench.sweeps.config_files import load_config
 from tomebench.sweeps.events import Finished
 from tomebench.sweeps.run import run_sweep
-from tomebench.sweeps.config_files import load_config
 
 pytestmark = [
     pytest.mark.realdata,

@@ -12,9 +12,9 @@ from tomebench.measure.floor import Rates
 from tomebench.measure.stages import PARTS, PassTimes
 from tomebench.reduction.vit import ReducedViT, SlicedViT
 from tomebench.sweeps import profile
+from tomebench.sweeps.config_files import load_config
 from tomebench.sweeps.events import Event, Phase, Progress
 from tomebench.sweeps.profile import Profile, ProfileReport, run_profile
-from tomebench.sweeps.config_files import load_config
 
 COSTS = {"attention": 4.0, "matching": 0.5, "merging": 0.25, "mlp": 2.0, "rest": 1.0, "plain": 50.0, "turn": 0.5}
 """Seconds that a mark with that label says went by."""

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from tomebench.errors import InputError
 from tomebench.models.create import build_model
 from tomebench.report.conditions import conditions
+from tomebench.sweeps.config_files import load_config
 from tomebench.sweeps.events import Finished
 from tomebench.sweeps.run import run_sweep
-from tomebench.sweeps.config_files import load_config
 
 
 def test_another_state_of_a_repository_goes_into_no_table_of_the_first(tmp_path, monkeypatch):

@@ -32,9 +32,9 @@ from tomebench.runs.store import Store
 from tomebench.schema import SENTINEL, UNWRAPPED, Row
 from tomebench.sweeps import run, timing
 from tomebench.sweeps.config import SweepConfig
+from tomebench.sweeps.config_files import load_config
 from tomebench.sweeps.events import Event, Finished, Note, Planned, Progress
 from tomebench.sweeps.inputs import timing_inputs
-from tomebench.sweeps.config_files import load_config
 
 IMAGES = 22
 

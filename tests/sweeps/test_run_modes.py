@@ -20,10 +20,10 @@ from tomebench.runs.store import Store
 from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Row
 from tomebench.sweeps import job, run
 from tomebench.sweeps.config import SweepConfig
+from tomebench.sweeps.config_files import load_config
 from tomebench.sweeps.events import Event, Finished, Note
 from tomebench.sweeps.forward import Passes
 from tomebench.sweeps.plan import plan_cells
-from tomebench.sweeps.config_files import load_config
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ import torch
 from tomebench.measure.probe import auto_batch_cap
 from tomebench.sweeps import estimate
 from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.plan import plan_sweep
 from tomebench.sweeps.config_files import load_config
+from tomebench.sweeps.plan import plan_sweep
 from tomebench.words import duration
 
 

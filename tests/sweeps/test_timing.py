@@ -22,10 +22,10 @@ from tomebench.runs.store import Store
 from tomebench.schema import Row
 from tomebench.sweeps import accuracy, pipeline, run, timing
 from tomebench.sweeps import job as job_module
+from tomebench.sweeps.config_files import load_config
 from tomebench.sweeps.events import Event, Finished, Note, Phase
 from tomebench.sweeps.job import Job
 from tomebench.sweeps.reading import Reading
-from tomebench.sweeps.config_files import load_config
 
 
 @pytest.fixture(autouse=True)

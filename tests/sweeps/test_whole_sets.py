@@ -20,9 +20,9 @@ from tomebench.runs.rows import build_rows
 from tomebench.runs.store import Store
 from tomebench.schema import Row
 from tomebench.sweeps.config import SweepConfig
+from tomebench.sweeps.config_files import load_config
 from tomebench.sweeps.events import Finished
 from tomebench.sweeps.run import run_sweep
-from tomebench.sweeps.config_files import load_config
 
 IMAGES = 10
 

@@ -30,9 +30,10 @@ def ablate(flags: LaunchFlags) -> None:
     from tomebench.runs.store import Store
     from tomebench.sweeps.config_files import packaged_config
 
-    own = () if flags.model or flags.config else (packaged_config("ablate"),)
-    r = flags.r or ("8" if flags.model and not flags.config else None)
-    flags = dataclasses.replace(flags, ablate=True, r=r)
+    model = flags.given["model"]
+    own = () if model or flags.config else (packaged_config("ablate"),)
+    r = flags.given["r"] or ("8" if model and not flags.config else None)
+    flags = dataclasses.replace(flags, given={**flags.given, "ablate": True, "r": r})
     measured = measure(flags.load(*own), flags)
     if measured is None:
         return

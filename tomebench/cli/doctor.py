@@ -9,29 +9,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 import tomebench
 from tomebench.cli.doctor_data import Finding, data_findings
-from tomebench.cli.options import (
-    Checkpoint,
-    ClassNames,
-    Data,
-    Decode,
-    Device,
-    Dtype,
-    Json,
-    Manifest,
-    Model,
-    NumClasses,
-    Offline,
-    Real,
-    Threads,
-    Traceback,
-    UseEma,
-    Verify,
-)
+from tomebench.cli.options import Decode, Json, Manifest, Traceback, setting
 from tomebench.cli.outputs import writable
 from tomebench.errors import InputError, TomebenchError
 from tomebench.models.spec import ModelSpec
@@ -47,20 +31,20 @@ _MIN_FREE = 200 * 2**20
 
 
 def doctor(
-    model: Model = None,
-    checkpoint: Checkpoint = None,
-    use_ema: UseEma = None,
-    num_classes: NumClasses = None,
-    class_names: ClassNames = None,
-    data: Data = None,
-    real: Real = None,
-    verify: Verify = None,
+    model: Annotated[str | None, setting("model")] = None,
+    checkpoint: Annotated[Path | None, setting("checkpoint")] = None,
+    use_ema: Annotated[bool | None, setting("use_ema")] = None,
+    num_classes: Annotated[int | None, setting("num_classes")] = None,
+    class_names: Annotated[str | None, setting("class_names")] = None,
+    data: Annotated[str | None, setting("data")] = None,
+    real: Annotated[Path | None, setting("real")] = None,
+    verify: Annotated[Path | None, setting("verify")] = None,
     manifest: Manifest = None,
     decode: Decode = False,
-    device: Device = None,
-    dtype: Dtype = None,
-    threads: Threads = None,
-    offline: Offline = None,
+    device: Annotated[str | None, setting("device")] = None,
+    dtype: Annotated[str | None, setting("dtype")] = None,
+    threads: Annotated[int | None, setting("threads")] = None,
+    offline: Annotated[bool | None, setting("offline")] = None,
     json: Json = False,
     traceback: Traceback = False,
 ) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tomebench.cli.options import Details, Json, MaxDrop, Traceback
+from tomebench.cli.options import Details, Json, Traceback, setting
 from tomebench.errors import InputError, RunError
 from tomebench.identity import MODEL
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, as written by sweep or demo.")],
-    max_drop: MaxDrop = None,
+    max_drop: Annotated[float | None, setting("max_drop")] = None,
     json: Json = False,
     details: Details = False,
     traceback: Traceback = False,
@@ -44,8 +44,8 @@ def report(
     from tomebench.cli.results import read_run, show, write_run
     from tomebench.report.parts import are_parts, joined
     from tomebench.report.text import context_for
+    from tomebench.runs.setting_values import checked_max_drop
     from tomebench.schema import MAX_DROP
-    from tomebench.sweeps.values import checked_max_drop
 
     try:
         asked = None if max_drop is None else checked_max_drop(max_drop)

@@ -90,8 +90,8 @@ def reproduce(flags: ReproduceFlags) -> None:
     facts, runs = [each for each, _ in pairs], [run for _, run in pairs]
     if table.name == "audio":
         facts = [found_audio("b")]
-    directory = flags.out or Path("results") / f"paper-{table.name}"
-    if flags.out is not None:
+    directory = flags.given["out"] or Path("results") / f"paper-{table.name}"
+    if flags.given["out"] is not None:
         _make(directory)
     conditions: list[str] = []
     missing: dict[str, tuple[str, ...]] = {}
@@ -101,7 +101,7 @@ def reproduce(flags: ReproduceFlags) -> None:
     shown = layout(table.title, lines, table.acc_name, missing, by_choice=table.by_choice)
     context = context_table(table.remeasured(only))
     texts = {"markdown": markdown_text(shown, context, conditions), "latex": latex_text(shown, conditions)}
-    worth = flags.out is not None or any(line.row is not None for line in lines)
+    worth = flags.given["out"] is not None or any(line.row is not None for line in lines)
     name = "costs" if flags.static else "speed" if flags.speed else "table"
     written = _write(directory, f"{name}-{only}" if only else name, texts) if worth else []
     code = _exit_code(lines, flags)
@@ -117,9 +117,7 @@ def reproduce(flags: ReproduceFlags) -> None:
 
 def _given(flags: ReproduceFlags) -> dict[str, object]:
     """The settings of sweep that go on top of every run; None: not given."""
-    from tomebench.sweeps.config import SweepConfig
-
-    return {name: value for name, value in vars(flags).items() if name in SweepConfig.model_fields} | {"out": None}
+    return {**flags.given, "out": None}
 
 
 def _ignored(flags: ReproduceFlags) -> list[str]:
@@ -147,7 +145,7 @@ def _check(flags: ReproduceFlags) -> None:
         raise ConfigError("--json and --format print two different things; drop one of them")
     if flags.static and flags.speed:
         raise ConfigError("--static measures nothing and --speed only times; drop one of them")
-    if flags.name is not None:
+    if flags.given["name"] is not None:
         raise ConfigError("--name is that of the table; use --out for another folder")
     if flags.weights is not None and not flags.weights.is_dir():
         raise InputError(f"--weights {flags.weights}: no such folder")
@@ -191,7 +189,7 @@ def _measure(
                 assert measured is not None, "this process is alone"
                 _, context = measured
         except ModelError as error:
-            if flags.checkpoint is not None or flags.model is not None:
+            if flags.given["checkpoint"] is not None or flags.given["model"] is not None:
                 raise
             missing[run.full_name] = (f"{error}; --weights DIR takes {run.weights}",)
             continue

@@ -74,7 +74,7 @@ def measure(config: SweepConfig, flags: SweepFlags) -> tuple[Finished, ReportCon
     leads = Place.here().rank == 0  # and is the only one that writes
     screen = open_screen(as_json=flags.json, quiet=flags.quiet or not leads)
     with stop_on_signal(quiet=not leads) as should_stop:
-        named = config.out is not None or bool(flags.name or flags.config)  # not by demo.yaml
+        named = config.out is not None or bool(flags.given["name"] or flags.config)  # not by demo.yaml
         folder, remark = choose_folder(config, named=named) if leads else (run_directory(config), None)
         finished = follow(_remarked(run_sweep(config, folder, should_stop), remark), screen)
         if not leads:

@@ -22,8 +22,6 @@ from tomebench.words import are, counted
 NUM_CLASSES = 1000
 IMAGENET_21K = frozenset({11221, 11821, 21841, 21842, 21843})
 """Sizes of the heads that were trained on ImageNet-21k or most of it."""
-MOST_CLASSES = 65_535
-"""Predictions are stored as 16 bits, the largest of which is no class."""
 SORTED, NATURAL = "sorted", "natural"
 ORDERS = (SORTED, NATURAL)
 """Words in place of a list: folder names sorted as text, as ImageFolder does, or with numbers in them as numbers."""

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tomebench.datasets.classes import IMAGENET_21K, MOST_CLASSES, NUM_CLASSES
+from tomebench.datasets.classes import IMAGENET_21K, NUM_CLASSES
 from tomebench.errors import DataError
 from tomebench.runs.answers import NO_PREDICTION
-from tomebench.schema import CellPredictions, Chunk, ImageList
+from tomebench.schema import MOST_CLASSES, CellPredictions, Chunk, ImageList
 from tomebench.words import noun
 
 if TYPE_CHECKING:

@@ -27,17 +27,18 @@ from tomebench.reduction.schedule import parse_schedule
 from tomebench.reduction.vit import Backbone, ReducedViT
 from tomebench.runs.database import FILE
 from tomebench.runs.rows import build_rows
+from tomebench.runs.settings import default, settings
 from tomebench.runs.store import Store
 from tomebench.schema import Cell
 from tomebench.sweeps.config import SweepConfig
+from tomebench.sweeps.config_files import load_config, packaged_configs
 from tomebench.sweeps.folder import covers
 from tomebench.sweeps.plan import STATED, plan_cells, reduced_vit
-from tomebench.sweeps.config_files import load_config, packaged_configs
 
 AUDIO: Mapping[str, Any] = {"img_size": (1024, 128), "in_chans": 1, "num_classes": 527}
 """The spectrogram model of the paper, for its costs: 512 patches and 527 classes."""
 
-ABOUT_IMAGES = ("data", "limit", "cache", "real", "allow_missing", "verify", "end_to_end")
+ABOUT_IMAGES = ("data", *(name for name, setting in settings().items() if setting.needs))
 """Settings that mean nothing to a run that is only timed."""
 
 
@@ -110,7 +111,7 @@ def table_runs(
             own = {key: value for key, value in own.items() if key not in ABOUT_IMAGES}
         config = load_config([path, *extra], own)
         if not needs_images:
-            config = config.model_copy(update={key: SweepConfig.model_fields[key].default for key in ABOUT_IMAGES})
+            config = config.model_copy(update={key: default(key) for key in ABOUT_IMAGES})
             if config.budget == "none":
                 raise ConfigError("budget none times nothing, and only speed is asked for; give another --budget")
         if config.checkpoint is not None and len(files) > 1:

@@ -5,38 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tomebench.reduction.methods.flags import OPTIONS
+from tomebench.runs.settings import settings
 from tomebench.schema import Cell, Resolved, fingerprint
 
-_STATED_EXACTLY = frozenset(
-    {
-        "model",
-        "checkpoint",
-        "img_size",
-        "preprocessing",
-        "r",
-        "schedule",
-        "method",
-        "prop_attn",
-        "ablate",
-        "real",
-        "allow_missing",
-        "use_ema",
-        "class_names",
-        "labels",
-    }
-    | {"data", "limit", "device", "dtype", "batch_size", "attention", "prefix_only", "compile", "cuda_graphs", "mode"}
-    | {"ceiling", "end_to_end", "cells", "processes"}  # more or less to do, which changes nothing about the rest
-    | {"option", *OPTIONS}
-)
-"""Settings whose outcome is in the cell or the image list: a path, or "auto", says less than what it came to."""
 _RUN = ("timm_id", "r_layers", "tokens_in", "crop_pct", "interpolation", "mean", "std")
 """Fields of Resolved that say what runs; the others are costs that follow from it."""
 
 
 def unstated(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a configuration that neither its cells nor its images state."""
-    return {name: value for name, value in config.items() if name not in _STATED_EXACTLY}
+    stated = {name for name, setting in settings().items() if setting.states}
+    return {name: value for name, value in config.items() if name not in stated}
 
 
 def protocol(cell: Cell, resolved: Resolved, settings: Mapping[str, Any], budget: str, images: str | None) -> str:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import AfterValidator, BeforeValidator
 
 from tomebench.reduction.methods.flags import choices
 from tomebench.reduction.schedule import parse_schedule
@@ -63,6 +60,7 @@ def checked_device(value: str) -> str:
 
 def checked_name(value: str) -> str:
     """The name of a folder, no path."""
+    text(value)
     if re.search(r"[/\\]", value) or value in (".", "..") or len(value) > 100:
         raise ValueError("is not the name of a folder under results/; use --out for a folder elsewhere")
     return value
@@ -130,7 +128,7 @@ def option_values(text: str | None) -> dict[str, list[str]]:
     return {name: values.split(",") for name, _, values in (word.partition("=") for word in (text or "").split())}
 
 
-def choice(name: str) -> Any:
+def choice(name: str) -> Callable[[str], str]:
     """One value of an option or several, with commas between them, each a cell of its own."""
 
     def checked(value: str) -> str:
@@ -140,8 +138,17 @@ def choice(name: str) -> Any:
                 raise ValueError(f"use {', '.join(choices(name))}, or several of them with commas")
         return ",".join(dict.fromkeys(given))
 
-    return Annotated[str, AfterValidator(checked)]
+    return checked
 
 
-Text = Annotated[str, AfterValidator(text)]
-FilePath = Annotated[Path, BeforeValidator(path)]
+def between(least: int, most: int | None = None) -> Callable[[int], int]:
+    """A number no smaller than ``least`` and no larger than ``most``."""
+
+    def checked(value: int) -> int:
+        if value < least:
+            raise ValueError(f"must be {least} or more")
+        if most is not None and value > most:
+            raise ValueError(f"must be at most {most}")
+        return value
+
+    return checked

@@ -1,8 +1,7 @@
-"""What a sweep is asked to do: one strict, frozen model, filled from defaults, YAML files and command line flags.
+"""What a sweep is asked to do: its settings as one strict, frozen model, and what does not go together.
 
-The fields are the flags: ``batch_size`` here is ``--batch-size`` on the command line and ``batch-size`` (or
-``batch_size``) in YAML. A flag wins over YAML, a later file over an earlier one, anything over the default, and this is
-the only place where defaults live.
+:mod:`tomebench.runs.settings` declares each of them; :mod:`tomebench.sweeps.config_files` fills them from YAML and
+flags.
 """
 
 from __future__ import annotations
@@ -12,11 +11,10 @@ import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
-from tomebench.datasets.classes import MOST_CLASSES
 from tomebench.errors import ConfigError
 from tomebench.models.aliases import default_prop_attn
 from tomebench.models.spec import ModelSpec
@@ -25,103 +23,16 @@ from tomebench.reduction.methods.flags import OPTIONS, PAPER, Options, choices
 from tomebench.reduction.registry import method_class, option_defaults
 from tomebench.rspec import format_r, parse_r
 from tomebench.runs.budget import PUBLISH_PROCESSES
-from tomebench.schema import MAX_DROP, Route, Scalar
-from tomebench.sweeps.values import (
-    FilePath,
-    Text,
-    checked_batch_size,
-    checked_cells,
-    checked_device,
-    checked_max_drop,
-    checked_name,
-    checked_r,
-    checked_schedule,
-    choice,
-    digits_to_int,
-    option_text,
-    option_values,
-    path_text,
-    r_text,
-)
+from tomebench.runs.setting_values import option_text, option_values
+from tomebench.runs.settings import Settings, default, flag, settings
+from tomebench.schema import Scalar
 from tomebench.words import counted
 
-NOT_IDENTITY = frozenset({"out", "name", "workers", "offline", "cache", "verify", "max_drop"})
-"""Fields that may change between two runs of one folder: they cannot change a result."""
-_YOUNGER = (
-    "attention",
-    "prefix_only",
-    "compile",
-    "cuda_graphs",
-    "mode",
-    "ceiling",
-    "end_to_end",
-    "processes",
-    "cells",
-    "real",
-    "allow_missing",
-    "ablate",
-    "preprocessing",
-    "use_ema",
-    "num_classes",
-    "class_names",
-    "labels",
-    "option",
-    *OPTIONS,
-)
-"""Fields that the first stores did not have: at their defaults they are left out, so that those runs go on."""
 
-
-class SweepConfig(BaseModel):
-    """Everything a sweep can be asked, validated; see ``tomebench sweep --help`` for what each field does."""
+class SweepConfig(Settings, BaseModel):
+    """The :class:`~tomebench.runs.settings.Settings` of one sweep, validated, each alone and together."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    model: Text
-    checkpoint: FilePath | None = None
-    use_ema: bool | None = None
-    num_classes: Annotated[int, Field(ge=1, le=MOST_CLASSES)] | None = None
-    class_names: Annotated[Text, BeforeValidator(path_text)] | None = None
-    img_size: Annotated[int, Field(ge=1, le=8192)] | None = None
-    preprocessing: Literal["timm", "tome"] = "timm"
-    r: Annotated[str, BeforeValidator(r_text), AfterValidator(checked_r)] = "0..24"
-    schedule: Annotated[str, AfterValidator(checked_schedule)] = "constant"
-    method: Text = "tome"
-    prop_attn: bool = True
-    metric: choice("metric") = PAPER.metric  # type: ignore[valid-type]
-    heads: choice("heads") = PAPER.heads  # type: ignore[valid-type]
-    distance: choice("distance") = PAPER.distance  # type: ignore[valid-type]
-    combine: choice("combine") = PAPER.combine  # type: ignore[valid-type]
-    partition: choice("partition") = PAPER.partition  # type: ignore[valid-type]
-    matching: choice("matching") = PAPER.matching  # type: ignore[valid-type]
-    option: Annotated[str | None, BeforeValidator(option_text)] = None
-    ablate: bool = False
-    attention: Route = "auto"
-    prefix_only: bool = False
-    data: Annotated[Text, BeforeValidator(path_text)] | None = None
-    labels: bool = True
-    limit: Annotated[int, Field(ge=1)] | None = None
-    real: FilePath | None = None
-    allow_missing: Annotated[int, Field(ge=0)] = 0
-    verify: FilePath | None = None
-    device: Annotated[str, AfterValidator(checked_device)] = "auto"
-    dtype: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
-    batch_size: Annotated[int | str, BeforeValidator(digits_to_int), AfterValidator(checked_batch_size)] = "auto"
-    mode: Literal["infer", "train"] = "infer"
-    compile: bool = False
-    cuda_graphs: bool = False
-    ceiling: bool = False
-    end_to_end: bool = False
-    budget: Literal["quick", "standard", "publish", "none"] = "quick"
-    processes: Annotated[int, Field(ge=1, le=1000)] | None = None
-    max_drop: Annotated[float, AfterValidator(checked_max_drop)] = MAX_DROP
-    cells: Annotated[str, AfterValidator(checked_cells)] | None = None
-    out: FilePath | None = None
-    name: Annotated[Text, AfterValidator(checked_name)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    workers: Annotated[int, Field(ge=0, le=1024)] | None = None
-    cache: FilePath | None = None
-    offline: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -141,33 +52,20 @@ class SweepConfig(BaseModel):
         return {**given, "option": {name: ",".join(values) for name, values in options.items()}}
 
     @model_validator(mode="after")
-    def _limit_needs_data(self) -> SweepConfig:
-        if self.limit is not None and self.data is None:
-            raise ConfigError("limit is a number of images, but there are none; add --data, or drop --limit")
-        return self
-
-    @model_validator(mode="after")
-    def _checks_need_data(self) -> SweepConfig:
-        for name, given in (("real", self.real), ("allow-missing", self.allow_missing), ("verify", self.verify)):
-            if given and self.data is None:
-                raise ConfigError(f"{name} is about images, but there are none; add --data, or drop --{name}")
+    def _images_are_there(self) -> SweepConfig:
+        for name, setting in settings().items():
+            value = getattr(self, name)
+            if setting.needs and value != default(name) and self.data is None:
+                raise ConfigError(f"{setting.needs}, but there are none; add --data, or drop {flag(name, value)}")
         return self
 
     @model_validator(mode="after")
     def _labels_are_of_images(self) -> SweepConfig:
-        if not self.labels and self.data is None:
-            raise ConfigError("no-labels is about pictures, but there are none; add --data, or drop --no-labels")
         if not self.labels and (self.real is not None or self.class_names is not None):
             name = "real" if self.real is not None else "class-names"
             raise ConfigError(f"{name} is about labels, which --no-labels leaves out; drop one of them")
         if self.use_ema is not None and self.checkpoint is None and not self.model.startswith("local-dir:"):
             raise ConfigError("use-ema is about the weights of a file; add --checkpoint, or drop it")
-        return self
-
-    @model_validator(mode="after")
-    def _end_to_end_needs_data(self) -> SweepConfig:
-        if self.end_to_end and self.data is None:
-            raise ConfigError("end-to-end speed includes reading images; add --data, or drop --end-to-end")
         return self
 
     @model_validator(mode="after")
@@ -186,8 +84,6 @@ class SweepConfig(BaseModel):
             raise ConfigError("budget none times nothing and there are no images; add --data, or another --budget")
         if self.budget == "none" and self.end_to_end:
             raise ConfigError("budget none times nothing; drop --end-to-end, or give another --budget")
-        if self.cache is not None and self.data is None:
-            raise ConfigError("cache keeps preprocessed images, but there are none; add --data, or drop --cache")
         return self
 
     @model_validator(mode="after")
@@ -275,10 +171,11 @@ class SweepConfig(BaseModel):
 
         ``r`` is written in its shortest form, sorted and with the baseline 0, so that ``0..2`` and ``2,1`` are one run.
         """
-        fields = self.model_dump(mode="json", exclude=set(NOT_IDENTITY))
+        declared = {name: setting for name, setting in settings().items() if setting.identity}
+        fields = self.model_dump(mode="json", include=set(declared))
         fields["processes"] = None if self.process_count == 1 else self.process_count
-        for name in _YOUNGER:
-            if fields[name] == SweepConfig.model_fields[name].default:
+        for name, setting in declared.items():
+            if setting.since > 1 and fields[name] == default(name):
                 del fields[name]
         if self.schedule.startswith("list:"):
             return fields  # r says nothing there and stays at its default
@@ -294,13 +191,11 @@ def run_directory(config: SweepConfig) -> Path:
 def command_line(stored: Mapping[str, Any]) -> str:
     """The command that runs the sweep of a configuration, from :meth:`SweepConfig.stored`."""
     words = ["tomebench", "sweep"]
-    for name, field in SweepConfig.model_fields.items():
-        value = stored.get(name, field.default)
-        default = default_prop_attn(str(stored.get("model"))) if name == "prop_attn" else field.default
-        if value is None or value == default:
-            continue
-        flag = name.replace("_", "-")
-        words += [f"--{flag}" if value else f"--no-{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+    for name in settings():
+        value = stored.get(name, default(name))
+        usual = default_prop_attn(str(stored.get("model"))) if name == "prop_attn" else default(name)
+        if value is not None and value != usual:
+            words += [flag(name, value)] if isinstance(value, bool) else [flag(name), str(value)]
     return shlex.join(words)
 
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from tomebench.errors import ConfigError
 from tomebench.models.aliases import default_prop_attn
+from tomebench.runs.settings import flag, settings
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.yaml_file import read_yaml
 
@@ -29,11 +30,11 @@ def load_config(files: Sequence[Path], flags: Mapping[str, object]) -> SweepConf
     sources: dict[str, str] = {}
     for file in files:
         path = _find(file)
-        for key, value in read_yaml(path, list(SweepConfig.model_fields)).items():
+        for key, value in read_yaml(path, list(settings())).items():
             values[key], sources[key] = value, f"config {str(file)!r}: {key.replace('_', '-')}"
     for key, value in flags.items():
         if value is not None:
-            values[key], sources[key] = value, f"--{key.replace('_', '-')}"
+            values[key], sources[key] = value, flag(key)
     if "prop_attn" not in values and isinstance(values.get("model"), str):
         values["prop_attn"] = default_prop_attn(str(values["model"]))
     if "r" in values and str(values.get("schedule", "")).startswith("list:"):
@@ -99,10 +100,6 @@ def _one_line(error: ValidationError, sources: Mapping[str, str]) -> str:
         what = str(context["error"])
     elif kind == "literal_error":
         what = f"use {context['expected']}".replace("'", "")
-    elif kind == "greater_than_equal":
-        what = f"must be {context['ge']} or more"
-    elif kind in ("less_than_equal", "less_than"):
-        what = f"must be at most {context['le'] if 'le' in context else context['lt'] - 1}"
     else:
         what = _TYPE_MESSAGES.get(kind, first["msg"])
     return f"{sources[field]} {shown}: {what}"

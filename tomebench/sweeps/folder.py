@@ -19,16 +19,17 @@ from tomebench.rspec import format_r, parse_r
 from tomebench.runs import database, lock
 from tomebench.runs.budget import PUBLISH_PROCESSES
 from tomebench.runs.records import differences
+from tomebench.runs.setting_values import option_text, option_values
+from tomebench.runs.settings import default, settings
 from tomebench.runs.store import Store
 from tomebench.runs.targets import budget_rank
 from tomebench.sweeps.config import SweepConfig, run_directory
 from tomebench.sweeps.made import code_differences
-from tomebench.sweeps.values import option_text, option_values
 
-_MORE = ("ceiling", "end_to_end")
-"""Settings that add columns and change no other."""
-_GROWS = frozenset({"r", "budget", "processes", "option", *_MORE, *OPTIONS})
+_GROWS = tuple(name for name, setting in settings().items() if setting.grows)
 """Settings that say how much is measured."""
+_MORE = tuple(name for name in _GROWS if default(name) is False)
+"""Those that add columns and change no other."""
 
 
 def choose_folder(config: SweepConfig, *, named: bool | None = None) -> tuple[Path, str | None]:
@@ -159,7 +160,7 @@ def _names(*settings: Mapping[str, Any]) -> list[str]:
 
 def _values(settings: Mapping[str, Any], name: str) -> list[str]:
     if name in OPTIONS:
-        return str(settings.get(name, SweepConfig.model_fields[name].default)).split(",")
+        return str(settings.get(name, default(name))).split(",")
     given = option_values(settings.get("option")).get(name)
     return given or [str(option_defaults(method_class(str(settings["method"]))).get(name))]
 
@@ -171,7 +172,7 @@ def _says_r(settings: Mapping[str, Any]) -> bool:
 def _r(settings: Mapping[str, Any]) -> tuple[int, ...]:
     if _says_r(settings):  # the setting means nothing there
         return ()
-    return parse_r(str(settings.get("r", SweepConfig.model_fields["r"].default)))
+    return parse_r(str(settings.get("r", default("r"))))
 
 
 def _grid(settings: Mapping[str, Any], names: Sequence[str]) -> set[tuple[Any, ...]]:

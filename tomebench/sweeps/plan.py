@@ -22,6 +22,7 @@ from tomebench.reduction.registry import method_class
 from tomebench.reduction.schedule import parse_schedule
 from tomebench.reduction.vit import Backbone, ReducedViT
 from tomebench.rspec import parse_r
+from tomebench.runs.settings import default
 from tomebench.schema import Cell, Resolved, Scalar
 from tomebench.sweeps.config import SweepConfig
 
@@ -120,9 +121,7 @@ def plan_cells(
     preprocessing = preprocessing_of(config, loaded.model)
     at = resolve_device("auto") if device == "auto" else torch.device(device)
     unusual = {name: getattr(config, name) for name in STATED}
-    stated: dict[str, Scalar] = {
-        name: value for name, value in unusual.items() if value != SweepConfig.model_fields[name].default
-    }
+    stated: dict[str, Scalar] = {name: value for name, value in unusual.items() if value != default(name)}
     unwrapped = terms.gmacs(backbone.tokens, [backbone.tokens] * backbone.depth)
     planned = []
     for schedule, r, options, prop_attn in _axis(config):
