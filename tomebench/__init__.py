@@ -1,4 +1,26 @@
-"""tomebench: what token merging does to the speed and accuracy of a Vision Transformer."""
+"""tomebench: what token merging does to the speed and accuracy of a Vision Transformer.
+
+One word for one thing, here and in all that is written about it:
+
+token     one of the N vectors that a block passes on; a patch, or a *prefix* token: class, register, distillation
+r         tokens that a layer is asked to remove; clamped to what its method can
+match     find for tokens the others that they are most like
+merge     put the tokens of a group together in one, whose *size* is the number of patches in it
+prune     drop tokens
+plan      what a method chooses for one layer: where each token goes (:class:`tomebench.reduction.plan.MergePlan`)
+pass      one forward pass of a batch, or in mode train one step; a profile divides it into *stages*
+ceiling   the pass that slices as many tokens off without matching: no method can be faster
+floor     the least time that a part of a pass can take at the rates this machine shows
+cell      one thing to measure: a model with one r, schedule and set of options, on one device
+variant   what a burst times: a cell, its ceiling, r = 0 once more (the *sentinel*), the unwrapped model
+burst     passes of one variant between two synchronisations
+round     one burst of every variant, in random order; speed-ups are ratios within a round
+session   what one process measured of a run, from its start to its end
+run       what is stored in one folder: settings, cells, rounds, predictions
+row       one line of the table, derived from a run
+protocol  hash of what a row was measured with: rows are compared where it is equal
+finding   what the gate says of one cell in one tier
+"""
 
 from __future__ import annotations
 
