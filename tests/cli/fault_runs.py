@@ -18,7 +18,7 @@ from tomebench.measure import speed
 from tomebench.runs import budget as budgets
 from tomebench.runs import database
 from tomebench.runs.store import Store
-from tomebench.sweeps import forward, pipeline, run, timing
+from tomebench.sweeps import passes, pipeline, run, timing
 from tomebench.sweeps.events import Event, Phase, Progress
 
 _SETTINGS = "--model digits_vit --r 0,8 --device cpu --threads 1 --batch-size 2 --budget quick --workers 0"
@@ -46,7 +46,7 @@ def fast(patch: pytest.MonkeyPatch, rounds: int = 2) -> None:
     patch.setattr(timing, "clock_for", lambda device: EvenClock())
     patch.setattr(pipeline, "clock_for", lambda device: TickingClock())
     patch.setattr(timing, "peak_bytes", lambda step, device, index: 2**20)
-    patch.setattr(forward, "compiled", lambda model: model)
+    patch.setattr(passes, "compiled", lambda model: model)
     patch.setattr("tomebench.report.write.speed_accuracy_figure", lambda *arguments, **_: "no figure")
     patch.setattr(speed, "WINDOW", 1)
     patch.setitem(budgets.BUDGETS, "quick", budgets.Budget("quick", rounds, 1e9, 1.0))  # type: ignore[arg-type]

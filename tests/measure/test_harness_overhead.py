@@ -13,7 +13,7 @@ from tomebench.measure.machine import MachineGauges
 from tomebench.measure.speed import Variant, time_round, warm_up
 from tomebench.schema import SENTINEL, UNWRAPPED
 from tomebench.sweeps.failures import guarded
-from tomebench.sweeps.forward import rotating, without_gradients
+from tomebench.sweeps.passes import rotating, without_gradients
 
 pytestmark = pytest.mark.bench
 

@@ -22,7 +22,7 @@ from tomebench.sweeps import job, run
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.config_files import load_config
 from tomebench.sweeps.events import Event, Finished, Note
-from tomebench.sweeps.forward import Passes
+from tomebench.sweeps.passes import Passes
 from tomebench.sweeps.plan import plan_cells
 
 
@@ -259,7 +259,7 @@ def restless(monkeypatch: pytest.MonkeyPatch, changes: Callable[[int], int]) -> 
         return call
 
     monkeypatch.setattr(ReducedViT, "forward", changing)
-    monkeypatch.setattr("tomebench.sweeps.forward.compiled", counted)
+    monkeypatch.setattr("tomebench.sweeps.passes.compiled", counted)
 
 
 @pytest.mark.usefixtures("dynamo")

@@ -82,7 +82,7 @@ def test_a_timed_pass_that_computes_something_else_marks_its_row(
         wrong = isinstance(module, ReducedViT) and module.r_layers[0] == 4
         return (lambda images: module(images).roll(1, dims=1)) if wrong else module
 
-    monkeypatch.setattr("tomebench.sweeps.forward.compiled", broken)
+    monkeypatch.setattr("tomebench.sweeps.passes.compiled", broken)
     _, rows = sweep(tmp_path / "run", compile=True)
     assert ["OUTPUT_MISMATCH" in row.warnings for row in rows] == [False, True]
 

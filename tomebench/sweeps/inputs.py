@@ -15,7 +15,7 @@ from tomebench.measure.probe import auto_batch_cap, auto_batch_size
 from tomebench.measure.training import Trainer
 from tomebench.models.preprocess import Preprocessing
 from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.forward import without_gradients
+from tomebench.sweeps.passes import without_gradients
 from tomebench.sweeps.plan import variant_count
 
 INPUT_BATCHES = 4

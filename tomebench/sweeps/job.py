@@ -17,8 +17,8 @@ from tomebench.runs.store import Store
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Note
 from tomebench.sweeps.failures import CellFailed, blamed, ending, lost_with
-from tomebench.sweeps.forward import Passes
 from tomebench.sweeps.inputs import INPUT_BATCHES, timing_inputs, weights_dtype
+from tomebench.sweeps.passes import Passes
 from tomebench.sweeps.plan import PlannedCell, preprocessing_of
 
 LOST = "lost"

@@ -32,8 +32,8 @@ from tomebench.runs.budget import BUDGETS
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Event, Phase, Progress
 from tomebench.sweeps.failures import CellFailed, ending, guarded, no_room_is_an_input_error
-from tomebench.sweeps.forward import rotating, without_gradients
 from tomebench.sweeps.inputs import choose_batch_size, timing_inputs, usable_images, weights_dtype
+from tomebench.sweeps.passes import rotating, without_gradients
 from tomebench.sweeps.plan import PlannedCell, list_images, plan_cells, plan_sweep, preprocessing_of, reduced_vit
 
 _REDUCED, _CEILING = "reduced", "ceiling"

@@ -37,10 +37,10 @@ from tomebench.sweeps.estimate import in_words
 from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Planned, Progress
 from tomebench.sweeps.failures import CellFailed, ending, guarded, lost_with, no_room_is_an_input_error
 from tomebench.sweeps.folder import merged, processes_of, unlike
-from tomebench.sweeps.forward import Passes
 from tomebench.sweeps.inputs import choose_batch_size, usable_images, weights_dtype
 from tomebench.sweeps.job import LOST, Job, stops
 from tomebench.sweeps.made import check_code, check_unchanged, keep_made, made_by, sample_digests
+from tomebench.sweeps.passes import Passes
 from tomebench.sweeps.pipeline import measure_end_to_end
 from tomebench.sweeps.plan import (
     list_images,
