@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from tomebench.models.create import load_model
 from tomebench.reduction.vit import ReducedViT
-from tomebench.sweeps import inputs, pipeline, timing
+from tomebench.sweeps import batch_size, pipeline, timing
 
 pytestmark = pytest.mark.usefixtures("quick_sweeps")
 
@@ -44,13 +44,13 @@ def test_break_cell_breaks_only_its_cell(program, undisturbed, monkeypatch):
 
 
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(program, monkeypatch):
-    real = inputs.without_gradients
+    real = batch_size.without_gradients
 
     def small(model: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
         run = real(model)
         return lambda images: out_of_memory() if len(images) > 4 else run(images)
 
-    monkeypatch.setattr(inputs, "without_gradients", small)
+    monkeypatch.setattr(batch_size, "without_gradients", small)
     result = program(*DIGITS, "--batch-size", "auto")
     assert (result.code, result.err) == (0, "")
     assert table(Path("run"), "batch_size", "n_seen") == [{"batch_size": 4, "n_seen": 6}] * 2
@@ -66,7 +66,7 @@ def test_without_room_for_one_image_there_is_no_batch_size(program, monkeypatch)
 
         return run
 
-    monkeypatch.setattr(inputs, "without_gradients", no_room)
+    monkeypatch.setattr(batch_size, "without_gradients", no_room)
     result = program(*DIGITS, "--batch-size", "auto")
     assert (result.code, result.out) == (2, "")
     assert "out of memory with a single image" in result.error
@@ -84,7 +84,7 @@ def test_another_error_in_the_probe_is_not_tried_again(program, monkeypatch):
 
         return run
 
-    monkeypatch.setattr(inputs, "without_gradients", broken)
+    monkeypatch.setattr(batch_size, "without_gradients", broken)
     result = program(*DIGITS, "--batch-size", "auto")
     assert (result.code, len(tried)) == (1, 1)
     assert result.error.startswith("tomebench: this is a bug: RuntimeError: shape mismatch")

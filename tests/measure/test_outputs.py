@@ -14,8 +14,7 @@ from tomebench.datasets.classes import Head
 from tomebench.measure.outputs import FEW, JITTER, output_excess
 from tomebench.models.create import load_model
 from tomebench.sweeps.config_files import load_config
-from tomebench.sweeps.inputs import timing_inputs
-from tomebench.sweeps.plan import list_images, preprocessing_of
+from tomebench.sweeps.inputs import list_images, preprocessing_of, timing_inputs
 
 IMAGES = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(1))
 

@@ -9,9 +9,9 @@ import timm
 import torch
 from torch import Tensor
 
+from tomebench.sweeps.batch_size import choose_batch_size
 from tomebench.sweeps.config_files import load_config
-from tomebench.sweeps.inputs import choose_batch_size
-from tomebench.sweeps.plan import preprocessing_of
+from tomebench.sweeps.inputs import preprocessing_of
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,7 @@ from tomebench.schema import Row
 from tomebench.sweeps import run
 from tomebench.sweeps.config_files import load_config
 from tomebench.sweeps.events import Finished
-from tomebench.sweeps.inputs import timing_inputs
-from tomebench.sweeps.plan import list_images, preprocessing_of
+from tomebench.sweeps.inputs import list_images, preprocessing_of, timing_inputs
 
 REALDATA = Path(__file__).parents[3] / "shared" / "realdata"
 CHECKPOINT = REALDATA / "deit_tiny_patch16_224.safetensors"

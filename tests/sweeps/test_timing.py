@@ -24,8 +24,8 @@ from tomebench.sweeps import accuracy, pipeline, run, timing
 from tomebench.sweeps import job as job_module
 from tomebench.sweeps.config_files import load_config
 from tomebench.sweeps.events import Event, Finished, Note, Phase
+from tomebench.sweeps.inputs import Reading
 from tomebench.sweeps.job import Job
-from tomebench.sweeps.reading import Reading
 
 
 @pytest.fixture(autouse=True)

@@ -42,7 +42,8 @@ def plan(flags: LaunchFlags) -> None:
     from tomebench.sweeps.enough import too_few
     from tomebench.sweeps.estimate import estimate_plan
     from tomebench.sweeps.folder import choose_folder
-    from tomebench.sweeps.plan import list_images, plan_sweep
+    from tomebench.sweeps.inputs import list_images
+    from tomebench.sweeps.plan import plan_sweep
 
     config = flags.load()
     screen = open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details)

@@ -23,7 +23,8 @@ from tomebench.models.digest import tensors_digest
 from tomebench.reduction.attention import check_route
 from tomebench.schema import Resolved, Route
 from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.plan import PlannedCell, plan_cells, preprocessing_of, reduced_vit
+from tomebench.sweeps.inputs import preprocessing_of
+from tomebench.sweeps.plan import PlannedCell, plan_cells, reduced_vit
 
 IMAGES = 2
 """Images of the fixed input."""

@@ -28,10 +28,10 @@ from tomebench.ranks.group import Ranks
 from tomebench.schema import CellPredictions, Chunk, ImageState, Status
 from tomebench.sweeps.events import Event, Note, Phase, Progress
 from tomebench.sweeps.failures import CellFailed, blamed
+from tomebench.sweeps.inputs import Reading
 from tomebench.sweeps.job import Job
 from tomebench.sweeps.made import changed, name_of, unlike_here
 from tomebench.sweeps.passes import Passes
-from tomebench.sweeps.reading import Reading
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from tomebench.models.spec import PREFIX
 from tomebench.rspec import parse_r
 from tomebench.runs.budget import BUDGETS
 from tomebench.sweeps.config import SweepConfig, command_line
-from tomebench.sweeps.plan import PlannedCell, list_images
+from tomebench.sweeps.inputs import list_images
+from tomebench.sweeps.plan import PlannedCell
 from tomebench.words import counted, duration
 
 LONG = 600.0

@@ -1,22 +1,25 @@
-"""What goes through the passes of a sweep: its images, the batches that are timed, and how large a batch can be."""
+"""What goes through the passes of a sweep: its images as they are listed, checked, decoded, normalised and timed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from tomebench.backbones.adapt import adapt
+from tomebench.datasets.cache import PixelCache
 from tomebench.datasets.checks import check_images
-from tomebench.datasets.images import ImageSet
+from tomebench.datasets.classes import Head
+from tomebench.datasets.images import ImageSet, open_dataset
+from tomebench.datasets.loader import Batch, batches, time_limit
+from tomebench.datasets.workers import default_workers
+from tomebench.identity import decoding
+from tomebench.measure.cgroup import usable_cpus
 from tomebench.measure.device import DTYPES
-from tomebench.measure.probe import auto_batch_cap, auto_batch_size
-from tomebench.measure.training import Trainer
 from tomebench.models.preprocess import Preprocessing
 from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.passes import without_gradients
-from tomebench.sweeps.plan import variant_count
 
 INPUT_BATCHES = 4
 """Batches rotated while timing, so that a step never sees the images of the step before."""
@@ -27,39 +30,26 @@ def weights_dtype(config: SweepConfig) -> torch.dtype:
     return torch.float32 if config.mode == "train" else DTYPES[config.dtype]
 
 
-def choose_batch_size(config: SweepConfig, model: nn.Module, preprocessing: Preprocessing, device: torch.device) -> int:
-    """The largest power of two, up to a cap per kind of device, whose pass (or training step) fits in memory.
+def list_images(config: SweepConfig, head: Head) -> ImageSet:
+    """The images of a configuration, which names some, as they are listed: none of them is looked at.
 
-    Beside it there is room for what a sweep keeps: the batches that it rotates, and one more for every CUDA graph,
-    which reads from a place of its own.
+    Args:
+        config: of the sweep.
+        head: the outputs of its model, to which the classes of the images belong.
 
     Raises:
-        DeviceError: not even one image fits.
+        DataError: they cannot be listed.
     """
-    trainer = Trainer(model, DTYPES[config.dtype], device) if config.mode == "train" else None
-    model.train(trainer is not None)  # with the dropout that its steps will have
-    forward = without_gradients(model)
-    batches = INPUT_BATCHES + (variant_count(config) if config.cuda_graphs else 0)
-
-    def make_step(batch: int) -> Callable[[], object]:
-        kept = torch.zeros(batches, batch, *preprocessing.input_size, device=device, dtype=weights_dtype(config))
-        labels = torch.zeros(batch, dtype=torch.int64, device=device)
-
-        def step() -> None:
-            if trainer is None:
-                forward(kept[0])
-            else:
-                trainer.step(model, kept[0], labels)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)  # of no other GPU, where it would take memory
-
-        return step
-
-    backbone = adapt(model)
-    gmacs = backbone.macs().gmacs(backbone.tokens, [backbone.tokens] * backbone.depth)
-    size = auto_batch_size(make_step, auto_batch_cap(device.type, gmacs))
-    model.eval()
-    return size
+    assert config.data is not None
+    return open_dataset(
+        config.data,
+        limit=config.limit,
+        seed=config.seed,
+        head=head,
+        labels=config.labels,
+        real=config.real,
+        offline=config.offline,
+    )
 
 
 def usable_images(config: SweepConfig, listed: ImageSet, stop_if_asked: Callable[[], None]) -> ImageSet:
@@ -78,6 +68,15 @@ def usable_images(config: SweepConfig, listed: ImageSet, stop_if_asked: Callable
         whole=config.limit is None,
         stop_if_asked=stop_if_asked,
     )
+
+
+def preprocessing_of(config: SweepConfig, model: nn.Module) -> Preprocessing:
+    """What happens to the images of a configuration before its model sees them.
+
+    Raises:
+        ModelError: the model does not take images of three channels.
+    """
+    return Preprocessing.from_model(model, config.img_size, protocol=config.preprocessing)
 
 
 def timing_inputs(
@@ -106,3 +105,63 @@ def timing_inputs(
         picks = [[i % n for i in range(first, first + batch_size)] for first in range(0, total, batch_size)]
     pixels = [torch.stack([transform(images.open(i)) for i in pick]) for pick in picks]
     return [preprocessing.normalise(batch.to(device)).to(dtype) for batch in pixels]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The images of a sweep and the way they take."""
+
+    config: SweepConfig
+    image_set: ImageSet
+    preprocessing: Preprocessing
+    batch_size: int
+    device: torch.device
+    processes: int = 1  # on this machine
+    troubles: list[str] = field(default_factory=list)  # what went wrong and was mended, in words
+
+    @property
+    def workers(self) -> int:
+        """Processes that decode ahead."""
+        if self.config.workers is not None:
+            return self.config.workers
+        return default_workers(len(self.image_set), usable_cpus() / self.processes)
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a batch may take, with one that a worker was lost with and that is read here after all."""
+        limit = time_limit(self.batch_size)
+        return limit if self.workers == 0 else 3 * limit
+
+    def batches(self, only: Sequence[int] | range, *, cached: bool = True) -> Iterator[Batch]:
+        """The batches ``only`` in order, uint8 on the host; without the cache if so asked."""
+        return batches(
+            self.image_set,
+            self.preprocessing.transform(),
+            self.batch_size,
+            workers=self.workers,
+            only=only,
+            cache=self._cache() if cached else None,
+            pin=self.device.type == "cuda",
+            bytes_per_image=math.prod(self.preprocessing.input_size),
+            trouble=self.troubles.append,
+        )
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """From uint8 images on the host to what the models take, on the device."""
+        pixels = images.to(self.device, non_blocking=True)
+        return self.preprocessing.normalise(pixels).to(weights_dtype(self.config))
+
+    def _cache(self) -> PixelCache | None:
+        if self.config.cache is None:
+            return None
+        pixels = self.preprocessing
+        key = {
+            "images": self.image_set.info.digest,
+            "input_size": pixels.input_size,
+            "crop_pct": pixels.crop_pct,
+            "crop_mode": pixels.crop_mode,
+            "interpolation": pixels.interpolation,
+            **decoding(),
+        }
+        info = self.image_set.info
+        return PixelCache.open(self.config.cache, info.name, key, len(info.labels), pixels.input_size)

@@ -17,9 +17,9 @@ from tomebench.runs.store import Store
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Note
 from tomebench.sweeps.failures import CellFailed, blamed, ending, lost_with
-from tomebench.sweeps.inputs import INPUT_BATCHES, timing_inputs, weights_dtype
+from tomebench.sweeps.inputs import INPUT_BATCHES, preprocessing_of, timing_inputs, weights_dtype
 from tomebench.sweeps.passes import Passes
-from tomebench.sweeps.plan import PlannedCell, preprocessing_of
+from tomebench.sweeps.plan import PlannedCell
 
 LOST = "lost"
 """Name of the stored fact: keys of the cells that made the GPU useless to their process."""

@@ -15,8 +15,8 @@ from tomebench.measure.clock import clock_for
 from tomebench.runs.turns import Turn, keep, turns, turns_left
 from tomebench.sweeps.events import Event, Note, Phase, Progress
 from tomebench.sweeps.failures import CellFailed
+from tomebench.sweeps.inputs import Reading
 from tomebench.sweeps.job import Job
-from tomebench.sweeps.reading import Reading
 from tomebench.words import are, counted
 
 IMAGES = 512

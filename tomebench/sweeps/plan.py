@@ -10,13 +10,11 @@ import torch
 from torch import nn
 
 from tomebench.backbones.adapt import adapt
-from tomebench.datasets.classes import Head
-from tomebench.datasets.images import ImageSet, open_dataset
+from tomebench.datasets.images import ImageSet
 from tomebench.errors import ModelError, SpecError
 from tomebench.measure.accuracy import require_matching_head
 from tomebench.measure.device import DTYPES, resolve_device
 from tomebench.models.create import LoadedModel, build_model
-from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.methods.flags import PAPER, Options
 from tomebench.reduction.registry import method_class
 from tomebench.reduction.schedule import parse_schedule
@@ -25,6 +23,7 @@ from tomebench.rspec import parse_r
 from tomebench.runs.settings import default
 from tomebench.schema import Cell, Resolved, Scalar
 from tomebench.sweeps.config import SweepConfig
+from tomebench.sweeps.inputs import list_images, preprocessing_of
 
 STATED = ("prefix_only", "preprocessing")
 """Settings of a run, no options of the method, that its cells state where they are not the default."""
@@ -67,37 +66,6 @@ def plan_sweep(
         require_matching_head(loaded.head.num_classes, images.info)
     batch_size = config.batch_size if isinstance(config.batch_size, int) else 0
     return plan_cells(config, loaded, weights="", batch_size=batch_size, device=config.device)
-
-
-def list_images(config: SweepConfig, head: Head) -> ImageSet:
-    """The images of a configuration, which names some, as they are listed: none of them is looked at.
-
-    Args:
-        config: of the sweep.
-        head: the outputs of its model, to which the classes of the images belong.
-
-    Raises:
-        DataError: they cannot be listed.
-    """
-    assert config.data is not None
-    return open_dataset(
-        config.data,
-        limit=config.limit,
-        seed=config.seed,
-        head=head,
-        labels=config.labels,
-        real=config.real,
-        offline=config.offline,
-    )
-
-
-def preprocessing_of(config: SweepConfig, model: nn.Module) -> Preprocessing:
-    """What happens to the images of a configuration before its model sees them.
-
-    Raises:
-        ModelError: the model does not take images of three channels.
-    """
-    return Preprocessing.from_model(model, config.img_size, protocol=config.preprocessing)
 
 
 def plan_cells(

@@ -29,12 +29,13 @@ from tomebench.models.create import load_model
 from tomebench.reduction.attention import check_route
 from tomebench.reduction.vit import Backbone, ReducedViT, SlicedViT
 from tomebench.runs.budget import BUDGETS
+from tomebench.sweeps.batch_size import choose_batch_size
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Event, Phase, Progress
 from tomebench.sweeps.failures import CellFailed, ending, guarded, no_room_is_an_input_error
-from tomebench.sweeps.inputs import choose_batch_size, timing_inputs, usable_images, weights_dtype
+from tomebench.sweeps.inputs import list_images, preprocessing_of, timing_inputs, usable_images, weights_dtype
 from tomebench.sweeps.passes import rotating, without_gradients
-from tomebench.sweeps.plan import PlannedCell, list_images, plan_cells, plan_sweep, preprocessing_of, reduced_vit
+from tomebench.sweeps.plan import PlannedCell, plan_cells, plan_sweep, reduced_vit
 
 _REDUCED, _CEILING = "reduced", "ceiling"
 _BURST_SECONDS = 0.4

@@ -31,25 +31,20 @@ from tomebench.runs.store import Store
 from tomebench.runs.targets import budget_rank, keep_budgets, keep_processes
 from tomebench.runs.testbed import PROCESS
 from tomebench.sweeps.accuracy import count_top1, help_out
+from tomebench.sweeps.batch_size import choose_batch_size
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.enough import too_few
 from tomebench.sweeps.estimate import in_words
 from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Planned, Progress
 from tomebench.sweeps.failures import CellFailed, ending, guarded, lost_with, no_room_is_an_input_error
 from tomebench.sweeps.folder import merged, processes_of, unlike
-from tomebench.sweeps.inputs import choose_batch_size, usable_images, weights_dtype
+from tomebench.sweeps.inputs import Reading, list_images, preprocessing_of, usable_images, weights_dtype
 from tomebench.sweeps.job import LOST, Job, stops
 from tomebench.sweeps.made import check_code, check_unchanged, keep_made, made_by, sample_digests
 from tomebench.sweeps.passes import Passes
 from tomebench.sweeps.pipeline import measure_end_to_end
-from tomebench.sweeps.plan import (
-    list_images,
-    plan_cells,
-    plan_sweep,
-    preprocessing_of,
-)
+from tomebench.sweeps.plan import plan_cells, plan_sweep
 from tomebench.sweeps.processes import in_fresh_processes
-from tomebench.sweeps.reading import Reading
 from tomebench.sweeps.timing import measure_energy, measure_memory, processes_left, time_cells
 
 
