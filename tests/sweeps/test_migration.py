@@ -11,7 +11,7 @@ import pytest
 from store_samples import CONFIG, make_round, message, names, read_contents
 
 from tomebench.errors import StorageError
-from tomebench.runs import checksums, database
+from tomebench.runs import checksums, database, migration
 from tomebench.runs.rows import ACCURACY_SESSIONS, build_rows
 from tomebench.runs.store import Store
 from tomebench.schema import SENTINEL
@@ -34,7 +34,7 @@ def make_first_version(path: Path) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA application_id = {0x746F6D65}")
         connection.execute("PRAGMA user_version = 1")
-        for statement in database._TABLES_OF[1]:
+        for statement in database.TABLES_OF[1]:
             connection.execute(statement)
         for table, rows in everything.items():
             for *row, _crc in rows:
@@ -96,7 +96,7 @@ def test_a_kill_while_migrating_is_no_obstacle(old: Path, leftover: str) -> None
 
 
 def test_a_full_disk_while_migrating_leaves_the_old_store(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, insert = (old / "run.sqlite").read_bytes(), database.insert
+    before, insert = (old / "run.sqlite").read_bytes(), checksums.insert
 
     def full(connection: sqlite3.Connection, table: str, *values: checksums.Value) -> None:
         if table == "chunks":
@@ -106,7 +106,7 @@ def test_a_full_disk_while_migrating_leaves_the_old_store(old: Path, monkeypatch
         insert(connection, table, *values)
 
     with monkeypatch.context() as patch:
-        patch.setattr(database, "insert", full)
+        patch.setattr(migration, "insert", full)
         with pytest.raises(StorageError) as caught:
             Store.open(old, CONFIG)
     assert "the disk is full" in message(caught)

@@ -11,16 +11,16 @@ import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tomebench.errors import RunError, StorageError
-from tomebench.runs import checksums, database, lock, run_folder
+from tomebench.errors import RunError
+from tomebench.runs import checksums, database, lock, opening, run_folder
 from tomebench.runs.database import foreign
 from tomebench.runs.records import cell_differences, concatenated, differences, packed, unpacked
+from tomebench.runs.store_file import StoreFile
 from tomebench.runs.stored import UnusableValue, check_together
 from tomebench.schema import (
     Cell,
@@ -42,18 +42,14 @@ _READ = "read"
 """Kind of the facts that say what the images of a chunk were decoded from."""
 
 
-class Store:
+class Store(StoreFile):
     """An open run folder; see :meth:`open` and :meth:`read`. Use it in the process and thread that opened it.
 
     Every method raises StorageError when the file cannot be written or is damaged.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, resources: ExitStack, *, writable: bool) -> None:
-        self._path = path
-        self._connection = connection
-        self._resources = resources
-        self._writable = writable
-        self._file = database.file_number(path)
+        super().__init__(path, connection, resources, writable=writable)
         self.schema_version = database.SCHEMA_VERSION
         self.config: dict[str, Any] = self._fact("config")
 
@@ -86,7 +82,7 @@ class Store:
             resources.enter_context(lock.RunLock.acquire(directory))
             if not path.exists():
                 database.create(path, asked)
-            connection = resources.enter_context(closing(database.open_writer(path)))
+            connection = resources.enter_context(closing(opening.open_writer(path)))
             store = cls(path, connection, resources, writable=True)
             store._check_together()
             wanted = json.loads(asked)
@@ -112,49 +108,16 @@ class Store:
         if not path.is_file():
             raise RunError(f"there is no run in {directory} ({database.FILE} is missing); tomebench sweep makes one")
         with ExitStack() as resources:
-            connection = resources.enter_context(closing(database.open_reader(path)))
+            connection = resources.enter_context(closing(opening.open_reader(path)))
             store = cls(path, connection, resources, writable=False)
             store._check_together()
             store._resources = resources.pop_all()
             return store
 
-    def close(self) -> None:
-        """Close the file and give up the lock. Safe to call twice."""
-        self._resources.close()
-
-    def __enter__(self) -> Store:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    @property
-    def directory(self) -> Path:
-        """The run folder."""
-        return self._path.parent
-
     @property
     def has_results(self) -> bool:
         """Something was measured: a round, a batch of images, or a turn of the data loader."""
         return any(self._select(table, "LIMIT 1") for table in ("rounds", "chunks")) or bool(self.get(TURNS))
-
-    def check_there(self) -> None:
-        """Raise StorageError if the file was removed or replaced since it was opened: what is written goes nowhere."""
-        if database.file_number(self._path) != self._file:
-            raise StorageError(
-                f"{self._path} was removed or replaced while it was written to; run the same command again, with the "
-                "folder as it was to lose nothing"
-            )
-
-    def get(self, key: str) -> Any | None:
-        """A small fact put by :meth:`put`, such as the batch size that "auto" came to; None if there is none."""
-        return self._fact("fact", key)
-
-    def put(self, key: str, value: Any) -> None:
-        """Keep a JSON value; a value put before is replaced."""
-        self._put_fact("fact", key, value)
 
     def begin_session(self, testbed: Mapping[str, Any]) -> int:
         """Note that a process begins to measure, and on what; returns the session's number, from 1."""
@@ -361,24 +324,3 @@ class Store:
             checksums.remove_all(self._connection, "facts", "sessions")
             checksums.put(self._connection, ("facts", "config", "", config))
         self.config = json.loads(config)
-
-    def _fact(self, kind: str, name: str = "") -> Any:
-        found = self._select("facts", "WHERE kind = ? AND name = ?", kind, name)
-        return json.loads(found[0][2]) if found else None
-
-    def _facts(self, kind: str) -> dict[str, Any]:
-        return {name: json.loads(value) for _, name, value in self._select("facts", "WHERE kind = ?", kind)}
-
-    def _put_fact(self, kind: str, name: str, value: Any) -> None:
-        self._insert(("facts", kind, name, canonical_json(value)))
-
-    def _select(self, table: str, where: str = "", *values: checksums.Value) -> list[list[Any]]:
-        return database.select(self._path, self._connection, table, where, *values)
-
-    def _insert(self, *rows: tuple[Any, ...]) -> None:
-        """Commit rows, each a table and its values, together."""
-        if not self._writable:
-            raise ValueError("a store opened by read() cannot be written")
-        self.check_there()
-        with database.reported(self._path), database.transaction(self._connection):
-            checksums.put(self._connection, *rows)
