@@ -46,7 +46,7 @@ def test_loaded_by_sees_what_is_imported():
 
 def imports_of(package: str) -> dict[str, set[str]]:
     """Modules of a package, each with those that it imports, in functions too; what only types need is no import."""
-    import grimp  # comes with import-linter, which not every machine that runs tests has
+    grimp = pytest.importorskip("grimp", reason="comes with import-linter")
 
     graph = grimp.build_graph(package, exclude_type_checking_imports=True, cache_dir=None)
     return {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
