@@ -118,13 +118,13 @@ def _methods(name: str | None) -> _Listing:
 
 
 def _datasets(_: str | None) -> _Listing:
+    from tomebench.datasets.readers import READERS
+
     rows = [
         ("digits", "embedded: held-out UCI optical digits, drawn at 56 pixels among clutter; for --model digits_vit"),
         ("DIR", "a folder of class folders: ImageNet ids (n01440764, ...) or the model's own; or its val folder"),
         ("FILE.tar", "the same in one tar; or the original validation tar with the labels beside it; or its folder"),
-        ("wds/PATH", "WebDataset shards: a folder of .tar files, or one, with KEY.jpg and KEY.cls"),
-        ("hfds/NAME", "a Hugging Face data set, on the hub or in a folder; needs tomebench[hf]"),
-        ("imagenetv2/DIR", "ImageNetV2: folders 0 to 999 that are class numbers"),
+        *((reader.form, reader.doc) for reader in READERS.values()),
     ]
     return ("--data", "what it is"), rows, ["tomebench doctor --data DATA tells what is found there"]
 

@@ -1,13 +1,11 @@
 """Data sets as the rest of the package sees them: an ordered list of labelled images, and a way to open each.
 
-:func:`open_dataset` is the one place that knows which readers exist. A reader gives an ``ImageList`` and the files
-behind it (:mod:`tomebench.datasets.files`); a further format is a further reader beside ``imagenet.py``, and a line
-here.
+A reader (:mod:`tomebench.datasets.readers`) gives an ``ImageList`` and the files behind it
+(:mod:`tomebench.datasets.files`); here the two become one set, of which some can be chosen.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -18,25 +16,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tomebench.datasets.classes import ANY_HEAD, Head, class_numbers
+from tomebench.datasets.classes import ANY_HEAD, Head
 from tomebench.datasets.decode import printable, reason
-from tomebench.datasets.files import Files, bytes_digest, user_path
-from tomebench.datasets.hfds import read_hfds, read_hfds_pictures
-from tomebench.datasets.imagenet import PARTS, read_class_folders
-from tomebench.datasets.imagenet_tar import ORIGINAL, read_imagenet_tar
-from tomebench.datasets.imagenetv2 import read_imagenetv2
-from tomebench.datasets.pictures import read_pictures
+from tomebench.datasets.files import Files, bytes_digest
+from tomebench.datasets.readers import DIGITS, read_files, read_path
 from tomebench.datasets.real import real_labels
-from tomebench.datasets.truth import check_truth
-from tomebench.datasets.wds import read_wds
 from tomebench.errors import DataError
 from tomebench.schema import NO_LABEL, ImageList
 from tomebench.words import counted
-
-DIGITS = "digits"
-_WDS, _IMAGENETV2 = "wds/", "imagenetv2/"
-_OTHER_SCHEMES = ("hfids", "tfds", "torch")
-"""Prefixes of data sets that timm's tools know and that have no reader here."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +111,7 @@ def open_dataset(
     Args:
         spec: ``digits`` (embedded, held-out split); a directory, one folder per class in it or in its ``val`` or
             ``validation``; such folders in one tar; the original validation tar of ImageNet, or a directory with it;
-            ``imagenetv2/PATH``, ``wds/PATH`` or ``hfds/NAME``.
+            or one of the kinds in :data:`tomebench.datasets.readers.READERS`, such as ``wds/PATH``.
         limit: keep this many images, spread evenly over the classes; the note says so. None, or a number that is not
             less than the number of images, keeps all.
         seed: which images a limit keeps.
@@ -142,15 +129,8 @@ def open_dataset(
         if not labels:
             nothing = np.full(len(image_set), NO_LABEL, dtype=np.int64)
             image_set = replace(image_set, info=replace(image_set.info, labels=nothing, note="labels not looked at"))
-    elif spec.startswith("hfds/"):
-        name = spec.removeprefix("hfds/")
-        image_set = _with_files(
-            *(read_hfds(name, head, offline=offline) if labels else read_hfds_pictures(name, offline=offline))
-        )
-    elif not labels:
-        image_set = _with_files(*read_pictures(_existing(spec), shards=spec.startswith(_WDS)))
     else:
-        image_set = _with_files(*_read_path(spec, head))
+        image_set = _with_files(*read_files(spec, head, labels=labels, offline=offline))
     if real is not None:
         image_set = image_set.only(*real_labels(image_set.info, image_set.names, real))
     return image_set if limit is None else _limited(image_set, limit, seed)
@@ -158,7 +138,7 @@ def open_dataset(
 
 def open_tolerant(spec: str) -> ImageSet:
     """:func:`open_dataset`, with unknown class folders skipped and not refused: for looking at a data set."""
-    return _with_files(*_read_path(spec, ANY_HEAD, tolerant=True))
+    return _with_files(*read_path(spec, ANY_HEAD, tolerant=True))
 
 
 def _open_digits() -> ImageSet:
@@ -179,68 +159,6 @@ def _with_files(info: ImageList, files: Files) -> ImageSet:
         files.paths or files.names,
         files.extra,
     )
-
-
-def _read_path(spec: str, head: Head | None = None, *, tolerant: bool = False) -> tuple[ImageList, Files]:
-    """The reader of something on disk."""
-    path = _existing(spec)
-    if spec.startswith(_WDS):
-        return read_wds(path, head)
-    if spec.startswith(_IMAGENETV2):
-        return read_imagenetv2(path)
-    info: ImageList
-    files: Files
-    tar = path if path.is_file() else _original_tar(path)
-    if tar is None:
-        info, files = read_class_folders(path, head, tolerant=tolerant)
-    else:
-        info, files = read_imagenet_tar(tar, head, tolerant=tolerant)
-    labels = info.labels.tolist()
-    if all(
-        class_numbers().get(name.partition("/")[0]) == label for name, label in zip(files.names, labels, strict=True)
-    ):
-        check_truth(files.names, labels, path if tar is None else tar.parent)
-    return info, files
-
-
-def _existing(spec: str) -> Path:
-    """The path that a data set names, which is there.
-
-    Raises:
-        DataError: it is not.
-    """
-    for prefix in (_WDS, _IMAGENETV2):
-        if spec.startswith(prefix):
-            inside = user_path(spec.removeprefix(prefix))
-            if not inside.exists():
-                raise DataError(f"--data {printable(spec)!r}: there is no {printable(inside)}; give {prefix}PATH")
-            return inside
-    path = user_path(spec)
-    if not path.exists():
-        raise DataError(f"--data {printable(spec)!r}: {_nothing_there(spec)}")
-    return path
-
-
-def _original_tar(path: Path) -> Path | None:
-    """The original validation tar in a folder without class folders, or in its validation part."""
-    for folder in (path, *(path / part for part in PARTS)):
-        if (folder / ORIGINAL).is_file() and not any((folder / wnid).is_dir() for wnid in class_numbers()):
-            return folder / ORIGINAL
-    return None
-
-
-def _nothing_there(spec: str) -> str:
-    """Why a path that does not exist is no data set, and what would be."""
-    if "://" in spec or spec.startswith(tuple(f"{s}{mark}" for s in (*_OTHER_SCHEMES, "hfds", "wds") for mark in "/:")):
-        return "no reader for this kind of data set; give a folder of class folders, a tar, wds/PATH or hfds/NAME"
-    parent = user_path(spec).absolute().parent
-    beside = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
-    near = difflib.get_close_matches(spec, [DIGITS]) or [
-        printable(str(Path(spec).with_name(name))) for name in difflib.get_close_matches(Path(spec).name, beside, 1)
-    ]
-    if near:
-        return f"no such folder; did you mean {near[0]}?"
-    return f"no such folder; give one with a folder of images for each class, or {DIGITS}"
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,11 @@ def read_pictures(path: Path, *, shards: bool = False) -> tuple[ImageList, Files
     return unlabelled(printable(name), files), files
 
 
+def read_shards(path: Path) -> tuple[ImageList, Files]:
+    """:func:`read_pictures` of the tars of a folder, whatever lies beside them."""
+    return read_pictures(path, shards=True)
+
+
 def unlabelled(name: str, files: Files) -> ImageList:
     """The list of images that have no labels."""
     labels = np.full(len(files.names), NO_LABEL, dtype=np.int64)
