@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from image_trees import jpeg
 
-from tomebench.datasets.classes import ClassNames, Head
+from tomebench.datasets.classes import ClassHead, ClassNames
 from tomebench.datasets.images import open_dataset
 from tomebench.errors import DataError
 
@@ -38,7 +38,7 @@ def pictures(root: Path, names=ANIMALS, each: int = 2) -> Path:
     return root
 
 
-def refusal(spec, head: Head | None, **options) -> str:
+def refusal(spec, head: ClassHead | None, **options) -> str:
     """The one line with which a data set is refused."""
     with pytest.raises(DataError) as caught:
         open_dataset(str(spec), head=head, **options)

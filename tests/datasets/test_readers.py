@@ -23,7 +23,7 @@ from image_trees import (
 )
 
 from tomebench.datasets.checks import check_images
-from tomebench.datasets.classes import Head
+from tomebench.datasets.classes import ClassHead
 from tomebench.datasets.images import open_dataset
 from tomebench.datasets.truth import SYNSETS
 from tomebench.errors import DataError
@@ -235,5 +235,5 @@ def test_letters_are_classes_of_their_own_in_both_cases(tmp_path):
     for name in ("A", "B", "a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "000.JPEG").write_bytes(jpeg(ord(name)))
-    assert len(open_dataset(str(tmp_path), head=Head(4, order="sorted"))) == 4
+    assert len(open_dataset(str(tmp_path), head=ClassHead(4, order="sorted"))) == 4
     assert len(open_dataset(str(tmp_path), labels=False)) == 4

@@ -4,7 +4,7 @@ import pytest
 from image_trees import GOLDFISH, LAST, TENCH, jpeg, true_wnids, write_tar
 from own_trees import refusal
 
-from tomebench.datasets.classes import ANY_HEAD, ClassNames, Head, wnids
+from tomebench.datasets.classes import ANY_HEAD, ClassHead, ClassNames, wnids
 from tomebench.datasets.decode import FORMATS
 from tomebench.datasets.images import open_dataset
 from tomebench.datasets.truth import SYNSETS
@@ -23,7 +23,7 @@ def test_an_image_of_another_class_by_its_name_is_refused(tmp_path, name, in_tar
     """One file, or a whole class folder, that was moved into the folder of another class."""
     files = {f"{GOLDFISH}/{name}": jpeg(1), f"{GOLDFISH}/{GOLDFISH}_7.JPEG": jpeg(2), f"{LAST}/a.JPEG": jpeg(3)}
     spec = write_tar(tmp_path / "a.tar", files) if in_tar else write_folders(tmp_path / "data", files)
-    own_list = Head(1000, (ClassNames(tuple(reversed(wnids())), "classes.txt"),))
+    own_list = ClassHead(1000, (ClassNames(tuple(reversed(wnids())), "classes.txt"),))
     for head, said in ((None, "0 (n01440764), its label says 1"), (own_list, "999 (n01440764), its label says 998")):
         expected = f"{GOLDFISH}/{name}: its name says class {said} (n01443537); it lies in a wrong folder"
         assert refusal(spec, head).startswith(expected)
@@ -37,7 +37,7 @@ def test_a_name_with_the_id_of_its_own_class_and_another_is_of_its_own(tmp_path)
 
 def test_an_id_in_the_name_of_an_image_of_own_classes_says_nothing(tmp_path):
     files = {f"cat/{TENCH}_1.JPEG": jpeg(1), f"dog/{TENCH}/a.JPEG": jpeg(2), f"dog/{GOLDFISH}_1.JPEG": jpeg(3)}
-    assert len(open_dataset(str(write_folders(tmp_path, files)), head=Head(2))) == 3
+    assert len(open_dataset(str(write_folders(tmp_path, files)), head=ClassHead(2))) == 3
 
 
 def test_numbered_folders_and_files_are_looked_at_for_ids_in_names_too(tmp_path):
@@ -68,10 +68,10 @@ def test_class_folders_that_are_one_on_other_machines_are_refused(tmp_path, name
     files = {f"{name}/{n}.jpg": jpeg(n) for n, name in enumerate((*names, "newt"))}
     spec = write_tar(tmp_path / "a.tar", files) if in_tar else write_folders(tmp_path / "data", files)
     first, second = map(ascii, sorted(names))
-    for head in (Head(3), Head(3, order="sorted"), Head(3, order="natural"), ANY_HEAD):
+    for head in (ClassHead(3), ClassHead(3, order="sorted"), ClassHead(3, order="natural"), ANY_HEAD):
         found = refusal(spec, head)
         assert found.startswith(f"{spec}: the folders {first} and {second} differ in capitals or the coding of accents")
-    both = Head(3, (ClassNames((*names, "newt"), "classes.txt"),))  # to which they are two classes
+    both = ClassHead(3, (ClassNames((*names, "newt"), "classes.txt"),))  # to which they are two classes
     assert open_dataset(str(spec), head=both).info.labels.tolist() == [0, 1, 2]
 
 

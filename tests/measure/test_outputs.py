@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tomebench.backbones.apply import apply
-from tomebench.datasets.classes import Head
+from tomebench.datasets.classes import ClassHead
 from tomebench.measure.outputs import FEW, JITTER, output_excess
 from tomebench.models.create import load_model
 from tomebench.sweeps.config_files import load_config
@@ -100,7 +100,7 @@ def digits() -> tuple[nn.Module, Tensor]:
     model = load_model("digits_vit").model.eval()
     pixels = preprocessing_of(config, model)
     return model, timing_inputs(
-        list_images(config, Head(10)), pixels, 16, torch.device("cpu"), torch.float32, 0, count=1
+        list_images(config, ClassHead(10)), pixels, 16, torch.device("cpu"), torch.float32, 0, count=1
     )[0]
 
 

@@ -63,7 +63,7 @@ def test_overrides():
 def test_the_papers_protocol(size, resized):
     """256/224 of the input size, at 384 too, where timm's own settings do not crop at all."""
     model = Published(crop_pct=1.0, crop_mode="squash", mean=HALF[0], std=HALF[1])
-    settings = Preprocessing.from_model(model, size, protocol="tome")
+    settings = Preprocessing.from_model(model, size, rules="tome")
     assert settings == Preprocessing((3, size, size), 224 / 256, "bicubic", *HALF)
     assert settings.transform().transforms[0].size == resized
 

@@ -11,9 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from latex_document import compiles, document
 
-from tomebench.report.latex import Head, latex, latex_table
+from tomebench.report.latex import ColumnHead, latex, latex_table
 
-HEADS = (Head("choice", left=True), Head("reported", "top-1"), Head("here", "top-1"), Head("tokens"))
+HEADS = (
+    ColumnHead("choice", left=True),
+    ColumnHead("reported", "top-1"),
+    ColumnHead("here", "top-1"),
+    ColumnHead("tokens"),
+)
 NASTY = r"a_b & 50% #1 $x$ {y} \end{tabular} ~^ <t> | \"q\" --flag [1, 2] ± × Δ … 中 é" + "\x1b"
 PARTS = (
     ("ViT-S/16_a", (("[first]", "81.41", "-", "197"), (NASTY, "79.30", "79.28", "41"))),

@@ -38,7 +38,7 @@ def main() -> None:
     run.list_images = lambda config, head: images
     load = run.load_model
     run.load_model = lambda name, **settings: load(name, **{**settings, "pretrained": False})
-    run.plan_sweep = lambda config, listed, built: []
+    run.resolve_sweep = lambda config, listed, built: []
     budget.BUDGETS["quick"] = budget.Budget("quick", ROUNDS, 1e9, 0.0)  # type: ignore[index]
     speed.WINDOW = 1
     clock.CpuClock.min_burst = 1e-6

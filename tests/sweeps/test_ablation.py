@@ -11,8 +11,8 @@ from tomebench.paper.ablation import PROP_ATTN, SUB_TABLES, sub_tables
 from tomebench.reduction.methods.flags import choices
 from tomebench.report.ablation import sub_table
 from tomebench.runs.store import Store
+from tomebench.sweeps.cells import resolve_sweep
 from tomebench.sweeps.config_files import load_config
-from tomebench.sweeps.plan import plan_sweep
 
 
 def test_differences_by_hand(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_differences_by_hand(tmp_path: Path) -> None:
 
 
 def test_an_ablation_has_every_line_of_every_sub_table() -> None:
-    planned = plan_sweep(load_config([], {"model": "test_vit", "r": "4", "ablate": True, "device": "cpu"}))
+    planned = resolve_sweep(load_config([], {"model": "test_vit", "r": "4", "ablate": True, "device": "cpu"}))
     names = {cell.name for cell in planned}
     lines = sum(len(values) - 1 for _, _, values in SUB_TABLES)
     assert len(planned) == 2 + lines  # r = 0 and the default
@@ -62,7 +62,7 @@ def test_an_ablation_has_every_line_of_every_sub_table() -> None:
 
 def test_options_leave_the_cells_of_earlier_runs_what_they_were() -> None:
     """The keys of default cells are those of before there were options, so that runs go on and baselines hold."""
-    planned = plan_sweep(load_config([], {"model": "test_vit", "r": "4", "metric": "k,q", "device": "cpu"}))
+    planned = resolve_sweep(load_config([], {"model": "test_vit", "r": "4", "metric": "k,q", "device": "cpu"}))
     assert [cell.cell.options for cell in planned] == [
         (("prop_attn", True),),
         (("prop_attn", True),),

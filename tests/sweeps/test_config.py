@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tomebench.errors import ConfigError, InputError
 from tomebench.schema import MAX_DROP
+from tomebench.sweeps.cells import resolve_sweep
 from tomebench.sweeps.config import SweepConfig, command_line, run_directory
 from tomebench.sweeps.config_files import load_config, packaged_config, packaged_configs
-from tomebench.sweeps.plan import plan_sweep
 
 
 def write(folder: Path, text: str | bytes, name: str = "c.yaml") -> Path:
@@ -295,7 +295,7 @@ def test_every_packaged_configuration_loads_and_says_what_it_is():
 
 def test_every_packaged_configuration_can_be_planned():
     for name, path in packaged_configs().items():
-        planned = plan_sweep(load_config([path], {}))
+        planned = resolve_sweep(load_config([path], {}))
         assert planned[0].cell.is_baseline, name
 
 

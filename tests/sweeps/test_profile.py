@@ -153,7 +153,7 @@ def test_models_are_timed_in_an_order_that_the_seed_gives(monkeypatch):
     seen: list[int] = []
 
     def time(self, rng):
-        seen.append(self.planned.cell.r)
+        seen.append(self.cell.cell.r)
         self.turns.append({model.name: PassTimes(dict.fromkeys(PARTS, 1.0), 5.0) for model in self.models})
 
     def order(seed: int) -> list[int]:

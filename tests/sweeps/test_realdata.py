@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tomebench import stats
 from tomebench.backbones.apply import apply
-from tomebench.datasets.classes import Head
+from tomebench.datasets.classes import ClassHead
 from tomebench.measure import speed
 from tomebench.measure.compilation import compiled
 from tomebench.measure.outputs import output_excess
@@ -111,7 +111,7 @@ def deit() -> tuple[nn.Module, list[Tensor]]:
     return (
         model,
         timing_inputs(
-            list_images(config, Head(1000)),
+            list_images(config, ClassHead(1000)),
             preprocessing_of(config, model),
             32,
             torch.device("cpu"),

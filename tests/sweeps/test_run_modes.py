@@ -19,11 +19,11 @@ from tomebench.reduction.vit import ReducedViT
 from tomebench.runs.store import Store
 from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Row
 from tomebench.sweeps import job, run
+from tomebench.sweeps.cells import resolve_cells
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.config_files import load_config
 from tomebench.sweeps.events import Event, Finished, Note
 from tomebench.sweeps.passes import Passes
-from tomebench.sweeps.plan import plan_cells
 
 
 @pytest.fixture(autouse=True)
@@ -347,7 +347,7 @@ def test_the_sentinel_is_r_0_in_memory_of_its_own(mode: str) -> None:
     settings = load_config([], {"model": "test_vit", "r": "0,4", "device": "cpu", "batch_size": 2, "mode": mode})
     loaded = load_model(settings.model_spec)
     loaded.model.train(mode == "train")
-    planned = plan_cells(settings, loaded, weights=loaded.weights, batch_size=2, device="cpu")
+    planned = resolve_cells(settings, loaded, weights=loaded.weights, batch_size=2, device="cpu")
     passes = Passes(settings, loaded.model, planned, torch.device("cpu"))
     images = [torch.randn(2, 3, 160, 160)]
     steps = [passes.step(name, images) for name in (passes.baseline, SENTINEL)]

@@ -124,14 +124,14 @@ def test_an_unprotected_class_token_shows(intact: Snapshot, monkeypatch: pytest.
 
 @pytest.mark.parametrize("by", [1, -1])
 def test_an_r_that_is_off_by_one_shows(intact: Snapshot, monkeypatch: pytest.MonkeyPatch, by: int) -> None:
-    from tomebench.sweeps import plan
+    from tomebench.sweeps import cells
 
-    real = plan.reduced_vit
+    real = cells.reduced_vit
 
     def off(backbone, settings, r_asked, *kind):  # type: ignore[no-untyped-def]
         return real(backbone, settings, [r + by if r else 0 for r in r_asked], *kind)
 
-    monkeypatch.setattr(plan, "reduced_vit", off)
+    monkeypatch.setattr(cells, "reduced_vit", off)
     monkeypatch.setattr(static, "reduced_vit", off)
     now = static.static_snapshot(config())
     assert all(cell.static_problem is None for cell in now.cells)

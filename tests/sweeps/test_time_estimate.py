@@ -9,9 +9,9 @@ import torch
 
 from tomebench.measure.probe import auto_batch_cap
 from tomebench.sweeps import estimate
+from tomebench.sweeps.cells import resolve_sweep
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.config_files import load_config
-from tomebench.sweeps.plan import plan_sweep
 from tomebench.words import duration
 
 
@@ -30,7 +30,7 @@ def proposed(line: str) -> SweepConfig:
 def test_only_a_long_sweep_on_a_cpu_is_told_what_is_quicker(monkeypatch, seconds, device):
     monkeypatch.setattr(estimate, "estimate_seconds", lambda *_: seconds)
     config = load_config([], {"model": "test_vit", "r": "0..24", "budget": "quick", "device": "cpu"})
-    planned = plan_sweep(config)
+    planned = resolve_sweep(config)
     text = estimate.in_words(config, planned, 8, 0, torch.device(device))
     said = f"about {'30 s to 3 min' if seconds < 600 else '50 min to 52 min'} (25 cells, batch size 8, budget quick)"
     assert text.startswith(said)
@@ -54,7 +54,7 @@ def test_what_is_proposed_is_less_of_the_same():
 def test_an_estimate_grows_with_the_work():
     def seconds(**settings: object) -> float:
         config = load_config([], {"model": "test_vit", "device": "cpu", "r": "0..8", **settings})
-        return estimate.estimate_seconds(config, plan_sweep(config), 8, 0, torch.device("cpu"))
+        return estimate.estimate_seconds(config, resolve_sweep(config), 8, 0, torch.device("cpu"))
 
     assert seconds(budget="publish") > 1.5 * seconds(budget="quick")
     assert seconds(processes=3) > 2 * seconds()

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 import tomebench
-from tomebench.cli.doctor_data import Finding, data_findings
+from tomebench.cli.doctor_data import Check, data_findings
 from tomebench.cli.options import Decode, Json, Manifest, Traceback, setting
 from tomebench.cli.outputs import writable
 from tomebench.errors import InputError, TomebenchError
@@ -74,20 +74,20 @@ def doctor(
         if asked is not None:
             findings += _asked("model", lambda: _model(asked))
         elif checkpoint is not None:
-            findings.append(Finding("model", "fail", "--checkpoint needs the model it belongs to; add --model"))
+            findings.append(Check("model", "fail", "--checkpoint needs the model it belongs to; add --model"))
         if data is not None:
             try:
                 if manifest is not None:
                     writable("--manifest", manifest)
             except TomebenchError as error:
-                findings.append(Finding("manifest", "fail", str(error)))
+                findings.append(Check("manifest", "fail", str(error)))
                 manifest = None
             findings += data_findings(
                 data, asked, real=real, verify=verify, manifest=manifest, decode=decode, offline=bool(offline)
             )
         elif real or verify or manifest or decode:
             text = "--real, --verify, --manifest and --decode are about images; add --data"
-            findings.append(Finding("data", "fail", text))
+            findings.append(Check("data", "fail", text))
     screen = open_screen(as_json=json)
     if screen.as_json:
         screen.object({"findings": [dataclasses.asdict(finding) for finding in findings]})
@@ -101,34 +101,34 @@ def doctor(
         raise typer.Exit(InputError.exit_code)
 
 
-def _libraries() -> Iterator[Finding]:
+def _libraries() -> Iterator[Check]:
     where = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
-    yield Finding("tomebench", "ok", f"{tomebench.__version__}, {where}")
+    yield Check("tomebench", "ok", f"{tomebench.__version__}, {where}")
     for name in _REQUIRED:
         try:
-            yield Finding(name, "ok", metadata.version(name))
+            yield Check(name, "ok", metadata.version(name))
         except metadata.PackageNotFoundError:
-            yield Finding(name, "fail", "not installed; run: pip install tomebench")
+            yield Check(name, "fail", "not installed; run: pip install tomebench")
     for name, (extra, lost) in _OPTIONAL.items():
         try:
-            yield Finding(name, "ok", metadata.version(name))
+            yield Check(name, "ok", metadata.version(name))
         except metadata.PackageNotFoundError:
-            yield Finding(name, "warn", f"not installed, so {lost}; pip install 'tomebench[{extra}]'")
+            yield Check(name, "warn", f"not installed, so {lost}; pip install 'tomebench[{extra}]'")
 
 
-def _folder() -> Iterator[Finding]:
+def _folder() -> Iterator[Check]:
     folder = Path("results") if Path("results").is_dir() else Path()
     free = shutil.disk_usage(folder).free
     size = f"{free / 2**30:.1f} GiB free"
     if not os.access(folder, os.W_OK):
-        yield Finding("results", "warn", f"{folder.absolute()} cannot be written to; use --out with another folder")
+        yield Check("results", "warn", f"{folder.absolute()} cannot be written to; use --out with another folder")
     elif free < _MIN_FREE:
-        yield Finding("results", "warn", f"only {size} in {folder.absolute()}; free some, or use --out elsewhere")
+        yield Check("results", "warn", f"only {size} in {folder.absolute()}; free some, or use --out elsewhere")
     else:
-        yield Finding("results", "ok", f"{folder.absolute()}, {size}")
+        yield Check("results", "ok", f"{folder.absolute()}, {size}")
 
 
-def _device(name: str | None, dtype: str | None) -> list[Finding]:
+def _device(name: str | None, dtype: str | None) -> list[Check]:
     from tomebench.measure.device import resolve_device
     from tomebench.measure.testbed import describe
     from tomebench.runs.testbed import UNAVAILABLE
@@ -136,32 +136,32 @@ def _device(name: str | None, dtype: str | None) -> list[Finding]:
     try:
         device = resolve_device(name or "auto", dtype or "fp32")
     except TomebenchError as error:
-        return [Finding("device", "fail", str(error))]
+        return [Check("device", "fail", str(error))]
     testbed = describe(device, 1)
     driver = "" if testbed["driver"] == UNAVAILABLE else f", driver {testbed['driver']}, CUDA {testbed['cuda']}"
-    return [Finding("device", "ok", f"{device}: {testbed['device_name']}{driver}")]
+    return [Check("device", "ok", f"{device}: {testbed['device_name']}{driver}")]
 
 
-def _threads(asked: int | None) -> list[Finding]:
+def _threads(asked: int | None) -> list[Check]:
     import torch
 
     from tomebench.measure.cgroup import usable_cpus
 
     if asked is not None and asked < 1:
-        return [Finding("threads", "fail", f"{asked} is no number of threads; use 1 or more")]
+        return [Check("threads", "fail", f"{asked} is no number of threads; use 1 or more")]
     cpus, threads = usable_cpus(), asked or torch.get_num_threads()
     text = f"{threads} on {cpus:g} usable CPUs"
     if threads > cpus:
-        return [Finding("threads", "warn", f"{text}: they will wait for each other; use --threads {max(int(cpus), 1)}")]
-    return [Finding("threads", "ok", text)]
+        return [Check("threads", "warn", f"{text}: they will wait for each other; use --threads {max(int(cpus), 1)}")]
+    return [Check("threads", "ok", text)]
 
 
-def _asked(what: str, look: Callable[[], str]) -> list[Finding]:
+def _asked(what: str, look: Callable[[], str]) -> list[Check]:
     """Look at something the user named; what is wrong with it is a finding."""
     try:
-        return [Finding(what, "ok", look())]
+        return [Check(what, "ok", look())]
     except TomebenchError as error:
-        return [Finding(what, "fail", str(error))]
+        return [Check(what, "fail", str(error))]
 
 
 def _model(spec: ModelSpec) -> str:

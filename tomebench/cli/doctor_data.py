@@ -13,7 +13,7 @@ from tomebench.errors import TomebenchError
 from tomebench.words import are, counted
 
 if TYPE_CHECKING:
-    from tomebench.datasets.classes import Head
+    from tomebench.datasets.classes import ClassHead
     from tomebench.datasets.images import ImageSet
     from tomebench.models.spec import ModelSpec
 
@@ -23,7 +23,7 @@ _SAMPLE = 64
 
 
 @dataclass(frozen=True)
-class Finding:
+class Check:
     """One thing looked at. ``fail``: something that was asked for, or that nothing works without, is not there."""
 
     what: str
@@ -40,7 +40,7 @@ def data_findings(
     manifest: Path | None = None,
     decode: bool = False,
     offline: bool = False,
-) -> Iterator[Finding]:
+) -> Iterator[Check]:
     """Look at the images that ``--data`` names.
 
     Args:
@@ -56,14 +56,14 @@ def data_findings(
     from tomebench.datasets.images import open_dataset, open_tolerant
     from tomebench.models.create import build_model
 
-    head: Head | None = ANY_HEAD
+    head: ClassHead | None = ANY_HEAD
     if model is not None:
         with suppress(TomebenchError):  # what is wrong with it is the model's own finding
             head = build_model(model, meta=True).head
     try:
         images = open_dataset(spec, head=head, offline=offline)
     except TomebenchError as error:
-        yield Finding("data", "fail", str(error))
+        yield Check("data", "fail", str(error))
         head = None
         try:  # unknown class folders are no reason not to look at the others
             images = open_tolerant(spec)
@@ -71,16 +71,14 @@ def data_findings(
             return
     else:
         note = f"; {images.info.note}" if images.info.note else ""
-        yield Finding("data", "ok", f"{images.info.name}{note}")
+        yield Check("data", "ok", f"{images.info.name}{note}")
     if real is not None:
         yield _real(images, real)
     yield _head(head, images)
     yield _classes(images)
     yield _counts(images, 10 if spec.startswith("imagenetv2/") else 50)
     if images.extra:
-        yield Finding(
-            "extra", "warn", f"{len(images.extra)} not used: {_few(images.extra)}; move out what is not meant"
-        )
+        yield Check("extra", "warn", f"{len(images.extra)} not used: {_few(images.extra)}; move out what is not meant")
     looked = list(_readable(images, decode))
     if verify is not None:
         looked += _verified(images, verify)
@@ -88,23 +86,23 @@ def data_findings(
     if manifest is not None:
         if any(finding.state == "fail" for finding in looked):
             # What a manifest lists is as it should be.
-            yield Finding("manifest", "fail", "not written, since not all images are as they should be")
+            yield Check("manifest", "fail", "not written, since not all images are as they should be")
         else:
             yield _written(images, manifest)
 
 
-def _real(images: ImageSet, path: Path) -> Finding:
+def _real(images: ImageSet, path: Path) -> Check:
     from tomebench.datasets.real import real_labels
 
     try:
         kept, info = real_labels(images.info, images.names, path)
     except TomebenchError as error:
-        return Finding("real", "fail", str(error))
+        return Check("real", "fail", str(error))
     several = int((info.labels >= 0).sum(axis=1).max())
-    return Finding("real", "ok", f"labels for {len(kept)} of {counted(len(images), 'image')}, up to {several} for one")
+    return Check("real", "ok", f"labels for {len(kept)} of {counted(len(images), 'image')}, up to {several} for one")
 
 
-def _head(head: Head | None, images: ImageSet) -> Finding:
+def _head(head: ClassHead | None, images: ImageSet) -> Check:
     """Which models fit, or whether the one asked for does."""
     from tomebench.datasets.classes import ANY_HEAD, wnids
     from tomebench.measure.accuracy import require_matching_head
@@ -114,13 +112,13 @@ def _head(head: Head | None, images: ImageSet) -> Finding:
         try:
             require_matching_head(head.num_classes, images.info)
         except TomebenchError as error:
-            return Finding("head", "fail", str(error))
-        return Finding("head", "ok", f"{total} classes, as the model has")
+            return Check("head", "fail", str(error))
+        return Check("head", "ok", f"{total} classes, as the model has")
     text = f"fits models with {total} classes"
     if names == wnids():
-        return Finding("head", "ok", f"{text}, those of ImageNet-1k in order of their ids")
+        return Check("head", "ok", f"{text}, those of ImageNet-1k in order of their ids")
     if not names:
-        return Finding("head", "ok", text)
+        return Check("head", "ok", text)
     from timm.utils.misc import natural_key
 
     agree = sorted(names) == sorted(names, key=natural_key)
@@ -129,32 +127,32 @@ def _head(head: Head | None, images: ImageSet) -> Finding:
         if agree
         else ("else --class-names sorted (as ImageFolder) or natural (as timm)")
     )
-    return Finding("head", "ok", f"{text}: in the order of the model's own list of names ({_few(names)}), {order}")
+    return Check("head", "ok", f"{text}: in the order of the model's own list of names ({_few(names)}), {order}")
 
 
-def _classes(images: ImageSet) -> Finding:
+def _classes(images: ImageSet) -> Check:
     there, total, names = set(images.info.labels.tolist()), images.info.num_classes, images.info.class_names
     text = f"{len(there)} of {total}"
     missing = [number for number in range(total) if number not in there]
     if not missing:
-        return Finding("classes", "ok", text)
+        return Check("classes", "ok", text)
     shown = [names[number] if names else str(number) for number in missing]
-    return Finding("classes", "warn", f"{text}; missing {_few(shown)}: add them, or the result is of a part only")
+    return Check("classes", "warn", f"{text}; missing {_few(shown)}: add them, or the result is of a part only")
 
 
-def _counts(images: ImageSet, each: int) -> Finding:
+def _counts(images: ImageSet, each: int) -> Check:
     from tomebench.datasets.classes import NUM_CLASSES
 
     per_class = Counter(images.info.labels.tolist()).values()
     least, most = min(per_class), max(per_class)
     text = f"{len(images)}, {least if least == most else f'{least} to {most}'} per class"
     if images.info.num_classes != NUM_CLASSES or (least, most, len(images)) == (each, each, each * NUM_CLASSES):
-        return Finding("images", "ok", text)
+        return Check("images", "ok", text)
     whole = f"{each * NUM_CLASSES}, {each} per class"
-    return Finding("images", "warn", f"{text}; the whole set has {whole}: fetch what is missing, or the result differs")
+    return Check("images", "warn", f"{text}; the whole set has {whole}: fetch what is missing, or the result differs")
 
 
-def _readable(images: ImageSet, decode: bool) -> Iterator[Finding]:
+def _readable(images: ImageSet, decode: bool) -> Iterator[Check]:
     from tomebench.datasets.checks import find_unreadable
 
     if images.problem is not None:
@@ -163,15 +161,15 @@ def _readable(images: ImageSet, decode: bool) -> Iterator[Finding]:
         if found:
             text = f"{len(found)} of {len(images)}: {_few(list(found.values()), _LISTED)}"
             ways = f"replace them, or leave them out with --allow-missing {len(found)}"
-            yield Finding("unreadable", "fail", f"{text}; {ways}")
+            yield Check("unreadable", "fail", f"{text}; {ways}")
         else:
-            yield Finding("unreadable", "ok", f"none ({looked})")
+            yield Check("unreadable", "ok", f"none ({looked})")
     else:
         found = {}
     yield _sizes(images, [index for index in range(len(images)) if index not in found])
 
 
-def _sizes(images: ImageSet, good: Sequence[int]) -> Finding:
+def _sizes(images: ImageSet, good: Sequence[int]) -> Check:
     """Pixels and bytes of a sample: opening every file would take minutes."""
     sample = [good[i * len(good) // _SAMPLE] for i in range(_SAMPLE)] if len(good) > _SAMPLE else good
     sizes, total = set(), 0
@@ -182,48 +180,48 @@ def _sizes(images: ImageSet, good: Sequence[int]) -> Finding:
         except (TomebenchError, OSError):
             continue  # damaged in its middle: what --decode is for
     if not sizes:
-        return Finding("sizes", "warn", "no image could be opened")
+        return Check("sizes", "warn", "no image could be opened")
     widths, heights = zip(*sizes, strict=True)
     text = f"{min(widths)} to {max(widths)} x {min(heights)} to {max(heights)} pixels"
     about = f", about {total / len(sample) * len(good) / 1e6:.1f} MB in all" if total else ""
-    return Finding("sizes", "ok", f"{text}{about} (from {counted(len(sample), 'image')})")
+    return Check("sizes", "ok", f"{text}{about} (from {counted(len(sample), 'image')})")
 
 
-def _verified(images: ImageSet, manifest: Path) -> Iterator[Finding]:
+def _verified(images: ImageSet, manifest: Path) -> Iterator[Check]:
     from tomebench.datasets.checks import compare_with_manifest
 
     try:
         mismatch = compare_with_manifest(images, manifest)
     except TomebenchError as error:
-        yield Finding("checksums", "fail", str(error))
+        yield Check("checksums", "fail", str(error))
         return
     changed, missing, unlisted = list(mismatch.changed.values()), mismatch.missing, list(mismatch.unlisted.values())
     if changed:
-        yield Finding("changed", "fail", f"{len(changed)}: {_few(changed, _LISTED)}; fetch them again")
+        yield Check("changed", "fail", f"{len(changed)}: {_few(changed, _LISTED)}; fetch them again")
     if missing:
-        yield Finding("missing", "fail", f"{len(missing)}: {_few(missing, _LISTED)}; fetch them")
+        yield Check("missing", "fail", f"{len(missing)}: {_few(missing, _LISTED)}; fetch them")
     if unlisted:
-        yield Finding("not listed", "fail", f"{len(unlisted)}: {_few(unlisted, _LISTED)}; move them out")
+        yield Check("not listed", "fail", f"{len(unlisted)}: {_few(unlisted, _LISTED)}; move them out")
     if not (changed or missing or unlisted):
-        yield Finding(
+        yield Check(
             "checksums",
             "ok",
             f"all {counted(len(images), 'image')} {are(len(images))} as the manifest says",
         )
 
 
-def _written(images: ImageSet, manifest: Path) -> Finding:
+def _written(images: ImageSet, manifest: Path) -> Check:
     from tomebench.datasets.checks import checksums
     from tomebench.datasets.manifest import write_manifest
 
     try:
         found = dict(zip(images.paths, checksums(images), strict=True))
         if lost := [name for name, checksum in found.items() if not checksum]:
-            return Finding("manifest", "fail", f"not written, since {len(lost)} cannot be read: {_few(lost)}")
+            return Check("manifest", "fail", f"not written, since {len(lost)} cannot be read: {_few(lost)}")
         write_manifest(manifest, found)
     except TomebenchError as error:
-        return Finding("manifest", "fail", str(error))
-    return Finding("manifest", "ok", f"checksums of {counted(len(found), 'image')} written to {manifest}")
+        return Check("manifest", "fail", str(error))
+    return Check("manifest", "ok", f"checksums of {counted(len(found), 'image')} written to {manifest}")
 
 
 def _few(names: Sequence[str], shown: int = _SHOWN) -> str:

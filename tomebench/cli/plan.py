@@ -14,7 +14,7 @@ from tomebench.report.narrow import Step, without
 from tomebench.words import counted, duration
 
 if TYPE_CHECKING:
-    from tomebench.sweeps.plan import PlannedCell
+    from tomebench.sweeps.cells import ResolvedCell
 
 _TOKENS = "tokens after each layer"
 _CAPPED = "capped at half the tokens"
@@ -39,20 +39,20 @@ def plan(flags: LaunchFlags) -> None:
     from tomebench.cli.console import open_screen
     from tomebench.models.create import build_model
     from tomebench.runs.budget import BUDGETS
+    from tomebench.sweeps.cells import resolve_sweep
     from tomebench.sweeps.enough import too_few
-    from tomebench.sweeps.estimate import estimate_plan
+    from tomebench.sweeps.estimate import estimate_sweep
     from tomebench.sweeps.folder import choose_folder
     from tomebench.sweeps.inputs import list_images
-    from tomebench.sweeps.plan import plan_sweep
 
     config = flags.load()
     screen = open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details)
     built = build_model(config.model_spec, meta=True)
     images = list_images(config, built.head) if config.data is not None else None
-    cells = plan_sweep(config, images, built)
+    cells = resolve_sweep(config, images, built)
     seconds, why = None, ""
     try:
-        seconds = estimate_plan(config, cells)
+        seconds = estimate_sweep(config, cells)
     except DeviceError as error:  # what a GPU would do is planned on a machine without one, too
         why = str(error)
     said = []
@@ -89,7 +89,7 @@ def plan(flags: LaunchFlags) -> None:
     screen.line(f"results would go to {folder}", whole=[folder])
 
 
-def _lines(cells: Sequence[PlannedCell]) -> Sequence[Sequence[str]]:
+def _lines(cells: Sequence[ResolvedCell]) -> Sequence[Sequence[str]]:
     """A row of the table for each cell; cells that come to the same layers point to the first of them."""
     first: dict[tuple[int, ...], int] = {}
     lines = []

@@ -52,7 +52,7 @@ class ClassNames:
 
 
 @dataclass(frozen=True)
-class Head:
+class ClassHead:
     """What is known of a model's outputs."""
 
     num_classes: int  # 0: the model has no classifier
@@ -100,7 +100,7 @@ class Head:
         return f"lists of class names: {'; '.join(map(str, lists))}" if lists else "no list of class names was found"
 
 
-ANY_HEAD = Head(-1)
+ANY_HEAD = ClassHead(-1)
 """Outputs of whatever model fits the data set: for looking at one without a model."""
 
 
@@ -129,7 +129,7 @@ def imagenet() -> ClassMap:
     return ClassMap(wnids())
 
 
-def map_classes(where: str, there: Sequence[str], head: Head | None, *, ordered: bool = False) -> ClassMap:
+def map_classes(where: str, there: Sequence[str], head: ClassHead | None, *, ordered: bool = False) -> ClassMap:
     """Decide what the classes of a data set are to a model.
 
     Args:

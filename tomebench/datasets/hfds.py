@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tomebench.datasets.classes import ANY_HEAD, NUM_CLASSES, ClassMap, Head, class_numbers, few, imagenet, map_classes
+from tomebench.datasets.classes import (
+    ANY_HEAD,
+    NUM_CLASSES,
+    ClassHead,
+    ClassMap,
+    class_numbers,
+    few,
+    imagenet,
+    map_classes,
+)
 from tomebench.datasets.decode import decode_bytes, printable, problem_in
 from tomebench.datasets.files import file_stamp, list_digest
 from tomebench.datasets.hfds_table import IMAGE, LABEL, inside, open_table, roots
@@ -74,7 +83,7 @@ class Rows:
         return read_bytes(image["path"])
 
 
-def read_hfds(name: str, head: Head | None = None, *, offline: bool = False) -> tuple[ImageList, Rows]:
+def read_hfds(name: str, head: ClassHead | None = None, *, offline: bool = False) -> tuple[ImageList, Rows]:
     """List the images of a data set's validation split; its test split if there is no other.
 
     Args:
@@ -114,7 +123,7 @@ def read_hfds_pictures(name: str, *, offline: bool = False) -> tuple[ImageList, 
     return replace(info, note=f"split {split}; {info.note}"), rows
 
 
-def _listed(name: str, split: str, reader: Any, own: Sequence[str], head: Head | None) -> tuple[ImageList, Rows]:
+def _listed(name: str, split: str, reader: Any, own: Sequence[str], head: ClassHead | None) -> tuple[ImageList, Rows]:
     classes, numbers = _numbering(name, own, head)
     stored = reader.dataset.select_columns([LABEL])[:][LABEL]
     unlabelled = sum(label is None or not 0 <= label < len(numbers) for label in stored)
@@ -146,7 +155,7 @@ def _listed(name: str, split: str, reader: Any, own: Sequence[str], head: Head |
     return info, Rows(reader, tuple(order), names, roots=roots(name), files=tuple(named[row] for row in order))
 
 
-def _numbering(name: str, classes: Sequence[str], head: Head | None) -> tuple[ClassMap, list[int]]:
+def _numbering(name: str, classes: Sequence[str], head: ClassHead | None) -> tuple[ClassMap, list[int]]:
     """The model's classes, and which of them each of the data set's own labels is.
 
     Raises:
@@ -187,7 +196,7 @@ def _numbering(name: str, classes: Sequence[str], head: Head | None) -> tuple[Cl
     return ClassMap(tuple(classes), "classes in the data set's own order"), list(range(len(classes)))
 
 
-def _may_be_imagenet(classes: Sequence[str], head: Head) -> bool:
+def _may_be_imagenet(classes: Sequence[str], head: ClassHead) -> bool:
     """Whether the labels have to be those of ImageNet-1k for this model."""
     if len(classes) != NUM_CLASSES and class_numbers().keys().isdisjoint(classes):
         return False

@@ -18,8 +18,8 @@ import numpy as np
 from tomebench.datasets.classes import (
     ANY_HEAD,
     NUM_CLASSES,
+    ClassHead,
     ClassMap,
-    Head,
     class_numbers,
     few,
     imagenet,
@@ -40,7 +40,9 @@ _SPLITS = (*PARTS, "valid", "eval", "test", "testing", "train", "training")
 _WNID = re.compile(r"(?<![0-9A-Za-z])n[0-9]{8}(?![0-9])")
 
 
-def read_class_folders(root: Path, head: Head | None = None, *, tolerant: bool = False) -> tuple[ImageList, ImageFiles]:
+def read_class_folders(
+    root: Path, head: ClassHead | None = None, *, tolerant: bool = False
+) -> tuple[ImageList, ImageFiles]:
     """List the images of a folder that holds one folder per class, or whose ``val`` or ``validation`` does.
 
     Args:
@@ -91,7 +93,7 @@ class ClassFolders:
 
 
 def find_classes(
-    root: str, look: Callable[[str], Listing], head: Head | None = None, *, tolerant: bool = False
+    root: str, look: Callable[[str], Listing], head: ClassHead | None = None, *, tolerant: bool = False
 ) -> ClassFolders:
     """Find class folders and the images in them, wherever folders can be listed.
 
@@ -132,7 +134,7 @@ def find_classes(
     return found
 
 
-def _class_root(root: str, look: Callable[[str], Listing], head: Head | None) -> tuple[str, Listing]:
+def _class_root(root: str, look: Callable[[str], Listing], head: ClassHead | None) -> tuple[str, Listing]:
     """The folder that holds the class folders: the root itself or its validation part."""
     listing = look(root)
     parts = [f"{root}/{part}" for part in PARTS if part in listing.folders]
@@ -165,13 +167,13 @@ def _class_root(root: str, look: Callable[[str], Listing], head: Head | None) ->
                 f"{printable(shown)} holds one folder, with {counted(len(deeper.folders), 'folder')} in it "
                 f"({few(deeper.folders)}); if those are the classes, give --data {printable(only)}"
             )
-    unnamed = head in (Head(NUM_CLASSES), ANY_HEAD)
+    unnamed = head in (ClassHead(NUM_CLASSES), ANY_HEAD)
     if unnamed and inside.folders and all(name.isdecimal() for name in inside.folders):
         raise DataError(_complaint(shown, inside))
     return shown, inside
 
 
-def _holds_parts(root: str, listing: Listing, look: Callable[[str], Listing], head: Head) -> bool:
+def _holds_parts(root: str, listing: Listing, look: Callable[[str], Listing], head: ClassHead) -> bool:
     """Whether folders beside others are parts of a data set: they have such names, and in them are folders only."""
     if head.has_list_of(listing.folders):
         return False

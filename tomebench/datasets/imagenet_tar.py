@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tomebench.datasets.classes import Head, class_numbers, wnids
+from tomebench.datasets.classes import ClassHead, class_numbers, wnids
 from tomebench.datasets.decode import printable
 from tomebench.datasets.files import PackedImages
 from tomebench.datasets.imagenet import (
@@ -25,7 +25,7 @@ ORIGINAL = "ILSVRC2012_img_val.tar"
 
 
 def read_imagenet_tar(
-    path: Path, head: Head | None = None, *, tolerant: bool = False
+    path: Path, head: ClassHead | None = None, *, tolerant: bool = False
 ) -> tuple[ImageList, PackedImages]:
     """List the images of a tar in place; nothing is extracted.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from tomebench.datasets.classes import NUM_CLASSES, Head, few, wnids
+from tomebench.datasets.classes import NUM_CLASSES, ClassHead, few, wnids
 from tomebench.datasets.decode import printable
 from tomebench.datasets.files import ImageFiles
 from tomebench.datasets.imagenet import ClassFolders, coverage, data_name
@@ -17,7 +17,7 @@ from tomebench.words import counted
 _IMAGES = 10_000
 
 
-def read_imagenetv2(root: Path, head: Head | None = None) -> tuple[ImageList, ImageFiles]:
+def read_imagenetv2(root: Path, head: ClassHead | None = None) -> tuple[ImageList, ImageFiles]:
     """List a folder of folders ``0`` to ``999``, each the number of a class among the 1000 sorted class ids.
 
     The list is sorted by class number and then by file name as bytes, and named by class id: its digest is that of the

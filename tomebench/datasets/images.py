@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tomebench.datasets.classes import ANY_HEAD, Head
+from tomebench.datasets.classes import ANY_HEAD, ClassHead
 from tomebench.datasets.decode import printable, reason
 from tomebench.datasets.files import Files, bytes_digest
 from tomebench.datasets.readers import DIGITS, read_files, read_path
@@ -101,7 +101,7 @@ def open_dataset(
     limit: int | None = None,
     seed: int = 0,
     *,
-    head: Head | None = None,
+    head: ClassHead | None = None,
     labels: bool = True,
     real: Path | None = None,
     offline: bool = False,

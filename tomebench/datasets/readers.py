@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from tomebench.datasets.classes import ANY_HEAD, Head, class_numbers
+from tomebench.datasets.classes import ANY_HEAD, ClassHead, class_numbers
 from tomebench.datasets.decode import printable
 from tomebench.datasets.files import Files, user_path
 from tomebench.datasets.imagenet import PARTS, read_class_folders
@@ -47,7 +47,7 @@ class Reader:
         """What stands before the first slash."""
         return self.form.partition("/")[0]
 
-    def read(self, where: Path | str, head: Head | None, **more: Any) -> tuple[ImageList, Files]:
+    def read(self, where: Path | str, head: ClassHead | None, **more: Any) -> tuple[ImageList, Files]:
         """List a labelled data set.
 
         Raises:
@@ -94,7 +94,7 @@ READERS: Mapping[str, Reader] = {
 }
 
 
-def read_files(spec: str, head: Head | None, *, labels: bool, offline: bool) -> tuple[ImageList, Files]:
+def read_files(spec: str, head: ClassHead | None, *, labels: bool, offline: bool) -> tuple[ImageList, Files]:
     """List the images of any data set but the embedded one.
 
     Args:
@@ -116,7 +116,7 @@ def read_files(spec: str, head: Head | None, *, labels: bool, offline: bool) -> 
     return read_pictures(path) if reader is None else reader.read_unlabelled(path)
 
 
-def read_path(spec: str, head: Head | None = None, *, tolerant: bool = False) -> tuple[ImageList, Files]:
+def read_path(spec: str, head: ClassHead | None = None, *, tolerant: bool = False) -> tuple[ImageList, Files]:
     """List the images of something on disk.
 
     Args:

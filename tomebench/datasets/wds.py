@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from tomebench.datasets.class_lists import names_beside
-from tomebench.datasets.classes import ANY_HEAD, IMAGENET_21K, NUM_CLASSES, ClassMap, Head, few, imagenet, map_classes
+from tomebench.datasets.classes import (
+    ANY_HEAD,
+    IMAGENET_21K,
+    NUM_CLASSES,
+    ClassHead,
+    ClassMap,
+    few,
+    imagenet,
+    map_classes,
+)
 from tomebench.datasets.decode import FORMATS, printable
 from tomebench.datasets.files import PackedImages
 from tomebench.datasets.imagenet import ClassFolders, check_named_class, data_name
@@ -25,7 +34,7 @@ _KINDS = {suffix: form for form, suffixes in FORMATS.items() for suffix in suffi
 """Format by the end of a name. Of a picture and its mask in one sample the first in this order is the picture."""
 
 
-def read_wds(root: Path, head: Head | None = None) -> tuple[ImageList, PackedImages]:
+def read_wds(root: Path, head: ClassHead | None = None) -> tuple[ImageList, PackedImages]:
     """List the images of shards, in place.
 
     timm's reader of shards can only go through them from the first image to the last; resuming a run and dealing
@@ -79,7 +88,7 @@ def read_wds(root: Path, head: Head | None = None) -> tuple[ImageList, PackedIma
     return listed.image_list(data_name(root)), PackedImages(tuple(map(str, shards)), tuple(names), places, tuple(extra))
 
 
-def _classes(root: Path, head: Head | None) -> tuple[ClassMap, list[int]]:
+def _classes(root: Path, head: ClassHead | None) -> tuple[ClassMap, list[int]]:
     """The model's classes, and which of them each number in the shards is."""
     own = None if head is None else names_beside(root if root.is_dir() else root.parent)
     if head is None or (head == ANY_HEAD and own is None):
@@ -96,7 +105,7 @@ def _classes(root: Path, head: Head | None) -> tuple[ClassMap, list[int]]:
     return classes, list(range(len(classes.names)))
 
 
-def _fitting(classes: ClassMap, head: Head | None, labels: Sequence[int]) -> ClassMap:
+def _fitting(classes: ClassMap, head: ClassHead | None, labels: Sequence[int]) -> ClassMap:
     """Those of ImageNet-1k for a head of ImageNet-21k without names, which orders them otherwise, if all labels fit."""
     unnamed = head is not None and head.num_classes in IMAGENET_21K and head.names() is None
     return imagenet() if unnamed and max(labels) < NUM_CLASSES else classes

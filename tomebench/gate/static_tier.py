@@ -22,9 +22,9 @@ from tomebench.models.create import LoadedModel, load_model
 from tomebench.models.digest import tensors_digest
 from tomebench.reduction.attention import check_route
 from tomebench.schema import Resolved, Route
+from tomebench.sweeps.cells import ResolvedCell, reduced_vit, resolve_cells
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.inputs import preprocessing_of
-from tomebench.sweeps.plan import PlannedCell, plan_cells, reduced_vit
 
 IMAGES = 2
 """Images of the fixed input."""
@@ -41,8 +41,8 @@ def static_snapshot(config: SweepConfig) -> Snapshot:
     """
     on_cpu = config.model_copy(update={"dtype": "fp32", "attention": _route(config), "device": "cpu"})
     loaded = load_model(config.model_spec, pretrained=config.data is not None)
-    planned = plan_cells(on_cpu, loaded, weights=loaded.weights, batch_size=IMAGES, device="cpu")
-    return Snapshot(testbed="", settings=config.stored(), cells=tuple(_cells(on_cpu, config, loaded, planned)))
+    cells = resolve_cells(on_cpu, loaded, weights=loaded.weights, batch_size=IMAGES, device="cpu")
+    return Snapshot(testbed="", settings=config.stored(), cells=tuple(_cells(on_cpu, config, loaded, cells)))
 
 
 def _route(config: SweepConfig) -> Route:
@@ -55,7 +55,7 @@ def _route(config: SweepConfig) -> Route:
 
 
 def _cells(
-    on_cpu: SweepConfig, config: SweepConfig, loaded: LoadedModel, planned: Sequence[PlannedCell]
+    on_cpu: SweepConfig, config: SweepConfig, loaded: LoadedModel, cells: Sequence[ResolvedCell]
 ) -> Iterator[CellRecord]:
     weights = tensors_digest(loaded.model)
     backbone = adapt(loaded.model.double())
@@ -63,7 +63,7 @@ def _cells(
     # RandomState's stream is frozen: the same numbers on every platform and with every version.
     images = np.random.RandomState(0).standard_normal((IMAGES, *size))
     digest = hashlib.sha256(images.astype("<f8").tobytes()).hexdigest()[:16]
-    for cell in planned:
+    for cell in cells:
         what, resolved = asked(cell.cell, config.stored()), cell.resolved
         try:
             with torch.inference_mode():

@@ -14,7 +14,7 @@ from torch import nn
 
 from tomebench.ambient import in_usual_state
 from tomebench.datasets.class_lists import CONFIG, read_class_names
-from tomebench.datasets.classes import ORDERS, ClassNames, Head
+from tomebench.datasets.classes import ORDERS, ClassHead, ClassNames
 from tomebench.datasets.decode import printable
 from tomebench.datasets.files import user_path
 from tomebench.errors import ModelError
@@ -36,7 +36,7 @@ class LoadedModel:
     model: nn.Module
     timm_id: str  # with tag; for a preset its name, for a local folder its architecture
     weights: str  # random:<seed>; sha256:<digest> of a file, or of tensors: then "(pretrained)" if they were fetched
-    head: Head = field(default_factory=lambda: Head(0))
+    head: ClassHead = field(default_factory=lambda: ClassHead(0))
     notes: tuple[str, ...] = ()  # what was decided on the way that nobody asked for
 
 
@@ -218,7 +218,7 @@ def _positions(model: Any) -> int:
     return 0 if getattr(model, "no_embed_class", False) else int(getattr(model, "num_prefix_tokens", 1))
 
 
-def _head(spec: ModelSpec, model: Any, source: Source | None, file: Checkpoint | None) -> Head:
+def _head(spec: ModelSpec, model: Any, source: Source | None, file: Checkpoint | None) -> ClassHead:
     """What is known of the outputs; lists that come with the model are read only where the user gives none."""
     found: list[ClassNames] = []
     if spec.labelled and spec.class_names is None:
@@ -229,7 +229,7 @@ def _head(spec: ModelSpec, model: Any, source: Source | None, file: Checkpoint |
     return head_of(model, spec.class_names, found)
 
 
-def head_of(model: nn.Module, class_names: str | None, found: Sequence[ClassNames]) -> Head:
+def head_of(model: nn.Module, class_names: str | None, found: Sequence[ClassNames]) -> ClassHead:
     """What is known of the outputs of a model.
 
     Args:
@@ -242,9 +242,9 @@ def head_of(model: nn.Module, class_names: str | None, found: Sequence[ClassName
     """
     num_classes = int(getattr(model, "num_classes", 0) or 0)
     if class_names in ORDERS:
-        return Head(num_classes, order=class_names)
+        return ClassHead(num_classes, order=class_names)
     chosen = None if class_names is None else read_class_names(user_path(class_names))
-    return Head(num_classes, tuple(found), chosen)
+    return ClassHead(num_classes, tuple(found), chosen)
 
 
 @in_usual_state

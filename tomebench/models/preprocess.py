@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tomebench.errors import ConfigError, ModelError
 from tomebench.words import counted
 
-Protocol = Literal["timm", "tome"]
+Rules = Literal["timm", "tome"]
 """Whose settings: those that the weights carry by timm's rule, or those of the ToMe paper."""
 TOME_CROP_PCT = 224 / 256
 """The paper resizes every image to 256/224 of the input size, whatever that is, and takes the centre."""
@@ -85,7 +85,7 @@ class Preprocessing:
         model: nn.Module,
         img_size: int | None = None,
         *,
-        protocol: Protocol = "timm",
+        rules: Rules = "timm",
         crop_pct: float | None = None,
         interpolation: str | None = None,
     ) -> Preprocessing:
@@ -95,8 +95,8 @@ class Preprocessing:
             model: a timm model; one without ``pretrained_cfg`` gets timm's defaults.
             img_size: height and width the model was made for; None: the size it was built for. Where timm
                 has a test size of its own for the weights and this is it, its crop for that size is used, too.
-            protocol: whose resize and crop.
-            crop_pct: overrides that of the protocol, in (0, 1].
+            rules: whose resize and crop.
+            crop_pct: overrides theirs, in (0, 1].
             interpolation: overrides timm's, one of INTERPOLATIONS.
 
         Raises:
@@ -121,7 +121,7 @@ class Preprocessing:
         size = (3, *sides) if img_size is None else (3, img_size, img_size)
         test_size = published.get("test_input_size")
         given: dict[str, Any] = {}
-        if protocol == "tome":
+        if rules == "tome":
             given = {"crop_pct": TOME_CROP_PCT, "crop_mode": "center"}
         given |= overrides
         config = timm.data.resolve_model_data_config(

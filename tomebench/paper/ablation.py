@@ -15,7 +15,7 @@ from tomebench.runs.rows import build_rows
 from tomebench.runs.store import Store
 from tomebench.schema import Cell, Row
 from tomebench.stats import PairedDelta
-from tomebench.sweeps.plan import STATED
+from tomebench.sweeps.cells import STATED
 
 PROP_ATTN = "prop_attn"
 SUB_TABLES = (

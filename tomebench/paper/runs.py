@@ -30,10 +30,10 @@ from tomebench.runs.rows import build_rows
 from tomebench.runs.settings import default, settings
 from tomebench.runs.store import Store
 from tomebench.schema import Cell
+from tomebench.sweeps.cells import STATED, reduced_vit, resolve_cells
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.config_files import load_config, packaged_configs
 from tomebench.sweeps.folder import covers
-from tomebench.sweeps.plan import STATED, plan_cells, reduced_vit
 
 AUDIO: Mapping[str, Any] = {"img_size": (1024, 128), "in_chans": 1, "num_classes": 527}
 """The spectrogram model of the paper, for its costs: 512 patches and 527 classes."""
@@ -160,7 +160,7 @@ def found(run: TableRun) -> Found:
     config = run.config.model_copy(update={"attention": "auto"})
     loaded = build_model(dataclasses.replace(config.model_spec, checkpoint=None), meta=True)
     backbone = adapt(loaded.model)
-    planned = plan_cells(config, loaded, weights="", batch_size=1, device="cpu")
+    cells = resolve_cells(config, loaded, weights="", batch_size=1, device="cpu")
     costs = [
         Cost(
             r=cell.cell.r,
@@ -173,9 +173,9 @@ def found(run: TableRun) -> Found:
                 reduced_vit(backbone, config, cell.r_asked, cell.options, cell.prop_attn, _Traced), loaded.model
             ),
         )
-        for cell in planned
+        for cell in cells
     ]
-    size = planned[0].cell.img_size
+    size = cells[0].cell.img_size
     return Found(
         name=run.name,
         title=f"{run.name}: {loaded.timm_id}, {size} px",

@@ -108,12 +108,12 @@ class Ranks:
                     f"{unlike.there}), which could give other figures; give all processes the same"
                 )
 
-    def publish(self, plan: Mapping[str, Any]) -> None:
+    def publish(self, assigned: Mapping[str, Any]) -> None:
         """Let the others begin. JSON."""
         if self._channel is not None:
-            self._channel.set("plan", json.dumps(dict(plan), allow_nan=False))
+            self._channel.set("plan", json.dumps(dict(assigned), allow_nan=False))
 
-    def plan(self, stop_if_asked: Callable[[], None]) -> dict[str, Any]:
+    def assignment(self, stop_if_asked: Callable[[], None]) -> dict[str, Any]:
         """What rank 0 has published, waiting for it: it may be timing for hours."""
         assert self._channel is not None
         self._wait(lambda: self._has("plan"), stop_if_asked)

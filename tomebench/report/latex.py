@@ -28,8 +28,8 @@ _SPECIAL = {
 
 
 @dataclass(frozen=True)
-class Head:
-    """Head of a column; those beside each other with the same group share it."""
+class ColumnHead:
+    """ColumnHead of a column; those beside each other with the same group share it."""
 
     name: str
     group: str = ""
@@ -44,7 +44,11 @@ def latex(text: str) -> str:
 
 
 def latex_table(
-    heads: Sequence[Head], parts: Sequence[tuple[str, Sequence[Sequence[str]]]], *, caption: str, notes: Sequence[str]
+    heads: Sequence[ColumnHead],
+    parts: Sequence[tuple[str, Sequence[Sequence[str]]]],
+    *,
+    caption: str,
+    notes: Sequence[str],
 ) -> str:
     """A ``table*`` with the rules of booktabs, a line of head for each part, and notes below.
 
@@ -77,7 +81,7 @@ def latex_table(
     return "\n".join([*lines, r"\end{table*}"]) + "\n"
 
 
-def _groups(heads: Sequence[Head]) -> list[str]:
+def _groups(heads: Sequence[ColumnHead]) -> list[str]:
     cells, rules, start = [], [], 0
     while start < len(heads):
         stop = start + 1

@@ -12,7 +12,7 @@ from tomebench.paper.comparison import Line
 from tomebench.paper.reported import Reported
 from tomebench.report.columns import COLUMNS
 from tomebench.report.escape import markdown
-from tomebench.report.latex import Head, latex_table
+from tomebench.report.latex import ColumnHead, latex_table
 from tomebench.report.narrow import Step, Table, before, without
 from tomebench.report.series import interval
 from tomebench.report.tables import markdown_table
@@ -24,7 +24,7 @@ class Layout:
     """A table as text: one set of columns, and rows by part."""
 
     title: str
-    heads: tuple[Head, ...]
+    heads: tuple[ColumnHead, ...]
     parts: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...]
     notes: tuple[str, ...]  # what stands below: marks, differences, sources
 
@@ -72,29 +72,29 @@ def layout(
     return Layout(title, heads, tuple((part, tuple(rows)) for part, rows in parts.items()), tuple(notes))
 
 
-_R = Head("r")
-_MAC_RATIO = Head("of MACs", "speed-up", alone="MAC ratio")
-_GMACS_REPORTED = Head("reported", "GMACs", alone="GMACs reported")
-_GMACS = Head("here", "GMACs", alone="GMACs")
-_TOKENS = Head("tokens")
-_SOURCE = Head("source", left=True)
+_R = ColumnHead("r")
+_MAC_RATIO = ColumnHead("of MACs", "speed-up", alone="MAC ratio")
+_GMACS_REPORTED = ColumnHead("reported", "GMACs", alone="GMACs reported")
+_GMACS = ColumnHead("here", "GMACs", alone="GMACs")
+_TOKENS = ColumnHead("tokens")
+_SOURCE = ColumnHead("source", left=True)
 _COSTS = (_R, _MAC_RATIO, _GMACS_REPORTED, _GMACS, _TOKENS)
 
 
-def _columns(lines: Sequence[Line], acc_name: str, marks: Mapping[str, str]) -> Iterator[tuple[Head, list[str]]]:
-    yield Head("choice", left=True), [line.label for line in lines]
+def _columns(lines: Sequence[Line], acc_name: str, marks: Mapping[str, str]) -> Iterator[tuple[ColumnHead, list[str]]]:
+    yield ColumnHead("choice", left=True), [line.label for line in lines]
     yield _R, ["" if line.r is None else str(line.r) for line in lines]
-    yield Head("reported", acc_name, alone=f"{acc_name} reported"), [_acc(line) for line in lines]
-    yield Head("here", acc_name, alone=acc_name), [_measured(line) for line in lines]
-    yield Head("images", acc_name), [_images(line) for line in lines]
-    yield Head("img/s"), [_rate(line) for line in lines]
-    yield Head("reported", "speed-up", alone="speed-up reported"), [_reported_speedup(line) for line in lines]
-    yield Head("here [95%]", "speed-up", alone="speed-up [95%]"), [_speedup(line) for line in lines]
+    yield ColumnHead("reported", acc_name, alone=f"{acc_name} reported"), [_acc(line) for line in lines]
+    yield ColumnHead("here", acc_name, alone=acc_name), [_measured(line) for line in lines]
+    yield ColumnHead("images", acc_name), [_images(line) for line in lines]
+    yield ColumnHead("img/s"), [_rate(line) for line in lines]
+    yield ColumnHead("reported", "speed-up", alone="speed-up reported"), [_reported_speedup(line) for line in lines]
+    yield ColumnHead("here [95%]", "speed-up", alone="speed-up [95%]"), [_speedup(line) for line in lines]
     yield _MAC_RATIO, [_times(line.cost.mac_ratio if line.cost else None) for line in lines]
     yield _GMACS_REPORTED, [_printed_gmacs(line) for line in lines]
     yield _GMACS, [_gmacs(line) for line in lines]
     yield _TOKENS, ["" if line.cost is None else str(line.cost.seen[-1]) for line in lines]
-    yield Head("verdict", left=True), [_verdict(line, marks) for line in lines]
+    yield ColumnHead("verdict", left=True), [_verdict(line, marks) for line in lines]
     yield _SOURCE, [line.reported.confidence if line.reported else "" for line in lines]
 
 

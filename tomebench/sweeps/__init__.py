@@ -1,1 +1,1 @@
-"""A sweep: its configuration, its plan, its run and its store."""
+"""A sweep: its configuration, its cells, its passes, and how they are timed and evaluated."""

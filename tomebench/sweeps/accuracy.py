@@ -153,7 +153,7 @@ def count_top1(job: Job, listed: ImageSet, reading: Reading, session: int, ranks
         {
             "batch_size": job.batch_size,
             "threads": torch.get_num_threads(),
-            "cells": [cell.cell.key for cell in job.planned],
+            "cells": [cell.cell.key for cell in job.cells],
             "images": reading.image_set.info.digest,
             "left_out": _left_out(listed, reading.image_set),
             "work": _packed(work),
@@ -235,24 +235,26 @@ def _left_out(listed: ImageSet, image_set: ImageSet) -> list[int]:
     return [index for index, name in enumerate(listed.names) if name not in kept]
 
 
-def help_out(passes: Passes, reading: Reading, plan: dict[str, Any], ranks: Ranks, stop: Callable[[], None]) -> None:
+def help_out(
+    passes: Passes, reading: Reading, assigned: Mapping[str, Any], ranks: Ranks, stop: Callable[[], None]
+) -> None:
     """Evaluate the batches of a rank other than 0 and hand over what came of them.
 
     Args:
         passes: of all cells.
         reading: of the same images.
-        plan: what rank 0 published.
+        assigned: what rank 0 published.
         ranks: this process and its peers.
         stop: raises when the sweep is to stop or cannot go on.
 
     Raises:
         RankError: this process has other images or another model than rank 0, which rank 0 says; or somebody is gone.
     """
-    if plan["images"] != reading.image_set.info.digest:
+    if assigned["images"] != reading.image_set.info.digest:
         raise RankError("it finds other images than rank 0; give every machine the same --data", quiet=True)
-    if plan["cells"] != list(passes.models):
+    if assigned["cells"] != list(passes.models):
         raise RankError("its model or weights are not those of rank 0; give every machine the same files", quiet=True)
-    for found in evaluate(passes, reading, ranks.share(_unpacked(plan["work"])), ranks, stop):
+    for found in evaluate(passes, reading, ranks.share(_unpacked(assigned["work"])), ranks, stop):
         ranks.send(found.to_json())
     while not ranks.over():
         stop()

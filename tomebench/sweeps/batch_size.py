@@ -12,10 +12,10 @@ from tomebench.measure.device import DTYPES
 from tomebench.measure.probe import auto_batch_cap, auto_batch_size
 from tomebench.measure.training import Trainer
 from tomebench.models.preprocess import Preprocessing
+from tomebench.sweeps.cells import variant_count
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.inputs import INPUT_BATCHES, weights_dtype
 from tomebench.sweeps.passes import without_gradients
-from tomebench.sweeps.plan import variant_count
 
 
 def choose_batch_size(config: SweepConfig, model: nn.Module, preprocessing: Preprocessing, device: torch.device) -> int:

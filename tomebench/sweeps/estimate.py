@@ -13,9 +13,9 @@ from tomebench.models.create import build_model
 from tomebench.models.spec import PREFIX
 from tomebench.rspec import parse_r
 from tomebench.runs.budget import BUDGETS
+from tomebench.sweeps.cells import ResolvedCell
 from tomebench.sweeps.config import SweepConfig, command_line
 from tomebench.sweeps.inputs import list_images
-from tomebench.sweeps.plan import PlannedCell
 from tomebench.words import counted, duration
 
 LONG = 600.0
@@ -25,13 +25,13 @@ _FEW_R, _FEW_IMAGES = 4, 500
 
 
 def estimate_seconds(
-    config: SweepConfig, planned: Sequence[PlannedCell], batch_size: int, images: int, device: torch.device
+    config: SweepConfig, cells: Sequence[ResolvedCell], batch_size: int, images: int, device: torch.device
 ) -> float:
     """About how long a sweep takes on this machine at its best: from MACs and a short probe of the device.
 
     Args:
         config: of the sweep.
-        planned: its cells.
+        cells: its cells.
         batch_size: images per pass.
         images: images to evaluate.
         device: where it runs.
@@ -39,7 +39,7 @@ def estimate_seconds(
     with arithmetic(config.dtype, config.threads):
         rate = macs_per_second(device, DTYPES[config.dtype])
     return sweep_seconds(
-        [cell.resolved.gmacs for cell in planned],
+        [cell.resolved.gmacs for cell in cells],
         batch_size,
         images,
         rate,
@@ -51,7 +51,7 @@ def estimate_seconds(
     )
 
 
-def estimate_plan(config: SweepConfig, planned: Sequence[PlannedCell]) -> float:
+def estimate_sweep(config: SweepConfig, cells: Sequence[ResolvedCell]) -> float:
     """:func:`estimate_seconds` of a sweep that has settled neither its batch size nor its device yet.
 
     Raises:
@@ -60,22 +60,22 @@ def estimate_plan(config: SweepConfig, planned: Sequence[PlannedCell]) -> float:
     device = resolve_device(config.device, config.dtype)
     batch_size = config.batch_size
     if not isinstance(batch_size, int):
-        batch_size = auto_batch_cap(device.type, planned[0].resolved.gmacs)
+        batch_size = auto_batch_cap(device.type, cells[0].resolved.gmacs)
     images = len(list_images(config, build_model(config.model_spec, meta=True).head)) if config.data else 0
-    return estimate_seconds(config, planned, batch_size, images, device)
+    return estimate_seconds(config, cells, batch_size, images, device)
 
 
 def in_words(
-    config: SweepConfig, planned: Sequence[PlannedCell], batch_size: int, images: int, device: torch.device
+    config: SweepConfig, cells: Sequence[ResolvedCell], batch_size: int, images: int, device: torch.device
 ) -> str:
     """A line that says how long a sweep takes, and on a CPU where that is long, what would take less.
 
     From its least to that and all the time that the budget allows for further rounds, which a machine that is not quiet
     takes.
     """
-    least = estimate_seconds(config, planned, batch_size, images, device)
+    least = estimate_seconds(config, cells, batch_size, images, device)
     most = least + BUDGETS[config.budget].cap_seconds
-    parts = [counted(len(planned), "cell"), f"batch size {batch_size}", f"budget {config.budget}"]
+    parts = [counted(len(cells), "cell"), f"batch size {batch_size}", f"budget {config.budget}"]
     if config.process_count > 1:
         parts.append(counted(config.process_count, "process"))
     if images:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tomebench.datasets.cache import PixelCache
 from tomebench.datasets.checks import check_images
-from tomebench.datasets.classes import Head
+from tomebench.datasets.classes import ClassHead
 from tomebench.datasets.images import ImageSet, open_dataset
 from tomebench.datasets.loader import Batch, batches, time_limit
 from tomebench.datasets.workers import default_workers
@@ -30,7 +30,7 @@ def weights_dtype(config: SweepConfig) -> torch.dtype:
     return torch.float32 if config.mode == "train" else DTYPES[config.dtype]
 
 
-def list_images(config: SweepConfig, head: Head) -> ImageSet:
+def list_images(config: SweepConfig, head: ClassHead) -> ImageSet:
     """The images of a configuration, which names some, as they are listed: none of them is looked at.
 
     Args:
@@ -76,7 +76,7 @@ def preprocessing_of(config: SweepConfig, model: nn.Module) -> Preprocessing:
     Raises:
         ModelError: the model does not take images of three channels.
     """
-    return Preprocessing.from_model(model, config.img_size, protocol=config.preprocessing)
+    return Preprocessing.from_model(model, config.img_size, rules=config.preprocessing)
 
 
 def timing_inputs(

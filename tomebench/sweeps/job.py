@@ -14,12 +14,12 @@ from tomebench.errors import Interrupted
 from tomebench.measure.device import lost
 from tomebench.models.create import LoadedModel
 from tomebench.runs.store import Store
+from tomebench.sweeps.cells import ResolvedCell
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Note
 from tomebench.sweeps.failures import CellFailed, blamed, ending, lost_with
 from tomebench.sweeps.inputs import INPUT_BATCHES, preprocessing_of, timing_inputs, weights_dtype
 from tomebench.sweeps.passes import Passes
-from tomebench.sweeps.plan import PlannedCell
 
 LOST = "lost"
 """Name of the stored fact: keys of the cells that made the GPU useless to their process."""
@@ -33,7 +33,7 @@ class Job:
     store: Store
     device: torch.device
     loaded: LoadedModel
-    planned: Sequence[PlannedCell]
+    cells: Sequence[ResolvedCell]
     batch_size: int
     image_set: ImageSet | None
     should_stop: Callable[[], bool]  # raises RankError if the run cannot go on
@@ -41,7 +41,7 @@ class Job:
     inputs: list[Tensor] = field(init=False)  # each [batch_size, 3, H, W] on the device
 
     def __post_init__(self) -> None:
-        self.passes = Passes(self.config, self.loaded.model, self.planned, self.device)
+        self.passes = Passes(self.config, self.loaded.model, self.cells, self.device)
         self.inputs = timing_inputs(
             self.image_set,
             preprocessing_of(self.config, self.loaded.model),
@@ -79,7 +79,7 @@ class Job:
             DeviceError: it is the baseline, without which nothing can be compared, and the user can do something.
             RuntimeError: it is the baseline, which failed otherwise; this is what it raised.
         """
-        cell = next(cell for cell in self.planned if cell.cell.key == failure.key)
+        cell = next(cell for cell in self.cells if cell.cell.key == failure.key)
         if lost(self.device):
             if failure.key != self.baseline:  # without which there is nothing to go on with
                 self.store.put(LOST, sorted({*(self.store.get(LOST) or ()), failure.key}))

@@ -18,9 +18,9 @@ from tomebench.measure.speed import Variant
 from tomebench.measure.training import Trainer
 from tomebench.reduction.vit import SlicedViT
 from tomebench.schema import CEILING, SENTINEL, UNWRAPPED
+from tomebench.sweeps.cells import ResolvedCell, reduced_vit
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.failures import guarded
-from tomebench.sweeps.plan import PlannedCell, reduced_vit
 
 
 class Passes:
@@ -29,19 +29,19 @@ class Passes:
     Args:
         config: says how: compiled, as CUDA graphs, for inference or for training.
         model: the model as its library made it.
-        planned: the cells.
+        cells: the cells.
         device: where the model is.
     """
 
     def __init__(
-        self, config: SweepConfig, model: nn.Module, planned: Sequence[PlannedCell], device: torch.device
+        self, config: SweepConfig, model: nn.Module, cells: Sequence[ResolvedCell], device: torch.device
     ) -> None:
         self._config, self._model, self._device = config, model, device
-        self._first = next(cell for cell in planned if cell.cell.is_baseline)
+        self._first = next(cell for cell in cells if cell.cell.is_baseline)
         self.baseline = self._first.cell.key
         backbone = adapt(model)
         self.models: dict[str, nn.Module] = {
-            cell.cell.key: reduced_vit(backbone, config, cell.r_asked, cell.options, cell.prop_attn) for cell in planned
+            cell.cell.key: reduced_vit(backbone, config, cell.r_asked, cell.options, cell.prop_attn) for cell in cells
         }
         self._ceilings: dict[str, nn.Module] = {}
         if config.ceiling:
@@ -49,7 +49,7 @@ class Passes:
                 CEILING + cell.cell.key: reduced_vit(
                     backbone, config, cell.r_asked, cell.options, cell.prop_attn, SlicedViT
                 )
-                for cell in planned
+                for cell in cells
                 if any(cell.r_asked)
             }
         self._runs: dict[str, Callable[[Tensor], Tensor]] = {}

@@ -30,12 +30,12 @@ from tomebench.reduction.attention import check_route
 from tomebench.reduction.vit import Backbone, ReducedViT, SlicedViT
 from tomebench.runs.budget import BUDGETS
 from tomebench.sweeps.batch_size import choose_batch_size
+from tomebench.sweeps.cells import ResolvedCell, reduced_vit, resolve_cells, resolve_sweep
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Event, Phase, Progress
 from tomebench.sweeps.failures import CellFailed, ending, guarded, no_room_is_an_input_error
 from tomebench.sweeps.inputs import list_images, preprocessing_of, timing_inputs, usable_images, weights_dtype
 from tomebench.sweeps.passes import rotating, without_gradients
-from tomebench.sweeps.plan import PlannedCell, plan_cells, plan_sweep, reduced_vit
 
 _REDUCED, _CEILING = "reduced", "ceiling"
 _BURST_SECONDS = 0.4
@@ -113,7 +113,7 @@ def run_profile(config: SweepConfig, should_stop: Callable[[], bool]) -> Generat
         raise ConfigError("profile takes one value of each option; drop the others")
     device = resolve_device(config.device, config.dtype)
     check_route(config.attention, device, config.dtype, training=False)
-    plan_sweep(config)  # refuses what cannot be combined before anything slow happens
+    resolve_sweep(config)  # refuses what cannot be combined before anything slow happens
     keep_memory()
     with usual_state(), arithmetic(config.dtype, config.threads) as threads, no_room_is_an_input_error():
         return (yield from _profile(config, should_stop, device, threads))
@@ -134,8 +134,8 @@ def _profile(
     if not isinstance(batch_size, int):
         batch_size = choose_batch_size(config, loaded.model, preprocessing, device)
     inputs = timing_inputs(images, preprocessing, batch_size, device, weights_dtype(config), config.seed)
-    planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=batch_size, device=device_name(device))
-    asked = [cell for cell in planned if cell.cell.r in config.r_values or cell.cell.schedule.startswith("list:")]
+    cells = resolve_cells(config, loaded, weights=loaded.weights, batch_size=batch_size, device=device_name(device))
+    asked = [cell for cell in cells if cell.cell.r in config.r_values or cell.cell.schedule.startswith("list:")]
 
     clock = clock_for(device)
     runs = [_prepare(config, backbone, cell, inputs, device) for cell in asked]
@@ -146,7 +146,7 @@ def _profile(
         rates = rates.or_better(measure_rates(device, weights_dtype(config), clock))
     except CellFailed as failure:
         raise ending(failure, failure.key, config) from failure
-    works = [pass_work(backbone.macs(), _shape(config, backbone, run.planned, inputs[0])) for run in runs]
+    works = [pass_work(backbone.macs(), _shape(config, backbone, run.cell, inputs[0])) for run in runs]
     return ProfileReport(
         model=loaded.timm_id,
         weights=loaded.weights,
@@ -167,7 +167,7 @@ def _profile(
 class _Run:
     """One r and its slicing ceiling, which it has where it removes anything."""
 
-    planned: PlannedCell
+    cell: ResolvedCell
     stopwatch: Stopwatch
     models: Sequence[TimedModel]
     turns: list[dict[str, PassTimes]] = field(default_factory=list)
@@ -193,20 +193,18 @@ class _Run:
 
 
 def _prepare(
-    config: SweepConfig, backbone: Backbone, planned: PlannedCell, inputs: Sequence[Tensor], device: torch.device
+    config: SweepConfig, backbone: Backbone, cell: ResolvedCell, inputs: Sequence[Tensor], device: torch.device
 ) -> _Run:
     """The models of one r, ready to be timed."""
-    stopwatch, models, key = stopwatch_for(device), [], f"r={planned.cell.r}"
+    stopwatch, models, key = stopwatch_for(device), [], f"r={cell.cell.r}"
     for name, kind in ((_REDUCED, ReducedViT), (_CEILING, SlicedViT)):
-        if name == _REDUCED or any(planned.r_asked):
+        if name == _REDUCED or any(cell.r_asked):
             kinds = (kind, marked(kind, marker(stopwatch, name)))
-            both = (
-                reduced_vit(backbone, config, planned.r_asked, planned.options, planned.prop_attn, k) for k in kinds
-            )
+            both = (reduced_vit(backbone, config, cell.r_asked, cell.options, cell.prop_attn, k) for k in kinds)
             models.append(
                 TimedModel(name, *(rotating(guarded(key, without_gradients(model)), inputs) for model in both))
             )
-    return _Run(planned, stopwatch, models)
+    return _Run(cell, stopwatch, models)
 
 
 def _time(config: SweepConfig, runs: Sequence[_Run], should_stop: Callable[[], bool]) -> Generator[Event, None, None]:
@@ -230,8 +228,8 @@ def _check(should_stop: Callable[[], bool]) -> None:
         raise Interrupted("stopped between two bursts; nothing is kept")
 
 
-def _shape(config: SweepConfig, backbone: Backbone, planned: PlannedCell, images: Tensor) -> PassShape:
-    resolved = planned.resolved
+def _shape(config: SweepConfig, backbone: Backbone, cell: ResolvedCell, images: Tensor) -> PassShape:
+    resolved = cell.resolved
     with torch.inference_mode():
         width = backbone.embed(images[:1]).x.shape[-1]
     return PassShape(
@@ -245,19 +243,19 @@ def _shape(config: SweepConfig, backbone: Backbone, planned: PlannedCell, images
         width=width,
         itemsize=images.itemsize,
         params=sum(p.numel() for p in backbone.model.parameters()),
-        method=planned.options.method(config.method),
+        method=cell.options.method(config.method),
     )
 
 
 def _summary(run: _Run, work: Mapping[Part, Work], rates: Rates, depth: int) -> Profile:
     """The numbers of one r."""
-    resolved = run.planned.resolved
+    resolved = run.cell.resolved
     typical = typical_ms(run.turns)
     times, ceiling = typical[_REDUCED], typical.get(_CEILING)
     parts = part_profiles(times, ceiling, work, rates, depth)
     return Profile(
-        r=run.planned.cell.r,
-        schedule=run.planned.cell.schedule,
+        r=run.cell.cell.r,
+        schedule=run.cell.cell.schedule,
         r_layers=resolved.r_layers,
         tokens=resolved.tokens,
         attn_kernel=resolved.attn_kernel,

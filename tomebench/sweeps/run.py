@@ -32,6 +32,7 @@ from tomebench.runs.targets import budget_rank, keep_budgets, keep_processes
 from tomebench.runs.testbed import PROCESS
 from tomebench.sweeps.accuracy import count_top1, help_out
 from tomebench.sweeps.batch_size import choose_batch_size
+from tomebench.sweeps.cells import resolve_cells, resolve_sweep
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.enough import too_few
 from tomebench.sweeps.estimate import in_words
@@ -43,7 +44,6 @@ from tomebench.sweeps.job import LOST, Job, stops
 from tomebench.sweeps.made import check_code, check_unchanged, keep_made, made_by, sample_digests
 from tomebench.sweeps.passes import Passes
 from tomebench.sweeps.pipeline import measure_end_to_end
-from tomebench.sweeps.plan import plan_cells, plan_sweep
 from tomebench.sweeps.processes import in_fresh_processes
 from tomebench.sweeps.timing import measure_energy, measure_memory, processes_left, time_cells
 
@@ -97,7 +97,7 @@ def run_sweep(
                 )
             built = given or build_model(config.model_spec, meta=True)
             listed = list_images(config, built.head) if config.data is not None else None
-            plan_sweep(config, listed, built)  # refuses what cannot be combined before anything slow happens
+            resolve_sweep(config, listed, built)  # refuses what cannot be combined before anything slow happens
             keep_memory()
 
             def asked() -> bool:
@@ -159,29 +159,29 @@ def _lead(
         with ranks.allow(FIRST):
             batch_size = store.get("batch_size") or _batch_size(config, loaded, device)
         store.put("batch_size", batch_size)
-        planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=batch_size, device=device_name(device))
-        keys = [cell.cell.key for cell in planned]
+        cells = resolve_cells(config, loaded, weights=loaded.weights, batch_size=batch_size, device=device_name(device))
+        keys = [cell.cell.key for cell in cells]
         known = {cell.key for cell, _ in store.cells()} if store.has_results else set()
         more_exact = store.has_results and budget_rank(config.budget) > budget_rank(str(store.config.get("budget")))
         more_exact &= config.process_count == 1  # a process that has ended measures no more
-        cells = [(cell.cell, cell.resolved) for cell in planned]
-        store.checked_cells(cells)  # a refused sweep changes nothing
+        stored = [(cell.cell, cell.resolved) for cell in cells]
+        store.checked_cells(stored)  # a refused sweep changes nothing
         keep_budgets(store, keys, config.budget)
         keep_processes(store, keys, config.process_count)
-        store.put_cells(cells, merged(store.config, config.stored()))
+        store.put_cells(stored, merged(store.config, config.stored()))
         if "max_drop" in config.model_fields_set or store.get(LIMIT) is None:
             store.put(LIMIT, config.max_drop)
         if first:
             _forget_failures(store, keys)
-        job = Job(config, store, device, loaded, planned, batch_size, image_set, should_stop)
+        job = Job(config, store, device, loaded, cells, batch_size, image_set, should_stop)
         yield from map(Note, loaded.notes)
         name = loaded.timm_id if config.checkpoint is None else loaded.timm_id.partition(".")[0]  # not others' weights
-        yield Planned(len(planned), name, len(store.rounds()), len(store.done_chunks()))
-        new = planned if more_exact else [cell for cell in planned if cell.cell.key not in known]
+        yield Planned(len(cells), name, len(store.rounds()), len(store.done_chunks()))
+        new = cells if more_exact else [cell for cell in cells if cell.cell.key not in known]
         if not new and first and processes_left(job):
-            new = planned
+            new = cells
         if new:
-            timed = new if planned[0] in new else [planned[0], *new]  # the baseline in the same rounds
+            timed = new if cells[0] in new else [cells[0], *new]  # the baseline in the same rounds
             images = 0 if image_set is None or known.issuperset(keys) else len(image_set)
             yield Estimate(in_words(config, timed, batch_size, images, device))
             if images and (text := too_few(store.cells(), images, limit_of(store), labels=config.labels)):
@@ -229,17 +229,17 @@ def _follow(
     made = made_by(loaded, device, listed)
     ranks.meet(lambda: _facts(made, listed), stop_if_asked)
     if listed is not None:
-        plan = ranks.plan(stop_if_asked)
-        image_set = leave_out(listed, plan["left_out"], "") if plan["left_out"] else listed
-        torch.set_num_threads(plan["threads"])  # with other threads a sum may be rounded another way
-        size = plan["batch_size"]
-        planned = plan_cells(config, loaded, weights=loaded.weights, batch_size=size, device=device_name(device))
-        passes = Passes(config, loaded.model, planned, device)
+        assigned = ranks.assignment(stop_if_asked)
+        image_set = leave_out(listed, assigned["left_out"], "") if assigned["left_out"] else listed
+        torch.set_num_threads(assigned["threads"])  # with other threads a sum may be rounded another way
+        size = assigned["batch_size"]
+        cells = resolve_cells(config, loaded, weights=loaded.weights, batch_size=size, device=device_name(device))
+        passes = Passes(config, loaded.model, cells, device)
         try:
-            help_out(passes, _reading(config, image_set, loaded, size, device, ranks), plan, ranks, stop_if_asked)
+            help_out(passes, _reading(config, image_set, loaded, size, device, ranks), assigned, ranks, stop_if_asked)
         except CellFailed as failure:
             if lost(device):
-                who = next(cell.name for cell in planned if cell.cell.key == failure.key)
+                who = next(cell.name for cell in cells if cell.cell.key == failure.key)
                 raise lost_with(failure, who, device) from failure
             raise ending(failure, "r = 0", config) from failure
     yield Finished((), directory)

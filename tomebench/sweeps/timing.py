@@ -105,7 +105,7 @@ def time_cells(job: Job, session: int) -> Iterator[Event]:
         pace = (clock.now() - start) / (len(rounds) - before)
         yield _timing_progress(job, rounds, live(), pace, clock.now() - start)
     if not processes_left(job):
-        timing_ends(job.store, [cell.cell.key for cell in job.planned])
+        timing_ends(job.store, [cell.cell.key for cell in job.cells])
     if rounds and job.config.mode == "infer":
         yield from _compare_outputs(job)
 

@@ -30,7 +30,7 @@ STATED = ("prefix_only", "preprocessing")
 
 
 @dataclass(frozen=True)
-class PlannedCell:
+class ResolvedCell:
     """A cell and what it comes to."""
 
     cell: Cell
@@ -45,9 +45,9 @@ class PlannedCell:
         return " ".join([f"r={self.cell.r}", *(f"{name}={value}" for name, value in self.options.changed())])
 
 
-def plan_sweep(
+def resolve_sweep(
     config: SweepConfig, images: ImageSet | None = None, built: LoadedModel | None = None
-) -> list[PlannedCell]:
+) -> list[ResolvedCell]:
     """The cells of a sweep, from shapes alone.
 
     A batch size of "auto" is shown as 0 and a device of "auto" as it is: both are settled when the sweep runs.
@@ -65,16 +65,16 @@ def plan_sweep(
         images = list_images(config, loaded.head) if images is None else images
         require_matching_head(loaded.head.num_classes, images.info)
     batch_size = config.batch_size if isinstance(config.batch_size, int) else 0
-    return plan_cells(config, loaded, weights="", batch_size=batch_size, device=config.device)
+    return resolve_cells(config, loaded, weights="", batch_size=batch_size, device=config.device)
 
 
-def plan_cells(
+def resolve_cells(
     config: SweepConfig, loaded: LoadedModel, *, weights: str, batch_size: int, device: str
-) -> list[PlannedCell]:
+) -> list[ResolvedCell]:
     """The cells of a sweep of a model that is at hand, the baseline r = 0 always among them.
 
     Raises:
-        InputError: as :func:`plan_sweep`.
+        InputError: as :func:`resolve_sweep`.
     """
     method_class(config.method)  # an unknown name is refused here rather than after the weights are loaded
     backbone = adapt(loaded.model)
@@ -91,7 +91,7 @@ def plan_cells(
     unusual = {name: getattr(config, name) for name in STATED}
     stated: dict[str, Scalar] = {name: value for name, value in unusual.items() if value != default(name)}
     unwrapped = terms.gmacs(backbone.tokens, [backbone.tokens] * backbone.depth)
-    planned = []
+    cells = []
     for schedule, r, options, prop_attn in _axis(config):
         asked = parse_schedule(schedule).r_layers(r, backbone.depth)
         reduced = reduced_vit(backbone, config, asked, options, prop_attn)
@@ -132,8 +132,8 @@ def plan_cells(
             mean=preprocessing.mean,
             std=preprocessing.std,
         )
-        planned.append(PlannedCell(cell, resolved, asked, options, prop_attn))
-    return planned
+        cells.append(ResolvedCell(cell, resolved, asked, options, prop_attn))
+    return cells
 
 
 def reduced_vit(
