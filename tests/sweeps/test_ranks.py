@@ -104,7 +104,9 @@ def with_variable(name: str, value: str) -> list[int]:
 
 def test_with_variable_finds_what_is_there() -> None:
     value = f"test {time.monotonic_ns()}"
-    with subprocess.Popen(["sleep", "60"], env={"HERE": value}) as process:
+    command = ["/bin/sh", "-c", "echo up; exec /bin/sleep 60"]
+    with subprocess.Popen(command, env={"HERE": value}, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()  # before that, the system may not show its variables
         assert with_variable("HERE", value) == [process.pid]
         process.kill()
     assert with_variable("HERE", value) == []
