@@ -9,7 +9,7 @@ import numpy.typing as npt
 from report_rows import accuracy, make_row, speed
 
 from tomebench.gate.baseline_file import read_baseline
-from tomebench.schema import Row
+from tomebench.runs.row import Row
 from tomebench.stats import paired_delta
 
 IMAGES = 599

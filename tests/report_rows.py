@@ -5,8 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from tomebench.report.columns import COLUMNS
-from tomebench.schema import Row
+from tomebench.runs.row import COLUMNS, Row
 
 BASE = Row(
     model="vit_tiny.tag", method="tome", r=0, schedule="constant", weights="random:0", img_size=224,

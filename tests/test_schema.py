@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tomebench.report.columns import COLUMNS
-from tomebench.schema import Burst, Cell, Resolved, Row, canonical_json, fingerprint
+from tomebench.runs.row import COLUMNS, Row
+from tomebench.schema import Burst, Cell, Resolved, canonical_json, fingerprint
 
 names = st.text(max_size=12)
 finite = st.floats(allow_nan=False, allow_infinity=False)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from tomebench.gate.verdict import Finding
     from tomebench.report.headline import Answer
-    from tomebench.schema import Route, Row
+    from tomebench.runs.row import Row
+    from tomebench.schema import Route
     from tomebench.sweeps.config import SweepConfig
     from tomebench.sweeps.events import Finished
 
@@ -195,10 +196,11 @@ def advise(rows: Sequence[Row] | str | Path, max_drop: float | None = None) -> A
     """
     from tomebench.errors import InputError
     from tomebench.report.headline import answer
+    from tomebench.runs.row import Row
     from tomebench.runs.rows import build_rows, limit_of
     from tomebench.runs.setting_values import checked_max_drop
     from tomebench.runs.store import Store
-    from tomebench.schema import MAX_DROP, Row
+    from tomebench.schema import MAX_DROP
 
     try:
         limit = MAX_DROP if max_drop is None else checked_max_drop(max_drop)
@@ -256,7 +258,7 @@ def load_results(run: str | Path) -> pd.DataFrame:
     """The result table of a run folder, rebuilt from what was measured.
 
     Returns:
-        One line per row with the columns of :data:`tomebench.report.columns.COLUMNS`; what was not measured is missing.
+        One line per row with the columns of :data:`tomebench.runs.row.COLUMNS`; what was not measured is missing.
 
     Raises:
         InputError: no run there.

@@ -1,8 +1,8 @@
-"""What a sweep asks, measures and reports: plain data, no behaviour beyond reading and writing itself.
+"""What a sweep asks and measures: plain data, no behaviour beyond reading and writing itself.
 
 ``Cell`` is what was asked (frozen, hashable). ``Resolved`` is what the asking came to once the model was known.
-``Burst``, ``Round`` and ``Chunk`` are raw measurements, stored as they were taken. ``Row`` is one line of the
-result table, derived from the others; :mod:`tomebench.report.columns` says what every field of a row means.
+``Burst``, ``Round`` and ``Chunk`` are raw measurements, stored as they were taken. :mod:`tomebench.runs.row` has the
+rows that are derived from them.
 """
 
 from __future__ import annotations
@@ -224,104 +224,3 @@ class ImageList:
     def labelled(self) -> bool:
         """Whether anything is known of the classes of the images."""
         return bool((self.labels != NO_LABEL).any())
-
-
-@dataclass
-class Row:
-    """One line of the result table: None means "not measured", zero is a number. :mod:`tomebench.report.columns`."""
-
-    model: str
-    method: str
-    r: int
-    schedule: str
-    weights: str
-    img_size: int
-    options: str
-    batch_size: int
-    dtype: str
-    device: str
-    attention: str
-    compile: bool
-    mode: str
-    protocol: str
-    r_layers: tuple[int, ...]
-    tokens: tuple[int, ...]
-    tokens_out: int
-    clamped: bool
-    crop_pct: float
-    interpolation: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    attn_kernel: str
-    gmacs: float
-    mac_ratio: float
-    gmacs_matching: float
-    params_m: float
-    cuda_graphs: bool = False
-    rounds: int = 0
-    processes: int | None = None
-    sessions: int | None = None
-    step_ms: float | None = None
-    img_per_s: float | None = None
-    img_per_s_lo: float | None = None
-    img_per_s_hi: float | None = None
-    img_per_s_mean: float | None = None
-    speedup_vs_r0: float | None = None
-    speedup_vs_r0_lo: float | None = None
-    speedup_vs_r0_hi: float | None = None
-    speedup_vs_unwrapped: float | None = None
-    speedup_vs_unwrapped_lo: float | None = None
-    speedup_vs_unwrapped_hi: float | None = None
-    efficiency: float | None = None
-    efficiency_lo: float | None = None
-    efficiency_hi: float | None = None
-    speedup_ceiling: float | None = None
-    speedup_ceiling_lo: float | None = None
-    speedup_ceiling_hi: float | None = None
-    merge_overhead: float | None = None
-    merge_overhead_lo: float | None = None
-    merge_overhead_hi: float | None = None
-    passes: int | None = None
-    latency_p50_ms: float | None = None
-    latency_p50_ms_lo: float | None = None
-    latency_p50_ms_hi: float | None = None
-    latency_p95_ms: float | None = None
-    latency_p95_ms_lo: float | None = None
-    latency_p95_ms_hi: float | None = None
-    latency_p99_ms: float | None = None
-    latency_p99_ms_lo: float | None = None
-    latency_p99_ms_hi: float | None = None
-    img_per_s_end_to_end: float | None = None
-    img_per_s_end_to_end_lo: float | None = None
-    img_per_s_end_to_end_hi: float | None = None
-    img_per_s_accuracy: float | None = None
-    input_share: float | None = None
-    gpu_mhz: float | None = None
-    j_per_img: float | None = None
-    compile_s: float | None = None
-    peak_mem_mib: float | None = None
-    device_mem_mib: float | None = None
-    dataset: str | None = None
-    dataset_digest: str | None = None
-    n_seen: int | None = None
-    top1_correct: int | None = None
-    top5_correct: int | None = None
-    ties: int | None = None
-    top1: float | None = None
-    top1_lo: float | None = None
-    top1_hi: float | None = None
-    agreement: float | None = None
-    agreement_lo: float | None = None
-    agreement_hi: float | None = None
-    agreed: int | None = None
-    top1_lost: int | None = None
-    top1_gained: int | None = None
-    delta_top1: float | None = None
-    delta_top1_lo: float | None = None
-    delta_top1_hi: float | None = None
-    mcnemar_p: float | None = None
-    testbed: str = ""
-    run: str = ""
-    status: Status = "ok"
-    error: str | None = None
-    warnings: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tomebench.schema import Row
+from tomebench.runs.row import Row
 
 BASE = Row(
     model="vit_tiny.tag", method="tome", r=0, schedule="constant", weights="random:0", img_size=224,

@@ -16,7 +16,7 @@ from fault_runs import EVERY_PHASE, fast
 
 from tomebench.cli import app
 from tomebench.measure import testbed
-from tomebench.schema import Row
+from tomebench.runs.row import Row
 from tomebench.sweeps import timing
 from tomebench.sweeps.config_files import load_config
 from tomebench.sweeps.events import Finished, Note, Phase, Planned, Progress

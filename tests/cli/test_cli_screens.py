@@ -16,7 +16,7 @@ from test_cli_profile import REPORT
 from tomebench.cli import app, results
 from tomebench.cli.layout import command_lines, wrapped
 from tomebench.runs.origin import Origin
-from tomebench.schema import Row
+from tomebench.runs.row import Row
 from tomebench.sweeps import profile as profiling
 from tomebench.sweeps.config_files import load_config
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from report_rows import any_row, make_row, make_sweep
 
 from tomebench.errors import StorageError
-from tomebench.report.columns import COLUMNS
 from tomebench.report.frames import read_csv, to_frame
 from tomebench.report.tables import csv_text
+from tomebench.runs.row import COLUMNS
 
 
 def assert_same(left: pd.DataFrame, right: pd.DataFrame) -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from report_rows import any_row, make_row, make_sweep
 
-from tomebench.report.columns import COLUMNS
 from tomebench.report.tables import csv_text, jsonl_text, markdown_table
+from tomebench.runs.row import COLUMNS
 
 NASTY = ["=HYPERLINK(1,2)", "a|b<script>", "::error::x", "\x1b[31m", "x\n::error::y", "##[error]z"]
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tomebench.runs.row import Row
 from tomebench.runs.store import Store
-from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Cell, Row
+from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Cell
 from tomebench.sweeps import run
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.config_files import load_config

@@ -8,9 +8,10 @@ from pathlib import Path
 from unittest import mock
 
 from tomebench.runs.rounds import sessions
+from tomebench.runs.row import Row
 from tomebench.runs.rows import build_rows
 from tomebench.runs.store import Store
-from tomebench.schema import CEILING, Row
+from tomebench.schema import CEILING
 from tomebench.sweeps import run
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.config_files import load_config

@@ -14,8 +14,8 @@ import torch
 from own_model import CHECKPOINT, MODEL, REALDATA, OwnModel, make_own_model, write_local_dir, write_shards
 
 from tomebench.errors import InputError
+from tomebench.runs.row import Row
 from tomebench.runs.store import Store
-from tomebench.schema import Row
 from tomebench.sweeps.config_files import load_config
 from tomebench.sweeps.events import Finished
 from tomebench.sweeps.run import run_sweep

@@ -24,8 +24,8 @@ from tomebench.models.create import load_model
 from tomebench.reduction.plan import Tokens
 from tomebench.reduction.vit import ReducedViT
 from tomebench.runs import budget
+from tomebench.runs.row import Row
 from tomebench.runs.store import Store
-from tomebench.schema import Row
 from tomebench.sweeps import run
 from tomebench.sweeps.config_files import load_config
 from tomebench.sweeps.events import Finished

@@ -27,9 +27,10 @@ from store_samples import (
     times_of,
 )
 
+from tomebench.runs.row import Row
 from tomebench.runs.rows import build_rows
 from tomebench.runs.store import Store
-from tomebench.schema import CellPredictions, Chunk, Row
+from tomebench.schema import CellPredictions, Chunk
 
 
 def test_without_measurements_there_are_rows_and_no_numbers(store: Store) -> None:

@@ -28,8 +28,9 @@ from tomebench.measure import speed
 from tomebench.models import create
 from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.vit import ReducedViT
+from tomebench.runs.row import Row
 from tomebench.runs.store import Store
-from tomebench.schema import SENTINEL, UNWRAPPED, Row
+from tomebench.schema import SENTINEL, UNWRAPPED
 from tomebench.sweeps import run, timing
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.config_files import load_config

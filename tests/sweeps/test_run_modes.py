@@ -16,8 +16,9 @@ from tomebench.errors import DeviceError, SpecError
 from tomebench.measure import compilation
 from tomebench.models.create import load_model
 from tomebench.reduction.vit import ReducedViT
+from tomebench.runs.row import Row
 from tomebench.runs.store import Store
-from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Row
+from tomebench.schema import CEILING, SENTINEL, UNWRAPPED
 from tomebench.sweeps import job, run
 from tomebench.sweeps.cells import resolve_cells
 from tomebench.sweeps.config import SweepConfig

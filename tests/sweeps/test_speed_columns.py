@@ -29,7 +29,8 @@ from tomebench.report.text import detail_table, display_table
 from tomebench.runs import turns as end_to_end
 from tomebench.runs.budget import BUDGETS, Budget
 from tomebench.runs.records import packed, unpacked
-from tomebench.runs.rows import DEVICE_MEMORY, ENERGY, OUTPUT_EXCESS, build_rows
+from tomebench.runs.row import DEVICE_MEMORY, ENERGY
+from tomebench.runs.rows import OUTPUT_EXCESS, build_rows
 from tomebench.runs.speed_columns import speed_columns
 from tomebench.runs.store import Store
 from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Burst, Round

@@ -17,9 +17,9 @@ from tomebench.measure.clock import CpuClock
 from tomebench.measure.machine import GpuReading, NoGauges
 from tomebench.reduction.vit import ReducedViT
 from tomebench.runs import speed_columns
+from tomebench.runs.row import Row
 from tomebench.runs.rows import OUTPUT_EXCESS
 from tomebench.runs.store import Store
-from tomebench.schema import Row
 from tomebench.sweeps import accuracy, pipeline, run, timing
 from tomebench.sweeps import job as job_module
 from tomebench.sweeps.config_files import load_config

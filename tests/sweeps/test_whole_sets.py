@@ -16,9 +16,9 @@ from tomebench.datasets.imagenet import wnids
 from tomebench.errors import ConfigError, DataError, RunError
 from tomebench.gate.snapshot import run_snapshot
 from tomebench.models.create import build_model
+from tomebench.runs.row import Row
 from tomebench.runs.rows import build_rows
 from tomebench.runs.store import Store
-from tomebench.schema import Row
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.config_files import load_config
 from tomebench.sweeps.events import Finished

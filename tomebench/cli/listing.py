@@ -130,7 +130,7 @@ def _datasets(_: str | None) -> _Listing:
 
 
 def _columns(_: str | None) -> _Listing:
-    from tomebench.report.columns import COLUMNS
+    from tomebench.runs.row import COLUMNS
 
     rows = [(column.name, column.unit or "", column.doc) for column in COLUMNS]
     return ("column", "unit", "what it is"), rows, ["of table.csv and rows.jsonl, and fields of a row in Python"]

@@ -18,9 +18,10 @@ from tomebench.report.tables import jsonl_text
 from tomebench.report.text import ReportContext, context_for, display_table, narrower, yardsticks
 from tomebench.report.write import write_reports
 from tomebench.runs.origin import Origin
+from tomebench.runs.row import Row
 from tomebench.runs.rows import build_rows, limit_of
 from tomebench.runs.store import Store
-from tomebench.schema import MAX_DROP, Row
+from tomebench.schema import MAX_DROP
 from tomebench.sweeps.config import command_line
 
 

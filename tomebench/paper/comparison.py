@@ -21,7 +21,7 @@ from tomebench.paper.verdicts import (
     paper_tokens,
 )
 from tomebench.reduction.methods.flags import PAPER
-from tomebench.schema import Row
+from tomebench.runs.row import Row
 
 _ARCHITECTURES = {
     (192, 12, 16): "ViT-Ti/16",

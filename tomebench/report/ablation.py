@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tomebench.report.narrow import Table, without
 from tomebench.report.series import points
-from tomebench.schema import Row
+from tomebench.runs.row import Row
 from tomebench.stats import PairedDelta
 from tomebench.words import counted
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tomebench.report.escape import clean
 from tomebench.report.series import which, widest_half_width
-from tomebench.schema import Row
+from tomebench.runs.row import Row
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from tomebench.report.escape import clean
 from tomebench.report.series import model_name, reach, which
-from tomebench.schema import Row
+from tomebench.runs.row import Row
 from tomebench.words import counted
 
 

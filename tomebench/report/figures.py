@@ -15,7 +15,8 @@ from tomebench.report.advice import Advice, advise
 from tomebench.report.escape import clean
 from tomebench.report.series import group, half_width, is_baseline, model_name, varying
 from tomebench.rspec import format_r
-from tomebench.schema import MAX_DROP, Row
+from tomebench.runs.row import Row
+from tomebench.schema import MAX_DROP
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,9 +11,8 @@ from typing import Any
 import pandas as pd
 
 from tomebench.errors import StorageError
-from tomebench.report.columns import COLUMNS, Column
 from tomebench.report.escape import clean, csv_unguard
-from tomebench.schema import Row
+from tomebench.runs.row import COLUMNS, Column, Row
 
 _DTYPES: Mapping[str, str] = {"int": "Int64", "float": "Float64", "bool": "boolean"}
 _READ: Mapping[str, Callable[[str], Any]] = {

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tomebench.report.series import is_baseline
-from tomebench.schema import Row
+from tomebench.runs.row import Row
 
 CELLS = "cells"
 """The setting that says which part of a sweep a run is."""

@@ -10,12 +10,12 @@ from typing import Any
 
 from tomebench.paper.comparison import Line
 from tomebench.paper.reported import Reported
-from tomebench.report.columns import COLUMNS
 from tomebench.report.escape import markdown
 from tomebench.report.latex import ColumnHead, latex_table
 from tomebench.report.narrow import Step, Table, before, without
 from tomebench.report.series import interval
 from tomebench.report.tables import markdown_table
+from tomebench.runs.row import COLUMNS
 from tomebench.words import counted
 
 

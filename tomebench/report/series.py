@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tomebench.report.escape import clean
 from tomebench.rspec import format_r
-from tomebench.schema import Row
+from tomebench.runs.row import Row
 from tomebench.words import counted
 
 _SETTINGS = (

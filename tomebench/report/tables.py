@@ -9,10 +9,9 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
-from tomebench.report.columns import COLUMNS
 from tomebench.report.escape import csv_guard, markdown
 from tomebench.report.frames import to_frame
-from tomebench.schema import Row
+from tomebench.runs.row import COLUMNS, Row
 
 
 def csv_text(rows: Sequence[Row]) -> str:

@@ -15,7 +15,8 @@ from tomebench.report.escape import clean
 from tomebench.report.headline import sentence, yardsticks
 from tomebench.report.narrow import Step, Table, before, first, last, without
 from tomebench.report.series import interval, is_baseline, overhead, points, value, varying
-from tomebench.schema import MAX_DROP, Row
+from tomebench.runs.row import Row
+from tomebench.schema import MAX_DROP
 
 __all__ = [
     "ReportContext",

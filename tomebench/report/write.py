@@ -15,7 +15,7 @@ from tomebench.report.escape import clean, markdown
 from tomebench.report.figures import speed_accuracy_figure
 from tomebench.report.tables import csv_text, jsonl_text, markdown_table
 from tomebench.report.text import ReportContext, detail_table, display_table, sentence, yardsticks
-from tomebench.schema import Row
+from tomebench.runs.row import Row
 from tomebench.whole import beside, write_new
 
 TABLE, ROWS, SUMMARY, FIGURE = "table.csv", "rows.jsonl", "summary.md", "figure.png"

@@ -15,6 +15,7 @@ from tomebench.runs.accuracy_columns import Answers, accuracy_columns, guesses, 
 from tomebench.runs.budget import Budget, Shortfall, complete_processes
 from tomebench.runs.protocol import protocol, unstated
 from tomebench.runs.rounds import step_seconds
+from tomebench.runs.row import COLUMNS, Row
 from tomebench.runs.speed_columns import speed_columns
 from tomebench.runs.store import Store
 from tomebench.runs.targets import asked_processes, budgets, interrupted, processes, shortfalls, timed_rounds
@@ -32,18 +33,7 @@ from tomebench.runs.validity import (
     run_codes,
     sessions_apart,
 )
-from tomebench.schema import (
-    CEILING,
-    MAX_DROP,
-    SENTINEL,
-    UNWRAPPED,
-    Cell,
-    Resolved,
-    Round,
-    Row,
-    Scalar,
-    Status,
-)
+from tomebench.schema import CEILING, MAX_DROP, SENTINEL, UNWRAPPED, Cell, Resolved, Round, Scalar, Status
 from tomebench.words import counted
 
 R_CLAMPED = "R_CLAMPED"
@@ -52,14 +42,8 @@ SAME_AS_R = "SAME_AS_R"
 """Followed by the r of an earlier row that removes the same number of tokens in every block: this row repeats it."""
 ACCURACY_SESSIONS = "accuracy_sessions"
 """Name of a fact in older stores: numbers of the sessions that evaluated images, which each chunk says now."""
-COMPILE_SECONDS = "compile_seconds"
-"""Name of the stored fact: seconds of the first pass, which compiles, by variant name."""
-ENERGY = "energy"
-"""Name of the stored fact: joules for one image, by cell key."""
 LIMIT = "max_drop"
 """Name of the stored fact: loss in points up to which a row may be recommended, as the last sweep was told."""
-DEVICE_MEMORY = "device_memory"
-"""Name of the stored fact: bytes of the GPU that were taken when a cell had run, by cell key."""
 OUTPUT_EXCESS = "output_excess"
 """Name of the stored fact: how far timed logits are from the model's, over what rounding explains, by cell key."""
 TESTBED_CHANGED = "TESTBED_CHANGED"
@@ -106,9 +90,7 @@ class _Run:
     shortfalls: Mapping[str, Shortfall]
     statuses: Mapping[str, tuple[Status, str | None]]
     peaks: Mapping[str, int]
-    device_memory: Mapping[str, int]
-    energy: Mapping[str, float]  # joules for an image
-    compile_seconds: Mapping[str, float]
+    facts: Mapping[str, Mapping[str, float]]  # by name
     end_to_end: Mapping[str, Sequence[Turn]]
     output_excess: Mapping[str, float]
     budgets: Mapping[str, str]  # names
@@ -148,9 +130,7 @@ def _load(store: Store, budget: Budget | None) -> _Run:
         shortfalls=shortfalls(store, rounds, dict.fromkeys(keys, budget) if budget else asked),
         statuses=store.statuses(),
         peaks=store.peak_memory(),
-        device_memory=store.get(DEVICE_MEMORY) or {},
-        energy=store.get(ENERGY) or {},
-        compile_seconds=store.get(COMPILE_SECONDS) or {},
+        facts={column.fact: store.get(column.fact) or {} for column in COLUMNS if column.fact},
         end_to_end=turns(store),
         output_excess=store.get(OUTPUT_EXCESS) or {},
         answers=answers,
@@ -171,7 +151,7 @@ def _row(run: _Run, cell: Cell, resolved: Resolved, same_as: int | None) -> Row:
     key = cell.key
     mac_ratio = resolved.gmacs_unwrapped / resolved.gmacs
     status, error = _status(run, key)
-    peak, taken = run.peaks.get(key), run.device_memory.get(key)
+    peak = run.peaks.get(key)
     about_row = {
         R_CLAMPED: resolved.clamped,
         f"{SAME_AS_R}{same_as}": same_as is not None,
@@ -186,45 +166,34 @@ def _row(run: _Run, cell: Cell, resolved: Resolved, same_as: int | None) -> Row:
         run.rounds, key, _beside(run, key), run.max_mhz, SENTINEL if key == run.baseline else run.baseline or key
     )
     return Row(
-        model=cell.model,
-        method=cell.method,
-        r=cell.r,
-        schedule=cell.schedule,
-        weights=cell.weights,
-        img_size=cell.img_size,
+        **_copied(cell, resolved),
+        **_facts(run.facts, key),
+        **_speed(run, cell, mac_ratio),
+        **(accuracy_columns(run.answers, key) if run.answers else {}),
         options=options_text(cell.options),
-        batch_size=cell.batch_size,
-        dtype=cell.dtype,
-        device=cell.device,
-        attention=cell.attention,
-        compile=cell.compile,
-        mode=cell.mode,
-        cuda_graphs=cell.cuda_graphs,
         protocol=protocol(
             cell, resolved, run.settings, run.budgets[key], run.answers.images.digest if run.answers else None
         ),
-        r_layers=resolved.r_layers,
-        tokens=resolved.tokens,
         tokens_out=resolved.tokens[-1],
-        clamped=resolved.clamped,
-        crop_pct=resolved.crop_pct,
-        interpolation=resolved.interpolation,
-        mean=resolved.mean,
-        std=resolved.std,
-        attn_kernel=resolved.attn_kernel,
-        gmacs=resolved.gmacs,
         mac_ratio=mac_ratio,
-        gmacs_matching=resolved.gmacs_matching,
-        params_m=resolved.params_m,
         peak_mem_mib=None if peak is None else peak / 2**20,
-        device_mem_mib=None if taken is None else taken / 2**20,
         testbed=run.testbed,
         status=status,
         error=error,
         warnings=(*codes, *run.warnings),
-        **_speed(run, cell, mac_ratio),
-        **(accuracy_columns(run.answers, key) if run.answers else {}),
     )
+
+
+def _copied(cell: Cell, resolved: Resolved) -> dict[str, Any]:
+    """The columns that a cell or what it came to has under the same name; options are written as text elsewhere."""
+    known = vars(cell) | vars(resolved)
+    return {column.name: known[column.name] for column in COLUMNS if column.name in known and column.name != "options"}
+
+
+def _facts(facts: Mapping[str, Mapping[str, float]], key: str) -> dict[str, Any]:
+    """The columns that show a stored fact, of a cell that has it."""
+    shown = ((column, facts[column.fact].get(key)) for column in COLUMNS if column.fact)
+    return {column.name: value / column.per for column, value in shown if value is not None}
 
 
 def _awaits_images(run: _Run, key: str) -> bool:
@@ -236,9 +205,8 @@ def _awaits_images(run: _Run, key: str) -> bool:
 
 def _speed(run: _Run, cell: Cell, mac_ratio: float) -> dict[str, Any]:
     """The speed columns of a row; none of its pace if the compiler was timed with it."""
-    fields = {"compile_s": run.compile_seconds.get(cell.key), "j_per_img": run.energy.get(cell.key)}
-    if end_to_end := run.end_to_end.get(cell.key):
-        fields |= end_to_end_columns(end_to_end)
+    taken = run.end_to_end.get(cell.key)
+    fields: dict[str, Any] = end_to_end_columns(taken) if taken else {}
     if not recompiled(run.rounds, _beside(run, cell.key)):
         fields |= speed_columns(run.rounds, cell, run.baseline, mac_ratio, between=run.processes[cell.key] > 1)
     return fields

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from tomebench.schema import MAX_DROP, Row
+from tomebench.runs.row import Row
+from tomebench.schema import MAX_DROP
 
 PhaseName = Literal["load", "compile", "warm-up", "timing", "energy", "end-to-end", "accuracy"]
 

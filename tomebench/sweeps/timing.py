@@ -23,7 +23,8 @@ from tomebench.runs.budget import (
     shortfall,
 )
 from tomebench.runs.rounds import paired_seconds, step_seconds
-from tomebench.runs.rows import COMPILE_SECONDS, DEVICE_MEMORY, ENERGY, OUTPUT_EXCESS
+from tomebench.runs.row import COMPILE_SECONDS, DEVICE_MEMORY, ENERGY
+from tomebench.runs.rows import OUTPUT_EXCESS
 from tomebench.runs.targets import timed_rounds, timing_begins, timing_ends
 from tomebench.schema import CEILING, Round
 from tomebench.sweeps.events import Event, Note, Phase, Progress
