@@ -50,24 +50,32 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
 
 
+# The tier of the gate from which on two cells that differ in a field are not compared: static, accuracy or speed.
+_STATIC, _ACCURACY, _SPEED = ({"matters": tier} for tier in ("static", "accuracy", "speed"))
+
+
 @dataclass(frozen=True)
 class Cell:
-    """One thing to measure: a model with one amount of token reduction, on one device."""
+    """One thing to measure: a model with one amount of token reduction, on one device.
 
-    model: str  # timm id with tag, or the name of a preset
-    weights: str  # "random:<seed>", "sha256:<digest of the file>" or "sha256:<digest of the tensors> (pretrained)"
-    img_size: int
-    method: str
-    options: tuple[tuple[str, Scalar], ...]  # sorted by name, e.g. (("prop_attn", True),)
-    schedule: str  # constant, decreasing, increasing, inflect:<x> or list:<r,r,...>
-    r: int  # tokens to remove per layer (for list: the mean, rounded)
-    batch_size: int
-    dtype: str  # fp32, tf32, bf16 or fp16
-    device: str  # cpu, cuda, cuda:1, ...
-    attention: str = "auto"
-    compile: bool = False
-    mode: str = "infer"
-    cuda_graphs: bool = False
+    Reports name what tells cells apart in the order of the fields.
+    """
+
+    model: str = field(metadata=_STATIC)  # timm id with tag, or the name of a preset
+    # "random:<seed>", "sha256:<digest of the file>" or "sha256:<digest of the tensors> (pretrained)"
+    weights: str = field(metadata=_STATIC)
+    img_size: int = field(metadata=_STATIC)
+    method: str = field(metadata=_STATIC)
+    options: tuple[tuple[str, Scalar], ...] = field(metadata=_STATIC)  # sorted by name, e.g. (("prop_attn", True),)
+    schedule: str = field(metadata=_STATIC)  # constant, decreasing, increasing, inflect:<x> or list:<r,r,...>
+    r: int = field(metadata=_STATIC)  # tokens to remove per layer (for list: the mean, rounded)
+    batch_size: int = field(metadata=_SPEED)
+    dtype: str = field(metadata=_ACCURACY)  # fp32, tf32, bf16 or fp16
+    device: str = field(metadata=_SPEED)  # cpu, cuda, cuda:1, ...
+    attention: str = field(default="auto", metadata=_ACCURACY)
+    compile: bool = field(default=False, metadata=_SPEED)
+    cuda_graphs: bool = field(default=False, metadata=_SPEED)
+    mode: str = field(default="infer", metadata=_SPEED)
 
     @property
     def key(self) -> str:
@@ -119,8 +127,8 @@ class Resolved:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Resolved:
         """Inverse of :meth:`to_json`."""
-        tuples = ("r_layers", "tokens", "mean", "std")
-        return cls(**{**data, **{name: tuple(data[name]) for name in tuples}})
+        fields: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in data.items()}
+        return cls(**fields)
 
 
 @dataclass(frozen=True)

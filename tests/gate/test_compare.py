@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,13 @@ from tomebench.gate.compare_accuracy import MaxDrop
 from tomebench.gate.compare_speed import SpeedLimits, noise_floor
 from tomebench.gate.records import (
     TIERS,
+    Asked,
     CellRecord,
     Speed,
     Tier,
     packed_logits,
 )
+from tomebench.schema import Cell
 
 
 def only(old: CellRecord, new: CellRecord, tier: Tier, limits: Limits | None = None) -> Finding:
@@ -233,6 +236,10 @@ def test_other_settings_are_incomparable_where_they_matter(field: str, value: ob
         found = only(old, new, tier)
         assert (found.verdict == "incomparable") == (tier in tiers), tier
         assert (field in found.detail) == (tier in tiers)
+
+
+def test_the_gate_asks_about_every_field_of_a_cell_and_about_threads() -> None:
+    assert {field.name for field in dataclasses.fields(Cell)} | {"threads"} == set(Asked.model_fields)
 
 
 def test_nan_where_there_was_accuracy_is_worse() -> None:

@@ -7,7 +7,7 @@ Nothing is guessed. Where two things are not of one kind the verdict is ``incomp
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,15 +20,18 @@ from tomebench.gate.records import TIERS, Asked, CellRecord, Snapshot, Tier
 from tomebench.gate.shifts import Scatter
 from tomebench.gate.verdict import Finding, Verdict
 from tomebench.identity import MODEL, differences
+from tomebench.schema import Cell
 from tomebench.stats import Shift
 
 __all__ = ["Finding", "Limits", "Verdict", "changes", "check_limits", "compare", "confirmed", "differing", "exit_code"]
 
-_SUBJECT = ("model", "weights", "img_size", "method", "options", "schedule")
-_MATTERS: dict[Tier, tuple[str, ...]] = {
-    "static": _SUBJECT,
-    "accuracy": (*_SUBJECT, "dtype", "attention"),
-    "speed": tuple(Asked.model_fields),
+_FROM: Mapping[str, Tier] = {
+    **{each.name: each.metadata["matters"] for each in dataclasses.fields(Cell)},
+    "threads": "speed",  # of the run
+}
+"""From which tier on a field matters."""
+_MATTERS: Mapping[Tier, tuple[str, ...]] = {
+    tier: tuple(name for name in Asked.model_fields if TIERS.index(_FROM[name]) <= TIERS.index(tier)) for tier in TIERS
 }
 """Fields in which two cells must agree to be compared."""
 

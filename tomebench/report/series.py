@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
 from tomebench.report.escape import clean
 from tomebench.rspec import format_r
-from tomebench.runs.row import Row
+from tomebench.runs.row import COLUMNS, Row
+from tomebench.schema import Cell
 from tomebench.words import counted
 
-_SETTINGS = (
-    "model", "weights", "img_size", "method", "options", "schedule", "batch_size", "dtype", "device", "attention",
-    "compile", "cuda_graphs", "mode",
-)  # fmt: skip
+_COLUMNS = {column.name for column in COLUMNS}
+_SETTINGS = tuple(each.name for each in dataclasses.fields(Cell) if each.name in _COLUMNS and each.name != "r")
 _IMAGES = ("data", "data seen", "data digest")
 """Ways to name the images of a row, the shortest first: the data set; with how many; with the digest of their list."""
 _NAMED = {"batch_size": "batch {}", "img_size": "{} px"}
