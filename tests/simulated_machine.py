@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from evidence import run_codes
 
 from tomebench.gate.records import Asked, CellRecord, Snapshot, Speed
 from tomebench.measure.speed import Variant, time_round
 from tomebench.runs.budget import Budget, next_round_needed, share_of
+from tomebench.runs.codes import INVALID
 from tomebench.runs.rounds import pairs
-from tomebench.runs.validity import INVALID, run_codes
 from tomebench.schema import SENTINEL, UNWRAPPED, Round
 
 STANDARD = Budget("standard", 10, 0.01, 900.0)

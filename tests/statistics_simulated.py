@@ -16,6 +16,7 @@ from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
+from evidence import run_codes
 from simulated_machine import BASE, Machine, in_processes, simulate, snapshot
 
 from tomebench import stats
@@ -25,8 +26,9 @@ from tomebench.gate.compare_accuracy import MaxDrop, compare_accuracies
 from tomebench.gate.judge import speed_remarks
 from tomebench.gate.records import Accuracy, CellRecord, Snapshot, packed_bits
 from tomebench.runs.budget import BUDGETS
+from tomebench.runs.codes import DRIFT
 from tomebench.runs.rounds import compare as compare_rounds
-from tomebench.runs.validity import DRIFT, run_codes, slow_first
+from tomebench.runs.validity import slow_first
 from tomebench.schema import SENTINEL, UNWRAPPED, Burst, Round
 
 IMAGES = (300, 1000, 5000, 50_000)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from evidence import run_codes
 from simulated_machine import BASE, STANDARD, Machine, sequential, simulate, snapshot
 
 from tomebench import stats
@@ -13,8 +14,9 @@ from tomebench.gate.compare import Limits, compare, confirmed
 from tomebench.gate.compare_speed import ALL
 from tomebench.gate.records import Snapshot
 from tomebench.runs.budget import Budget
+from tomebench.runs.codes import AA_FAILED
 from tomebench.runs.rounds import paired_seconds
-from tomebench.runs.validity import AA_FAILED, aa_failed, run_codes
+from tomebench.runs.validity import aa_failed
 from tomebench.schema import Round
 
 COSTS = {BASE: 0.1, "r8": 0.1 / 1.3, "r13": 0.1 / 1.6}

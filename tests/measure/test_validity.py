@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from evidence import row_codes, run_codes
 
 from tomebench.runs import validity
 from tomebench.runs.validity import (
@@ -16,8 +17,6 @@ from tomebench.runs.validity import (
     cpu_busy,
     drift,
     noisy,
-    row_codes,
-    run_codes,
     sessions_apart,
     slow_first,
 )

@@ -11,8 +11,8 @@ from report_rows import accuracy, make_row, speed
 
 from tomebench.report.advice import REACH, Advice, advise
 from tomebench.report.headline import sentence
+from tomebench.runs.codes import CHANCE_LEVEL, INTERRUPTED, PARTIAL_EVAL
 from tomebench.runs.row import Row
-from tomebench.runs.validity import CHANCE_LEVEL, INTERRUPTED, PARTIAL_EVAL
 from tomebench.schema import MAX_DROP
 from tomebench.stats import paired_interval
 

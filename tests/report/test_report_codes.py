@@ -3,9 +3,10 @@
 import pytest
 from report_rows import make_row, speed
 
-from tomebench.report.codes import CODES, brief_lines, notes, short_notes
+from tomebench.report.codes import brief_lines, notes, short_notes
 from tomebench.report.conditions import compact_conditions
 from tomebench.report.narrow import Step, before, without
+from tomebench.runs.codes import CODES
 
 
 def rows_with(code: str):

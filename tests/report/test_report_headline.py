@@ -8,8 +8,8 @@ from report_rows import accuracy, make_row, make_sweep, speed, with_ceiling
 
 from tomebench.report.headline import answer, sentence, yardsticks
 from tomebench.report.text import display_table
+from tomebench.runs.codes import CHANCE_LEVEL
 from tomebench.runs.row import Row
-from tomebench.runs.validity import CHANCE_LEVEL
 from tomebench.schema import MAX_DROP
 from tomebench.stats import paired_delta
 

@@ -18,10 +18,10 @@ from tomebench import stats
 from tomebench.errors import ConfigError, Interrupted, RunError
 from tomebench.identity import CODE, code_digest
 from tomebench.measure import speed
+from tomebench.runs.codes import INTERRUPTED
 from tomebench.runs.origin import MADE
 from tomebench.runs.rounds import paired_seconds
 from tomebench.runs.store import Store
-from tomebench.runs.validity import INTERRUPTED
 from tomebench.schema import Round
 from tomebench.sweeps import run, timing
 from tomebench.sweeps.events import Estimate, Finished

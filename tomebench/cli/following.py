@@ -10,8 +10,8 @@ from typing import Any
 from tomebench.models.spec import PREFIX
 from tomebench.report.advice import advise
 from tomebench.runs.budget import PUBLISH_PROCESSES
+from tomebench.runs.codes import INTERRUPTED, PARTIAL_EVAL
 from tomebench.runs.row import Row
-from tomebench.runs.validity import INTERRUPTED, PARTIAL_EVAL
 from tomebench.schema import MAX_DROP
 from tomebench.sweeps.config import SweepConfig, command_line, run_directory
 

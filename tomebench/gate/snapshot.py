@@ -14,13 +14,13 @@ from tomebench.gate.compare import differing
 from tomebench.gate.records import Accuracy, Asked, CellRecord, Snapshot, Speed, cut, packed_bits
 from tomebench.runs import testbed
 from tomebench.runs.answers import is_right
+from tomebench.runs.codes import INVALID
 from tomebench.runs.origin import MADE
 from tomebench.runs.rounds import pairs
 from tomebench.runs.row import Row
 from tomebench.runs.rows import build_rows, options_text
 from tomebench.runs.store import Store
 from tomebench.runs.targets import timed_rounds
-from tomebench.runs.validity import INVALID
 from tomebench.schema import UNWRAPPED, Cell, CellPredictions, ImageList, ImageState, Round, Status, fingerprint
 
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tomebench.report.series import is_baseline
+from tomebench.runs.codes import CHANCE_LEVEL, INTERRUPTED, INVALID, PARTIAL_EVAL
 from tomebench.runs.row import Row
-from tomebench.runs.validity import CHANCE_LEVEL, INTERRUPTED, INVALID, PARTIAL_EVAL
 from tomebench.schema import MAX_DROP
 from tomebench.stats import LEVEL, MIN_VALUES, Interval, fewest_images, paired_interval, processes_needed, wilson
 

@@ -15,6 +15,7 @@ from tomebench.report.advice import Advice, advise
 from tomebench.report.escape import clean
 from tomebench.report.series import group, half_width, is_baseline, model_name, varying
 from tomebench.rspec import format_r
+from tomebench.runs.codes import AA_FAILED
 from tomebench.runs.row import Row
 from tomebench.schema import MAX_DROP
 
@@ -191,7 +192,7 @@ def _small_print(rows: Sequence[Row], shown: Sequence[Row], conditions: Sequence
     if left_out:
         reasons = ", ".join(dict.fromkeys(row.status if row.status != "ok" else "not measured" for row in left_out))
         lines.append(f"left out: r = {format_r(sorted({row.r for row in left_out})).replace(',', ', ')} ({reasons})")
-    if any("AA_FAILED" in row.warnings for row in shown):
+    if any(AA_FAILED in row.warnings for row in shown):
         lines.append("do not use these speeds: the A/A control failed, the timing is biased")
     if any(half_width(row) is None for row in shown if not is_baseline(row)):
         lines.append("no bar: fewer than 6 rounds give no interval")

@@ -8,8 +8,8 @@ from typing import Literal
 
 from tomebench.report.advice import REACH, Advice, Choice, advise, at_chance, most_lost, unchanged
 from tomebench.report.series import interval, name, overhead, points, reach, varying
+from tomebench.runs.codes import AA_FAILED, CPU_BUSY, NOISY
 from tomebench.runs.row import Row
-from tomebench.runs.validity import AA_FAILED, CPU_BUSY, NOISY
 from tomebench.schema import MAX_DROP
 from tomebench.words import counted
 

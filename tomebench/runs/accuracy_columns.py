@@ -29,6 +29,11 @@ class Answers:
     pace: Mapping[str, float]  # columns about the pass over the images
     late: frozenset[str]  # cells that were not part of that pass, at least not of all of it
 
+    @property
+    def complete(self) -> bool:
+        """All images have been seen."""
+        return len(self.labels) == len(self.images.labels)
+
 
 def accuracy_columns(answers: Answers, key: str) -> dict[str, Any]:
     """Top-1 of a cell with its intervals; nothing if it was not evaluated, no counts if its logits were not finite.

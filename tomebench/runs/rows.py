@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from tomebench.runs import testbed
-from tomebench.runs.accuracy_columns import Answers, accuracy_columns, guesses, pace_columns
+from tomebench.runs.accuracy_columns import Answers, accuracy_columns, pace_columns
 from tomebench.runs.budget import Budget, Shortfall, complete_processes
+from tomebench.runs.code import RowEvidence, RunEvidence
+from tomebench.runs.codes import R_CLAMPED, row_codes, run_codes
 from tomebench.runs.protocol import protocol, unstated
 from tomebench.runs.rounds import step_seconds
 from tomebench.runs.row import COLUMNS, Row
@@ -20,24 +22,10 @@ from tomebench.runs.speed_columns import speed_columns
 from tomebench.runs.store import Store
 from tomebench.runs.targets import asked_processes, budgets, interrupted, processes, shortfalls, timed_rounds
 from tomebench.runs.turns import Turn, end_to_end_columns, turns
-from tomebench.runs.validity import (
-    ATTN_FALLBACK,
-    CHANCE_LEVEL,
-    INTERRUPTED,
-    OUTPUT_MISMATCH,
-    PARTIAL_EVAL,
-    SESSIONS_APART,
-    attn_fallback,
-    recompiled,
-    row_codes,
-    run_codes,
-    sessions_apart,
-)
+from tomebench.runs.validity import recompiled
 from tomebench.schema import CEILING, MAX_DROP, SENTINEL, UNWRAPPED, Cell, Resolved, Round, Scalar, Status
 from tomebench.words import counted
 
-R_CLAMPED = "R_CLAMPED"
-"""The cap of half the tokens changed r in some block."""
 SAME_AS_R = "SAME_AS_R"
 """Followed by the r of an earlier row that removes the same number of tokens in every block: this row repeats it."""
 ACCURACY_SESSIONS = "accuracy_sessions"
@@ -46,8 +34,6 @@ LIMIT = "max_drop"
 """Name of the stored fact: loss in points up to which a row may be recommended, as the last sweep was told."""
 OUTPUT_EXCESS = "output_excess"
 """Name of the stored fact: how far timed logits are from the model's, over what rounding explains, by cell key."""
-TESTBED_CHANGED = "TESTBED_CHANGED"
-"""Measured on different machines or library versions; only the ratios within a round hold."""
 
 
 def limit_of(store: Store) -> float:
@@ -109,16 +95,19 @@ def _load(store: Store, budget: Budget | None) -> _Run:
     counted = {pace.session for pace in paces} | set(store.get(ACCURACY_SESSIONS) or ()) | set().union(*late.values())
     sessions = {round_.session for round_ in rounds} | counted
     testbeds = [found for session, found in store.sessions() if session in sessions or not sessions]
-    on_gpu = any(cell.device.startswith("cuda") for cell, _ in store.cells())
-    about_run = {
-        PARTIAL_EVAL: images is not None and len(seen) < len(images.labels),
-        SESSIONS_APART: sessions_apart(rounds, {cell.key for cell, _ in store.cells()}),
-        TESTBED_CHANGED: len({testbed.fingerprint(found) for found in testbeds}) > 1,
-    }
     answers = None
     if images is not None:
         pace = pace_columns(paces, dict(store.sessions()))
         answers = Answers(images, images.labels[seen], store.predictions(), baseline, pace, frozenset(late))
+    about_run = RunEvidence(
+        rounds=rounds,
+        baseline=baseline,
+        on_gpu=any(cell.device.startswith("cuda") for cell, _ in store.cells()),
+        between=processes(store) > 1,
+        cells=frozenset(keys),
+        answers=answers,
+        testbeds=testbeds,
+    )
     return _Run(
         settings=unstated(store.config),
         baseline=baseline,
@@ -135,10 +124,7 @@ def _load(store: Store, budget: Budget | None) -> _Run:
         output_excess=store.get(OUTPUT_EXCESS) or {},
         answers=answers,
         testbed="; ".join(dict.fromkeys(testbed.one_line(found) for found in testbeds)),
-        warnings=(
-            *run_codes(rounds, baseline, on_gpu=on_gpu, between=processes(store) > 1),
-            *(code for code, holds in about_run.items() if holds),
-        ),
+        warnings=tuple(run_codes(about_run)),
     )
 
 
@@ -152,19 +138,9 @@ def _row(run: _Run, cell: Cell, resolved: Resolved, same_as: int | None) -> Row:
     mac_ratio = resolved.gmacs_unwrapped / resolved.gmacs
     status, error = _status(run, key)
     peak = run.peaks.get(key)
-    about_row = {
-        R_CLAMPED: resolved.clamped,
-        f"{SAME_AS_R}{same_as}": same_as is not None,
-        ATTN_FALLBACK: attn_fallback(cell.attention, resolved.attn_kernel),
-        INTERRUPTED: key in run.interrupted and status in ("ok", "unconverged"),
-        PARTIAL_EVAL: _awaits_images(run, key),
-        CHANCE_LEVEL: key == run.baseline and run.answers is not None and guesses(run.answers, key),
-        OUTPUT_MISMATCH: any(run.output_excess.get(each, 0.0) > 1 for each in (key, run.baseline or key)),
-    }
-    codes = [code for code, holds in about_row.items() if holds]
-    codes += row_codes(
-        run.rounds, key, _beside(run, key), run.max_mhz, SENTINEL if key == run.baseline else run.baseline or key
-    )
+    codes = row_codes(_evidence(run, cell, resolved, status))
+    if same_as is not None:
+        codes.insert(codes.count(R_CLAMPED), f"{SAME_AS_R}{same_as}")  # after the cap, mostly the reason
     return Row(
         **_copied(cell, resolved),
         **_facts(run.facts, key),
@@ -196,11 +172,22 @@ def _facts(facts: Mapping[str, Mapping[str, float]], key: str) -> dict[str, Any]
     return {column.name: value / column.per for column, value in shown if value is not None}
 
 
-def _awaits_images(run: _Run, key: str) -> bool:
-    """A cell lacks images that others have been evaluated on, as one does that came later."""
-    if run.answers is None or PARTIAL_EVAL in run.warnings or key in run.answers.predictions:
-        return False
-    return run.statuses.get(key, ("ok", None))[0] == "ok"
+def _evidence(run: _Run, cell: Cell, resolved: Resolved, status: Status) -> RowEvidence:
+    key, baseline = cell.key, run.baseline or cell.key
+    return RowEvidence(
+        cell=cell,
+        resolved=resolved,
+        rounds=run.rounds,
+        key=key,
+        beside=_beside(run, key),
+        against=SENTINEL if key == run.baseline else baseline,
+        max_mhz=run.max_mhz,
+        status=status,
+        stored=run.statuses.get(key, ("ok", None))[0],
+        interrupted=key in run.interrupted,
+        output_excess=max(run.output_excess.get(each, 0.0) for each in (key, baseline)),
+        answers=run.answers,
+    )
 
 
 def _speed(run: _Run, cell: Cell, mac_ratio: float) -> dict[str, Any]:

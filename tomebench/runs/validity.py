@@ -1,4 +1,4 @@
-"""What makes a measured row doubtful, as pure functions over the stored rounds. Each code is a field of the row."""
+"""What makes a measured row doubtful: statistics, as pure functions over the stored rounds."""
 
 from __future__ import annotations
 
@@ -10,52 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tomebench import stats
-from tomebench.runs.rounds import counted_bursts, paired_seconds, pairs, step_seconds, throttled, throttled_badly
+from tomebench.runs.rounds import paired_seconds, pairs, step_seconds
 from tomebench.schema import SENTINEL, Burst, Round
-
-AA_FAILED = "AA_FAILED"
-"""The two bursts of r = 0 differ: the harness itself is biased and the run invalid."""
-DRIFT = "DRIFT"
-"""The baseline's step time has a trend of over 2 % over the run; ratios within a round still hold."""
-NOT_STEADY = "NOT_STEADY"
-"""That trend is over 10 %: absolute numbers are not those of a steady state."""
-NOISY = "NOISY"
-"""Within the rounds, the step times scatter by over a seventh against those that they are compared with."""
-SLOW_FIRST = "SLOW_FIRST"
-"""The first round is an outlier on the slow side: the warm-up was too short."""
-THROTTLED = "THROTTLED"
-"""Heat or the hardware slowed the GPU down in most rounds of the row, or of what it is compared with."""
-THROTTLED_BADLY = "THROTTLED_BADLY"
-"""To under 75 % of its highest clock: the row is invalid."""
-POWER_CAPPED = "POWER_CAPPED"
-"""The power limit held the clock down for most of the time: the speed is that of this limit."""
-HOST_BOUND = "HOST_BOUND"
-"""The GPU was done as soon as the host had issued the work: the speed is that of Python and the driver."""
-ALLOCATED = "ALLOCATED"
-"""The driver was asked for memory in most of the bursts."""
-UNWATCHED = "UNWATCHED"
-"""Nothing is known of the GPU's clock, its energy and who else uses it."""
-RECOMPILED = "RECOMPILED"
-"""A graph was compiled inside a timed burst: what was timed is the compiler, and the row has no speed."""
-ATTN_FALLBACK = "ATTN_FALLBACK"
-"""The attention kernel that ran is not the one asked for, or none of the fused ones would take the shape."""
-OUTPUT_MISMATCH = "OUTPUT_MISMATCH"
-"""What a measured burst computed is not what the model computes when it is evaluated."""
-CHANCE_LEVEL = "CHANCE_LEVEL"
-"""At r = 0 the model is right no more often than by guessing, or consistently names other classes than the labels."""
-CPU_BUSY = "CPU_BUSY"
-"""Other processes, or other guests of the same host, took over a tenth of the machine's CPU time."""
-GPU_SHARED = "GPU_SHARED"
-"""Other processes were on the GPU."""
-SESSIONS_APART = "SESSIONS_APART"
-"""Some rows were timed in one session, others in another: what a machine's speed was then is in img/s."""
-PARTIAL_EVAL = "PARTIAL_EVAL"
-"""Only some of the images have been evaluated yet: the same ones for every row that has top-1, or too few to say it."""
-INTERRUPTED = "INTERRUPTED"
-"""Timing was stopped before it came to its end."""
-
-INVALID = frozenset({AA_FAILED, THROTTLED_BADLY, RECOMPILED, OUTPUT_MISMATCH})
-"""Codes of rows whose speed is not to be used."""
 
 NOISY_OVER = 0.10 * math.sqrt(2)
 """IQR / median above which a ratio is noisy: two times that scatter by a tenth each have a ratio that does so."""
@@ -89,55 +45,14 @@ _POINTS = 200
 """Longer series are reduced to this many medians before a trend is looked for."""
 
 
-def run_codes(
-    rounds: Sequence[Round], baseline: str | None, *, on_gpu: bool = False, between: bool = False
-) -> list[str]:
-    """Codes about a run as a whole.
-
-    Args:
-        rounds: all rounds.
-        baseline: key of the r = 0 cell; None where it was not measured.
-        on_gpu: it ran on one.
-        between: each session was a fresh process, and processes are the unit of analysis.
-    """
-    trend = 0.0 if baseline is None else abs(drift(rounds, baseline))
-    holds = {
-        AA_FAILED: baseline is not None and aa_failed(rounds, baseline, between=between),
-        DRIFT: trend > DRIFT_OVER,
-        NOT_STEADY: trend > NOT_STEADY_OVER,
-        CPU_BUSY: cpu_busy(rounds),
-        GPU_SHARED: any(round_.gpu_processes for round_ in rounds),
-        UNWATCHED: on_gpu and bool(rounds) and all(burst.mhz is None for round_ in rounds for burst in round_.bursts),
-    }
-    return [code for code, true in holds.items() if true]
+def unwatched(rounds: Sequence[Round]) -> bool:
+    """Nothing is known of the clock of a GPU, and so of its energy and who else uses it; False where nothing ran."""
+    return bool(rounds) and all(burst.mhz is None for round_ in rounds for burst in round_.bursts)
 
 
-def row_codes(
-    rounds: Sequence[Round], name: str, beside: Collection[str], max_mhz: int | None, against: str = ""
-) -> list[str]:
-    """Codes about one variant.
-
-    Args:
-        rounds: all rounds.
-        name: of the variant.
-        beside: other variants that its numbers are made of.
-        max_mhz: the GPU's highest clock; None where it is not known.
-        against: the variant that it is compared with within each round.
-    """
-    # A ratio is as doubtful as either of its halves: a throttled baseline makes all others look fast.
-    bursts = [counted_bursts(rounds, each) for each in {name, *beside}]
-    own = counted_bursts(rounds, name)
-    holds = {
-        NOISY: noisy(rounds, name, against),
-        SLOW_FIRST: slow_first(rounds, name),
-        THROTTLED: any(_mostly(throttled(burst, max_mhz) for burst in each) for each in bursts),
-        THROTTLED_BADLY: any(_mostly(throttled_badly(burst, max_mhz) for burst in each) for each in bursts),
-        POWER_CAPPED: _mostly((burst.capped or 0) > CAPPED_OVER for burst in own),
-        HOST_BOUND: host_bound(own),
-        ALLOCATED: _mostly(burst.allocated > 0 for burst in own),
-        RECOMPILED: recompiled(rounds, {name, *beside}),
-    }
-    return [code for code, true in holds.items() if true]
+def power_capped(bursts: Sequence[Burst]) -> bool:
+    """The power limit held the clock down for most of the time in most bursts."""
+    return mostly((burst.capped or 0) > CAPPED_OVER for burst in bursts)
 
 
 def host_bound(bursts: Sequence[Burst]) -> bool:
@@ -146,7 +61,7 @@ def host_bound(bursts: Sequence[Burst]) -> bool:
     return bool(left) and float(np.median(left)) < HOST_BOUND_UNDER
 
 
-def _mostly(answers: Iterable[bool]) -> bool:
+def mostly(answers: Iterable[bool]) -> bool:
     """More than half of them are yes."""
     answers = list(answers)
     return 2 * sum(answers) > len(answers)
@@ -265,7 +180,7 @@ def _usual_seconds(rounds: Sequence[Round]) -> dict[str, float]:
 
 def _slow_as_a_whole(round_: Round, usual: Mapping[str, float]) -> bool:
     slow = [b.step_seconds > (1 + DRIFT_OVER) * usual[b.variant] for b in round_.bursts if b.variant in usual]
-    return _mostly(slow)
+    return mostly(slow)
 
 
 def cpu_busy(rounds: Sequence[Round]) -> bool:
