@@ -50,6 +50,9 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
 
 
+WITH_OPTIONS = ("prop_attn", "prefix_only", "preprocessing")
+"""Fields of a cell that its key, stores, baselines and tables have among the options of its method."""
+
 # The tier of the gate from which on two cells that differ in a field are not compared: static, accuracy or speed.
 _STATIC, _ACCURACY, _SPEED = ({"matters": tier} for tier in ("static", "accuracy", "speed"))
 
@@ -66,7 +69,7 @@ class Cell:
     weights: str = field(metadata=_STATIC)
     img_size: int = field(metadata=_STATIC)
     method: str = field(metadata=_STATIC)
-    options: tuple[tuple[str, Scalar], ...] = field(metadata=_STATIC)  # sorted by name, e.g. (("prop_attn", True),)
+    options: tuple[tuple[str, Scalar], ...] = field(metadata=_STATIC)  # of the method, not at their default, by name
     schedule: str = field(metadata=_STATIC)  # constant, decreasing, increasing, inflect:<x> or list:<r,r,...>
     r: int = field(metadata=_STATIC)  # tokens to remove per layer (for list: the mean, rounded)
     batch_size: int = field(metadata=_SPEED)
@@ -76,11 +79,25 @@ class Cell:
     compile: bool = field(default=False, metadata=_SPEED)
     cuda_graphs: bool = field(default=False, metadata=_SPEED)
     mode: str = field(default="infer", metadata=_SPEED)
+    prop_attn: bool = field(default=True, metadata=_STATIC)  # attention counts a token as often as its size says
+    prefix_only: bool = field(default=False, metadata=_STATIC)  # the last MLP runs on what the head reads
+    preprocessing: str = field(default="timm", metadata=_STATIC)  # whose resize and crop: timm or tome
+
+    @property
+    def written_options(self) -> tuple[tuple[str, Scalar], ...]:
+        """Name and value of the options as stores, baselines and tables have them, sorted by name.
+
+        Proportional attention is always among them, the others of WITH_OPTIONS where they are not at their default.
+        """
+        usual = {each.name: each.default for each in dataclasses.fields(self)}
+        own = {name: getattr(self, name) for name in WITH_OPTIONS}
+        said = {name: value for name, value in own.items() if name == "prop_attn" or value != usual[name]}
+        return tuple(sorted({**said, **dict(self.options)}.items()))
 
     @property
     def key(self) -> str:
         """Identifies the cell in the store."""
-        fields = dataclasses.asdict(self)
+        fields = self.to_json()
         if not self.cuda_graphs:
             del fields["cuda_graphs"]  # younger than the first stores, whose keys must stay what they are
         return fingerprint(fields)
@@ -91,13 +108,18 @@ class Cell:
         return self.r == 0 and not self.schedule.startswith("list:")
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that :meth:`from_json` reads back."""
-        return dataclasses.asdict(self)
+        """A JSON object that :meth:`from_json` reads back, with the fields of WITH_OPTIONS among the options."""
+        fields = dataclasses.asdict(self)
+        return {name: value for name, value in fields.items() if name not in WITH_OPTIONS} | {
+            "options": self.written_options
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Cell:
         """Inverse of :meth:`to_json`."""
-        return cls(**{**data, "options": tuple((k, v) for k, v in data["options"])})
+        options = dict(data["options"])
+        own = {name: options.pop(name) for name in WITH_OPTIONS if name in options}
+        return cls(**{**data, **own, "options": tuple(options.items())})
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def make_cell(r: int = 0, **changes: Any) -> Cell:
     """A cell of a tiny model."""
     fields: dict[str, Any] = {
         "model": "tiny.tag", "weights": "random:0", "img_size": 32, "method": "tome",
-        "options": (("prop_attn", True),), "schedule": "constant", "r": r, "batch_size": BATCH, "dtype": "fp32",
+        "options": (), "schedule": "constant", "r": r, "batch_size": BATCH, "dtype": "fp32",
         "device": "cpu",
     }  # fmt: skip
     return Cell(**{**fields, **changes})

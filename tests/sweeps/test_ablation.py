@@ -18,8 +18,8 @@ from tomebench.sweeps.config_files import load_config
 def test_differences_by_hand(tmp_path: Path) -> None:
     """Right at the default: all but 0; with queries: all but 1 and 2; without proportional attention: all."""
     base, default = make_cell(0), make_cell(8)
-    queries = make_cell(8, options=(("metric", "q"), ("prop_attn", True)))
-    off = make_cell(8, options=(("prop_attn", False),))
+    queries = make_cell(8, options=(("metric", "q"),))
+    off = make_cell(8, prop_attn=False)
     with Store.open(tmp_path / "run", CONFIG) as store:
         store.put_cells([(cell, make_resolved(cell.r)) for cell in (base, default, queries, off)])
         store.begin_session(TESTBED)
@@ -63,7 +63,7 @@ def test_an_ablation_has_every_line_of_every_sub_table() -> None:
 def test_options_leave_the_cells_of_earlier_runs_what_they_were() -> None:
     """The keys of default cells are those of before there were options, so that runs go on and baselines hold."""
     planned = resolve_sweep(load_config([], {"model": "test_vit", "r": "4", "metric": "k,q", "device": "cpu"}))
-    assert [cell.cell.options for cell in planned] == [
+    assert [cell.cell.written_options for cell in planned] == [
         (("prop_attn", True),),
         (("prop_attn", True),),
         (("metric", "q"), ("prop_attn", True)),

@@ -147,7 +147,7 @@ def test_clamped_rows_say_so_and_name_the_row_they_repeat(tmp_path: Path) -> Non
 
 
 def test_same_layers_under_other_options_are_no_duplicate(tmp_path: Path) -> None:
-    plain = make_cell(16, options=(("prop_attn", False),))
+    plain = make_cell(16, prop_attn=False)
     with Store.open(tmp_path / "run", CONFIG) as store:
         store.put_cells([*make_cells(0, 16), (plain, make_resolved(16))])
         assert [row.warnings for row in build_rows(store)] == [(), (), ()]

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from tomebench.schema import WITH_OPTIONS
+
 Tier = Literal["static", "accuracy", "speed"]
 TIERS: tuple[Tier, ...] = ("static", "accuracy", "speed")
 """Static: what the model computes. Accuracy: which images it gets right. Speed: how fast, against r = 0."""
@@ -135,11 +137,7 @@ class CellRecord(_Record):
     @property
     def name(self) -> str:
         """What a cell is called within its run: r, and the options that vary from cell to cell."""
-        options = [
-            each
-            for each in self.asked.options.split()
-            if not each.startswith(("prop_attn=", "prefix_only=", "preprocessing="))
-        ]
+        options = [each for each in self.asked.options.split() if each.partition("=")[0] not in WITH_OPTIONS]
         return " ".join([f"r={self.asked.r}", *options])
 
 

@@ -103,7 +103,7 @@ def asked(cell: Cell, settings: Mapping[str, Any]) -> Asked:
     fields = {name: getattr(cell, name) for name in Asked.model_fields if name not in ("device", "threads", "options")}
     return Asked(
         **fields,
-        options=options_text(cell.options),
+        options=options_text(cell.written_options),
         device="cuda" if cell.device.startswith("cuda") else "cpu",
         threads=settings.get("threads"),
     )

@@ -16,7 +16,6 @@ from tomebench.runs.rows import build_rows
 from tomebench.runs.store import Store
 from tomebench.schema import Cell
 from tomebench.stats import PairedDelta
-from tomebench.sweeps.cells import STATED
 
 PROP_ATTN = "prop_attn"
 SUB_TABLES = (
@@ -94,12 +93,11 @@ def _tables(store: Store, r: int, cells: Sequence[Cell], rows: dict[str, Row]) -
 
 def _choice(cell: Cell) -> tuple[str, str]:
     """The one option that a cell has changed, and its value; what proportional attention is, where it is none."""
-    changed = [(name, str(value)) for name, value in cell.options if name not in (PROP_ATTN, *STATED)]
+    changed = [(name, str(value)) for name, value in cell.options]
     return changed[0] if changed else (PROP_ATTN, _value(cell, PROP_ATTN))
 
 
 def _value(cell: Cell, option: str) -> str:
-    found = dict(cell.options).get(option)
     if option == PROP_ATTN:
-        return "on" if found else "off"
-    return str(found or getattr(PAPER, option))
+        return "on" if cell.prop_attn else "off"
+    return str(dict(cell.options).get(option) or getattr(PAPER, option))

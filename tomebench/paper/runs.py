@@ -30,7 +30,7 @@ from tomebench.runs.rows import build_rows
 from tomebench.runs.settings import default, settings
 from tomebench.runs.store import Store
 from tomebench.schema import Cell
-from tomebench.sweeps.cells import STATED, reduced_vit, resolve_cells
+from tomebench.sweeps.cells import reduced_vit, resolve_cells
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.config_files import load_config, packaged_configs
 from tomebench.sweeps.folder import covers
@@ -245,11 +245,8 @@ def with_measured(facts: Found, run: TableRun, directory: Path) -> Found:
 
 def _changed(cell: Cell) -> dict[str, str]:
     """Options of a cell that are not the paper's own, and proportional attention as on or off."""
-    return {
-        name: ("on" if value else "off") if name == PROP_ATTN else str(value)
-        for name, value in cell.options
-        if name not in STATED
-    }
+    options = {name: str(value) for name, value in cell.options} | {PROP_ATTN: "on" if cell.prop_attn else "off"}
+    return dict(sorted(options.items()))
 
 
 class _Traced(ReducedViT):

@@ -146,7 +146,7 @@ def _row(run: _Run, cell: Cell, resolved: Resolved, same_as: int | None) -> Row:
         **_facts(run.facts, key),
         **_speed(run, cell, mac_ratio),
         **(accuracy_columns(run.answers, key) if run.answers else {}),
-        options=options_text(cell.options),
+        options=options_text(cell.written_options),
         protocol=protocol(
             cell, resolved, run.settings, run.budgets[key], run.answers.images.digest if run.answers else None
         ),

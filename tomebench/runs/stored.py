@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from tomebench.datasets.decode import printable
 from tomebench.runs.budget import BUDGETS
-from tomebench.schema import Cell, ImageList, Resolved, Status
+from tomebench.schema import WITH_OPTIONS, Cell, ImageList, Resolved, Status
 
 _LONGEST = 500
 _MOST = 2**53  # integers above are not the same in every reader of JSON
@@ -104,6 +104,9 @@ class _Item(BaseModel):
         texts = [*filter(lambda each: isinstance(each, str), vars(cell).values()), str(cell.options)]
         if max(map(len, texts)) > _LONGEST:
             raise ValueError("names that no cell has")
+        options = dict(cell.options)
+        if any(type(options[name]) is not type(getattr(cell, name)) for name in WITH_OPTIONS if name in options):
+            raise ValueError("options that no cell has")
         if not resolved.tokens or len(resolved.tokens) != len(resolved.r_layers):
             raise ValueError("as many tokens as layers are needed")
         if min(resolved.gmacs, resolved.gmacs_unwrapped, resolved.params_m) <= 0:

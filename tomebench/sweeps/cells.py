@@ -20,13 +20,9 @@ from tomebench.reduction.registry import method_class
 from tomebench.reduction.schedule import parse_schedule
 from tomebench.reduction.vit import Backbone, ReducedViT
 from tomebench.rspec import parse_r
-from tomebench.runs.settings import default
-from tomebench.schema import Cell, Resolved, Scalar
+from tomebench.schema import Cell, Resolved
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.inputs import list_images, preprocessing_of
-
-STATED = ("prefix_only", "preprocessing")
-"""Settings of a run, no options of the method, that its cells state where they are not the default."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,11 @@ class ResolvedCell:
     resolved: Resolved
     r_asked: tuple[int, ...]  # tokens to remove in each block, before the cap
     options: Options = PAPER
-    prop_attn: bool = True
+
+    @property
+    def prop_attn(self) -> bool:
+        """Proportional attention."""
+        return self.cell.prop_attn
 
     @property
     def name(self) -> str:
@@ -88,8 +88,6 @@ def resolve_cells(
         raise SpecError(f"prefix-only: the head of {loaded.timm_id} pools over all tokens; leave --prefix-only out")
     preprocessing = preprocessing_of(config, loaded.model)
     at = resolve_device("auto") if device == "auto" else torch.device(device)
-    unusual = {name: getattr(config, name) for name in STATED}
-    stated: dict[str, Scalar] = {name: value for name, value in unusual.items() if value != default(name)}
     unwrapped = terms.gmacs(backbone.tokens, [backbone.tokens] * backbone.depth)
     cells = []
     for schedule, r, options, prop_attn in _axis(config):
@@ -104,7 +102,7 @@ def resolve_cells(
             weights=weights,
             img_size=preprocessing.input_size[-1],
             method=config.method,
-            options=tuple(sorted({**stated, "prop_attn": prop_attn, **dict(options.changed())}.items())),
+            options=options.changed(),
             schedule=schedule,
             r=r,
             batch_size=batch_size,
@@ -114,6 +112,9 @@ def resolve_cells(
             compile=config.compile,
             mode=config.mode,
             cuda_graphs=config.cuda_graphs,
+            prop_attn=prop_attn,
+            prefix_only=config.prefix_only,
+            preprocessing=config.preprocessing,
         )
         resolved = Resolved(
             timm_id=loaded.timm_id,
@@ -132,7 +133,7 @@ def resolve_cells(
             mean=preprocessing.mean,
             std=preprocessing.std,
         )
-        cells.append(ResolvedCell(cell, resolved, asked, options, prop_attn))
+        cells.append(ResolvedCell(cell, resolved, asked, options))
     return cells
 
 

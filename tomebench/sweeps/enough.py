@@ -18,7 +18,7 @@ def too_few(cells: Iterable[tuple[Cell, Resolved]], images: int, max_drop: float
         max_drop: loss in points that is to be shown.
         labels: the images have them.
     """
-    rows = len({(resolved.r_layers, cell.options) for cell, resolved in cells if not cell.is_baseline})
+    rows = len({(resolved.r_layers, cell.written_options) for cell, resolved in cells if not cell.is_baseline})
     if not rows:
         return None
     needed = stats.fewest_images(max_drop / 100, level=1 - (1 - stats.LEVEL) / rows, labels=labels)
