@@ -1,5 +1,7 @@
 """Codes in brief: every one fits a line of 80 columns, and has a mark of its own."""
 
+from typing import get_args
+
 import pytest
 from report_rows import make_row, speed
 
@@ -7,6 +9,7 @@ from tomebench.report.codes import brief_lines, notes, short_notes
 from tomebench.report.conditions import compact_conditions
 from tomebench.report.narrow import Step, before, without
 from tomebench.runs.codes import CODES
+from tomebench.schema import Status
 
 
 def rows_with(code: str):
@@ -25,6 +28,10 @@ def test_every_code_fits_a_line_and_is_named(code):
 
 def test_every_mark_is_of_one_code():
     assert len({about.mark for about in CODES.values()}) == len(CODES)
+
+
+def test_every_code_says_when_it_holds_or_is_a_status():
+    assert {code for code, about in CODES.items() if not (about.of_row or about.of_run)} == {*get_args(Status)} - {"ok"}
 
 
 def test_the_gravest_come_first_and_rows_are_named_where_there_is_room():

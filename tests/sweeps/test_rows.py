@@ -153,6 +153,12 @@ def test_same_layers_under_other_options_are_no_duplicate(tmp_path: Path) -> Non
         assert [row.warnings for row in build_rows(store)] == [(), (), ()]
 
 
+def test_a_column_that_no_row_has_is_an_error(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tomebench.runs.rows.speed_columns", lambda *_, **__: {"img_per_sec": 1.0})
+    with pytest.raises(TypeError, match="img_per_sec"):
+        build_rows(store)
+
+
 def test_rows_come_in_order_of_r(tmp_path: Path) -> None:
     with Store.open(tmp_path / "run", CONFIG) as store:
         store.put_cells(make_cells(8, 0, 24, 16))
