@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from package_copy import ROOT, copy_package, run_python
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / ".github" / "CONTRIBUTING.md").read_text()
 PROGRAM = """
 import json, sys
@@ -47,13 +43,10 @@ def follow(title: str, file: Path) -> None:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a copy of the package, in which both recipes are followed, and what it says of a small sweep."""
     home = tmp_path_factory.mktemp("made")
-    shutil.copytree(ROOT / "tomebench", home / "tomebench", ignore=shutil.ignore_patterns("__pycache__"))
-    follow("A column", home / "tomebench" / "runs" / "row.py")
-    follow("A warning code", home / "tomebench" / "runs" / "codes.py")
-    environment = {**os.environ, "PYTHONPATH": str(home), "COLUMNS": "100", "NO_COLOR": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=home, env=environment, capture_output=True, text=True, check=False
-    )
+    package = copy_package(home)
+    follow("A column", package / "runs" / "row.py")
+    follow("A warning code", package / "runs" / "codes.py")
+    done = run_python(PROGRAM, home)
     assert done.returncode == 0, done.stderr
     (home / "screen").write_text(done.stdout)
     return home

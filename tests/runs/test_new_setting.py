@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 import textwrap
-from pathlib import Path
 
 import pytest
+from package_copy import ROOT, copy_package, run_python
 
-import tomebench
-
-RECIPE = (Path(__file__).parents[2] / ".github" / "CONTRIBUTING.md").read_text().partition("## A setting")[2]
+RECIPE = (ROOT / ".github" / "CONTRIBUTING.md").read_text().partition("## A setting")[2]
 ASKED = """
 import json, sys
 from tomebench.cli import app
@@ -41,19 +35,6 @@ print("FOUND", json.dumps(found))
 """
 
 
-def package_with(declaration: str, folder: Path) -> Path:
-    """A copy of the package whose class ``Settings`` ends with a declaration."""
-    shutil.copytree(
-        Path(tomebench.__file__).parent, folder / "tomebench", ignore=shutil.ignore_patterns("__pycache__", "*.npz")
-    )
-    file = folder / "tomebench" / "runs" / "settings.py"
-    text = file.read_text()
-    end = "    # fmt: on\n"
-    assert text.count(end) == 1
-    file.write_text(text.replace(end, textwrap.indent(declaration, "    ") + end))
-    return folder
-
-
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory) -> tuple[str, list]:
     """What a package with two new settings says: its help, and what it makes of some values."""
@@ -63,10 +44,11 @@ def asked(tmp_path_factory) -> tuple[str, list]:
         'patience: Annotated[int, Setting("How long to wait.", "S", "Data", check=values.between(1),\n'
         '    needs="patience is about images")] = 9\n'
     )
-    environment = {**os.environ, "PYTHONPATH": str(package_with(declared + second, folder)), "COLUMNS": "80"}
-    done = subprocess.run(
-        [sys.executable, "-c", ASKED], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    file, end = copy_package(folder) / "runs" / "settings.py", "    # fmt: on\n"
+    before, _, after = file.read_text().partition(end)
+    assert after
+    file.write_text(before + textwrap.indent(declared + second, "    ") + end + after)
+    done = run_python(ASKED, folder)
     assert done.returncode == 0, done.stderr
     help_, _, found = done.stdout.partition("FOUND ")
     return help_, json.loads(found)
@@ -102,5 +84,5 @@ def test_a_run_keeps_it_where_it_is_not_at_its_default(asked):
 
 
 def test_without_its_declaration_there_is_none(tmp_path):
-    done = subprocess.run([sys.executable, "-c", ASKED], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert "has no attribute 'remark'" in done.stderr
+    copy_package(tmp_path)
+    assert "has no attribute 'remark'" in run_python(ASKED, tmp_path).stderr
