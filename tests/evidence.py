@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from sweeps.store_samples import make_cell, make_resolved
+from runs.store_samples import make_cell, make_resolved
 
 from tomebench.runs import codes
 from tomebench.runs.code import RowEvidence, RunEvidence

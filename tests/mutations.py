@@ -30,8 +30,8 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
+from runs.store_samples import CONFIG, fill
 from safetensors.torch import save
-from sweeps.store_samples import CONFIG, fill
 
 from tomebench.datasets.class_lists import read_class_names
 from tomebench.datasets.classes import wnids

@@ -22,8 +22,8 @@ CHECK, INTERRUPT, SCREEN = "cli/test_cli_check.py::", "cli/test_cli_interrupt.py
 DECODE, FOLDERS, IMAGES = "datasets/test_decode.py::", "datasets/test_imagenet.py::", "datasets/test_images.py::"
 WEIGHTS, MODELS, R = "models/test_checkpoint.py::", "models/test_create.py::", "test_rspec.py::"
 PROBE, COUNTS, SPEED = "measure/test_probe.py::", "measure/test_accuracy.py::", "measure/test_speed.py::"
-RUN, STORE, DATABASE = "sweeps/test_run.py::", "sweeps/test_store.py::", "sweeps/test_database.py::"
-LOCK, CONFIG, COLUMNS = "sweeps/test_lock.py::", "sweeps/test_config.py::", "sweeps/test_speed_columns.py::"
+RUN, STORE, DATABASE = "sweeps/test_run.py::", "runs/test_store.py::", "runs/test_database.py::"
+LOCK, CONFIG, COLUMNS = "runs/test_lock.py::", "sweeps/test_config.py::", "runs/test_speed_columns.py::"
 BASELINE, COMPARE, GATE = "gate/test_baseline_file.py::", "gate/test_compare.py::", "report/test_gate_reports.py::"
 TABLES, WRITE, SHOWN = "report/test_report_tables.py::", "report/test_report_write.py::", "report/test_report_text.py::"
 ESCAPE, SOURCE, KILL = "report/test_report_escape.py::", "test_security.py::", "sweeps/test_kill.py::"
@@ -31,8 +31,8 @@ ESCAPE, SOURCE, KILL = "report/test_report_escape.py::", "test_security.py::", "
 WORKER_LOST = "datasets/test_loader.py::test_a_worker_that_dies_or_hangs_is_replaced_once"
 WORKER_LOST_AGAIN = "datasets/test_loader.py::test_workers_that_die_again_end_the_pass_in_one_line"
 WORKER_SILENT = "datasets/test_loader.py::test_images_that_never_come_end_the_pass_within_its_limit"
-RANK_LOST = "sweeps/test_ranks.py::test_a_rank_that_dies_or_freezes_is_named"
-RANK_CHAIN = "sweeps/test_ranks.py::test_other_numbers_of_processes_in_turn_resume_to_the_same_table"
+RANK_LOST = "ranks/test_ranks.py::test_a_rank_that_dies_or_freezes_is_named"
+RANK_CHAIN = "ranks/test_ranks.py::test_other_numbers_of_processes_in_turn_resume_to_the_same_table"
 BROKEN_BASELINE = f"{CHECK}test_a_broken_baseline_is_exit_4_and_red_in_every_report"
 FLAT = f"{BAD}test_folders_that_are_no_data_set"
 KINDS = f"{BAD}test_images_of_every_kind_are_counted_and_a_bomb_is_refused"
@@ -239,7 +239,7 @@ CASES = (
     Case(
         "rank hanging",
         "all stop, naming it",
-        (RANK_LOST, "sweeps/test_heartbeat.py::test_a_pass_that_never_ends_is_silence"),
+        (RANK_LOST, "ranks/test_heartbeat.py::test_a_pass_that_never_ends_is_silence"),
     ),
     Case("world size changed on resume", "identical table", (RANK_CHAIN,)),
     Case(

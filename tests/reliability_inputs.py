@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reliability_cases import APP, DATABASE, DECODE, LOCK, SOURCE, WEIGHTS, Case
 
-MADE, RANKS, STORED = "sweeps/test_made.py::", "sweeps/test_ranks.py::", "sweeps/test_stored.py::"
+MADE, RANKS, STORED = "sweeps/test_made.py::", "ranks/test_ranks.py::", "runs/test_stored.py::"
 READERS, WDS, HFDS = "datasets/test_readers.py::", "datasets/test_wds.py::", "datasets/test_hfds.py::"
 TRUTH, CHECKS, LOADER = "datasets/test_truth.py::", "datasets/test_checks.py::", "datasets/test_loader.py::"
 CACHE, CHECK, AGAIN = "datasets/test_cache.py::", "cli/test_cli_check.py::", "cli/test_cli_check_again.py::"
@@ -354,7 +354,7 @@ SURROUNDINGS = (
         "exit 3, names the cell; measured again with all values",
         (
             f"{AGAIN}test_one_slow_cell_of_several_with_the_same_r_is_named",
-            "sweeps/test_again.py::test_every_word_is_understood",
+            "gate/test_again.py::test_every_word_is_understood",
         ),
     ),
 )

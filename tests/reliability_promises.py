@@ -111,8 +111,8 @@ STORAGE = (
         "Older is migrated on a copy",
         "the old file stays",
         (
-            "sweeps/test_migration.py::test_going_on_migrates_a_copy_and_keeps_the_old_store",
-            "sweeps/test_migration.py::test_reading_an_older_store_leaves_it_as_it_is",
+            "runs/test_migration.py::test_going_on_migrates_a_copy_and_keeps_the_old_store",
+            "runs/test_migration.py::test_reading_an_older_store_leaves_it_as_it_is",
         ),
     ),
     Case(
@@ -154,9 +154,9 @@ STORAGE = (
         "one line",
         (
             RANK_LOST,
-            "sweeps/test_heartbeat.py::test_work_that_does_not_go_on_is_silence",
-            "sweeps/test_heartbeat.py::test_a_pass_that_never_ends_is_silence",
-            "sweeps/test_heartbeat.py::test_a_store_that_never_answers_ends_the_process",
+            "ranks/test_heartbeat.py::test_work_that_does_not_go_on_is_silence",
+            "ranks/test_heartbeat.py::test_a_pass_that_never_ends_is_silence",
+            "ranks/test_heartbeat.py::test_a_store_that_never_answers_ends_the_process",
         ),
     ),
     Case(
@@ -306,12 +306,12 @@ FIGURES = (
     Case(
         "torchrun 1 -> 2 -> 3 ranks: identical",
         "identical",
-        ("sweeps/test_ranks.py::test_any_number_of_processes_gives_the_same_bits", RANK_CHAIN),
+        ("ranks/test_ranks.py::test_any_number_of_processes_gives_the_same_bits", RANK_CHAIN),
     ),
     Case(
         "Journal of a million bursts opens in under 10 s",
         "<= 10 s",
-        ("sweeps/test_scale.py::test_a_million_bursts_open_in_under_ten_seconds",),
+        ("runs/test_scale.py::test_a_million_bursts_open_in_under_ten_seconds",),
     ),
     Case(
         "Harness overhead <= 0.5 % of burst time",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from store_samples import make_cell, make_resolved
+from runs.store_samples import make_cell, make_resolved
 
 from tomebench import stats
 from tomebench.sweeps import run

@@ -13,7 +13,7 @@ import pytest
 import torch
 from noisy_images import write_data
 from PIL import Image
-from store_samples import CELLS, fill, make_chunks, make_images
+from runs.store_samples import CELLS, fill, make_chunks, make_images
 
 from tomebench import identity
 from tomebench.errors import Interrupted, RunError

@@ -11,8 +11,8 @@ from unittest import mock
 import numpy as np
 import pytest
 from even_clock import EvenClock
+from runs.store_samples import CELLS, TESTBED
 from several_processes import config, fresh, rows_of, timed_in
-from store_samples import CELLS, TESTBED
 
 from tomebench import stats
 from tomebench.errors import ConfigError, Interrupted, RunError

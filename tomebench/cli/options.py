@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
@@ -123,7 +123,7 @@ Standalone = Annotated[
 class SweepFlags:
     """What a sweeping command was asked: settings, and the flags that all such commands share."""
 
-    given: Mapping[str, Any]
+    given: Mapping[str, Any] = field(default_factory=dict)
     """Settings by name; None where a flag was not given."""
     config: Config = None
     json: Json = False

@@ -73,7 +73,7 @@ def test_messages_arrive_once_and_in_order() -> None:
         second.send("d")
         assert list(first.received()) == [(1, "d")]
         first.publish({"remaining": [1]})
-        assert second.plan(lambda: None) == {"remaining": [1]}
+        assert second.assignment(lambda: None) == {"remaining": [1]}
 
 
 def test_what_a_rank_fails_with_is_said_by_rank_0() -> None:
@@ -119,7 +119,7 @@ def test_a_pass_that_never_ends_is_silence(monkeypatch: pytest.MonkeyPatch) -> N
     first.check()
     began = time.monotonic()
     with second.one_pass("a"), pytest.raises(RankError, match=r"rank 1 .*: hangs: its work has not gone on"):
-        first.plan(first.check)  # which waits for one that nobody publishes
+        first.assignment(first.check)  # which waits for one that nobody publishes
     assert time.monotonic() - began > 1.5  # ten times as long as the longest before would have been fine
     for ranks in (second, first):
         ranks.leave("done")

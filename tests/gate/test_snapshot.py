@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from store_samples import BATCH, CELLS, KEYS, TESTBED, add_rounds, make_chunks, make_images, make_round, times_of
+from runs.store_samples import BATCH, CELLS, KEYS, TESTBED, add_rounds, make_chunks, make_images, make_round, times_of
 
 from tomebench.errors import ModelError
 from tomebench.gate.compare import Limits, compare

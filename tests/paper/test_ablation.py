@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from store_samples import CONFIG, TESTBED, make_cell, make_chunks, make_images, make_resolved
+from runs.store_samples import CONFIG, TESTBED, make_cell, make_chunks, make_images, make_resolved
 
 from tomebench.paper.ablation import PROP_ATTN, SUB_TABLES, sub_tables
 from tomebench.reduction.methods.flags import choices

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from noisy_images import write_data
+from sweeps.noisy_images import write_data
 
 from tomebench.datasets.imagenet import wnids
 from tomebench.report.frames import read_csv

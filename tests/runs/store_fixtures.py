@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from store_samples import CELLS, CONFIG, TESTBED, fill
+from runs.store_samples import CELLS, CONFIG, TESTBED, fill
 
 from tomebench.runs.store import Store
 
