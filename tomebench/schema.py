@@ -122,25 +122,30 @@ class Cell:
         return cls(**{**data, **own, "options": tuple(options.items())})
 
 
+# What all cells of one run come to alike; and of Resolved what the hash of the protocol covers, the rest being costs.
+_ALIKE, _PROTOCOL = {"alike": True}, {"protocol": True}
+_ALIKE_PROTOCOL = _ALIKE | _PROTOCOL
+
+
 @dataclass(frozen=True)
 class Resolved:
     """What a cell came to once its model was known. Everything here is exact, nothing is measured."""
 
-    timm_id: str
-    r_layers: tuple[int, ...]  # tokens removed in each block, after clamping
+    timm_id: str = field(metadata=_ALIKE_PROTOCOL)
+    r_layers: tuple[int, ...] = field(metadata=_PROTOCOL)  # tokens removed in each block, after clamping
     tokens: tuple[int, ...]  # tokens after each block
-    tokens_in: int  # tokens before the first block, prefix included
+    tokens_in: int = field(metadata=_ALIKE_PROTOCOL)  # tokens before the first block, prefix included
     clamped: bool  # the half-the-tokens cap changed r in some block
     gmacs: float  # multiply-accumulates of the matmuls, 1e9
-    gmacs_unwrapped: float
+    gmacs_unwrapped: float = field(metadata=_ALIKE)
     gmacs_matching: float
-    params_m: float
+    params_m: float = field(metadata=_ALIKE)
     attn_kernel: str
-    crop_pct: float
-    interpolation: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    crop_mode: str = "center"
+    crop_pct: float = field(metadata=_ALIKE_PROTOCOL)
+    interpolation: str = field(metadata=_ALIKE_PROTOCOL)
+    mean: tuple[float, ...] = field(metadata=_ALIKE_PROTOCOL)
+    std: tuple[float, ...] = field(metadata=_ALIKE_PROTOCOL)
+    crop_mode: str = field(default="center", metadata=_ALIKE)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads back."""

@@ -117,7 +117,7 @@ def test_two_sweeps_on_a_machine_do_not_meet(flags, environment, standalone):
 
 
 def test_alone_nothing_is_launched():
-    assert launcher_arguments(LaunchFlags(model="m"), {"LOCAL_RANK": "0"}) == []
+    assert launcher_arguments(LaunchFlags({"model": "m"}), {"LOCAL_RANK": "0"}) == []
 
 
 @pytest.mark.parametrize(

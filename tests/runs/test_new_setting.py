@@ -57,7 +57,7 @@ def asked(tmp_path_factory) -> tuple[str, list]:
 def test_it_is_in_the_help_of_its_panel(asked):
     help_, _ = asked
     panels = dict(re.findall(r"^(\w[\w ]*):\n((?:  .*\n|\n)+)", help_, flags=re.MULTILINE))
-    assert re.search(r"--remark TEXT +A line about the run\.\n", panels["Output"])
+    assert re.search(r"--remark TEXT +A remark\.\n", panels["Output"])
     assert re.search(r"--patience S +How long to wait\. \[default: 9\]\n", panels["Data"])
 
 

@@ -12,12 +12,12 @@ from tomebench.report.advice import advise
 from tomebench.runs.budget import PUBLISH_PROCESSES
 from tomebench.runs.codes import INTERRUPTED, PARTIAL_EVAL
 from tomebench.runs.row import Row
+from tomebench.runs.settings import about_images
 from tomebench.schema import MAX_DROP
 from tomebench.sweeps.config import SweepConfig, command_line, run_directory
 
 _MACHINE = ("device", "dtype", "mode", "compile", "cuda_graphs", "attention", "threads")
 """Settings that mean the same for any model."""
-_IMAGES = ("data", "labels", "limit", "real", "allow_missing", "end_to_end", "max_drop")
 _MEASURED = ("r", "cells", "mode", "budget", "processes")
 _LARGER = {"quick": "standard", "standard": "publish"}
 """What aims at narrower intervals than a budget."""
@@ -64,7 +64,7 @@ def next_command(rows: Sequence[Row], config: Mapping[str, Any], directory: Path
             return command_line({**config, "processes": PUBLISH_PROCESSES}) + _here(config, directory)
         run = shlex.quote(str(directory))
         return f"tomebench check {run} --baseline {run}.json --update-baseline"
-    planned = {name: value for name, value in config.items() if name not in (*_IMAGES, *_MEASURED)}
+    planned = {name: value for name, value in config.items() if name not in (*about_images(), "max_drop", *_MEASURED)}
     if str(config["schedule"]).startswith("list:"):  # which says r itself
         del planned["schedule"]
     return command_line(planned).replace("sweep", "plan", 1) + " --r 0..24"

@@ -27,7 +27,7 @@ from tomebench.reduction.schedule import parse_schedule
 from tomebench.reduction.vit import Backbone, ReducedViT
 from tomebench.runs.database import FILE
 from tomebench.runs.rows import build_rows
-from tomebench.runs.settings import default, settings
+from tomebench.runs.settings import about_images, default
 from tomebench.runs.store import Store
 from tomebench.schema import Cell
 from tomebench.sweeps.cells import reduced_vit, resolve_cells
@@ -37,9 +37,6 @@ from tomebench.sweeps.folder import covers
 
 AUDIO: Mapping[str, Any] = {"img_size": (1024, 128), "in_chans": 1, "num_classes": 527}
 """The spectrogram model of the paper, for its costs: 512 patches and 527 classes."""
-
-ABOUT_IMAGES = ("data", *(name for name, setting in settings().items() if setting.needs))
-"""Settings that mean nothing to a run that is only timed."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +105,10 @@ def table_runs(
             del own["budget"]
             missing.append("speed: --budget none times nothing")
         if not needs_images:
-            own = {key: value for key, value in own.items() if key not in ABOUT_IMAGES}
+            own = {key: value for key, value in own.items() if key not in about_images()}
         config = load_config([path, *extra], own)
         if not needs_images:
-            config = config.model_copy(update={key: default(key) for key in ABOUT_IMAGES})
+            config = config.model_copy(update={key: default(key) for key in about_images()})
             if config.budget == "none":
                 raise ConfigError("budget none times nothing, and only speed is asked for; give another --budget")
         if config.checkpoint is not None and len(files) > 1:
@@ -212,7 +209,7 @@ def measured_before(run: TableRun, directory: Path) -> bool:
         return False
     try:
         with Store.read(directory) as store:
-            apart = {*ABOUT_IMAGES, "checkpoint"}  # what is missing now
+            apart = {*about_images(), "checkpoint"}  # what is missing now
             asked = {name: value for name, value in run.config.stored().items() if name not in apart}
             return covers(store, asked | {name: value for name, value in store.config.items() if name in apart})
     except RunError:  # nothing was measured yet

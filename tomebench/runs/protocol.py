@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from tomebench.runs.settings import settings
 from tomebench.schema import Cell, Resolved, fingerprint
 
-_RUN = ("timm_id", "r_layers", "tokens_in", "crop_pct", "interpolation", "mean", "std")
-"""Fields of Resolved that say what runs; the others are costs that follow from it."""
+_COVERED = tuple(each.name for each in dataclasses.fields(Resolved) if each.metadata.get("protocol"))
 
 
 def unstated(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def protocol(cell: Cell, resolved: Resolved, settings: Mapping[str, Any], budget
         {
             "cell": cell.key,
             "fused": not resolved.attn_kernel.startswith("unfused"),
-            "resolved": {name: runs[name] for name in _RUN},
+            "resolved": {name: runs[name] for name in _COVERED},
             "images": images,
             "settings": {**settings, "budget": budget} if "budget" in settings else {**settings},
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,8 +14,7 @@ from tomebench.schema import Burst, Cell, CellPredictions, Resolved, canonical_j
 _ABOUT_BURST = ("mhz", "passes", "capped", "slowed", "backlog", "allocated")
 _OF_ONE_CELL = frozenset({"r", "schedule", "options"})
 """Fields in which two cells of one run differ."""
-_IMAGES = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
-_OF_THE_MODEL = ("timm_id", "tokens_in", "gmacs_unwrapped", "params_m", *_IMAGES)
+_ALIKE = tuple(each.name for each in dataclasses.fields(Resolved) if each.metadata.get("alike"))
 """What cells of one run come to alike."""
 
 
@@ -47,7 +47,7 @@ def cell_differences(stored: Sequence[Mapping[str, Any]], asked: Sequence[Mappin
             facts[0]["attn_kernel"] = facts[1]["attn_kernel"]
         else:
             fields = [{name: value for name, value in each.items() if name not in _OF_ONE_CELL} for each in fields]
-            facts = [{name: each[name] for name in _OF_THE_MODEL} for each in facts]
+            facts = [{name: each[name] for name in _ALIKE} for each in facts]
         differing += differences(*fields) + differences(*facts)
     return list(dict.fromkeys(differing))
 

@@ -139,6 +139,11 @@ def settings() -> Mapping[str, Setting]:
     return {name: get_args(hint)[1] for name, hint in _annotated().items()}
 
 
+def about_images() -> tuple[str, ...]:
+    """Names of the settings that mean nothing without images, ``data`` first."""
+    return ("data", *(name for name, setting in settings().items() if setting.needs))
+
+
 def default(name: str) -> Any:
     """Value of a setting that nothing sets; None where there is none, as for the model."""
     return getattr(Settings, name, None)
