@@ -29,7 +29,7 @@ def accepted(line: str) -> SweepConfig:
     assert program == "tomebench"
     given = typer.main.get_command(app.app).commands[name].make_context(name, arguments).params
     del given["help_all"]
-    return LaunchFlags(**given).load()
+    return LaunchFlags.of(given).load()
 
 
 def test_accepted_refuses_what_the_program_refuses():

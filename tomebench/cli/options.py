@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Self, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -133,6 +133,16 @@ class SweepFlags:
         False
     )
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The flags of a command line.
+
+        Args:
+            values: the value of every parameter by its name.
+        """
+        given = {name: value for name, value in values.items() if name in settings()}
+        return cls(given, **{name: value for name, value in values.items() if name not in given})
+
     def load(self, *first: Path) -> SweepConfig:
         """The configuration these flags ask for, on top of the files ``first`` and those of ``--config``.
 
@@ -170,8 +180,8 @@ def takes_sweep_flags(
 
     @functools.wraps(command)
     def wrapper(**values: Any) -> None:
-        given = {name: values[name] for name in settings()}
-        command(flags(given, **{name: values[name] for name in others}))
+        del values[_HELP_ALL]
+        command(flags.of(values))
 
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
