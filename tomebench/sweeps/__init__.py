@@ -1,1 +1,1 @@
-"""A sweep: its configuration, its cells, its passes, and how they are timed and evaluated."""
+"""A sweep over values of r: its configuration, cells, timing, counting of top-1, and resuming in a run folder."""

@@ -1,8 +1,8 @@
-"""Top-1 of every cell in one pass over the images: each batch is decoded once and run through all of them.
+"""Count the top-1 of every cell: each batch of images is decoded once, run through all models, and committed.
 
-Which images are in a batch depends on the list and the batch size only. So an image has the same neighbours, and its
-logits the same bits, whatever was evaluated before and however many processes share the work. A cell that a later sweep
-adds is run on the batches that the others have seen, and they are not run again.
+Which images form a batch depends on the image list and the batch size only. So an image always has the same neighbours,
+and its logits the same bits, whatever was evaluated before and however many processes share the work. A cell that a
+later sweep adds is evaluated on the same batches; the other cells are not run on them again.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ from tomebench.sweeps.passes import Passes
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What came of one batch."""
+    """Result of evaluating one batch: predictions by cell, and the cells that failed on it."""
 
     chunk: Chunk
-    failures: tuple[tuple[str, Status, str], ...] = ()  # cell key, status, text: of cells that failed on this batch
+    failures: tuple[tuple[str, Status, str], ...] = ()  # (cell key, status, error) of cells that failed on it
 
     def to_json(self) -> str:
         """JSON that :meth:`from_json` reads back."""
@@ -77,13 +77,12 @@ def evaluate(
     ranks: Ranks,
     stop_if_asked: Callable[[], None],
 ) -> Iterator[Evaluated]:
-    """Run cells on batches.
+    """Evaluate batches one after the other; a cell that fails is left out from then on.
 
     Args:
-        passes: of all cells.
-        reading: where the batches come from.
-        work: indices of the batches, in ascending order, each with the keys of the cells to run; one that fails is not
-            run again.
+        passes: forward passes of all cells.
+        reading: loads the batches.
+        work: indices of the batches, in ascending order, each with the keys of the cells to run.
         ranks: this process and its peers.
         stop_if_asked: raises when the sweep is to stop or cannot go on; called before every pass.
     """
@@ -93,18 +92,18 @@ def evaluate(
         forward = passes.forward(key)
 
         def run(images: Tensor) -> Tensor:
-            stop_if_asked()  # with many cells a batch can take long
+            stop_if_asked()  # a batch goes through every cell, which can take long
             with ranks.one_pass(key, compiles=reading.config.compile):
                 logits = forward(images)
                 if logits.is_cuda:
                     with blamed(key, len(images)):
-                        torch.cuda.synchronize(logits.device)  # until then the pass has only been asked for
+                        torch.cuda.synchronize(logits.device)  # CUDA runs asynchronously: errors surface here
                 return logits
 
         return run
 
     asked, batches = time.perf_counter(), reading.batches([index for index, _ in work])
-    over = False  # no cell is left that could be run on the rest
+    over = False  # every cell that the remaining batches are for has failed
     for number, (index, keys) in enumerate(work):
         if over:
             yield Evaluated(Chunk(index, {}))
@@ -121,7 +120,7 @@ def evaluate(
                 chunk = predict({key: watched(key) for key in live}, batch, reading.prepare)
                 break
             except CellFailed as failure:
-                if failure.key == passes.baseline or lost(reading.device):  # which no other cell would survive
+                if failure.key == passes.baseline or lost(reading.device):  # then no cell can go on
                     raise
                 failures.append((failure.key, failure.status, str(failure)))
                 failed.add(failure.key)
@@ -132,13 +131,13 @@ def evaluate(
 
 
 def count_top1(job: Job, listed: ImageSet, reading: Reading, session: int, ranks: Ranks) -> Iterator[Event]:
-    """Evaluate what is not in the store yet, together with the other ranks, and commit every batch as it is done.
+    """Evaluate the batches that the store lacks, together with the other ranks; commit each one when it is done.
 
     Args:
         job: the sweep; only the cells that it asks for are run.
         listed: the images as they were listed.
-        reading: those that can be used.
-        session: number of the session.
+        reading: loads those of them that can be decoded.
+        session: number of this session, stored with each batch.
         ranks: this process and its peers.
     """
     store, total = job.store, len(reading.image_set)
@@ -197,15 +196,15 @@ def count_top1(job: Job, listed: ImageSet, reading: Reading, session: int, ranks
             yield from commit_received()
             time.sleep(0.02)
     except CellFailed as failure:
-        yield job.failed(failure)  # which raises: it is the baseline, or the GPU is lost
+        yield job.failed(failure)  # raises: the baseline failed, or the GPU is lost
     except (Interrupted, RankError):
         with suppress(RankError):
-            yield from commit_received()  # what the others have done is not lost with the one that is gone
+            yield from commit_received()  # what the other ranks have evaluated is kept
         raise
 
 
 def _to_do(job: Job, total: int) -> list[tuple[int, list[str]]]:
-    """The batches that some cell has not seen, in order, each with the keys of those cells."""
+    """Indices of the batches that some cell has not been evaluated on, in order, each with the keys of those cells."""
     done, live = job.store.evaluated(), job.live()
     needed = [
         (index, [key for key in live if key not in done.get(index, ())])
@@ -215,7 +214,7 @@ def _to_do(job: Job, total: int) -> list[tuple[int, list[str]]]:
 
 
 def _packed(work: Sequence[tuple[int, Sequence[str]]]) -> list[tuple[list[str], list[int]]]:
-    """The same by cells: many batches want the same ones."""
+    """The same work grouped by equal sets of cells, which is shorter to send: most batches lack the same cells."""
     batches: dict[tuple[str, ...], list[int]] = {}
     for index, keys in work:
         batches.setdefault(tuple(keys), []).append(index)
@@ -228,7 +227,7 @@ def _unpacked(packed: Sequence[tuple[list[str], list[int]]]) -> list[tuple[int, 
 
 
 def _left_out(listed: ImageSet, image_set: ImageSet) -> list[int]:
-    """Indices of the listed images that are not evaluated."""
+    """Indices of the listed images that are left out because they cannot be decoded."""
     if image_set is listed:
         return []
     kept = set(image_set.names)
@@ -238,17 +237,17 @@ def _left_out(listed: ImageSet, image_set: ImageSet) -> list[int]:
 def help_out(
     passes: Passes, reading: Reading, assigned: Mapping[str, Any], ranks: Ranks, stop: Callable[[], None]
 ) -> None:
-    """Evaluate the batches of a rank other than 0 and hand over what came of them.
+    """Evaluate this rank's share of the batches (rank 1 and up) and send the predictions to rank 0.
 
     Args:
-        passes: of all cells.
-        reading: of the same images.
-        assigned: what rank 0 published.
+        passes: forward passes of all cells.
+        reading: loads the same images as rank 0.
+        assigned: message of rank 0: cells, digest of the image list, batches.
         ranks: this process and its peers.
         stop: raises when the sweep is to stop or cannot go on.
 
     Raises:
-        RankError: this process has other images or another model than rank 0, which rank 0 says; or somebody is gone.
+        RankError: images, model or weights differ from those of rank 0; or another rank is gone.
     """
     if assigned["images"] != reading.image_set.info.digest:
         raise RankError("it finds other images than rank 0; give every machine the same --data", quiet=True)
@@ -262,7 +261,7 @@ def help_out(
 
 
 class _Counter:
-    """Images done and how fast.
+    """Number of images evaluated so far and their rate, for progress events.
 
     Args:
         images: how many are in each batch.

@@ -1,4 +1,4 @@
-"""How large a batch of a sweep can be, where it is asked to find out."""
+"""Choose the batch size of a sweep that asks for "auto": the largest power of two that fits in memory."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from tomebench.sweeps.passes import without_gradients
 def choose_batch_size(config: SweepConfig, model: nn.Module, preprocessing: Preprocessing, device: torch.device) -> int:
     """The largest power of two, up to a cap per kind of device, whose pass (or training step) fits in memory.
 
-    Beside it there is room for what a sweep keeps: the batches that it rotates, and one more for every CUDA graph,
-    which reads from a place of its own.
+    Room is left for what a sweep keeps allocated besides: the input batches that it rotates, and one more batch for
+    every CUDA graph, which reads from a buffer of its own.
 
     Raises:
         DeviceError: not even one image fits.
     """
     trainer = Trainer(model, DTYPES[config.dtype], device) if config.mode == "train" else None
-    model.train(trainer is not None)  # with the dropout that its steps will have
+    model.train(trainer is not None)  # with the dropout that the training steps have
     forward = without_gradients(model)
     batches = INPUT_BATCHES + (variant_count(config) if config.cuda_graphs else 0)
 
@@ -42,7 +42,7 @@ def choose_batch_size(config: SweepConfig, model: nn.Module, preprocessing: Prep
             else:
                 trainer.step(model, kept[0], labels)
             if device.type == "cuda":
-                torch.cuda.synchronize(device)  # of no other GPU, where it would take memory
+                torch.cuda.synchronize(device)  # this GPU only: synchronising another one would allocate memory on it
 
         return step
 

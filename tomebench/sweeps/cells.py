@@ -1,4 +1,4 @@
-"""From a configuration to the list of cells it asks for, each with its tokens and costs. Loads no weights."""
+"""Expand a configuration into its cells, with tokens per block and GMACs of each, from shapes; loads no weights."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from tomebench.sweeps.inputs import list_images, preprocessing_of
 
 @dataclass(frozen=True)
 class ResolvedCell:
-    """A cell and what it comes to."""
+    """A cell with its resolved form: tokens per block, GMACs, parameters, preprocessing."""
 
     cell: Cell
     resolved: Resolved
-    r_asked: tuple[int, ...]  # tokens to remove in each block, before the cap
+    r_asked: tuple[int, ...]  # tokens to remove in each block, before clamping
     options: Options = PAPER
 
     @property
@@ -41,7 +41,7 @@ class ResolvedCell:
 
     @property
     def name(self) -> str:
-        """What it is called within its sweep: ``r=8``, and the options that are not the paper's own."""
+        """Name of the cell within its sweep: ``r=8`` and the options that differ from the paper's."""
         return " ".join([f"r={self.cell.r}", *(f"{name}={value}" for name, value in self.options.changed())])
 
 
@@ -50,12 +50,12 @@ def resolve_sweep(
 ) -> list[ResolvedCell]:
     """The cells of a sweep, from shapes alone.
 
-    A batch size of "auto" is shown as 0 and a device of "auto" as it is: both are settled when the sweep runs.
+    A batch size of "auto" is given as 0 and a device of "auto" as "auto": both are chosen when the sweep runs.
 
     Args:
         config: of the sweep.
-        images: those of the configuration, where they are listed already.
-        built: its model, where it is built already.
+        images: the images of the configuration, if they are already listed.
+        built: the model of the configuration, if it is already built.
 
     Raises:
         InputError: the model, images, r, schedule or method is unknown or cannot be combined.
@@ -71,7 +71,7 @@ def resolve_sweep(
 def resolve_cells(
     config: SweepConfig, loaded: LoadedModel, *, weights: str, batch_size: int, device: str
 ) -> list[ResolvedCell]:
-    """The cells of a sweep of a model that is at hand, the baseline r = 0 always among them.
+    """The cells of a sweep whose model is loaded; the baseline r = 0 is always among them.
 
     Raises:
         InputError: as :func:`resolve_sweep`.
@@ -80,7 +80,7 @@ def resolve_cells(
     backbone = adapt(loaded.model)
     try:
         terms = backbone.macs()
-    except (AssertionError, RuntimeError) as error:  # what timm's patch embedding says of a size it cannot take
+    except (AssertionError, RuntimeError) as error:  # timm's patch embedding: a size that it cannot take
         embed: Any = backbone.model.patch_embed
         size = config.img_size or embed.img_size[0]
         raise ModelError(f"{loaded.timm_id} cannot take {size} pixels: {str(error).rstrip('.')}") from error
@@ -95,7 +95,7 @@ def resolve_cells(
         reduced = reduced_vit(backbone, config, asked, options, prop_attn)
         trace = reduced.trace
         kernels = reduced.attention_kernels(max(batch_size, 1), DTYPES[config.dtype], at)
-        # What prefix_only drops in the last block is not matched.
+        # Tokens that prefix_only drops in the last block are not matched.
         matched = (*trace.tokens[:-1], (backbone.tokens, *trace.tokens)[-2]) if config.prefix_only else trace.tokens
         cell = Cell(
             model=loaded.timm_id,
@@ -145,15 +145,15 @@ def reduced_vit(
     prop_attn: bool,
     kind: type[ReducedViT] = ReducedViT,
 ) -> ReducedViT:
-    """The model of one cell, or with another ``kind`` something that removes as many tokens in the same way.
+    """Wrap a backbone for one cell; another ``kind`` removes as many tokens in its own way, as the ceiling does.
 
     Args:
         backbone: of the model.
-        config: method, and how it runs.
-        r_asked: tokens to remove in each block, before the cap.
+        config: of the sweep: method, attention route, dtype.
+        r_asked: tokens to remove in each block, before clamping.
         options: of the cell.
         prop_attn: of the cell.
-        kind: what to build.
+        kind: class of the wrapper.
     """
     return kind(
         backbone,
@@ -166,15 +166,15 @@ def reduced_vit(
 
 
 def variant_count(config: SweepConfig) -> int:
-    """Different passes that are timed: every cell, its ceiling if there is one, and the unwrapped model."""
+    """Number of different variants in a round: every cell, its ceiling if there is one, and the unwrapped model."""
     cells = len(_axis(config))
     return cells + (cells - 1 if config.ceiling else 0) + 1
 
 
 def _axis(config: SweepConfig) -> Sequence[tuple[str, int, Options, bool]]:
-    """Schedule, r, options and proportional attention of every cell in the order of the table.
+    """Schedule, r, options and proportional attention of every cell in table order; the first is the baseline.
 
-    The first is r = 0, where nothing is chosen.
+    Options have no effect at r = 0, so the baseline has the paper's.
     """
     shape = parse_schedule(config.schedule)
     if shape.layers is not None:
@@ -185,7 +185,7 @@ def _axis(config: SweepConfig) -> Sequence[tuple[str, int, Options, bool]]:
         ]
     others = sorted({*parse_r(config.r)} - {0}, reverse=True)
     if config.cells is not None:
-        # Dealt like cards, so that every part has fast and slow ones; each measures r = 0, with which it is compared.
+        # Every n-th value, so that each part has fast and slow cells; each part also times r = 0, its own reference.
         part, parts = map(int, config.cells.split("/"))
         others = others[part - 1 :: parts]
     reduced = [(config.schedule, r, *each) for r in sorted(others) for each in config.cell_choices]

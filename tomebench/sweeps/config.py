@@ -1,7 +1,7 @@
-"""What a sweep is asked to do: its settings as one strict, frozen model, and what does not go together.
+"""Configuration of a sweep: a strict, frozen pydantic model of its settings that rejects contradictory ones.
 
-:mod:`tomebench.runs.settings` declares each of them; :mod:`tomebench.sweeps.config_files` fills them from YAML and
-flags.
+:mod:`tomebench.runs.settings` declares each setting; :mod:`tomebench.sweeps.config_files` reads them from YAML files
+and flags.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class SweepConfig(Settings, BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _flags_of_tome(cls, given: Any) -> Any:
-        """``option`` with the name of a flag is that flag."""
+        """Move an ``option`` whose name is also a flag (``metric=k``) to that flag's field."""
         if not isinstance(given, dict) or not given.get("option"):
             return given
         try:
             options = option_values(str(option_text(given["option"])))
         except ValueError:
-            return given  # which its own check says
+            return given  # not a mapping, which pydantic reports
         for name in OPTIONS:
             if name in options:
                 if name in given:
@@ -97,7 +97,7 @@ class SweepConfig(Settings, BaseModel):
 
     @model_validator(mode="after")
     def _options_fit(self) -> SweepConfig:
-        changed = self.variants != (PAPER,)  # raises where two options mean nothing together
+        changed = self.variants != (PAPER,)  # raises for a combination in which an option has no effect
         if self.ablate and changed:
             raise ConfigError("ablate changes each option in turn, from the paper's default; leave the options out")
         return self
@@ -110,14 +110,14 @@ class SweepConfig(Settings, BaseModel):
 
     @property
     def process_count(self) -> int:
-        """Fresh processes in which the speed is measured; 1 is this one, also where nothing is timed."""
+        """Number of fresh processes that measure speed; 1 is this process, also where nothing is timed."""
         if self.budget == "none":
             return 1
         return self.processes or (PUBLISH_PROCESSES if self.budget == "publish" else 1)
 
     @property
     def model_spec(self) -> ModelSpec:
-        """The model with its weights."""
+        """Model name and the source of its weights."""
         return ModelSpec(
             self.model,
             checkpoint=self.checkpoint,
@@ -137,7 +137,7 @@ class SweepConfig(Settings, BaseModel):
 
     @property
     def cell_choices(self) -> tuple[tuple[Options, bool], ...]:
-        """Options and proportional attention of the cells of each r, the one that others are compared with first."""
+        """Options and proportional attention of the cells of each r; the first is the one to compare with."""
         if not self.ablate:
             return tuple((each, self.prop_attn) for each in self.variants)
         others = [Options(**{name: value}) for name in OPTIONS for value in choices(name)[1:]]
@@ -148,14 +148,14 @@ class SweepConfig(Settings, BaseModel):
         """Every combination of the options asked for, in the order given.
 
         Raises:
-            SpecError: one in which an option means nothing.
+            SpecError: a combination in which an option has no effect.
         """
         flags = itertools.product(*(str(getattr(self, name)).split(",") for name in OPTIONS))
         flagged = [dict(zip(OPTIONS, each, strict=True)) for each in flags]
         return tuple(Options(**each, more=more) for each in flagged for more in self._more())  # type: ignore[arg-type]
 
     def _more(self) -> list[tuple[tuple[str, Scalar], ...]]:
-        """Every combination of the method's options that are no flags, those at their default left out."""
+        """Every combination of the method's options that have no flag of their own; defaults are left out."""
         if not self.option:
             return [()]
         kind, asked = method_class(self.method), option_values(self.option)
@@ -167,7 +167,7 @@ class SweepConfig(Settings, BaseModel):
         return [tuple(each for each in one if each[1] != defaults[each[0]]) for one in itertools.product(*named)]
 
     def stored(self) -> dict[str, Any]:
-        """The settings that identify a run, as JSON: a run folder is resumed if and only if these are equal.
+        """Settings that identify a run, as JSON; :func:`tomebench.sweeps.folder.unlike` compares them on resuming.
 
         ``r`` is written in its shortest form, sorted and with the baseline 0, so that ``0..2`` and ``2,1`` are one run.
         """
@@ -178,7 +178,7 @@ class SweepConfig(Settings, BaseModel):
             if setting.since > 1 and fields[name] == default(name):
                 del fields[name]
         if self.schedule.startswith("list:"):
-            return fields  # r says nothing there and stays at its default
+            return fields  # the schedule lists r for every block, so the setting ``r`` has no effect
         return {**fields, "r": format_r(sorted({0, *self.r_values}))}
 
 
@@ -189,7 +189,7 @@ def run_directory(config: SweepConfig) -> Path:
 
 
 def command_line(stored: Mapping[str, Any]) -> str:
-    """The command that runs the sweep of a configuration, from :meth:`SweepConfig.stored`."""
+    """The shell command of a sweep, from the settings that :meth:`SweepConfig.stored` gives."""
     words = ["tomebench", "sweep"]
     for name in settings():
         value = stored.get(name, default(name))
@@ -200,5 +200,5 @@ def command_line(stored: Mapping[str, Any]) -> str:
 
 
 def _slug(text: str) -> str:
-    """A folder name that is safe everywhere and still readable."""
+    """Text as a readable folder name that every file system accepts."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:80] or "run"

@@ -1,4 +1,4 @@
-"""Settings of a sweep from YAML files, packaged configurations and flags, and what is wrong with them in one line."""
+"""Load the configuration of a sweep from YAML files, packaged configurations and flags; errors fit on one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tomebench.sweeps.yaml_file import read_yaml
 
 
 def load_config(files: Sequence[Path], flags: Mapping[str, object]) -> SweepConfig:
-    """Merge YAML files and flags, and check the result.
+    """Combine YAML files and flags into one configuration, and validate it.
 
     Args:
         files: YAML files, or names of packaged configurations; a later one wins.
@@ -46,10 +46,10 @@ def load_config(files: Sequence[Path], flags: Mapping[str, object]) -> SweepConf
 
 
 def packaged_config(name: str) -> Path:
-    """The file of a configuration that comes with tomebench, such as ``demo``.
+    """The file of a packaged configuration, one that comes with tomebench, such as ``demo``.
 
     Raises:
-        ConfigError: there is none of that name; the message lists those there are.
+        ConfigError: there is none of that name; the message lists all names.
     """
     known = packaged_configs()
     if name not in known:
@@ -58,9 +58,9 @@ def packaged_config(name: str) -> Path:
 
 
 def packaged_configs() -> dict[str, Path]:
-    """All configurations that come with tomebench: name, such as ``paper/swag/b_384``, to file; sorted by name."""
+    """All packaged configurations: name, such as ``paper/swag/b_384``, to file; sorted by name."""
     package = Path(__file__).parents[1]
-    # A wheel carries them inside the package, a checkout beside it.
+    # A wheel has them inside the package, a source checkout beside it.
     folders = (package / "configs", package.parent / "configs")
     folder = next((f for f in folders if (f / "demo.yaml").is_file()), None)
     if folder is None:
@@ -69,7 +69,7 @@ def packaged_configs() -> dict[str, Path]:
 
 
 def _find(file: Path) -> Path:
-    """A file as given; a relative path that is no file here may be the name of a packaged configuration."""
+    """Resolve a file name: the file if it exists, else the packaged configuration of that name."""
     if not file.exists() and not file.is_absolute():
         return packaged_configs().get(file.as_posix().removesuffix(".yaml"), file)
     return file
@@ -87,7 +87,7 @@ _TYPE_MESSAGES = {
 
 
 def _one_line(error: ValidationError, sources: Mapping[str, str]) -> str:
-    """The first thing that is wrong, where it was written, and what to do."""
+    """First validation error in one line: what is wrong, in which file or flag, and what to do."""
     first = error.errors(include_url=False)[0]
     field = str(first["loc"][0])
     context: Mapping[str, Any] = first.get("ctx", {})

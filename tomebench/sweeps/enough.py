@@ -1,4 +1,4 @@
-"""Whether there are enough images for the loss that a sweep is asked about: said before it takes its time."""
+"""Check that there are enough images to show a top-1 loss within ``max_drop``, before a sweep starts."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from tomebench.words import counted
 
 
 def too_few(cells: Iterable[tuple[Cell, Resolved]], images: int, max_drop: float, *, labels: bool) -> str | None:
-    """That so few images would not show what is asked, if each were answered as at r = 0; None where they would.
+    """Warning that so few images could not show the loss to be within the limit even if no prediction changed.
 
     Args:
-        cells: of the table; those besides r = 0 that differ share the error, as in :mod:`tomebench.report.advice`.
-        images: to evaluate.
-        max_drop: loss in points that is to be shown.
-        labels: the images have them.
+        cells: of the table; those besides r = 0 that differ share the error (Bonferroni), as in
+            :mod:`tomebench.report.advice`.
+        images: number of images to evaluate.
+        max_drop: largest acceptable loss of top-1, in points.
+        labels: whether the images have labels; if not, agreement with r = 0 is counted.
+
+    Returns:
+        None where there are enough images.
     """
     rows = len({(resolved.r_layers, cell.written_options) for cell, resolved in cells if not cell.is_baseline})
     if not rows:

@@ -1,4 +1,4 @@
-"""How long a sweep will take on this machine, and what would take less, before anything is measured."""
+"""Estimate the duration of a sweep from its MACs and a short matmul; propose a quicker command on a CPU."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from tomebench.sweeps.inputs import list_images
 from tomebench.words import counted, duration
 
 LONG = 600.0
-"""Seconds from which on a CPU something quicker is proposed."""
+"""Seconds above which a quicker command is proposed on a CPU."""
 _FEW_R, _FEW_IMAGES = 4, 500
-"""Values of r and images of a first look."""
+"""Values of r, and images, of the quicker command."""
 
 
 def estimate_seconds(
     config: SweepConfig, cells: Sequence[ResolvedCell], batch_size: int, images: int, device: torch.device
 ) -> float:
-    """About how long a sweep takes on this machine at its best: from MACs and a short probe of the device.
+    """Seconds that a sweep takes on a quiet machine: its MACs at the rate that a short matmul reaches on the device.
 
     Args:
         config: of the sweep.
         cells: its cells.
         batch_size: images per pass.
-        images: images to evaluate.
+        images: number of images to evaluate.
         device: where it runs.
     """
     with arithmetic(config.dtype, config.threads):
@@ -52,7 +52,7 @@ def estimate_seconds(
 
 
 def estimate_sweep(config: SweepConfig, cells: Sequence[ResolvedCell]) -> float:
-    """:func:`estimate_seconds` of a sweep that has settled neither its batch size nor its device yet.
+    """:func:`estimate_seconds` of a sweep whose batch size and device may still be "auto".
 
     Raises:
         InputError: the device is not available, or the images cannot be listed.
@@ -68,10 +68,9 @@ def estimate_sweep(config: SweepConfig, cells: Sequence[ResolvedCell]) -> float:
 def in_words(
     config: SweepConfig, cells: Sequence[ResolvedCell], batch_size: int, images: int, device: torch.device
 ) -> str:
-    """A line that says how long a sweep takes, and on a CPU where that is long, what would take less.
+    """One line with the expected duration, and on a CPU where that is long, a quicker command.
 
-    From its least to that and all the time that the budget allows for further rounds, which a machine that is not quiet
-    takes.
+    The upper end adds all the time that the budget allows for further rounds, which a noisy machine uses.
     """
     least = estimate_seconds(config, cells, batch_size, images, device)
     most = least + BUDGETS[config.budget].cap_seconds
@@ -90,16 +89,16 @@ def in_words(
 
 
 def quicker_command(config: SweepConfig, images: int) -> str | None:
-    """The command of a first look: fewer values of r, fewer images, the smallest budget.
+    """A quicker command for a first look: fewer values of r, fewer images, the smallest budget.
 
-    With as many images the whole sweep goes on from there, if neither names a folder.
+    The whole sweep continues in the folder of the quicker one if it has as many images and neither names a folder.
 
     Args:
         config: of the sweep.
-        images: images to evaluate.
+        images: number of images to evaluate.
 
     Returns:
-        None if it is one already, or if no command can build the model.
+        None if the sweep is that small already, or if no command can build its model.
     """
     if config.model.startswith(PREFIX):
         return None

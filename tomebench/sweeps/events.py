@@ -1,4 +1,4 @@
-"""What a running sweep says about itself. The command line draws these; the library never prints."""
+"""Events that a sweep yields: phases, progress, notes, the end. The command line draws them; nothing here prints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PhaseName = Literal["load", "compile", "warm-up", "timing", "energy", "end-to-en
 
 @dataclass(frozen=True)
 class Planned:
-    """The cells are known, and so is what an earlier run of the same folder already did."""
+    """The cells are known, and so is what earlier sessions in the same folder measured."""
 
     cells: int
     model: str  # timm id with tag, or the name of a preset
@@ -25,30 +25,30 @@ class Planned:
 
 @dataclass(frozen=True)
 class Note:
-    """Something worth a line: which weights were loaded, which batch size was chosen."""
+    """A message of one line: which weights were loaded, which batch size was chosen."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Estimate(Note):
-    """About how long a sweep takes."""
+    """Message with the expected duration of a sweep."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A phase begins."""
+    """A phase begins, such as warm-up, timing or accuracy."""
 
     name: PhaseName
-    total: float | None  # in the unit of its Progress events; None is unknown
+    total: float | None  # in the unit of its Progress events; None where unknown
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a phase is. ``total`` may change on the way: a noisy machine needs more rounds."""
+    """Progress within a phase. ``total`` may change meanwhile: a noisy machine needs more rounds."""
 
     phase: PhaseName
-    done: float  # including what an earlier run did
+    done: float  # including what earlier sessions did
     total: float | None
     unit: str  # rounds, images, ...
     detail: str
@@ -56,13 +56,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Finished:
-    """The last event: every row of the table, and where the store is."""
+    """The last event: every row of the table, and the run folder."""
 
     rows: tuple[Row, ...]
     directory: Path
-    settings: Mapping[str, Any] = field(default_factory=dict)  # of the folder: of all that its table holds
+    # Of the run folder, whose table may hold cells of other sweeps.
+    settings: Mapping[str, Any] = field(default_factory=dict)
     max_drop: float = MAX_DROP  # loss of top-1 in points up to which a row may be recommended
-    processes_left: int = 0  # more processes in which cells are to be timed; until then there are no rows
+    processes_left: int = 0  # further processes that have to time the cells; there are no rows before that
 
 
 Event = Planned | Note | Phase | Progress | Finished

@@ -1,4 +1,4 @@
-"""Whose pass failed and why, and what ends a command because of it."""
+"""Failed passes: which cell failed, whether it ran out of memory, and the exception that ends a command for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tomebench.sweeps.config import SweepConfig
 
 
 class CellFailed(Exception):
-    """A cell's forward pass failed: out of memory (status oom), or for any other reason (failed)."""
+    """A pass of a cell failed: out of memory (status oom), or for any other reason (failed)."""
 
     def __init__(self, key: str, status: Status, message: str) -> None:
         super().__init__(message)
@@ -24,7 +24,7 @@ class CellFailed(Exception):
 
 
 def guarded(key: str, run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """The same function, which says whose it was when it fails.
+    """Wrap a forward pass so that its errors name the cell.
 
     Raises:
         CellFailed: out of memory (oom), or any other RuntimeError (failed).
@@ -39,7 +39,7 @@ def guarded(key: str, run: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Ten
 
 @contextmanager
 def blamed(key: str, batch_size: int) -> Iterator[None]:
-    """Says whose it was when something fails: a pass, or waiting for one, which is where a GPU's own errors surface.
+    """Context that attributes errors to a cell: those of a pass, or of waiting for it, where CUDA errors surface.
 
     Raises:
         CellFailed: out of memory (oom), or any other RuntimeError (failed).
@@ -52,33 +52,34 @@ def blamed(key: str, batch_size: int) -> Iterator[None]:
             raise CellFailed(key, "failed", "compiled more often than Dynamo's recompile limit allows") from error
         if not is_oom(error):
             raise CellFailed(key, "failed", " ".join(str(error).split())[:200]) from error
-    # Outside the handler, where the traceback no longer holds the tensors of the failed pass.
+    # Raised outside the handler, where the traceback no longer holds the tensors of the failed pass.
     raise CellFailed(key, "oom", f"out of memory at batch size {batch_size}")
 
 
 def lost_with(failure: CellFailed, who: str, device: torch.device) -> DeviceLostError:
-    """What ends a command whose GPU was lost under a pass: see :func:`tomebench.measure.device.lost`."""
+    """The error that ends a command whose GPU was lost in a pass: see :func:`tomebench.measure.device.lost`."""
     why = str(failure)[:120]
     return DeviceLostError(f"{device} is of no use after {who} ({why}); what was measured is kept: run the same again")
 
 
 def ending(failure: CellFailed, who: str, config: SweepConfig) -> Exception:
-    """What ends a command that cannot go on without the cell that failed.
+    """The error that ends a command which cannot go on without the cell that failed.
 
     Args:
         failure: of the cell.
-        who: the cell, as the user knows it.
+        who: name of the cell in the message.
         config: of the command.
 
     Returns:
-        A DeviceError that says what to do, where the user can do something; else what the pass raised, which is a bug.
+        A DeviceError with advice, where the user can act; else the exception that the pass raised, which is a bug.
     """
     if isinstance(failure.__cause__, CompilationError):
         what = str(failure).partition(": ")[2] or str(failure)
         return DeviceError(f"--compile: the model cannot be compiled here ({what[:160]}); leave --compile out")
     if failure.status == "oom":
         return DeviceError(f"{who} ran {failure}; use a smaller --batch-size")
-    if "No available kernel" in str(failure):  # what PyTorch says when a pinned kernel does not take a shape
+    # PyTorch's message where a pinned attention kernel does not support a shape.
+    if "No available kernel" in str(failure):
         return DeviceError(f"attention {config.attention} has no kernel for this model here; use --attention auto")
     cause = failure.__cause__
     return cause if isinstance(cause, Exception) else failure
@@ -86,7 +87,7 @@ def ending(failure: CellFailed, who: str, config: SweepConfig) -> Exception:
 
 @contextmanager
 def no_room_is_an_input_error() -> Iterator[None]:
-    """Out of memory where no cell is to blame, as in moving the model or the images to the device, is a DeviceError."""
+    """Context that turns running out of memory outside a cell's pass, as in loading the model, into a DeviceError."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

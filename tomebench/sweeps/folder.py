@@ -1,8 +1,8 @@
-"""In which folder a sweep goes on: what of its settings may differ from those of the run there, and what may not.
+"""Resume logic: choose the run folder of a sweep, and decide whether the run in a folder can be continued.
 
-More to do is no other run. Another ``--r`` or ``--budget``, more ``--processes``, ``--ceiling``, ``--end-to-end`` or
-more values of an option add to the table of the folder; anything else changes what its rows mean, and belongs in a
-folder of its own.
+A sweep that only asks for more continues a run: another ``--r`` or ``--budget``, more ``--processes``, ``--ceiling``,
+``--end-to-end`` or more values of an option add rows or columns to the table. Any other setting changes what the rows
+mean, and needs a folder of its own.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from tomebench.sweeps.config import SweepConfig, run_directory
 from tomebench.sweeps.made import code_differences
 
 _GROWS = tuple(name for name, setting in settings().items() if setting.grows)
-"""Settings that say how much is measured."""
+"""Settings that say how much is measured; a run can be continued with other values of them."""
 _MORE = tuple(name for name in _GROWS if default(name) is False)
-"""Those that add columns and change no other."""
+"""Switches among them that add columns and change no other column."""
 
 
 def choose_folder(config: SweepConfig, *, named: bool | None = None) -> tuple[Path, str | None]:
-    """The folder of a sweep, and where it is not the usual one a line that says why.
+    """Choose the run folder of a sweep; if it is not the default one, also a line that says why.
 
-    A folder that the user names is taken as it is, and refused later where its run has other settings. Otherwise that
-    is the first of ``results/NAME``, ``results/NAME-2``, ``results/NAME-3``, ... which holds nothing, or a run that the
-    sweep can go on with.
+    A folder that the user names is taken as it is; :meth:`Store.open` refuses it later if its run has other settings.
+    Otherwise it is the first of ``results/NAME``, ``results/NAME-2``, ``results/NAME-3``, ... that is empty or holds a
+    run that the sweep can continue.
 
     Args:
         config: of the sweep.
-        named: the user names the folder; by default if ``out`` or ``name`` is set.
+        named: whether the user names the folder; by default, whether ``out`` or ``name`` is set.
 
     Raises:
-        RunError: one of them holds the run of a newer version.
-        StorageError: one of them is damaged.
+        RunError: one of the folders holds the run of a newer version.
+        StorageError: one of the folders holds a damaged run.
     """
     usual = run_directory(config)
     named = config.out is not None or config.name is not None if named is None else named
@@ -59,9 +59,9 @@ def choose_folder(config: SweepConfig, *, named: bool | None = None) -> tuple[Pa
 
 
 def unlike(store: Store, asked: Mapping[str, Any]) -> list[str]:
-    """What keeps a sweep from going on with a run, each as ``setting: stored -> asked``; empty if it can.
+    """Settings that keep a sweep from continuing a run, each as ``setting: stored -> asked``; empty if none does.
 
-    A batch size or device that "auto" came to is the same as one that was asked for by its number or name.
+    A batch size or device that "auto" was resolved to equals the same one given explicitly.
 
     Args:
         store: of the run.
@@ -74,17 +74,19 @@ def unlike(store: Store, asked: Mapping[str, Any]) -> list[str]:
     if cells and "device" in now:
         before["device"], now["device"] = cells[0][0].device, _device(now["device"])
     found = differences(*({k: v for k, v in each.items() if k not in _GROWS} for each in (before, now)))
-    if before.get("cells") or now.get("cells"):  # which deals out the values of one r
+    # ``--cells`` splits the values of one r setting, which must stay as it is.
+    if before.get("cells") or now.get("cells"):
         found += differences({"r": before.get("r")}, {"r": now.get("r")})
     names = _names(before, now)
-    if _grid(merged(before, now), names) != _grid(before, names) | _grid(now, names):  # which no settings could say
+    # The cells of both form no full grid of r and options, which no settings describe.
+    if _grid(merged(before, now), names) != _grid(before, names) | _grid(now, names):
         differing = [name for name in names if _values(before, name) != _values(now, name)]
         found += differences(*({name: ",".join(_values(each, name)) for name in differing} for each in (before, now)))
     return found
 
 
 def covers(store: Store, asked: Mapping[str, Any]) -> bool:
-    """Whether a run of this code was asked for all that a sweep asks for: its cells, columns, budget and settings.
+    """Whether a run by this code already covers what a sweep asks for: cells, columns, budget and other settings.
 
     Args:
         store: of the run.
@@ -99,11 +101,11 @@ def covers(store: Store, asked: Mapping[str, Any]) -> bool:
 
 
 def merged(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run that another sweep goes on with: those of a sweep that measures the cells of both.
+    """Settings of a run once a sweep continues it: the cells and columns of both, the larger budget.
 
     Args:
         stored: settings of the run.
-        asked: settings of the sweep, which :func:`unlike` does not keep from it.
+        asked: settings of the sweep, for which :func:`unlike` finds no difference.
     """
     both = dict(stored)
     names = _names(stored, asked)
@@ -120,7 +122,7 @@ def merged(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any
 
 
 def processes_of(folder: Path, config: SweepConfig) -> int:
-    """In how many fresh processes a sweep times its cells in a folder: no fewer than those there are to be timed in.
+    """Number of fresh processes in which a sweep times its cells in a folder; at least that of the run there.
 
     Args:
         folder: of the run, which may not be there yet.
@@ -135,7 +137,7 @@ def processes_of(folder: Path, config: SweepConfig) -> int:
 
 
 def _held(folder: Path, config: SweepConfig) -> str | None:
-    """What is in a folder and keeps a sweep from going on there; None if nothing does."""
+    """Why a sweep cannot continue in a folder (other files, settings or code); None if it can."""
     if not (folder / database.FILE).is_file():
         names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
         return "other files" if folder.is_file() or names - database.OWN_FILES - lock.FILES else None
@@ -153,7 +155,7 @@ def _device(asked: str) -> str:
 
 
 def _names(*settings: Mapping[str, Any]) -> list[str]:
-    """Names of the flags of ToMe, and of the other options that are given in any of some settings."""
+    """Names of ToMe's flags, followed by the other options that any of the given settings set."""
     more = {name for each in settings for name in option_values(each.get("option"))}
     return [*OPTIONS, *sorted(more)]
 
@@ -170,12 +172,12 @@ def _says_r(settings: Mapping[str, Any]) -> bool:
 
 
 def _r(settings: Mapping[str, Any]) -> tuple[int, ...]:
-    if _says_r(settings):  # the setting means nothing there
+    if _says_r(settings):  # the schedule lists r for every block, so the setting has no effect
         return ()
     return parse_r(str(settings.get("r", default("r"))))
 
 
 def _grid(settings: Mapping[str, Any], names: Sequence[str]) -> set[tuple[Any, ...]]:
-    """Value of r and options of every cell but r = 0, for which options mean nothing."""
+    """Value of r and option values of every cell except r = 0, at which options have no effect."""
     values = ["list"] if _says_r(settings) else [r for r in _r(settings) if r]
     return {*itertools.product(values, *(_values(settings, name) for name in names))}

@@ -1,8 +1,8 @@
-"""One fresh process of a sweep, as :mod:`tomebench.sweeps.processes` starts it.
+"""Entry point of one fresh process of a sweep, which :mod:`tomebench.sweeps.processes` starts.
 
 ``python -m tomebench.sweeps.fresh FOLDER first|next PARENT`` reads a configuration from stdin and writes events to
-stdout, a JSON pair of kind and fields in each line. It stops where nothing is lost when it is signalled, and at once on
-a second Ctrl-C, or when the process PARENT that has started it is gone: what has been stored stays whole.
+stdout, one JSON pair of kind and fields per line. A signal stops it after the burst or batch in progress; a second
+Ctrl-C, or the end of its parent process (id PARENT), stops it at once. What was committed stays whole in both cases.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any
 from tomebench.errors import Interrupted, TomebenchError
 
 _POLL = 1.0
-"""Seconds between two looks at the parent."""
+"""Seconds between two checks that the parent is alive."""
 
 
 def main() -> int:
-    """Measure, say how it goes, and return the exit code."""
+    """Run the sweep, write its events to stdout, and return the exit code."""
     asked: list[int] = []
     threading.Thread(target=_end_with, args=(int(sys.argv[3]),), daemon=True).start()
 
@@ -35,7 +35,7 @@ def main() -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    # What a library prints is no event.
+    # Libraries may print; stdout is for events only.
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
@@ -43,7 +43,7 @@ def main() -> int:
         out.write(json.dumps([kind, fields], allow_nan=False) + "\n")
         out.flush()
 
-    # Only now, since it takes seconds in which a signal may come.
+    # Imported after the handlers are set: it takes seconds, in which a signal may come.
     from tomebench.sweeps.config import SweepConfig
     from tomebench.sweeps.events import Finished
     from tomebench.sweeps.processes import FINISHED
@@ -68,7 +68,7 @@ def main() -> int:
 
 
 def _end_with(parent: int) -> None:
-    """End this process as soon as its parent is gone, which may be in the middle of a long step."""
+    """End this process as soon as its parent is gone, even in the middle of a long step."""
     while os.getppid() == parent:
         time.sleep(_POLL)
     os._exit(Interrupted.exit_code)

@@ -1,4 +1,4 @@
-"""What goes through the passes of a sweep: its images as they are listed, checked, decoded, normalised and timed."""
+"""Inputs of a sweep: list and check its images, load and normalise batches, choose the batches to time on."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from tomebench.models.preprocess import Preprocessing
 from tomebench.sweeps.config import SweepConfig
 
 INPUT_BATCHES = 4
-"""Batches rotated while timing, so that a step never sees the images of the step before."""
+"""Input batches rotated while timing, so that no pass has the images of the pass before."""
 
 
 def weights_dtype(config: SweepConfig) -> torch.dtype:
-    """Dtype of weights and images: training keeps fp32 and leaves the rest to autocast."""
+    """Dtype of weights and images: training keeps fp32 and casts by autocast."""
     return torch.float32 if config.mode == "train" else DTYPES[config.dtype]
 
 
 def list_images(config: SweepConfig, head: ClassHead) -> ImageSet:
-    """The images of a configuration, which names some, as they are listed: none of them is looked at.
+    """List the images of a configuration without opening any of them.
 
     Args:
-        config: of the sweep.
-        head: the outputs of its model, to which the classes of the images belong.
+        config: of the sweep; names images.
+        head: classification head of its model, whose classes the labels refer to.
 
     Raises:
         DataError: they cannot be listed.
@@ -53,13 +53,12 @@ def list_images(config: SweepConfig, head: ClassHead) -> ImageSet:
 
 
 def usable_images(config: SweepConfig, listed: ImageSet, stop_if_asked: Callable[[], None]) -> ImageSet:
-    """The images of a configuration as they were listed, all of which can be used.
+    """Check all listed images, and leave out those that cannot be decoded, as far as ``allow_missing`` permits.
 
-    Those that ``allow_missing`` leaves out are gone from it, and its note says how many. ``stop_if_asked`` may raise
-    while they are looked at.
+    The note of the result says how many were left out. ``stop_if_asked`` is called meanwhile and may raise.
 
     Raises:
-        DataError: more than that cannot be read, or are not what ``verify`` says.
+        DataError: more images than permitted cannot be decoded, or they are not those that ``verify`` names.
     """
     return check_images(
         listed,
@@ -71,7 +70,7 @@ def usable_images(config: SweepConfig, listed: ImageSet, stop_if_asked: Callable
 
 
 def preprocessing_of(config: SweepConfig, model: nn.Module) -> Preprocessing:
-    """What happens to the images of a configuration before its model sees them.
+    """Preprocessing of a configuration's images: resize, crop, normalisation.
 
     Raises:
         ModelError: the model does not take images of three channels.
@@ -90,8 +89,8 @@ def timing_inputs(
 ) -> list[Tensor]:
     """``count`` batches [batch_size, 3, H, W] to time on: real images when there are some, else seeded normal noise.
 
-    Never zeros: they flip fewer bits and run faster, and every token would tie. The images are spread over the whole
-    set, and none is in a batch twice; a set with fewer images than a batch is not enough, and noise is used.
+    Never zeros: they flip fewer bits and run faster, and all similarities of tokens would tie. The images are spread
+    over the whole set, and none is in a batch twice. Noise is used where there are fewer images than a batch holds.
     """
     total = count * batch_size
     if images is None or len(images) < batch_size:
@@ -99,7 +98,7 @@ def timing_inputs(
         shape = (batch_size, *preprocessing.input_size)
         return [torch.randn(shape, generator=generator).to(device, dtype) for _ in range(count)]
     transform, n = preprocessing.transform(), len(images)
-    if n >= total:  # strided: a set sorted by class gives every batch a bit of each
+    if n >= total:  # strided: each batch of a set sorted by class has several classes
         picks = [[i * n // total for i in range(first, total, count)] for first in range(count)]
     else:
         picks = [[i % n for i in range(first, first + batch_size)] for first in range(0, total, batch_size)]
@@ -109,31 +108,31 @@ def timing_inputs(
 
 @dataclass(frozen=True)
 class Reading:
-    """The images of a sweep and the way they take."""
+    """Loader of a sweep's images: decodes batches and puts them on the device."""
 
     config: SweepConfig
     image_set: ImageSet
     preprocessing: Preprocessing
     batch_size: int
     device: torch.device
-    processes: int = 1  # on this machine
-    troubles: list[str] = field(default_factory=list)  # what went wrong and was mended, in words
+    processes: int = 1  # of the sweep, that share the CPUs of this machine
+    troubles: list[str] = field(default_factory=list)  # warnings about problems that were worked around
 
     @property
     def workers(self) -> int:
-        """Processes that decode ahead."""
+        """Number of worker processes that decode ahead."""
         if self.config.workers is not None:
             return self.config.workers
         return default_workers(len(self.image_set), usable_cpus() / self.processes)
 
     @property
     def patience(self) -> float:
-        """Seconds that a batch may take, with one that a worker was lost with and that is read here after all."""
+        """Seconds after which a batch counts as hanging; enough to read it again here after a worker has died."""
         limit = time_limit(self.batch_size)
         return limit if self.workers == 0 else 3 * limit
 
     def batches(self, only: Sequence[int] | range, *, cached: bool = True) -> Iterator[Batch]:
-        """The batches ``only`` in order, uint8 on the host; without the cache if so asked."""
+        """Decode the batches with indices ``only``, in order; uint8 on the host; without the pixel cache if asked."""
         return batches(
             self.image_set,
             self.preprocessing.transform(),
@@ -147,7 +146,7 @@ class Reading:
         )
 
     def prepare(self, images: Tensor) -> Tensor:
-        """From uint8 images on the host to what the models take, on the device."""
+        """Move uint8 images to the device and normalise them: the input [B, 3, H, W] of the models."""
         pixels = images.to(self.device, non_blocking=True)
         return self.preprocessing.normalise(pixels).to(weights_dtype(self.config))
 

@@ -1,4 +1,4 @@
-"""Another interpreter that runs this package: its words and its environment."""
+"""Command line and environment that start another Python interpreter on this copy of the package."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 
 
 def interpreter() -> list[str]:
-    """Words that run a module of this package: one of the same name in the current folder is not the one that runs."""
+    """Start of a command that runs a module of this package, even where the current folder has one of the same name."""
     return [sys.executable, "-P", "-m"]
 
 
 def environment() -> dict[str, str]:
-    """That of this process, in which another interpreter finds the package that runs here."""
+    """Environment in which another interpreter imports this copy of the package."""
     installed = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
-    if str(_PACKAGE) in installed:  # it finds that anyway, and everything else there must not come before its library
+    if str(_PACKAGE) in installed:  # found anyway; in PYTHONPATH, site-packages would come before the standard library
         return {**os.environ}
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(_PACKAGE), os.environ.get("PYTHONPATH")]))}

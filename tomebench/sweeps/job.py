@@ -1,4 +1,4 @@
-"""What the phases of one sweep share: the store, the model, the passes over it, and how a cell is given up."""
+"""State shared by the phases of one sweep: store, model, passes, input batches, and which cells have failed."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tomebench.sweeps.inputs import INPUT_BATCHES, preprocessing_of, timing_inpu
 from tomebench.sweeps.passes import Passes
 
 LOST = "lost"
-"""Name of the stored fact: keys of the cells that made the GPU useless to their process."""
+"""Name of the stored fact: keys of the cells whose pass left the GPU unusable."""
 
 
 @dataclass
 class Job:
-    """What the phases of one run share."""
+    """State shared by the phases of one sweep."""
 
     config: SweepConfig
     store: Store
@@ -36,7 +36,7 @@ class Job:
     cells: Sequence[ResolvedCell]
     batch_size: int
     image_set: ImageSet | None
-    should_stop: Callable[[], bool]  # raises RankError if the run cannot go on
+    should_stop: Callable[[], bool]  # raises RankError if the sweep cannot go on
     passes: Passes = field(init=False)
     inputs: list[Tensor] = field(init=False)  # each [batch_size, 3, H, W] on the device
 
@@ -49,7 +49,7 @@ class Job:
             self.device,
             weights_dtype(self.config),
             self.config.seed,
-            # Without timing only the baseline is looked at, on one.
+            # Without timing only the baseline is checked, on one batch.
             1 if self.config.budget == "none" else INPUT_BATCHES,
         )
 
@@ -64,7 +64,7 @@ class Job:
         return [key for key in self.passes.models if statuses.get(key, ("ok", None))[0] == "ok"]
 
     def blame(self, name: str) -> AbstractContextManager[None]:
-        """Raises CellFailed for the cell of a variant if something fails meanwhile."""
+        """Context that raises CellFailed for the cell of a variant if the block fails."""
         return blamed(self.passes.cell(name), self.batch_size)
 
     def stop_if_asked(self) -> None:
@@ -72,16 +72,16 @@ class Job:
         stops(self.should_stop)()
 
     def failed(self, failure: CellFailed) -> Note:
-        """Record that a cell cannot be measured; the others go on.
+        """Record that a cell failed; the other cells go on.
 
         Raises:
-            DeviceLostError: the GPU is of no use to this process any more; the cell is not tried again.
-            DeviceError: it is the baseline, without which nothing can be compared, and the user can do something.
-            RuntimeError: it is the baseline, which failed otherwise; this is what it raised.
+            DeviceLostError: the GPU is unusable in this process; the cell is not tried again.
+            DeviceError: the baseline failed, without which nothing can be compared, and the user can act on it.
+            RuntimeError: the baseline failed for another reason; this is what its pass raised.
         """
         cell = next(cell for cell in self.cells if cell.cell.key == failure.key)
         if lost(self.device):
-            if failure.key != self.baseline:  # without which there is nothing to go on with
+            if failure.key != self.baseline:  # without the baseline no other cell can be compared
                 self.store.put(LOST, sorted({*(self.store.get(LOST) or ()), failure.key}))
                 self.store.set_status(failure.key, "failed", str(failure))
             raise lost_with(failure, cell.name, self.device) from failure

@@ -1,7 +1,7 @@
-"""What the figures of a run are made of: kept with its first ones, and compared by whoever goes on with it.
+"""Provenance of a run: digests of the code, model and images behind its numbers, checked before it is continued.
 
-Another session, a fresh process and a rank go through :func:`keep_made` or :func:`tomebench.identity.difference`, and
-the images that were evaluated through :func:`check_unchanged`.
+Every later session, fresh process and rank is checked by :func:`keep_made` or :func:`tomebench.identity.difference`,
+and the evaluated images by :func:`check_unchanged`.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from tomebench.runs.store import Store
 from tomebench.schema import ImageState
 
 _SAMPLE = 16
-"""Images, spread over the list, by which ranks find out before they begin that their files differ."""
+"""Number of images, spread over the list, whose digests ranks compare before they begin."""
 
 
-code_digest()  # now: of the code that is loaded, whatever becomes of its files
+code_digest()  # at import: the digest of the code that is loaded, even if its files change later
 
 
 def made_by(loaded: LoadedModel, device: torch.device, images: ImageSet | None) -> dict[str, str]:
-    """What a sweep of a model would make its figures of.
+    """Provenance of what a sweep is about to measure: digests of code, layers and weights, libraries, processor.
 
     Args:
-        loaded: the model with its weights, in the dtype that they are run in.
+        loaded: the model with its weights, in the dtype in which they run.
         device: that computes.
-        images: None: none are evaluated.
+        images: to be evaluated; None if there are none.
     """
     processor = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
-    # How random tensors come out depends on the processor, and no speed on how they do.
+    # Random weights depend on the processor that draws them, and speed does not depend on the weights.
     drawn = images is None and loaded.weights.startswith("random:")
     weights, layers = loaded.weights if drawn else tensors_digest(loaded.model), layers_digest(loaded.model)
     return made_of(weights, layers, images=images is not None, processor=processor, arithmetic=arithmetic_of(device))
 
 
 def keep_made(store: Store, made: Mapping[str, str]) -> None:
-    """Keep what a run is made of, or refuse to add to one that is made of something else.
+    """Store the provenance of a run, or refuse to continue a run of other provenance.
 
     Raises:
-        RunError: it is, or it was stored before that was kept.
+        RunError: it differs, or an older version did not store it.
     """
     _refuse(store, difference(store.get(MADE) or {}, made) if store.has_results else None)
     if store.get(MADE) != dict(made):
@@ -54,16 +54,16 @@ def keep_made(store: Store, made: Mapping[str, str]) -> None:
 
 
 def check_code(store: Store) -> None:
-    """What :func:`keep_made` refuses for its code or libraries, before a model is loaded.
+    """Refuse a run of other code or libraries, as :func:`keep_made` does, before a model is loaded.
 
     Raises:
-        RunError: as there.
+        RunError: they differ.
     """
     _refuse(store, code_differences(store))
 
 
 def code_differences(store: Store) -> Difference | None:
-    """The first of the code and libraries at hand that is not what a run's figures were made by."""
+    """First difference between the code and libraries at hand and those that measured a run; None if there is none."""
     if not store.has_results:
         return None
     here = decoding() if store.config.get("data") is not None else {CODE: code_digest()}
@@ -85,23 +85,23 @@ def _refuse(store: Store, found: Difference | None) -> None:
 
 
 def sample_digests(images: ImageSet) -> dict[str, str]:
-    """Digests of a few images, spread over the list, as they are stored here, by what a message calls them."""
+    """Digests of a few images, spread over the list, by the names that messages give them."""
     step = max(len(images) // _SAMPLE, 1)
     found = {}
     for index in range(0, len(images), step)[:_SAMPLE]:
         try:
             found[f"image {name_of(images, index)}"] = images.digest(index)
         except DataError:
-            found[f"image {name_of(images, index)}"] = "unreadable"  # which a sweep may leave out
+            found[f"image {name_of(images, index)}"] = "unreadable"  # a sweep may leave it out
     return found
 
 
 def check_unchanged(store: Store, images: ImageSet, batch_size: int, stop_if_asked: Callable[[], None]) -> None:
-    """See that the images that a run was evaluated on are what they were, so that no row is made of two data sets.
+    """Check that the images a run was evaluated on are unchanged, so that no row mixes two data sets.
 
     Raises:
-        RunError: one has changed.
-        DataError: one is gone.
+        RunError: an image has changed.
+        DataError: an image is missing.
     """
     for chunk, states in store.read_states().items():
         stop_if_asked()
@@ -110,7 +110,7 @@ def check_unchanged(store: Store, images: ImageSet, batch_size: int, stop_if_ask
 
 
 def changed(images: ImageSet, index: int) -> RunError:
-    """The error for an image that is not what it was when others of its run were evaluated."""
+    """The error for an image whose bytes are not those that its run evaluated."""
     return RunError(
         f"image {name_of(images, index)} has changed since this run evaluated it; restore it, or use --out another "
         "folder"
@@ -118,9 +118,9 @@ def changed(images: ImageSet, index: int) -> RunError:
 
 
 def unlike_here(images: ImageSet, batch_size: int, chunk: int, states: Sequence[ImageState]) -> int | None:
-    """Index of the first image of a batch, evaluated before or elsewhere, that is another one here; None: all are here.
+    """Index of the first image of an evaluated batch whose bytes differ here; None if all are equal.
 
-    A file that is the same file is not read.
+    A file with unchanged state (disk, number, size, times of change) is not read.
     """
     for index, there in enumerate(states, chunk * batch_size):
         if images.state(index) != there.file and images.digest(index) != there.digest:
@@ -129,5 +129,5 @@ def unlike_here(images: ImageSet, batch_size: int, chunk: int, states: Sequence[
 
 
 def name_of(images: ImageSet, index: int) -> str:
-    """What messages call an image."""
+    """Name of an image in messages."""
     return repr(images.names[index]) if images.names else f"number {index}"

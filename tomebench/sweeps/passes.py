@@ -1,4 +1,7 @@
-"""Passes as a sweep runs them: every variant in the same way, on rotating batches, and saying which cell failed."""
+"""Forward pass or training step of every variant of a sweep: eager, compiled or CUDA graph, on rotating batches.
+
+A pass that fails raises an error that names its cell.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +27,10 @@ from tomebench.sweeps.failures import guarded
 
 
 class Passes:
-    """Every variant of a sweep, over the same weights, run the way the configuration asks.
+    """Runs every variant of a sweep over the same weights, in the way that the configuration asks for.
 
     Args:
-        config: says how: compiled, as CUDA graphs, for inference or for training.
+        config: says whether passes are compiled, CUDA graphs, inference or training.
         model: the model as its library made it.
         cells: the cells.
         device: where the model is.
@@ -54,20 +57,20 @@ class Passes:
             }
         self._runs: dict[str, Callable[[Tensor], Tensor]] = {}
         self._pool = torch.cuda.graph_pool_handle() if config.cuda_graphs else None
-        self._trainers: dict[bool, Trainer] = {}  # of the model, and of the sentinel's
+        self._trainers: dict[bool, Trainer] = {}  # of the model, and of the sentinel's copy of it
         self._last: dict[str, tuple[int, Tensor]] = {}
-        self._checked: set[str] = set()  # variants whose first training steps were looked at
-        # By variant and over all rounds: with one step a burst each would otherwise see the same batch every time.
+        self._checked: set[str] = set()  # variants whose first training steps were checked for finite gradients
+        # By variant and over all rounds: with one pass per burst, every burst would otherwise take the same batch.
         self._turns: dict[str, Iterator[int]] = {}
 
     def names(self, live: Collection[str]) -> list[str]:
-        """Names of the variants to time when the cells ``live`` work; the sentinel is a twin of the baseline's."""
+        """Names of the variants to time while the cells ``live`` work; the sentinel is the baseline's twin."""
         ceilings = [name for name in self._ceilings if name.removeprefix(CEILING) in live]
         return [*live, *ceilings, SENTINEL, UNWRAPPED]
 
     def variants(self, live: Collection[str], inputs: Sequence[Tensor]) -> list[Variant]:
-        """What to time: each ceiling beside its cell."""
-        waits = self._config.mode == "train" and self._config.dtype == "fp16"  # for the scaled loss
+        """The variants to time; each ceiling is timed beside its cell."""
+        waits = self._config.mode == "train" and self._config.dtype == "fp16"  # scaling the loss synchronises
         return [
             Variant(name, self.step(name, inputs), name.removeprefix(CEILING) if name in self._ceilings else "", waits)
             for name in self.names(live)
@@ -78,12 +81,13 @@ class Passes:
         return guarded(self.cell(name), without_gradients(self._run(name)))
 
     def step(self, name: str, inputs: Sequence[Tensor], *, timed: bool = True) -> Callable[[], object]:
-        """One forward pass or training step; each call takes the next batch.
+        """A function that runs one pass of a variant; each call takes the next batch.
 
         Args:
             name: of the variant.
             inputs: batches [B, 3, H, W] to rotate.
-            timed: replay a CUDA graph where that was asked for, and keep what comes out for :meth:`take_output`.
+            timed: replay a CUDA graph where the configuration asks for one, and keep the output for
+                :meth:`take_output`.
         """
         if self._config.mode == "train":
             return rotating(guarded(self.cell(name), self._training(name, inputs)), inputs, self._turn(name))
@@ -97,7 +101,7 @@ class Passes:
         return rotating(run, inputs, self._turn(name), keep)
 
     def take_output(self, name: str) -> tuple[int, Tensor] | None:
-        """Which batch a variant's last timed pass took, and its logits [B, classes], once; None in training."""
+        """Batch index and logits [B, classes] of a variant's last timed pass, returned once; None in training."""
         return self._last.pop(name, None)
 
     def _turn(self, name: str) -> Iterator[int]:
@@ -114,7 +118,7 @@ class Passes:
         return self.baseline if name in (SENTINEL, UNWRAPPED) else name.removeprefix(CEILING)
 
     def _run(self, name: str, *, graphed: bool = True) -> Callable[[Tensor], Tensor]:
-        """The pass of a variant; made once, since what is compiled or captured belongs to it."""
+        """Forward pass of a variant; made once, since its compiled code or captured graph belongs to it."""
         if name not in self._runs:
             model = self.model_of(name)
             self._runs[name] = compiled(model) if self._config.compile else model
@@ -128,8 +132,8 @@ class Passes:
     def model_of(self, name: str) -> nn.Module:
         """The model of a variant, not compiled.
 
-        That of the sentinel is the baseline over a copy of the weights: the same object in the same memory could not
-        differ for a reason, and where a variant lies in memory is one.
+        The sentinel is the baseline over a copy of the weights: the place in memory is one reason why two variants
+        differ in speed, and the same weights would hide it.
         """
         if name == SENTINEL:
             return self._sentinel[1]
@@ -137,7 +141,7 @@ class Passes:
 
     @cached_property
     def _sentinel(self) -> tuple[nn.Module, nn.Module]:
-        """A copy of the model, and the baseline over it; made when it is first needed."""
+        """A copy of the model, and the baseline that wraps it; made on first use."""
         twin, cell = copy.deepcopy(self._model), self._first
         return twin, reduced_vit(adapt(twin), self._config, cell.r_asked, cell.options, cell.prop_attn)
 
@@ -172,8 +176,8 @@ def rotating(
     Args:
         run: the pass.
         inputs: batches.
-        turns: counts the calls; given, the rotation goes on where another step with it stopped.
-        keep: is handed the index of the batch and what came out.
+        turns: counts the calls; steps that share it continue each other's rotation.
+        keep: called with the index of the batch and the output.
     """
     turns = itertools.count() if turns is None else turns
 

@@ -1,4 +1,4 @@
-"""The whole pipeline: images read, decoded, preprocessed and classified, which a fast model waits for."""
+"""End-to-end throughput: images per second of every cell with reading, decoding and preprocessing included."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from tomebench.sweeps.job import Job
 from tomebench.words import are, counted
 
 IMAGES = 512
-"""Images that one cell is timed on at each of its turns, or one batch where that is more."""
+"""Images that a cell is timed on in each of its turns; one batch where that is more."""
 _AHEAD = 2
-"""Batches that a worker reads ahead."""
+"""Batches that each loader worker reads ahead."""
 
 
 def measure_end_to_end(job: Job, reading: Reading, session: int) -> Iterator[Event]:
-    """Images per second of every cell when it is fed by the data loader, if the configuration asks for it.
+    """Measure images per second of every cell fed by the data loader, if the configuration asks for it.
 
-    The first batches are not timed: workers start, and what they have read ahead when the first one arrives would
-    come for free. Cells come in a random order, another one each time, so that what slows down slows all of them alike;
-    the first time in a session does not count. A cell that has its turns from before is left out.
+    Cells take turns in random order, so that a machine that slows down affects all of them; the first turn of a session
+    does not count. The first batches of a turn are not timed: workers are starting, and what they have read ahead by
+    then would cost nothing. A cell that has enough turns from earlier sessions is left out.
 
     Args:
         job: of the sweep.
@@ -72,7 +72,9 @@ def measure_end_to_end(job: Job, reading: Reading, session: int) -> Iterator[Eve
 
 
 def _timed(job: Job, reading: Reading, key: str, lead: int, last: int) -> tuple[int, float]:
-    """Images of the batches from ``lead`` to ``last``, and the seconds they took. A cache would hide the decoding.
+    """Number of images in the batches ``lead`` to ``last``, and the seconds they took.
+
+    The pixel cache is bypassed: it would skip decoding.
 
     Raises:
         DeviceError: the clock did not advance.
@@ -82,16 +84,16 @@ def _timed(job: Job, reading: Reading, key: str, lead: int, last: int) -> tuple[
     answers: deque[Tensor] = deque()
 
     def answered(allowed: int) -> None:
-        """An answer is only one once it has come back: wait for all but the last ``allowed``."""
+        """Wait until the logits of all but the last ``allowed`` batches are on the host."""
         with job.blame(key):
             while len(answers) > allowed:
                 answers.popleft().cpu()
 
     for number, batch in enumerate(reading.batches(range(last), cached=False)):
         job.stop_if_asked()
-        with job.blame(key):  # the batch before is still on its way, and may fail here
+        with job.blame(key):  # the previous batch is still being computed, and may fail here
             answers.append(forward(reading.prepare(batch.images)).argmax(dim=1))
-        answered(0 if number + 1 == lead else 1)  # the next batch is on its way while this one is computed
+        answered(0 if number + 1 == lead else 1)  # load the next batch while this one is computed
         if number + 1 == lead:
             start = clock.now()
         elif number + 1 > lead:

@@ -1,9 +1,9 @@
-"""``--processes``: the speed of a sweep measured in several fresh processes, one after another.
+"""Measure the speed of a sweep in several fresh processes, one after another (``--processes``).
 
-What memory layout, page placement and the choice of kernels make of one process is in no interval over its rounds. So
-every process of a sweep loads the model anew and times every cell; the last one also does what is to be done once, such
-as counting top-1. This process holds no model and no GPU meanwhile: it starts the others, hands on what they say of
-themselves, and makes the table.
+Memory layout, page placement and the choice of kernels are fixed once per process, so no interval over the rounds of
+one process covers them. So every process loads the model anew and times every cell; the last one also does what is
+needed once, such as counting top-1. The parent process holds no model and no GPU: it starts the others, passes their
+events on, and builds the table.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from tomebench.sweeps.job import stops
 from tomebench.words import counted
 
 MODULE = "tomebench.sweeps.fresh"
-"""What a fresh process runs: run folder, place and parent's id as arguments, settings on stdin, events on stdout."""
+"""Module of a fresh process: run folder, place, parent's id as arguments; settings on stdin, events on stdout."""
 _KINDS = {kind.__name__: kind for kind in (Estimate, Note, Phase, Planned, Progress)}
 FINISHED = "finished"
-"""What a fresh process says last."""
+"""Kind of the last message of a fresh process."""
 APART = (
     "speed is measured in one process after another, which several that share a sweep cannot do; measure it without "
     "them, then count top-1 in the same folder with --budget none"
 )
-"""Why a sweep in fresh processes has no ranks."""
+"""Error text: a sweep in fresh processes cannot be shared by ranks."""
 _POLL = 0.5
 
 
@@ -57,17 +57,17 @@ def in_fresh_processes(
         config: what to measure.
         directory: run folder.
         should_stop: asked twice a second.
-        given: the model lives in this process.
+        given: the model was handed over in Python, so other processes cannot build it.
 
     Yields:
-        The events of all of them, what they say alike once; the last is ``Finished``.
+        The events of all processes, equal notes once; the last is ``Finished``.
 
     Raises:
         ConfigError: the model cannot be built in another process, or other processes share this sweep.
-        TomebenchError: what a process raised.
-        RankError: a process was ended from outside.
+        TomebenchError: a process raised it.
+        RankError: a process was killed from outside.
         Interrupted: ``should_stop()`` became true; no process is running any more.
-        RuntimeError: a process failed as only a bug makes it fail.
+        RuntimeError: a process failed for a reason that is a bug.
     """
     count = config.process_count
     publish = config.budget == "publish"
@@ -88,12 +88,12 @@ def in_fresh_processes(
 
 @contextmanager
 def _folder(directory: Path) -> Iterator[None]:
-    """The folder of a sweep, held; made where it is not there, and taken away if it stays empty."""
+    """Lock the folder of a sweep; create it where it is missing, and remove it if it stays empty."""
     try:
         missing = not directory.exists()
         directory.mkdir(parents=True, exist_ok=True)
     except OSError:
-        yield  # the first process says what is wrong with it
+        yield  # the first process reports what is wrong with the folder
         return
     try:
         with held(directory):
@@ -120,7 +120,7 @@ def _all(config: SweepConfig, directory: Path, should_stop: Callable[[], bool], 
 
 
 def _marked(events: Generator[Event, None, int], name: str, said: set[Event]) -> Generator[Event, None, int]:
-    """Events of one process: its name in their progress, and nothing that another one has said before."""
+    """Events of one process, with its name in their progress and without notes that an earlier process gave."""
     while True:
         try:
             event = next(events)
@@ -137,7 +137,7 @@ def _marked(events: Generator[Event, None, int], name: str, said: set[Event]) ->
 
 
 def _begun(directory: Path) -> int:
-    """Processes that have timed something in a folder."""
+    """Number of processes that have timed rounds in a folder."""
     if not (directory / FILE).is_file():
         return 0
     with Store.read(directory) as store:
@@ -147,7 +147,7 @@ def _begun(directory: Path) -> int:
 def _one(
     config: SweepConfig, directory: Path, should_stop: Callable[[], bool], *, first: bool
 ) -> Generator[Event, None, int]:
-    """Events of one fresh process; returns how many more are needed."""
+    """Events of one fresh process; returns how many more processes are needed."""
     command = [*interpreter(), MODULE, str(directory), "first" if first else "next", str(os.getpid())]
     with tempfile.TemporaryFile() as log:
         with subprocess.Popen(
@@ -163,10 +163,10 @@ def _one(
                 left = yield from _followed(process, config, should_stop)
             except BaseException:
                 process.terminate()
-                process.wait()  # the folder is free again only when it is gone
+                process.wait()  # the folder stays locked until the process is gone
                 raise
         if left is None:
-            stops(should_stop)()  # it was asked to before it could say so
+            stops(should_stop)()  # it was stopped before it could report so
             log.seek(0)
             raise _unsaid(process.returncode, log.read().decode(errors="replace"))
     return left
@@ -175,18 +175,18 @@ def _one(
 def _followed(
     process: subprocess.Popen[str], config: SweepConfig, should_stop: Callable[[], bool]
 ) -> Generator[Event, None, int | None]:
-    """Events of a running process until it ends; returns how many more it says are needed, None if it says nothing."""
+    """Events of a running process until it ends; returns how many more it reports as needed, None without a report."""
     assert process.stdin is not None
     assert process.stdout is not None
     with suppress(BrokenPipeError), process.stdin as stdin:
-        stdin.write(config.model_dump_json(exclude_unset=True))  # what nobody asked for is none of the settings
+        stdin.write(config.model_dump_json(exclude_unset=True))  # only what was asked for
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
     left, asked = None, False
     while True:
         if should_stop() and not asked:
             asked = True
-            process.terminate()  # the first of two: it stops where nothing is lost, and says so
+            process.terminate()  # the first signal: it finishes the step in progress, then reports
         try:
             line = lines.get(timeout=_POLL)
         except queue.Empty:
@@ -205,14 +205,14 @@ def _followed(
 
 
 def _read(stream: IO[str], lines: queue.Queue[str | None]) -> None:
-    with suppress(ValueError):  # it is closed where the sweep is given up
+    with suppress(ValueError):  # the stream is closed when the sweep is given up
         for line in stream:
             lines.put(line)
     lines.put(None)
 
 
 def _raised(kind: str, text: str) -> Exception:
-    """What a process raised, by the name of its class."""
+    """Rebuild the exception of a fresh process from the name of its class."""
     found = getattr(errors, kind, None)
     if isinstance(found, type) and issubclass(found, TomebenchError):
         return found(text)
@@ -220,7 +220,7 @@ def _raised(kind: str, text: str) -> Exception:
 
 
 def _unsaid(code: int, log: str) -> Exception:
-    """Why a process ended without a word."""
+    """The error for a process that ended without a report."""
     if code < 0:
         return RankError(
             f"a process that measures was ended by {signal.Signals(-code).name}; what was measured is kept, run the "

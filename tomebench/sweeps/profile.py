@@ -1,7 +1,7 @@
-"""Profile a model at a few r: where the time of a pass goes, next to the least time that each part could take.
+"""Profile a pass at a few r: milliseconds of attention, matching, merging and MLP next to the floor of each.
 
-Every r runs four ways in turn: as it is, with its stages marked, and both again with the surplus tokens sliced off
-instead of merged, which is the slicing ceiling. Nothing is stored.
+Every r runs four ways in turn: plain, with its stages marked, and both again as its ceiling, which slices the surplus
+tokens off instead of merging them. Nothing is stored.
 """
 
 from __future__ import annotations
@@ -39,34 +39,34 @@ from tomebench.sweeps.passes import rotating, without_gradients
 
 _REDUCED, _CEILING = "reduced", "ceiling"
 _BURST_SECONDS = 0.4
-"""How long a burst lasts for each kind of pass: with less, too few passes of 100 ms are left to average."""
+"""Seconds that a burst lasts per kind of pass; a shorter one has too few passes of 100 ms to average."""
 _WARM_TURNS = 3
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One r. All times in ms per pass of a batch, means over the quieter half of the turns."""
+    """Profile of one r. All times in ms per pass of a batch, means over the quieter half of the turns."""
 
     r: int
     schedule: str
     r_layers: tuple[int, ...]  # tokens removed in each block
     tokens: tuple[int, ...]  # tokens after each block
     attn_kernel: str
-    turns: int  # passes timed of each model
+    turns: int  # timed passes of each model
     parts: tuple[PartProfile, ...]
     parts_ms: float  # sum of the parts
     plain_ms: float  # the same pass without marks
     parts_percent: float  # the sum of the parts in % of the plain pass
     floor_ms: float  # sum of the floors
-    ceiling_ms: float | None  # the slicing ceiling without marks; None where nothing is merged
-    ceiling_parts_percent: float | None  # its parts in % of that
+    ceiling_ms: float | None  # the ceiling without marks; None where nothing is merged
+    ceiling_parts_percent: float | None  # the sum of the ceiling's parts in % of the plain ceiling
     overhead_percent: float | None  # how much longer than the ceiling the plain pass takes
     adds_up: bool  # the parts and those of the ceiling are within 5 % of the plain passes
 
 
 @dataclass(frozen=True)
 class ProfileReport:
-    """Every r, and what makes the numbers complete."""
+    """Profiles of every r, and the conditions they were measured under."""
 
     model: str  # timm id with tag
     weights: str
@@ -83,10 +83,10 @@ class ProfileReport:
 
 
 def run_profile(config: SweepConfig, should_stop: Callable[[], bool]) -> Generator[Event, None, ProfileReport]:
-    """Time the parts of every r asked for.
+    """Time the stages of a pass at every r asked for.
 
     Args:
-        config: what to profile, and with how many rounds: those that the budget asks at least. Folders, workers and
+        config: what to profile; the least number of rounds of its budget is run. Folders, workers and
             ``ceiling`` play no part.
         should_stop: asked between two bursts.
 
@@ -122,9 +122,9 @@ def run_profile(config: SweepConfig, should_stop: Callable[[], bool]) -> Generat
 def _profile(
     config: SweepConfig, should_stop: Callable[[], bool], device: torch.device, threads: int
 ) -> Generator[Event, None, ProfileReport]:
-    """:func:`run_profile` with the device and its arithmetic settled."""
+    """:func:`run_profile` on a resolved device, its arithmetic set."""
     yield Phase("load", None)
-    loaded = load_model(config.model_spec, pretrained=config.data is not None)  # as in a sweep
+    loaded = load_model(config.model_spec, pretrained=config.data is not None)  # speed needs no weights
     images = None
     if config.data is not None:
         images = usable_images(config, list_images(config, loaded.head), lambda: _check(should_stop))
@@ -142,7 +142,7 @@ def _profile(
     try:
         rates = measure_rates(device, weights_dtype(config), clock)
         yield from _time(config, runs, should_stop)
-        # Again, so that a machine that was busy the first time is not taken for a slow one.
+        # The rates are measured again, in case the machine was busy the first time.
         rates = rates.or_better(measure_rates(device, weights_dtype(config), clock))
     except CellFailed as failure:
         raise ending(failure, failure.key, config) from failure
@@ -165,7 +165,7 @@ def _profile(
 
 @dataclass
 class _Run:
-    """One r and its slicing ceiling, which it has where it removes anything."""
+    """One r and its ceiling; r = 0 has none."""
 
     cell: ResolvedCell
     stopwatch: Stopwatch
@@ -174,8 +174,8 @@ class _Run:
     fastest: float = math.inf  # seconds of the fastest turn so far
 
     def warm_up(self) -> None:
-        """Run everything, and see how long a turn takes."""
-        time_burst(self.models, 1, self.stopwatch, random.Random(0))  # the first allocates and tunes
+        """Run every model once, and measure the seconds of a turn."""
+        time_burst(self.models, 1, self.stopwatch, random.Random(0))  # the first pass allocates and autotunes
         self._burst(_WARM_TURNS, random.Random(0))
 
     def time(self, rng: random.Random) -> None:
@@ -195,7 +195,7 @@ class _Run:
 def _prepare(
     config: SweepConfig, backbone: Backbone, cell: ResolvedCell, inputs: Sequence[Tensor], device: torch.device
 ) -> _Run:
-    """The models of one r, ready to be timed."""
+    """Build the models of one r, with and without marks."""
     stopwatch, models, key = stopwatch_for(device), [], f"r={cell.cell.r}"
     for name, kind in ((_REDUCED, ReducedViT), (_CEILING, SlicedViT)):
         if name == _REDUCED or any(cell.r_asked):
@@ -248,7 +248,7 @@ def _shape(config: SweepConfig, backbone: Backbone, cell: ResolvedCell, images: 
 
 
 def _summary(run: _Run, work: Mapping[Part, Work], rates: Rates, depth: int) -> Profile:
-    """The numbers of one r."""
+    """Average the turns of one r, and set them beside the floors."""
     resolved = run.cell.resolved
     typical = typical_ms(run.turns)
     times, ceiling = typical[_REDUCED], typical.get(_CEILING)

@@ -1,7 +1,7 @@
-"""Run a sweep: time every cell in interleaved rounds, count its top-1 in one pass over the images, store as it goes.
+"""Run a sweep from loading the model to the table: time all cells in rounds, then count their top-1.
 
-A generator of events. The store is written after every round and every evaluated batch, so that stopping at any moment
-(Ctrl-C, kill, a full disk) loses at most the one in progress, and the same call goes on where it stopped.
+A generator of events. Every round and every evaluated batch is committed at once, so stopping at any moment (Ctrl-C,
+kill, a full disk) loses at most the one in progress, and the same call resumes from there.
 """
 
 from __future__ import annotations
@@ -57,28 +57,29 @@ def run_sweep(
     fresh: bool = False,
     first: bool = True,
 ) -> Iterator[Event]:
-    """Measure every cell of a sweep, or go on with one that was stopped.
+    """Measure every cell of a sweep, or resume one that was stopped.
 
     Args:
         config: what to measure.
-        directory: run folder; created, or gone on with where :func:`tomebench.sweeps.folder.unlike` finds nothing.
+        directory: run folder; created, or continued where :func:`tomebench.sweeps.folder.unlike` finds no difference.
         should_stop: asked between two bursts, and between two cells of an evaluated batch.
-        given: the model, where it is handed over; by default the one that the configuration names.
-        fresh: this is one of the processes of ``config.processes``, and times once more what too few of them have;
-            by default such processes are started, one after another.
-        first: of those, which tries again what has failed in an earlier sweep, and looks at the images.
+        given: a model that the caller hands over; by default the one that the configuration names.
+        fresh: this is one of the processes of ``config.processes``, and times the cells that too few of them have
+            timed; by default such processes are started, one after another.
+        first: this is the first of those processes, which retries cells that failed in an earlier sweep and checks the
+            images.
 
     Yields:
-        Events; the last is ``Finished`` with one row per cell of the folder, whichever of them this sweep measured, or
-        with none in a process of rank 1 and up, or one that other processes come after.
+        Events; the last is ``Finished`` with one row per cell of the folder, whichever sweep measured it. It has no
+        rows in a process of rank 1 and up, and in one that other processes follow.
 
     Raises:
         InputError: the model, data, device or folder cannot be used as asked; nothing was measured.
         StorageError: results cannot be written; what was committed before is kept.
-        RankError: of several processes that share the sweep one is gone or has given up.
+        RankError: another process that shares the sweep is gone or has given up.
         Interrupted: ``should_stop()`` became true.
     """
-    # What the folder holds is known to the rank that has chosen it only.
+    # Only rank 0 has chosen the folder, so only it knows what is there.
     count = config.process_count if fresh or Place.here().rank else processes_of(directory, config)
     if not fresh and count > 1:
         several = config.model_copy(update={"processes": count})
@@ -115,8 +116,8 @@ def run_sweep(
 
 
 def _load(config: SweepConfig, given: LoadedModel | None, device: torch.device) -> LoadedModel:
-    """The model of a configuration."""
-    # Speed does not depend on the weights, accuracy does.
+    """Load the model of a configuration."""
+    # Speed does not depend on the weights, so they are fetched for accuracy only.
     loaded = given or load_model(config.model_spec, pretrained=config.data is not None)
     loaded.model.to(device=device, dtype=weights_dtype(config))
     return loaded
@@ -133,11 +134,11 @@ def _lead(
     first: bool,
     fresh: bool,
 ) -> Iterator[Event]:
-    """All of a sweep: what rank 0 does, and a process that is alone."""
+    """The whole sweep, as rank 0 or a process without peers runs it."""
     stop_if_asked = stops(should_stop)
     yield Phase("load", None)
     if (config.verify or config.allow_missing) and (directory / FILE).exists():
-        # Looking at every image takes minutes: what the folder refuses is said before.
+        # Checking every image takes minutes, so a folder that cannot be continued is refused before.
         with Store.open(directory, config.stored(), unlike) as store:
             check_code(store)
     image_set = listed
@@ -163,9 +164,9 @@ def _lead(
         keys = [cell.cell.key for cell in cells]
         known = {cell.key for cell, _ in store.cells()} if store.has_results else set()
         more_exact = store.has_results and budget_rank(config.budget) > budget_rank(str(store.config.get("budget")))
-        more_exact &= config.process_count == 1  # a process that has ended measures no more
+        more_exact &= config.process_count == 1  # ended processes cannot add rounds
         stored = [(cell.cell, cell.resolved) for cell in cells]
-        store.checked_cells(stored)  # a refused sweep changes nothing
+        store.checked_cells(stored)  # raises before anything is written: a refused sweep changes nothing
         keep_budgets(store, keys, config.budget)
         keep_processes(store, keys, config.process_count)
         store.put_cells(stored, merged(store.config, config.stored()))
@@ -175,13 +176,14 @@ def _lead(
             _forget_failures(store, keys)
         job = Job(config, store, device, loaded, cells, batch_size, image_set, should_stop)
         yield from map(Note, loaded.notes)
-        name = loaded.timm_id if config.checkpoint is None else loaded.timm_id.partition(".")[0]  # not others' weights
+        # The tag names timm's weights, not those of a checkpoint.
+        name = loaded.timm_id if config.checkpoint is None else loaded.timm_id.partition(".")[0]
         yield Planned(len(cells), name, len(store.rounds()), len(store.done_chunks()))
         new = cells if more_exact else [cell for cell in cells if cell.cell.key not in known]
         if not new and first and processes_left(job):
             new = cells
         if new:
-            timed = new if cells[0] in new else [cells[0], *new]  # the baseline in the same rounds
+            timed = new if cells[0] in new else [cells[0], *new]  # the baseline is timed in the same rounds
             images = 0 if image_set is None or known.issuperset(keys) else len(image_set)
             yield Estimate(in_words(config, timed, batch_size, images, device))
             if images and (text := too_few(store.cells(), images, limit_of(store), labels=config.labels)):
@@ -190,7 +192,7 @@ def _lead(
         reading = None
         if image_set is not None:
             reading = _reading(config, image_set, loaded, batch_size, device, ranks)
-        with ranks.allow(FIRST):  # any of these passes may be compiled first
+        with ranks.allow(FIRST):  # any of these passes may be the first, which compiles
             yield from _check_baseline(job)
             yield _loading(3, "")
             loaded.model.train(config.mode == "train")
@@ -222,7 +224,7 @@ def _follow(
     first: bool,
     fresh: bool,
 ) -> Iterator[Event]:
-    """What the other ranks do: load, wait until rank 0 has looked at all images and timed, evaluate their share."""
+    """The sweep of rank 1 and up: load, wait while rank 0 checks images and times, evaluate a share of the batches."""
     stop_if_asked = stops(should_stop)
     yield Phase("load", None)
     loaded = _load(config, given, device)
@@ -231,7 +233,7 @@ def _follow(
     if listed is not None:
         assigned = ranks.assignment(stop_if_asked)
         image_set = leave_out(listed, assigned["left_out"], "") if assigned["left_out"] else listed
-        torch.set_num_threads(assigned["threads"])  # with other threads a sum may be rounded another way
+        torch.set_num_threads(assigned["threads"])  # another number of threads may round sums differently
         size = assigned["batch_size"]
         cells = resolve_cells(config, loaded, weights=loaded.weights, batch_size=size, device=device_name(device))
         passes = Passes(config, loaded.model, cells, device)
@@ -250,12 +252,12 @@ def _loading(done: int, what: str) -> Progress:
 
 
 def _facts(made: dict[str, str], listed: ImageSet | None) -> dict[str, str]:
-    """What must be the same in all ranks, and what some of their images hold."""
+    """Provenance that must be the same in all ranks, with digests of some images."""
     return made if listed is None else made | sample_digests(listed)
 
 
 def _device(config: SweepConfig, place: Place) -> torch.device:
-    """The device of the configuration; of several processes on a machine each has its own GPU."""
+    """Device of the configuration; processes that share a machine have one GPU each."""
     device = resolve_device(config.device, config.dtype)
     if device.type == "cuda" and place.local_size > 1:
         if ":" in config.device:
@@ -267,7 +269,7 @@ def _device(config: SweepConfig, place: Place) -> torch.device:
 
 
 def _threads(config: SweepConfig, store: Store) -> int:
-    """CPU threads of every session of a run: those of the first, since others may round a sum in another way."""
+    """CPU threads of every session of a run: as many as in the first, since others may round sums differently."""
     if config.threads is None and (before := store.get("threads")):
         torch.set_num_threads(before)
     store.put("threads", torch.get_num_threads())
@@ -282,7 +284,7 @@ def _reading(
 
 
 def _check_baseline(job: Job) -> Iterator[Event]:
-    """The wrapped model at r = 0 must be the unwrapped one; anything else would measure another model."""
+    """Check that the wrapped model at r = 0 gives the logits of the unwrapped one, within rounding."""
     images = job.inputs[0]
     half = job.config.mode == "train" and job.config.dtype in ("bf16", "fp16")
     both = (job.passes.models[job.baseline], job.loaded.model)
@@ -290,9 +292,9 @@ def _check_baseline(job: Job) -> Iterator[Event]:
         with torch.inference_mode(), torch.autocast(job.device.type, DTYPES[job.config.dtype], enabled=half):
             wrapped, unwrapped = (guarded(job.baseline, model)(images).float() for model in both)
         with job.blame(job.baseline):
-            wrapped, unwrapped = wrapped.cpu(), unwrapped.cpu()  # until then the passes have only been asked for
+            wrapped, unwrapped = wrapped.cpu(), unwrapped.cpu()  # CUDA runs asynchronously: errors surface here
     except CellFailed as failure:
-        yield job.failed(failure)  # which raises: without the baseline nothing can be compared
+        yield job.failed(failure)  # raises: without the baseline nothing can be compared
         return
     if not unwrapped.isfinite().all():
         yield Note("the unwrapped model gives NaN or infinite logits; check its weights and --dtype")
@@ -310,9 +312,9 @@ def _check_baseline(job: Job) -> Iterator[Event]:
 
 
 def _forget_failures(store: Store, keys: Collection[str]) -> None:
-    """Try failed cells again on a resumed run, those that are asked for.
+    """Forget the failures of the cells asked for, so that a resumed run tries them again.
 
-    But not those that took the GPU with them, or no cell after them would ever be measured.
+    Except of cells that left the GPU unusable: they would end every session before the cells after them are measured.
     """
     for key in (store.statuses().keys() & keys) - {*(store.get(LOST) or ())}:
         store.set_status(key, "ok")

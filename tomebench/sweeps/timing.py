@@ -1,4 +1,7 @@
-"""The timed phases of a sweep: rounds until the speed-ups are known, what the bursts computed, the whole pipeline."""
+"""Time the cells of a sweep: warm-up, rounds until every speed-up interval is as narrow as asked, memory, energy.
+
+After the rounds, the logits of each cell's last timed pass are compared with those of its model.
+"""
 
 from __future__ import annotations
 
@@ -33,15 +36,15 @@ from tomebench.sweeps.job import Job
 from tomebench.words import counted
 
 ENERGY_SECONDS = 2.0
-"""Seconds over which energy is counted: twenty times what a GPU's counter may stand still."""
+"""Seconds over which energy is counted: twenty times the longest period at which a GPU updates its counter."""
 
 
 def time_cells(job: Job, session: int) -> Iterator[Event]:
-    """Time rounds until every speed-up is known as well as the budget asks.
+    """Time rounds until every speed-up interval is as narrow as the budget asks.
 
-    Cells that are known so well already, from an earlier sweep into the same folder, are left out. But r = 0 never is,
-    since a speed-up is one within a round. One of several processes reaches its share of the budget by itself, with the
-    cells that too few processes have timed.
+    Cells whose interval is narrow enough, from an earlier sweep in the same folder, are left out; r = 0 never is, since
+    a speed-up is a ratio within a round. With several processes each reaches its share of the budget on its own, with
+    the cells that too few processes have timed.
     """
     processes = job.config.process_count
     budget = share_of(BUDGETS[job.config.budget], processes)
@@ -82,7 +85,7 @@ def time_cells(job: Job, session: int) -> Iterator[Event]:
                 steps, start = warm.steps, clock.now()
                 if not warm.settled:
                     yield Note(f"r = 0 was still changing speed by more than 5 % after {warm.seconds:.0f} s of warm-up")
-                yield Phase("timing", None)  # until the first intervals nobody knows how many rounds it takes
+                yield Phase("timing", None)  # the number of rounds is unknown until there are intervals
             seed = job.config.seed * 1_000_003 + len(stored) + len(rounds) - before
             done = time_round(
                 variants,
@@ -112,7 +115,7 @@ def time_cells(job: Job, session: int) -> Iterator[Event]:
 
 
 def processes_left(job: Job) -> int:
-    """In how many more processes some of the cells that have not failed are to be timed; 0 if this one was enough."""
+    """Number of further processes in which some cell that has not failed is to be timed; 0 if none."""
     if job.config.process_count == 1:
         return 0
     rounds = timed_rounds(job.store)
@@ -131,7 +134,7 @@ def _done(job: Job, rounds: Sequence[Round], key: str) -> int:
 
 
 def _without_ceiling(job: Job, rounds: Sequence[Round], budget: Budget) -> list[str]:
-    """Keys of the cells whose ceiling is asked for and was timed beside them in too few rounds."""
+    """Keys of the cells that were timed beside their ceiling in too few rounds, where ceilings are asked for."""
     names = job.passes.names(job.live())
     return [
         key
@@ -141,7 +144,7 @@ def _without_ceiling(job: Job, rounds: Sequence[Round], budget: Budget) -> list[
 
 
 def _warm_up(job: Job, variants: Sequence[Variant], clock: Clock) -> Generator[Event, None, WarmUp]:
-    """:func:`warm_up`, its steps as progress."""
+    """:func:`warm_up`, with its steps as progress events."""
     steps = warm_up(variants, job.baseline, clock, should_stop=job.should_stop, blame=job.blame)
     while True:
         try:
@@ -153,7 +156,7 @@ def _warm_up(job: Job, variants: Sequence[Variant], clock: Clock) -> Generator[E
 
 
 def _compile(job: Job, variants: Sequence[Variant], clock: Clock) -> Iterator[Event]:
-    """Run every variant once, which compiles it, and keep how long that took: it is no part of any burst."""
+    """Run every variant once, which compiles it, and store the seconds; no burst includes them."""
     yield Phase("compile", float(len(variants)))
     before, seconds = graphs_compiled(), dict(job.store.get(COMPILE_SECONDS) or {})
     start = clock.now()
@@ -163,15 +166,15 @@ def _compile(job: Job, variants: Sequence[Variant], clock: Clock) -> Iterator[Ev
             took = clock.burst(variant.step, 1)
         if variant.name not in seconds:
             seconds[variant.name] = took
-            job.store.put(COMPILE_SECONDS, seconds)  # at once: the next one may fail
+            job.store.put(COMPILE_SECONDS, seconds)  # at once: the next variant may fail
         yield Progress("compile", float(number), float(len(variants)), "variants", "")
     yield Note(f"{graphs_compiled() - before} graphs compiled in {clock.now() - start:.0f} s")
 
 
 def _compare_outputs(job: Job) -> Iterator[Event]:
-    """Keep how far the last timed pass of every cell is from what its model says when it is evaluated.
+    """Store how far the logits of every cell's last timed pass are from those of its evaluated model.
 
-    The worst of all sessions is kept. A cell that an interruption left without a comparison is run once more.
+    The largest of all sessions is kept. A cell whose session was interrupted before the comparison runs one more pass.
     """
     for key in job.live():
         job.stop_if_asked()
@@ -189,7 +192,7 @@ def _compare_outputs(job: Job) -> Iterator[Event]:
             with job.blame(key):
                 found = output_excess(timed, _stoppable(job, key), job.inputs[batch], job.config.dtype)
         except CellFailed as failure:
-            if failure.status == "oom":  # which says nothing about what was timed
+            if failure.status == "oom":  # out of memory says nothing about the timed pass
                 yield Note("no room to compare what was timed with the evaluated model")
                 return
             yield job.failed(failure)
@@ -198,7 +201,7 @@ def _compare_outputs(job: Job) -> Iterator[Event]:
 
 
 def _stoppable(job: Job, key: str) -> Callable[[Tensor], Tensor]:
-    """The evaluated model of a cell, which can be interrupted before every pass: of these there may be hundreds."""
+    """Evaluated model of a cell that can be interrupted before each of its passes, which may be hundreds."""
 
     def evaluate(images: Tensor) -> Tensor:
         job.stop_if_asked()
@@ -210,13 +213,13 @@ def _stoppable(job: Job, key: str) -> Callable[[Tensor], Tensor]:
 def _timing_progress(
     job: Job, rounds: Sequence[Round], keys: Sequence[str], round_seconds: float, elapsed: float
 ) -> Progress:
-    """How many rounds are done and how many more the budget allows and the intervals ask for, once there are some."""
+    """Rounds done, and once there are intervals, the rounds that these still need and the budget allows."""
     budget = share_of(BUDGETS[job.config.budget], job.config.process_count)
     missing = shortfall(rounds, job.baseline, keys, budget)
     fewest = min((len(step_seconds(rounds, key)) for key in keys), default=len(rounds))
     widths = [s.half_width for s in missing.values() if s.half_width is not None]
     wanted = max((s.rounds_needed for s in missing.values()), default=0)
-    # A clock may stand still for as long as a round of a very small model takes.
+    # The clock may show no time at all for a round of a very small model.
     left = math.ceil((budget.cap_seconds - elapsed) / max(round_seconds, 1e-9))
     affordable = max(budget.min_rounds - fewest, left, 0)
     detail = f"widest interval ±{max(widths):.1%}" if widths else ""
@@ -226,7 +229,7 @@ def _timing_progress(
 
 
 def measure_memory(job: Job) -> Iterator[Event]:
-    """Peak memory of one step of every cell that has none yet, and what is taken of the device by then."""
+    """Measure the peak memory of one pass of every cell that lacks it, and the device memory in use afterwards."""
     known, taken = job.store.peak_memory(), dict(job.store.get(DEVICE_MEMORY) or {})
     for key in job.live():
         job.stop_if_asked()
@@ -236,7 +239,7 @@ def measure_memory(job: Job) -> Iterator[Event]:
             with job.blame(key):
                 on_device = device_bytes(job.passes.step(key, job.inputs[:1]), job.device)
                 job.stop_if_asked()
-                # Not as a CUDA graph, whose memory is set aside before it runs.
+                # Not as a CUDA graph, whose memory is allocated before the pass.
                 step = job.passes.step(key, job.inputs[:1], timed=False)
                 peak = peak_bytes(step, job.device, 0)
         except CellFailed as failure:
@@ -250,9 +253,9 @@ def measure_memory(job: Job) -> Iterator[Event]:
 
 
 def measure_energy(job: Job) -> Iterator[Event]:
-    """Joules for an image, of every cell that has none yet: over seconds, since the counter stands still for a tenth.
+    """Measure joules per image of every cell that lacks it, over seconds: the counter is updated every tenth of one.
 
-    Nothing where the device does not count them.
+    Does nothing on a device without such a counter.
     """
     clock, gauges = clock_for(job.device), MachineGauges(job.device)
     if gauges.joules() is None:
@@ -268,7 +271,7 @@ def measure_energy(job: Job) -> Iterator[Event]:
         try:
             with job.blame(key):
                 step = job.passes.step(key, job.inputs)
-                clock.burst(step, 1)  # which finds its memory again
+                clock.burst(step, 1)  # allocates its memory before the timed burst
                 before = gauges.joules()
                 clock.burst(step, steps)
                 after = gauges.joules()

@@ -14,7 +14,7 @@ from tomebench.errors import ConfigError
 from tomebench.regular import read_bytes
 
 MAX_BYTES = 65536
-"""A configuration is a page of text; anything larger is some other file."""
+"""Largest file that is read; a configuration is a page of text."""
 
 
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
@@ -30,7 +30,7 @@ _NUMBERS = {
 class _Loader(yaml.SafeLoader):
     """yaml.safe_load's loader with the numbers of YAML 1.2, without aliases, and each key once.
 
-    An alias makes a page of text as large as it likes, and of two values for a key the last one would win.
+    An alias can expand a page of text without limit, and of two values for a key yaml.safe_load takes the last.
     """
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
