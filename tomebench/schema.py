@@ -1,8 +1,8 @@
-"""What a sweep asks and measures: plain data, no behaviour beyond reading and writing itself.
+"""Records of a sweep: cells, bursts, rounds, predictions and images, as plain data with their JSON forms.
 
-``Cell`` is what was asked (frozen, hashable). ``Resolved`` is what the asking came to once the model was known.
-``Burst``, ``Round`` and ``Chunk`` are raw measurements, stored as they were taken. :mod:`tomebench.runs.row` has the
-rows that are derived from them.
+``Cell`` is what is asked for (frozen, hashable), ``Resolved`` its resolved form once the model is known. ``Burst``,
+``Round`` and ``Chunk`` are raw data, stored as they were taken; the rows of :mod:`tomebench.runs.row` are derived from
+them.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 SENTINEL = "sentinel"
 """Name of the second r = 0 variant of a round: the A/A control."""
 UNWRAPPED = "unwrapped"
-"""Name of the variant that is the model as its library made it."""
+"""Name of the variant that is the model as its library made it, not wrapped."""
 
 CEILING = "ceiling:"
-"""Prefix of the name of the variant that slices as many tokens off as a cell reduces; the cell's key follows."""
+"""Prefix of the name of a cell's ceiling, the variant that slices as many tokens off; the cell's key follows."""
 
 MOST_CLASSES = 65_535
-"""Predictions are stored as 16 bits, the largest of which is no class."""
+"""Most classes of a model: predictions are stored as 16 bits, whose largest value is no class."""
 NO_LABEL = -1
-"""In place of a class: the image has no label, or fewer than another."""
+"""In place of a class: the image has no label, or fewer labels than another image."""
 MAX_DROP = 1.0
 """Loss of top-1 against r = 0, in points, up to which a row may be recommended, unless a reader says otherwise."""
 
@@ -51,17 +51,17 @@ def fingerprint(value: Any) -> str:
 
 
 WITH_OPTIONS = ("prop_attn", "prefix_only", "preprocessing")
-"""Fields of a cell that its key, stores, baselines and tables have among the options of its method."""
+"""Fields of a cell that its key, stores, gate baselines and tables list among the options of its method."""
 
-# The tier of the gate from which on two cells that differ in a field are not compared: static, accuracy or speed.
+# Tier of the gate from which on cells that differ in a field are not compared: static, accuracy or speed.
 _STATIC, _ACCURACY, _SPEED = ({"matters": tier} for tier in ("static", "accuracy", "speed"))
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One thing to measure: a model with one amount of token reduction, on one device.
+    """One thing to measure: a model with one r, schedule and set of options, on one device.
 
-    Reports name what tells cells apart in the order of the fields.
+    Reports name the fields in which cells differ, in the order of declaration.
     """
 
     model: str = field(metadata=_STATIC)  # timm id with tag, or the name of a preset
@@ -79,13 +79,15 @@ class Cell:
     compile: bool = field(default=False, metadata=_SPEED)
     cuda_graphs: bool = field(default=False, metadata=_SPEED)
     mode: str = field(default="infer", metadata=_SPEED)
-    prop_attn: bool = field(default=True, metadata=_STATIC)  # attention counts a token as often as its size says
-    prefix_only: bool = field(default=False, metadata=_STATIC)  # the last MLP runs on what the head reads
-    preprocessing: str = field(default="timm", metadata=_STATIC)  # whose resize and crop: timm or tome
+    # Proportional attention: size bias, log(size) added to the logits of attention.
+    prop_attn: bool = field(default=True, metadata=_STATIC)
+    # The last MLP runs only on tokens that the classification head reads.
+    prefix_only: bool = field(default=False, metadata=_STATIC)
+    preprocessing: str = field(default="timm", metadata=_STATIC)  # whose resize and crop: timm's or ToMe's
 
     @property
     def written_options(self) -> tuple[tuple[str, Scalar], ...]:
-        """Name and value of the options as stores, baselines and tables have them, sorted by name.
+        """Name and value of the options as stores, gate baselines and tables list them, sorted by name.
 
         Proportional attention is always among them, the others of WITH_OPTIONS where they are not at their default.
         """
@@ -96,15 +98,15 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Identifies the cell in the store."""
+        """Text that identifies the cell in the store."""
         fields = self.to_json()
         if not self.cuda_graphs:
-            del fields["cuda_graphs"]  # younger than the first stores, whose keys must stay what they are
+            del fields["cuda_graphs"]  # added later: keys of the first stores must stay as they are
         return fingerprint(fields)
 
     @property
     def is_baseline(self) -> bool:
-        """True for the cell that the others are compared with: r = 0 and nothing reduced."""
+        """Whether this is the cell that others are compared with: r = 0, nothing reduced."""
         return self.r == 0 and not self.schedule.startswith("list:")
 
     def to_json(self) -> dict[str, Any]:
@@ -122,20 +124,20 @@ class Cell:
         return cls(**{**data, **own, "options": tuple(options.items())})
 
 
-# What all cells of one run come to alike; and of Resolved what the hash of the protocol covers, the rest being costs.
+# Facets of Resolved: shared by all cells of one run; covered by the hash of the protocol. The rest are costs.
 _ALIKE, _PROTOCOL = {"alike": True}, {"protocol": True}
 _ALIKE_PROTOCOL = _ALIKE | _PROTOCOL
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a cell came to once its model was known. Everything here is exact, nothing is measured."""
+    """Resolved form of a cell, once its model is known. Everything here is exact, nothing is measured."""
 
     timm_id: str = field(metadata=_ALIKE_PROTOCOL)
     r_layers: tuple[int, ...] = field(metadata=_PROTOCOL)  # tokens removed in each block, after clamping
     tokens: tuple[int, ...]  # tokens after each block
     tokens_in: int = field(metadata=_ALIKE_PROTOCOL)  # tokens before the first block, prefix included
-    clamped: bool  # the half-the-tokens cap changed r in some block
+    clamped: bool  # r was clamped in some block, to half of the tokens
     gmacs: float  # multiply-accumulates of the matmuls, 1e9
     gmacs_unwrapped: float = field(metadata=_ALIKE)
     gmacs_matching: float
@@ -160,43 +162,43 @@ class Resolved:
 
 @dataclass(frozen=True)
 class Burst:
-    """``steps`` forward passes (or training steps) of one variant, timed between two synchronisations."""
+    """``steps`` passes (forward, or training steps) of one variant, timed between two synchronisations."""
 
     variant: str  # a cell's key, CEILING and a cell's key, SENTINEL or UNWRAPPED
     steps: int
     seconds: float
-    compiled: int = 0  # graphs that were compiled while it was timed; anything but 0 makes it worthless
-    mhz: int | None = None  # median clock of the GPU's multiprocessors meanwhile
-    passes: tuple[float, ...] = ()  # seconds of each pass, where each was waited for: at batch size 1
-    capped: float | None = None  # share of it in which the power limit held that clock down
-    slowed: float | None = None  # share of it in which heat or the hardware did
-    backlog: float | None = None  # seconds that the GPU went on after the host had issued all of it
-    allocated: int = 0  # memory that the driver was asked for while it was timed; anything but 0 takes time
+    compiled: int = 0  # graphs compiled during it; unless 0 it must not be used
+    mhz: int | None = None  # median clock of the GPU's multiprocessors during it
+    passes: tuple[float, ...] = ()  # seconds of each pass, where each is waited for: at batch size 1
+    capped: float | None = None  # share of the time in which the power limit held that clock down
+    slowed: float | None = None  # share of the time in which heat or the hardware held it down
+    backlog: float | None = None  # seconds that the GPU still ran after the host had issued all passes
+    allocated: int = 0  # requests to the driver for memory during it; each takes time
 
     @property
     def undisturbed(self) -> tuple[float, int]:
-        """Larger the less its GPU was slowed down."""
+        """Sort key of bursts: larger the less the GPU was slowed down."""
         return (-(self.slowed or 0.0), self.mhz or 0)
 
     @property
     def step_seconds(self) -> float:
-        """Seconds per forward pass of one batch."""
+        """Seconds per pass of one batch."""
         return self.seconds / self.steps
 
 
 @dataclass(frozen=True)
 class Round:
-    """One burst of every variant, in the order they ran; a throttled one is repeated, and all of them are kept."""
+    """One burst of every variant, in the order they ran; throttled bursts are repeated, and all are stored."""
 
     session: int
-    seed: int  # seed of the order
+    seed: int  # of the random order
     bursts: tuple[Burst, ...]
-    other_cpus: float | None = None  # share of the machine's CPU time that other processes took meanwhile
+    other_cpus: float | None = None  # share of the machine's CPU time taken by other processes
     gpu_processes: int | None = None  # other processes on the GPU
 
     @cached_property
     def counted(self) -> Mapping[str, Burst]:
-        """The burst of every variant that counts: of one that was repeated, the least slowed down."""
+        """The burst of every variant that counts: the least slowed down of those that were repeated."""
         best: dict[str, Burst] = {}
         for burst in self.bursts:
             if burst.variant not in best or burst.undisturbed > best[burst.variant].undisturbed:
@@ -206,7 +208,7 @@ class Round:
 
 @dataclass(frozen=True)
 class CellPredictions:
-    """What one cell said about the images of one chunk (arrays of length n_valid), or about all images seen."""
+    """Predictions of one cell for the images of one chunk (arrays of length n_valid), or for all images evaluated."""
 
     top1: npt.NDArray[np.uint16]  # predicted class
     in_top5: npt.NDArray[np.bool_]  # the true class is among the five largest logits
@@ -215,38 +217,39 @@ class CellPredictions:
 
 
 class ImageState(NamedTuple):
-    """What an image was decoded from."""
+    """State of the file that an image was decoded from."""
 
-    file: str  # hex digits that change when its file is written or moved; empty where there is none
-    digest: str  # of its bytes
+    file: str  # hex digits that change when the file is written or moved; empty where there is none
+    digest: str  # of the file's bytes
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """One evaluated batch: images ``index * batch_size`` onwards, for every cell."""
+    """One evaluated batch: images ``index * batch_size`` onwards, with the predictions of every cell."""
 
     index: int
     predictions: Mapping[str, CellPredictions] = field(hash=False)  # by cell key
-    session: int | None = None  # that evaluated it
-    seconds: float | None = None  # from asking for its images to the last cell's answer, in the process that did it
-    waited: float | None = None  # the part of it until the images were there
-    read: tuple[ImageState, ...] = ()  # what its images were decoded from; empty where a version did not keep it
+    session: int | None = None  # session that evaluated it
+    # From the request for its images to the last cell's logits, in the process that ran them.
+    seconds: float | None = None
+    waited: float | None = None  # the part of it until the images arrived
+    read: tuple[ImageState, ...] = ()  # files its images were decoded from; empty in older stores
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a session evaluated images, sums over its chunks."""
+    """Speed at which a session evaluated images, as sums over its chunks."""
 
     session: int
     chunks: int
     images: int
-    seconds: float  # of all processes together
-    waited: float  # for images
+    seconds: float  # sum over all processes
+    waited: float  # of it, waiting for images
 
 
 @dataclass(frozen=True)
 class ImageList:
-    """Which images were evaluated, in order. Enough to rebuild every table without the data."""
+    """The images to evaluate, in order: enough to rebuild every table without the data."""
 
     name: str
     digest: str  # sha256 over names and labels, in order
@@ -257,5 +260,5 @@ class ImageList:
 
     @property
     def labelled(self) -> bool:
-        """Whether anything is known of the classes of the images."""
+        """Whether any image has a label."""
         return bool((self.labels != NO_LABEL).any())

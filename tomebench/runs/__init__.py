@@ -1,1 +1,1 @@
-"""A stored run: what was measured, in one file, and the rows that it comes to. Never torch."""
+"""Stored runs: the run's SQLite file, its rounds and predictions, and the result rows derived from them; no torch."""

@@ -1,4 +1,4 @@
-"""The accuracy columns of a row, from stored predictions. Pure functions."""
+"""Accuracy columns of a row (top-1, its difference from r = 0, agreement) from stored predictions. Pure functions."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from tomebench.runs.answers import agreeing, at_chance_level, counts, discordant
 from tomebench.schema import CellPredictions, ImageList, Pace
 
 PROCESSES = "processes"
-"""Name in a session's testbed: how many processes evaluate images side by side; absent for one."""
+"""Name in a session's testbed: number of processes that evaluate images side by side; absent for one."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What the cells of a run said about its images. Mappings are by cell key."""
+    """Predictions of the cells of a run for the images evaluated so far. Mappings are by cell key."""
 
     images: ImageList
     labels: npt.NDArray[np.int64]  # of the images seen, [n_seen]
     predictions: Mapping[str, CellPredictions]  # each [n_seen]
     baseline: str | None  # key of the r = 0 cell
-    pace: Mapping[str, float]  # columns about the pass over the images
-    late: frozenset[str]  # cells that were not part of that pass, at least not of all of it
+    pace: Mapping[str, float]  # throughput columns of the evaluation
+    late: frozenset[str]  # cells evaluated on images on which others had been evaluated before
 
     @property
     def complete(self) -> bool:
-        """All images have been seen."""
+        """All images of the list have been evaluated."""
         return len(self.labels) == len(self.images.labels)
 
 
 def accuracy_columns(answers: Answers, key: str) -> dict[str, Any]:
-    """Top-1 of a cell with its intervals; nothing if it was not evaluated, no counts if its logits were not finite.
+    """Top-1 of a cell with intervals; empty if it was not evaluated, without counts if its logits were not finite.
 
     Args:
         answers: of all cells.
@@ -92,7 +92,7 @@ def accuracy_columns(answers: Answers, key: str) -> dict[str, Any]:
 
 
 def guesses(answers: Answers, key: str) -> bool:
-    """A cell is right no more often than by guessing; False where that cannot be told."""
+    """Whether a cell's top-1 is at chance level; False without labels or finite logits."""
     found = answers.predictions.get(key)
     if not answers.images.labelled or found is None or found.nonfinite:
         return False
@@ -100,15 +100,15 @@ def guesses(answers: Answers, key: str) -> bool:
 
 
 def pace_columns(paces: Sequence[Pace], testbeds: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:
-    """How fast the pass over the images was, for all cells together; nothing where no chunk says so.
+    """Throughput of the evaluation, for all cells together; empty where no chunk has its seconds.
 
     Args:
         paces: of the sessions that evaluated images.
-        testbeds: by session.
+        testbeds: by session number.
     """
     if not paces:
         return {}
-    # Processes work side by side, each on as many batches as the others or one less.
+    # The processes evaluate side by side, each the same number of batches or one less.
     wall = 0.0
     for pace in paces:
         turns = math.ceil(pace.chunks / testbeds[pace.session].get(PROCESSES, 1))

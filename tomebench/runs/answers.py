@@ -1,4 +1,4 @@
-"""Counting right answers among stored predictions: sums are integers."""
+"""Count top-1 and top-5 among stored predictions, and images on which two cells differ; all counts are integers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tomebench.schema import CellPredictions
 from tomebench.stats import clopper_pearson
 
 NO_PREDICTION = 65535
-"""Stored as the predicted class of an image with a NaN or infinite logit; no label has this value."""
+"""Predicted class stored for an image with a NaN or infinite logit; no label has this value."""
 
 
 def counts(predictions: CellPredictions, labels: npt.NDArray[np.int64]) -> tuple[int, int]:
@@ -26,8 +26,8 @@ def discordant(base: CellPredictions, other: CellPredictions, labels: npt.NDArra
     """Images on which two cells differ: (b) only ``base`` is right, (c) only ``other`` is right.
 
     Args:
-        base: predictions of the cell that is compared with.
-        other: predictions of the cell in question, for the same n images.
+        base: predictions of the cell to compare with, mostly r = 0.
+        other: predictions of another cell for the same n images.
         labels: int64 [n], their true classes; or [n, k], padded with -1.
     """
     base_right, other_right = is_right(base, labels), is_right(other, labels)
@@ -35,17 +35,17 @@ def discordant(base: CellPredictions, other: CellPredictions, labels: npt.NDArra
 
 
 def agreeing(base: CellPredictions, other: CellPredictions) -> int:
-    """Images that two cells give the same top-1 class; one without finite logits has none.
+    """Number of images for which two cells predict the same class; an image without finite logits does not agree.
 
     Args:
-        base: predictions of the cell that is compared with.
-        other: predictions of the cell in question, for the same images.
+        base: predictions of the cell to compare with, mostly r = 0.
+        other: predictions of another cell for the same images.
     """
     return int(((base.top1 == other.top1) & (base.top1 != NO_PREDICTION)).sum())
 
 
 def is_right(predictions: CellPredictions, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Which predictions are right; bool [n].
+    """Whether the top-1 of each image is right; bool [n].
 
     Args:
         predictions: of n images.
@@ -59,10 +59,10 @@ def is_right(predictions: CellPredictions, labels: npt.NDArray[np.int64]) -> npt
 
 
 def at_chance_level(found: CellPredictions, labels: npt.NDArray[np.int64], num_classes: int) -> bool:
-    """Whether predictions are right no more often than by guessing, or are of the right images under other numbers.
+    """Whether predictions are no better than guessing, or right except for the numbering of the classes.
 
-    The second is what another order of the classes looks like, in which a few classes are still where they were: images
-    of one class are given one class, only not their own.
+    Classes numbered in another order, a few of them unchanged, look like the second: the images of a class are all
+    given one class, but not their own.
 
     Args:
         found: predictions of n images.
@@ -71,7 +71,7 @@ def at_chance_level(found: CellPredictions, labels: npt.NDArray[np.int64], num_c
     """
     n, hits = len(labels), counts(found, labels)[0]
     midway = (1 / num_classes + 1) / 2
-    share = clopper_pearson(hits, n)  # of a handful of images it is too wide to tell
+    share = clopper_pearson(hits, n)  # for a handful of images the interval is too wide to decide
     if share.lo <= 1 / num_classes and share.hi < midway:
         return True
     if labels.ndim > 1:

@@ -1,4 +1,4 @@
-"""How long to measure: the budgets a user can name, how far a run is from them, and whether another round is needed."""
+"""Measurement budgets (quick, standard, publish), how far a cell's intervals are from one, when to stop timing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tomebench.schema import CEILING, Round
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to measure."""
+    """How long to time: least rounds, width of the intervals to reach, and a limit on time."""
 
     name: str
     min_rounds: int
@@ -28,24 +28,24 @@ BUDGETS: Mapping[str, Budget] = {
     "standard": Budget("standard", 10, 0.01, 15 * 60),
     "publish": Budget("publish", 20, 0.005, 60 * 60),
 }
-"""The budgets a user can name."""
+"""Budgets by the names that a user can give."""
 PUBLISH_PROCESSES = 5
-"""Processes that the budget of a published figure asks for, at least."""
+"""Least number of fresh processes that the budget ``publish`` asks for."""
 
 
 @dataclass(frozen=True)
 class Shortfall:
-    """How far a cell is from what its budget asks."""
+    """What a cell lacks of its budget."""
 
     half_width: float | None  # of the widest interval so far, a fraction; None where there is none yet
-    rounds_needed: int = 0  # more rounds to expect; >= 1 unless processes are asked for
-    processes_needed: int = 0  # more processes to expect, likewise
+    rounds_needed: int = 0  # further rounds to expect; >= 1 unless several processes are asked for
+    processes_needed: int = 0  # further processes to expect, likewise
 
 
 def share_of(budget: Budget, processes: int) -> Budget:
-    """What each of several processes has to reach, so that all of them together cost about as much as one would.
+    """Share of a budget for each of several processes, so that together they cost about as much as one.
 
-    The mean of n is known better by a factor of sqrt(n) than each of them; none has fewer than six rounds.
+    The half-width of a mean of n shrinks with sqrt(n); each process has six rounds at least.
     """
     if processes == 1:
         return budget
@@ -60,23 +60,23 @@ def share_of(budget: Budget, processes: int) -> Budget:
 def shortfall(
     rounds: Sequence[Round], baseline: str, keys: Sequence[str], budget: Budget, processes: int = 1
 ) -> dict[str, Shortfall]:
-    """The cells that have too few rounds, or whose intervals are still too wide; empty when all are done.
+    """Cells with too few rounds or with intervals still too wide, and what they lack; empty when all are done.
 
     The intervals are those of the speed-up over r = 0 and, where it was timed, of the overhead over the ceiling.
 
     Args:
         rounds: all rounds so far, of every session.
-        baseline: key of the r = 0 cell. It needs the rounds only, since its own speed-up is 1.
+        baseline: key of the r = 0 cell. It needs the least rounds only, since its own speed-up is 1 by definition.
         keys: cells to look at.
         budget: what to reach.
-        processes: fresh processes in which all is to be measured; above 1, each session was one of them.
+        processes: number of fresh processes asked for; above 1, each session was one of them.
     """
     between = _between if processes > 1 else _within
     return {key: found for key in keys if (found := between(rounds, baseline, key, budget, processes)) is not None}
 
 
 def complete_processes(rounds: Sequence[Round], baseline: str, key: str, ceiling: bool) -> int:
-    """Sessions in which a cell was timed beside r = 0, and if ``ceiling`` beside its own, as often as counts."""
+    """Number of sessions in which a cell has enough rounds beside r = 0, and if ``ceiling`` beside its own ceiling."""
     others = [baseline, *([CEILING + key] if ceiling else [])]
     counts = [Counter(pairs(rounds, other, key).sessions) for other in others]
     return sum(all(count[session] >= stats.MIN_VALUES for count in counts) for session in counts[0])
@@ -98,7 +98,7 @@ def next_round_needed(
 
 
 def _within(rounds: Sequence[Round], baseline: str, key: str, budget: Budget, processes: int = 1) -> Shortfall | None:
-    """What a cell lacks where the rounds are what is counted."""
+    """What a cell lacks where rounds are the unit of the interval."""
     done = len(pairs(rounds, baseline, key).other)
     missing = budget.min_rounds - done
     half_width = _widest(rounds, baseline, key)
@@ -107,7 +107,7 @@ def _within(rounds: Sequence[Round], baseline: str, key: str, budget: Budget, pr
 
 
 def _between(rounds: Sequence[Round], baseline: str, key: str, budget: Budget, processes: int) -> Shortfall | None:
-    """What a cell lacks where the processes are."""
+    """What a cell lacks where processes are the unit of the interval."""
     done = complete_processes(rounds, baseline, key, ceiling=False)
     half_width = _widest(rounds, baseline, key, between=True) if done > 1 else None
     wide = 0
@@ -118,9 +118,10 @@ def _between(rounds: Sequence[Round], baseline: str, key: str, budget: Budget, p
 
 
 def _widest(rounds: Sequence[Round], baseline: str, key: str, *, between: bool = False) -> float | None:
-    """Half-width of the wider of a cell's intervals; None for r = 0, and where there is none."""
+    """Half-width of the wider of a cell's intervals; None for r = 0, and where there is none yet."""
     found = None if key == baseline else compare(rounds, baseline, key, between=between)
     if found is None or found.half_width is None:
         return None
-    overhead = compare(rounds, key, CEILING + key, between=between)  # over the ceiling: to be known as well
+    # The interval of the overhead over the ceiling counts as well.
+    overhead = compare(rounds, key, CEILING + key, between=between)
     return max(found.half_width, (overhead and overhead.half_width) or 0.0)

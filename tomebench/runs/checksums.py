@@ -1,4 +1,4 @@
-"""The rows of a store, each with a checksum, and the sum of all of them. Everything here is within a transaction."""
+"""Checksum of every database row of a store, and the sum over all of them; each function runs in a transaction."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Value = str | int | float | bytes | None
 TABLES = ("facts", "sessions", "rounds", "chunks", "predictions")
 _KEYS = {"facts": ("kind", "name"), "predictions": ("chunk", "cell"), **dict.fromkeys(TABLES[1:4], ("id",))}
 _SUM, NUMBER = ("sum", ""), ("number", "")
-"""Kind and name of two facts: the sum of all checksums but its own; and what no other store has."""
+"""Kind and name of two facts: the sum of all checksums except its own, and the random number of this store."""
 
 
 def insert(connection: sqlite3.Connection, table: str, *values: Value) -> int:
-    """Add or replace a row; returns its checksum."""
+    """Insert or replace a database row; returns its checksum."""
     marks = "?, " * len(values) + "?"
     crc = checksum(values)
     connection.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", (*values, crc))
@@ -26,9 +26,9 @@ def insert(connection: sqlite3.Connection, table: str, *values: Value) -> int:
 
 
 def put(connection: sqlite3.Connection, *rows: tuple[Any, ...]) -> None:
-    """Add or replace rows, each a table and its values, and bring the sum of all checksums up to date.
+    """Insert or replace database rows, each a table and its values, and update the sum of all checksums.
 
-    To be called in a transaction.
+    Call it within a transaction.
     """
     total = kept_sum(connection)
     for table, *values in rows:
@@ -38,7 +38,7 @@ def put(connection: sqlite3.Connection, *rows: tuple[Any, ...]) -> None:
 
 
 def remove_all(connection: sqlite3.Connection, *tables: str) -> None:
-    """Empty tables, but for the store's own number, and bring the sum up to date. To be called in a transaction."""
+    """Empty tables, except for the store's own number, and update the sum of all checksums, within a transaction."""
     total = kept_sum(connection)
     for table in tables:
         keep = "WHERE kind NOT IN (?, ?)" if table == "facts" else ""
@@ -49,7 +49,7 @@ def remove_all(connection: sqlite3.Connection, *tables: str) -> None:
 
 
 def _there(connection: sqlite3.Connection, table: str, values: Sequence[Value]) -> int:
-    """Checksum of the row that one takes the place of; 0 for none."""
+    """Checksum of the database row that another one replaces; 0 if there is none."""
     keys = _KEYS[table]
     where = " AND ".join(f"{key} IS ?" for key in keys)
     found = connection.execute(f"SELECT crc FROM {table} WHERE {where}", values[: len(keys)]).fetchone()
@@ -57,13 +57,13 @@ def _there(connection: sqlite3.Connection, table: str, values: Sequence[Value]) 
 
 
 def kept_sum(connection: sqlite3.Connection) -> int:
-    """The sum of all checksums as the last transaction left it; of older stores, which have none, as it is."""
+    """The sum of all checksums as the last transaction stored it; in older stores, which lack it, the actual sum."""
     found = connection.execute("SELECT value FROM facts WHERE kind = ? AND name = ?", _SUM).fetchone()
     return int(json.loads(found[0])) if found else whole_sum(connection)
 
 
 def whole_sum(connection: sqlite3.Connection) -> int:
-    """The sum of all checksums but that of the fact that keeps it."""
+    """The actual sum of all checksums, without that of the fact that stores it."""
     found = [
         connection.execute(f"SELECT coalesce(sum(crc), 0) FROM {table} {where}", values).fetchone()[0]
         for table, where, values in [
@@ -75,13 +75,13 @@ def whole_sum(connection: sqlite3.Connection) -> int:
 
 
 def number_of(connection: sqlite3.Connection) -> str | None:
-    """What no other store has, as JSON; None in an older one."""
+    """The store's own random number, as JSON; None in an older store."""
     found = connection.execute("SELECT value FROM facts WHERE kind = ? AND name = ?", NUMBER).fetchone()
     return None if found is None else str(found[0])
 
 
 def checksum(values: tuple[Value, ...] | list[Value]) -> int:
-    """Of the values of a row."""
+    """Checksum of the values of a database row."""
     crc = 0
     for value in values:
         data = value if isinstance(value, bytes) else repr(value).encode()

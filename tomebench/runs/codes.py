@@ -1,6 +1,6 @@
-"""Warning codes: what each is called, what it means, and when it holds for a row, or for a run and so for all its rows.
+"""All status and warning codes: the texts of each, and the condition under which a row, or a whole run, gets it.
 
-An entry is all that there is of a code. They stand in the order of the report.
+An entry holds everything about its code. The order is that of the report.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from tomebench.runs.validity import (
 from tomebench.schema import Burst
 
 CODES: dict[str, Code] = {}
-"""Every code, in the order of the report."""
+"""Every code by name, in the order of the report."""
 
 
 def row_codes(row: RowEvidence) -> list[str]:
-    """Codes about one row, without those of its run."""
+    """Codes that a row gets for itself, without those of its run."""
     return [name for name, code in _placed() if code.of_row and code.of_row(row)]
 
 
 def run_codes(run: RunEvidence) -> list[str]:
-    """Codes about a run as a whole."""
+    """Codes that a run, and so each of its rows, gets."""
     return [name for name, code in _placed() if code.of_run and code.of_run(run)]
 
 
@@ -59,18 +59,18 @@ def _code(
     of_run: Callable[[RunEvidence], bool] | None = None,
     place: int = 1000,
 ) -> str:
-    """Enter a code, whose name is returned."""
+    """Register a code; returns its name."""
     CODES[name] = Code(note, mark, brief, text, grave or invalid, invalid, of_row, of_run, place)
     return name
 
 
 def _in_most(row: RowEvidence, judge: Callable[[Burst, int | None], bool]) -> bool:
-    """Most bursts of the row, or of a variant that it is compared with, are as the judge says."""
+    """Whether most bursts of the row, or of a variant that it is compared with, satisfy the judge."""
     return any(mostly(judge(burst, row.max_mhz) for burst in each) for each in row.compared)
 
 
 def _awaits_images(row: RowEvidence) -> bool:
-    """A cell lacks images that all others have been evaluated on, as one does that came later."""
+    """Whether a cell lacks images on which all others were evaluated, as one that a later sweep added."""
     answers = row.answers
     return answers is not None and answers.complete and row.key not in answers.predictions and row.stored == "ok"
 
@@ -329,4 +329,4 @@ PARTIAL_EVAL = _code(
 )
 
 INVALID = frozenset(name for name, code in CODES.items() if code.invalid)
-"""Codes of rows whose speed is not to be used."""
+"""Codes of rows whose speed must not be used."""

@@ -1,9 +1,9 @@
-"""The SQLite file of a run: its tables, created whole, every row with a checksum, errors to act on.
+"""The SQLite file of a run: table definitions, creation, transactions, checksums, and errors in plain words.
 
-SQLite notices damage to the structure of its file, not to the numbers in it. So the last column of every table is a
-checksum over the others, and a flipped bit ends in an error and never in a wrong result. Nor does it notice a log that
-belongs to another file, or to another moment of this one. So every transaction keeps the sum of all checksums, and a
-store has a number of its own, which its file says with the log and without.
+SQLite detects damage to the structure of its file, not to the numbers in it. So the last column of every table is a
+checksum over the others, and a flipped bit ends in an error, never in a wrong result. Nor does SQLite detect a
+write-ahead log that belongs to another file, or to another state of this one. So every transaction stores the sum of
+all checksums, and each store has a number of its own, which must be the same in the file with and without the log.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from tomebench.schema import canonical_json
 FILE = "run.sqlite"
 """Name of the store in a run folder."""
 NEW_FILE = f"{FILE}.new"
-"""What a store is called until it is whole."""
+"""Name of the store while it is being created."""
 SCHEMA_VERSION = 2
-"""Stored as ``user_version``; to be raised with the tables: see :mod:`tomebench.runs.migration`."""
+"""Stored as ``user_version``; raise it when the tables change: see :mod:`tomebench.runs.migration`."""
 _KEPT = frozenset(f"{FILE}.v{version}" for version in range(1, SCHEMA_VERSION))
 OWN_FILES = frozenset(f"{name}{end}" for name in (FILE, NEW_FILE) for end in ("", "-wal", "-shm", "-journal")) | _KEPT
-"""Everything that SQLite, :func:`create` and a migration may leave in a run folder."""
+"""Every file that SQLite, :func:`create` and a migration may leave in a run folder."""
 
 APPLICATION_ID = 0x746F6D65  # "tome"
 _TABLES = (
     # Small JSON values: the configuration, the cells, the image list, statuses, ...
     "CREATE TABLE facts (kind TEXT, name TEXT, value TEXT, crc INTEGER, PRIMARY KEY (kind, name)) WITHOUT ROWID",
     "CREATE TABLE sessions (id INTEGER PRIMARY KEY, testbed TEXT, crc INTEGER)",
-    # bursts is JSON: [[variant, steps, seconds], ...] in the order they ran, a fourth number if graphs were compiled,
-    # a fifth item with GPU clock, energy and the times of single passes where there are any
+    # bursts is JSON: [[variant, steps, seconds], ...] in the order they ran, a fourth item if graphs were compiled, a
+    # fifth with GPU clock, power and heat limits, and the times of single passes, where they were measured
     "CREATE TABLE rounds (id INTEGER PRIMARY KEY, session INTEGER, seed INTEGER, bursts TEXT, crc INTEGER)",
-    # seconds: from asking for the images to the last cell's answer; waited: the part of it until the images were there
+    # seconds: from the request for the images to the last cell's logits; waited: the part until the images arrived
     "CREATE TABLE chunks (id INTEGER PRIMARY KEY, images INTEGER, session INTEGER, seconds REAL, waited REAL,"
     " crc INTEGER)",
     # top1: uint16 little-endian; in_top5: one bit per image, the first image in the highest bit
@@ -49,14 +49,14 @@ _TABLES = (
 
 _CHUNKS_V1 = "CREATE TABLE chunks (id INTEGER PRIMARY KEY, images INTEGER, crc INTEGER)"
 TABLES_OF = {1: tuple(_CHUNKS_V1 if "TABLE chunks" in table else table for table in _TABLES), 2: _TABLES}
-"""What the tables of every version look like."""
+"""Table definitions by version."""
 
 
 def create(path: Path, config: str) -> None:
-    """Make a store that holds a configuration and nothing else. A kill leaves a whole store or none.
+    """Create a store that holds a configuration and nothing else; a kill leaves a whole store or none.
 
     Args:
-        path: does not exist; its folder does.
+        path: file to create, in an existing folder.
         config: JSON.
 
     Raises:
@@ -65,10 +65,10 @@ def create(path: Path, config: str) -> None:
     new = path.with_name(NEW_FILE)
     with reported(path):
         try:
-            for leftover in OWN_FILES - {FILE} - _KEPT:  # of a process that was killed right here
+            for leftover in OWN_FILES - {FILE} - _KEPT:  # of a process that was killed at this point
                 path.with_name(leftover).unlink(missing_ok=True)
             with closing(connect(new, "rwc")) as connection:
-                # Now, since a reader would be in the way later.
+                # Set now: a reader could prevent it later.
                 if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
                     raise StorageError(f"{path}: SQLite can keep no log on this file system; use --out on another one")
                 with transaction(connection):
@@ -78,8 +78,8 @@ def create(path: Path, config: str) -> None:
                         connection.execute(table)
                     put(connection, ("facts", *NUMBER, canonical_json(secrets.token_hex(16))))
                     put(connection, ("facts", "config", "", config))
-                # Into the file that is renamed, and with an error: closing does the same, but where the disk is full it
-                # leaves half of it in the log without a word.
+                # Checkpoint the log into the file before it is renamed, and see errors: closing does the same, but on a
+                # full disk leaves half of the data in the log without an error.
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             new.replace(path)
             sync_folder(path.parent)
@@ -89,24 +89,24 @@ def create(path: Path, config: str) -> None:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of the block is committed, or nothing of it."""
+    """Commit all of the block, or nothing of it."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:  # a full disk has already rolled it back
+        if connection.in_transaction:  # after a full disk SQLite has already rolled back
             connection.execute("ROLLBACK")
         raise
 
 
 @contextmanager
 def reported(path: Path) -> Iterator[None]:
-    """Errors of SQLite as one line that names the file and says what to do."""
+    """Turn SQLite's errors into one line that names the file and says what to do."""
     try:
         yield
     except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
-        raise  # wrong use of SQLite by the code above
+        raise  # a bug in the calling code
     except sqlite3.DatabaseError as error:
         raise _storage_error(path, error) from error
     except UnicodeDecodeError as error:  # in a name of the schema, or in SQLite's own message about it
@@ -114,7 +114,7 @@ def reported(path: Path) -> Iterator[None]:
 
 
 def next_id(path: Path, connection: sqlite3.Connection, table: str) -> int:
-    """The number after the last row's, in a table whose rows are numbered from 1."""
+    """Next number in a table whose database rows are numbered from 1."""
     with reported(path):
         return int(connection.execute(f"SELECT coalesce(max(id), 0) + 1 FROM {table}").fetchone()[0])
 
@@ -122,10 +122,10 @@ def next_id(path: Path, connection: sqlite3.Connection, table: str) -> int:
 def select(
     path: Path, connection: sqlite3.Connection, table: str, where: str = "", *values: Value
 ) -> list[list[Value]]:
-    """Rows of a table in the order of its key, without the checksum.
+    """Database rows of a table in the order of its key, without the checksum.
 
     Raises:
-        StorageError: a row is not what was written.
+        StorageError: the checksum of a database row is wrong.
     """
     return list(rows(path, connection, table, where, *values))
 
@@ -133,7 +133,7 @@ def select(
 def rows(
     path: Path, connection: sqlite3.Connection, table: str, where: str = "", *values: Value
 ) -> Iterator[list[Value]]:
-    """:func:`select`, one row after the other."""
+    """:func:`select`, one database row at a time."""
     with reported(path):
         for *row, crc in connection.execute(f"SELECT * FROM {table} {where}", values):
             if crc != checksum(row):
@@ -142,7 +142,7 @@ def rows(
 
 
 def file_number(path: Path) -> tuple[int, int] | None:
-    """What tells the file of that name from another that takes its place; None if there is none."""
+    """Device and inode of a file, which change when another file takes its name; None if there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -151,17 +151,17 @@ def file_number(path: Path) -> tuple[int, int] | None:
 
 
 def damaged(path: Path, what: str) -> StorageError:
-    """The error for a file that is not what was written."""
+    """The error for a file whose contents are not what was written."""
     return StorageError(f"{path} is damaged ({what}); restore it from a copy, or use --out another folder")
 
 
 def foreign(path: Path, why: UnusableValue) -> RunError:
-    """The error for a file that is whole, and not the work of a sweep."""
+    """The error for a file that is undamaged, but not written by a sweep."""
     return RunError(f"{path} holds what no sweep writes ({why}); use the folder of another run")
 
 
 def connect(path: Path, mode: str) -> sqlite3.Connection:
-    """Connect to a file in a mode of SQLite's URIs (``rw``, ``rwc``, ``ro&immutable=1``), whatever is in it."""
+    """Connect to a file in a mode of SQLite's URIs (``rw``, ``rwc``, ``ro&immutable=1``), contents unchecked."""
     # A URI, because sqlite3 takes no path that is not valid UTF-8. Forked data workers inherit the connection and must
     # not use it; they never see it.
     uri = f"{path.absolute().as_uri()}?mode={mode}"
@@ -184,7 +184,7 @@ def closed_on_error(connection: sqlite3.Connection) -> Iterator[sqlite3.Connecti
 
 
 def check_values(path: Path, table: str, row: list[Value]) -> None:
-    """Refuse a row that is whole and that no sweep writes.
+    """Refuse a database row that is undamaged, but holds values that no sweep writes.
 
     Raises:
         RunError: it is such a row.
@@ -196,9 +196,9 @@ def check_values(path: Path, table: str, row: list[Value]) -> None:
 
 
 def _storage_error(path: Path, error: sqlite3.DatabaseError) -> StorageError:
-    if not hasattr(error, "sqlite_errorcode"):  # Python's own complaint about a text, which it quotes
+    if not hasattr(error, "sqlite_errorcode"):  # raised by Python's decoder, which quotes the text
         return damaged(path, "text that is not UTF-8")
-    code = error.sqlite_errorcode & 0xFF  # without the extension that tells the system call
+    code = error.sqlite_errorcode & 0xFF  # without the extended code of the system call
     if code == sqlite3.SQLITE_FULL:
         advice = "free some space and run the same command again: what was committed is kept"
         return StorageError(f"{path} cannot grow, the disk is full; {advice}")

@@ -1,4 +1,4 @@
-"""What is known of a setting of a sweep besides its type and its default."""
+"""The Setting record: what a setting declares besides type and default, such as help, check, role in a stored run."""
 
 from __future__ import annotations
 
@@ -12,39 +12,41 @@ Panel = Literal["Model", "Method", "Data", "Timing", "Output", "Several processe
 
 @dataclass(frozen=True)
 class Setting:
-    """What is known of a setting besides its type and its default, which are those of the attribute."""
+    """What a setting declares besides its type and default, which are those of the attribute."""
 
     help: str
     metavar: str | None = None
     panel: Panel = "Output"
     often: bool = False
-    """``--help`` shows it; otherwise only ``--help-all`` does."""
+    """``--help`` lists it; otherwise only ``--help-all`` does."""
     shown: str | None = None
-    """The default as the help shows it; None: as it is."""
+    """The default as the help prints it; None: the value itself."""
     read: Callable[[Any], Any] | None = None
-    """Gives the value that is meant by one of another type; raises ValueError, which says what would do."""
+    """Converts a value of another type to the setting's; raises ValueError, whose text says what is accepted."""
     check: Callable[[Any], Any] | None = None
-    """Gives a value that may be used; raises ValueError, which says what would do. None, "not set", is never asked."""
+    """Validates a value; raises ValueError, whose text says what is accepted. None, "not set", is not checked."""
     repeated: bool = False
-    """The flag may be there several times."""
+    """The flag may be given several times."""
     one_way: bool = False
-    """A switch that no flag turns off."""
+    """A switch without a flag that turns it off."""
 
     identity: bool = True
-    """It can change a result: a run folder goes on only with the same value."""
+    """It can change a result: a run folder is continued only with the same value, unless ``grows``."""
     since: Literal[1, 2] = 2
-    """1: the first version already stored it, so it is stored at its default, too; 2: it is left out there, so that
-    runs that are older than the setting go on."""
+    """1: stored by the first version, so it is stored even at its default; 2: left out at its default, so that runs
+    older than the setting can be continued.
+    """
     states: Literal["cell", "images", "run"] | None = None
-    """Where a stored run has what it came to, in resolved form: in the cell, in the list of images, or in how much was
-    measured. The hash of the protocol takes it from there; None: it takes the setting as it is."""
+    """Where a stored run records its resolved form: in the cell, in the image list, or in how much was measured. The
+    protocol hash then leaves the setting out; None: it takes the setting as it is.
+    """
     grows: bool = False
-    """It says how much is measured: a run folder goes on with another value, and has both."""
+    """It says how much is measured: a run folder can be continued with another value, and then has both."""
     needs: str = ""
-    """Why it means nothing without images: a clause that ends in "but there are none; add --data"."""
+    """Why it has no effect without images: a clause that ends in "but there are none; add --data"."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
-        """The schema of the attribute's type, with ``read`` before and ``check`` after it."""
+        """Pydantic schema of the attribute's type, with ``read`` before and ``check`` after it."""
         from pydantic_core import core_schema
 
         schema, check = handler(source), self.check

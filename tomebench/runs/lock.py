@@ -1,6 +1,6 @@
-"""One writer per run folder: an advisory lock that the system gives up the moment its process is gone, however it went.
+"""One writer per run folder: an advisory file lock that the kernel releases when its process ends, however it ends.
 
-The lock is ``flock`` on a small file that says who holds it; the file alone means nothing, so one left behind by a
+The lock is ``flock`` on a small file that names its holder. The file by itself locks nothing, so one left behind by a
 killed process is no obstacle.
 """
 
@@ -22,28 +22,28 @@ from tomebench.errors import RunError, StorageError
 FILE = "run.lock"
 """Name of the lock file in a run folder."""
 PROCESSES = "processes.lock"
-"""Name of that of a whole sweep, which may be several processes that hold the other one in turn."""
+"""Name of the lock file of a whole sweep, which may be several processes that hold the other lock in turn."""
 FILES = frozenset({FILE, PROCESSES})
 
 
 class RunLock:
-    """A held lock; released by :meth:`release`, at the end of a ``with`` block, or by the death of the process."""
+    """A held lock; released by :meth:`release`, at the end of a ``with`` block, or when the process ends."""
 
     def __init__(self, path: Path, fd: int) -> None:
         self._path = path
         self._fd: int | None = fd
         # flock belongs to the open file, which forked data workers share: without this, workers that outlive a killed
-        # parent for some seconds would keep its lock.
+        # parent by some seconds would keep its lock.
         held = weakref.WeakMethod(self._close)
         os.register_at_fork(after_in_child=lambda: (close := held()) and close())
 
     @classmethod
     def acquire(cls, directory: Path, name: str = FILE) -> RunLock:
-        """Lock a run folder, which exists.
+        """Lock an existing run folder.
 
         Args:
             directory: the folder.
-            name: of the lock file, one of FILES.
+            name: name of the lock file, one of FILES.
 
         Raises:
             RunError: another process holds it; the message names that process.
@@ -52,7 +52,7 @@ class RunLock:
         path = directory / name
         try:
             while True:
-                # Not through a link, whose target would be emptied.
+                # Do not follow a link: its target would be emptied.
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -68,15 +68,15 @@ class RunLock:
                 except BaseException:
                     os.close(fd)
                     raise
-                os.close(fd)  # the holder removed this very file between our open and our flock: try the next one
+                os.close(fd)  # the holder removed this file between open and flock: try the next one
         except OSError as error:
             reason = error.strerror or str(error)
             raise StorageError(f"{path} cannot be locked ({reason}); use --out another folder") from error
 
     def release(self) -> None:
-        """Give the lock up and remove its file. Safe to call twice."""
+        """Release the lock and remove its file. Safe to call twice."""
         if self._fd is not None:
-            # Removed while still held; whoever opened it before sees that it is gone and tries again.
+            # Removed while still held; a process that opened it before sees that it is gone and tries again.
             self._path.unlink(missing_ok=True)
             self._close()
 
@@ -96,11 +96,11 @@ class RunLock:
 
 @contextmanager
 def held(directory: Path, inside: bool = False) -> Iterator[None]:
-    """The folder of a sweep for the whole of it, also while none of its several processes is running.
+    """Hold the lock of a whole sweep, also between the several processes that measure it.
 
     Args:
         directory: the folder.
-        inside: this process is one of several, whose parent holds it.
+        inside: this process is one of several whose parent holds the lock.
 
     Raises:
         RunError, StorageError: as :meth:`RunLock.acquire`.
@@ -110,7 +110,7 @@ def held(directory: Path, inside: bool = False) -> Iterator[None]:
 
 
 def _is_at(fd: int, path: Path) -> bool:
-    """The open file is the one at ``path``."""
+    """Whether the open file is still the one at ``path``."""
     try:
         return os.path.samestat(os.fstat(fd), path.stat())
     except FileNotFoundError:
@@ -118,7 +118,7 @@ def _is_at(fd: int, path: Path) -> bool:
 
 
 def _holder(fd: int) -> str:
-    """Who wrote the lock file, in words."""
+    """Process named in a lock file, in words."""
     try:
         holder = json.loads(os.pread(fd, 4096, 0))
         return f"process {int(holder['pid'])} on {holder['host']} since {holder['since']}"

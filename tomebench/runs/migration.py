@@ -1,4 +1,4 @@
-"""Stores of older versions: what they hold, in the tables of today. The older store is never written to."""
+"""Migrate stores of older versions to the current tables, as a copy; the older file is never written to."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from tomebench.runs.database import (
 
 
 def migrated_file(path: Path, old: sqlite3.Connection, version: int) -> sqlite3.Connection:
-    """Put a migrated copy in the place of an older store, which is kept under another name."""
+    """Replace an older store by a migrated copy; the older file is kept under another name."""
     new = path.with_name(NEW_FILE)
     try:
-        for leftover in OWN_FILES:  # of a process that was killed right here
+        for leftover in OWN_FILES:  # of a process that was killed at this point
             if leftover.startswith(NEW_FILE):
                 path.with_name(leftover).unlink(missing_ok=True)
         with closing(connect(new, "rwc")) as copy:
@@ -37,12 +37,12 @@ def migrated_file(path: Path, old: sqlite3.Connection, version: int) -> sqlite3.
             copy.execute("PRAGMA journal_mode = WAL")
             copy.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # as in create()
         old.close()
-        if path.with_name(f"{FILE}-wal").exists():  # it belongs to the old file and would be taken for the new one's
+        if path.with_name(f"{FILE}-wal").exists():  # the log belongs to the old file and would be read as the new one's
             raise StorageError(f"{path} is being read by another program; close that and try again")
         kept = path.with_name(f"{FILE}.v{version}")
         kept.unlink(missing_ok=True)
         try:
-            kept.hardlink_to(path)  # so that there is a store at its place at every moment
+            kept.hardlink_to(path)  # so that there is a store under its name at every moment
         except OSError:  # not every file system has hard links
             shutil.copy2(path, kept)
         new.replace(path)
@@ -55,14 +55,14 @@ def migrated_file(path: Path, old: sqlite3.Connection, version: int) -> sqlite3.
 
 
 def migrated_copy(path: Path, old: sqlite3.Connection, version: int) -> sqlite3.Connection:
-    """What an older store holds, in memory."""
+    """Migrated copy of an older store, in memory."""
     copy = connect_memory()
     _migrate(path, old, copy, version)
     return copy
 
 
 def _migrate(path: Path, old: sqlite3.Connection, new: sqlite3.Connection, version: int) -> None:
-    """Fill an empty database with what an older store holds, in the tables of today."""
+    """Fill an empty database with the contents of an older store, in the current tables."""
     with transaction(new):
         new.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         new.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -71,6 +71,6 @@ def _migrate(path: Path, old: sqlite3.Connection, new: sqlite3.Connection, versi
         for table in TABLES:
             for row in select(path, old, table):
                 if table == "chunks" and version == 1:
-                    row = [*row, None, None, None]  # it said neither when a chunk was evaluated nor how fast
+                    row = [*row, None, None, None]  # version 1 stored neither session nor seconds of a chunk
                 check_values(path, table, row)
                 insert(new, table, *row)

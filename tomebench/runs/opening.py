@@ -1,4 +1,4 @@
-"""Opening a store: integrity checks of the file and of every row before it is used; an older store is migrated."""
+"""Open a store: check the file and every database row before use, and migrate a store of an older version."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _HEADER_BYTES = 100
 
 
 def open_writer(path: Path) -> sqlite3.Connection:
-    """Open a store to go on with it. What is wrong with it is found before anything is written.
+    """Open a store to continue its run; damage is found before anything is written.
 
     An older store is migrated on a copy that then takes its place; the old one stays beside it as ``run.sqlite.v1``.
 
@@ -40,14 +40,14 @@ def open_writer(path: Path) -> sqlite3.Connection:
         version = _check_sound(path, connection)
         if version < SCHEMA_VERSION:
             connection = migrated_file(path, connection, version)
-        # A kill loses nothing that was committed even with NORMAL; FULL also survives a power cut, at the price of one
-        # fsync (some ms) after units of work that take a good part of a second, and never inside a burst.
+        # With NORMAL a kill loses nothing that was committed; FULL also survives a power cut, for one fsync (some ms)
+        # after each round or batch, which takes a good part of a second, and never inside a burst.
         connection.execute("PRAGMA synchronous = FULL")
         return connection
 
 
 def open_reader(path: Path) -> sqlite3.Connection:
-    """Open a store as it is now, also while another process writes; what is committed later is not seen.
+    """Open a store to read it as it is now, even while another process writes; later commits are not seen.
 
     An older store is migrated on a copy in memory.
 
@@ -55,8 +55,8 @@ def open_reader(path: Path) -> sqlite3.Connection:
         RunError: not a store of ours, or of a newer version.
         StorageError: damaged, or it cannot be read.
     """
-    # A read-only connection in SQLite's sense needs to create the -shm file and then cannot remove it; so it is one
-    # that refuses to write. Where nothing can be created, a write-ahead log could not be followed: there must be none.
+    # A connection that SQLite opens read-only has to create the -shm file and cannot remove it; so it is opened for
+    # writing and set to refuse it. Where no file can be created, a write-ahead log cannot be read: there must be none.
     _refuse_foreign(path)
     frozen = not os.access(path.parent, os.W_OK)
     if frozen and (wal := path.with_name(f"{FILE}-wal")).exists() and wal.stat().st_size:
@@ -74,9 +74,9 @@ def open_reader(path: Path) -> sqlite3.Connection:
 
 
 def _check_sound(path: Path, connection: sqlite3.Connection) -> int:
-    """Refuse what is not a whole store of ours; returns its version."""
+    """Refuse a file that is no undamaged store of tomebench; returns its version."""
     size = path.stat().st_size
-    # SQLite takes less than a header for a new database, and fills a page that is cut short with zeros.
+    # SQLite takes a file shorter than its header for a new database, and pads a truncated page with zeros.
     if size < _HEADER_BYTES or size % connection.execute("PRAGMA page_size").fetchone()[0]:
         raise damaged(path, "it is cut short")
     application, version = (
@@ -99,7 +99,8 @@ def _check_sound(path: Path, connection: sqlite3.Connection) -> int:
     found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         raise damaged(path, " ".join(found.split()))
-    # Every row, now: a row with a damaged key would not be found later, and hours must not go into a damaged store.
+    # Every database row, now: one with a damaged key would not be found later, and no sweep may measure for hours into
+    # a damaged store.
     for name in TABLES:
         for row in rows(path, connection, name):
             if version == SCHEMA_VERSION:
@@ -110,9 +111,9 @@ def _check_sound(path: Path, connection: sqlite3.Connection) -> int:
 
 
 def _refuse_foreign(path: Path) -> None:
-    """Refuse what SQLite would follow: a link, and a journal of the kind that this store never has.
+    """Refuse files that SQLite would follow: a link, and a rollback journal, which this store never has.
 
-    Such a journal may name any file, which SQLite removes when the store is opened.
+    Such a journal may name any file, which SQLite then removes on opening.
     """
     for name in (FILE, f"{FILE}-wal", f"{FILE}-shm"):
         beside = path.with_name(name)
@@ -124,10 +125,10 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def _number_alone(path: Path) -> str | None:
-    """The number of a store as its file has it without the log; None where it cannot be said, or there is no log."""
+    """The store's own number in its file without the log; None if it cannot be read, or there is no log."""
     log = path.with_name(f"{FILE}-wal")
     if not log.exists() or not log.stat().st_size:
         return None
     with suppress(sqlite3.DatabaseError, UnicodeDecodeError), closing(connect(path, "ro&immutable=1")) as connection:
-        return number_of(connection)  # in the midst of a checkpoint the file alone is not sound
+        return number_of(connection)  # during a checkpoint the file alone is not consistent
     return None

@@ -1,4 +1,7 @@
-"""What a row was measured with, as one hash: two rows may be compared if and only if it is equal. Pure functions."""
+"""The protocol hash of a row: model, r, options, settings, budget and images that it was measured with.
+
+Two rows may be compared if and only if their protocols are equal. Pure functions.
+"""
 
 from __future__ import annotations
 
@@ -10,27 +13,27 @@ from tomebench.runs.settings import settings
 from tomebench.schema import Cell, Resolved, fingerprint
 
 _COVERED = tuple(each.name for each in dataclasses.fields(Resolved) if each.metadata.get("protocol"))
+"""Fields of Resolved that decide what is computed; the others, such as GMACs, follow from them."""
 
 
 def unstated(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a configuration that neither its cells nor its images state."""
+    """Settings of a configuration that the cell and the image list do not already record in resolved form."""
     stated = {name for name, setting in settings().items() if setting.states}
     return {name: value for name, value in config.items() if name not in stated}
 
 
 def protocol(cell: Cell, resolved: Resolved, settings: Mapping[str, Any], budget: str, images: str | None) -> str:
-    """Hash of what was asked and what it came to.
+    """Protocol hash of a cell: its settings and their resolved form.
 
-    It covers the cell, what runs for it, the images and the remaining settings (its own budget, seed, threads), so
-    neither the other values of r, nor what they were measured with, nor paths, nor "auto" matter. The machine and the
-    library versions are the testbed's part: a change of theirs is what comparisons are made for.
+    Other values of r in the run, paths, and "auto" as against the value it was resolved to make no difference. Machine
+    and library versions belong to the testbed: comparing them is what comparisons are for.
 
     Args:
         cell: whose row it is.
-        resolved: what it came to.
+        resolved: its resolved form.
         settings: :func:`unstated` of the run.
-        budget: name of the one that the cell is judged by.
-        images: digest of the list; None without.
+        budget: name of the budget that the cell is judged by.
+        images: digest of the image list; None without images.
     """
     runs = resolved.to_json()
     return fingerprint(

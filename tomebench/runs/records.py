@@ -1,4 +1,4 @@
-"""How bursts, predictions and cells stand in the store, and in what two of them differ. Pure functions."""
+"""JSON form of bursts and predictions in the store, and the fields in which cells differ. Pure functions."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tomebench.schema import Burst, Cell, CellPredictions, Resolved, canonical_j
 
 _ABOUT_BURST = ("mhz", "passes", "capped", "slowed", "backlog", "allocated")
 _OF_ONE_CELL = frozenset({"r", "schedule", "options"})
-"""Fields in which two cells of one run differ."""
+"""Fields in which cells of one run may differ."""
 _ALIKE = tuple(each.name for each in dataclasses.fields(Resolved) if each.metadata.get("alike"))
-"""What cells of one run come to alike."""
+"""Fields of Resolved that all cells of one run share."""
 
 
 def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
@@ -27,23 +27,23 @@ def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str
 
 
 def cell_differences(stored: Sequence[Mapping[str, Any]], asked: Sequence[Mapping[str, Any]]) -> list[str]:
-    """In what cells differ from those that are stored: the same cell in anything, another one in what all share.
+    """Fields in which cells differ from the stored ones: all of them for a stored cell, the shared ones for a new cell.
 
     Args:
-        stored: cells as the store has them, each with what it came to.
-        asked: those that are to be measured, written in the same way.
+        stored: cells as the store has them, each with its resolved form.
+        asked: cells that are to be measured, in the same form.
     """
     there = {(cell := Cell.from_json(item["cell"])).key: (cell, item["resolved"]) for item in stored}
     differing = []
     for item in asked:
         new = Cell.from_json(item["cell"])
         old, resolved = there.get(new.key) or next(iter(there.values()))
-        # With the fields that it is too old to have.
+        # Read and written again, so that fields younger than the store are there.
         fields = [json.loads(canonical_json(cell.to_json())) for cell in (old, new)]
         both = [Resolved.from_json(each) for each in (resolved, item["resolved"])]
         facts = [json.loads(canonical_json(each.to_json())) for each in both]
         if new.key in there:
-            # Which kernel runs is the library's choice, and whether that is another one the testbed says.
+            # The library chooses the kernel; the testbed records the library's version.
             facts[0]["attn_kernel"] = facts[1]["attn_kernel"]
         else:
             fields = [{name: value for name, value in each.items() if name not in _OF_ONE_CELL} for each in fields]
@@ -62,12 +62,12 @@ def packed(burst: Burst) -> list[Any]:
 def unpacked(stored: list[Any]) -> Burst:
     """Inverse of :func:`packed`."""
     extra = dict(stored[4]) if len(stored) > 4 else {}
-    extra.pop("joules", None)  # of older stores: the energy of a burst too short for its counter
+    extra.pop("joules", None)  # older stores have the energy of a burst, too short for its counter
     return Burst(*stored[:4], **{**extra, "passes": tuple(extra.get("passes", ()))})
 
 
 def concatenated(parts: Sequence[CellPredictions]) -> CellPredictions:
-    """Predictions for the images of all parts, in their order."""
+    """Predictions for the images of all parts, in the order of the parts."""
     return CellPredictions(
         np.concatenate([part.top1 for part in parts]),
         np.concatenate([part.in_top5 for part in parts]),

@@ -1,4 +1,4 @@
-"""Reading timed rounds: which burst counts, what a step took, what was timed beside what. Pure functions."""
+"""Read timed rounds: bursts that count, seconds per step, variants paired within rounds. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from tomebench import stats
 from tomebench.schema import Burst, Round
 
 THROTTLED_UNDER = 0.90
-"""A GPU under this fraction of its highest clock was throttled, where its driver does not give the reason."""
+"""Fraction of a GPU's highest clock under which it was throttled, where the driver does not give the reason."""
 BADLY_UNDER = 0.75
-"""A throttled burst under this fraction of the highest clock is of no use."""
+"""Fraction of the highest clock under which a throttled burst must not be used."""
 SLOWED_OVER = 0.10
-"""Share of the time in which heat or the hardware held the clock down, above which a burst was throttled."""
+"""Share of the time in which heat or the hardware held the clock down above which a burst was throttled."""
 
 
 def counted_bursts(rounds: Sequence[Round], name: str) -> list[Burst]:
-    """The burst of one variant that counts, of every round that has it."""
+    """The burst of a variant that counts, from every round that has it."""
     return [round_.counted[name] for round_ in rounds if name in round_.counted]
 
 
 def step_seconds(rounds: Sequence[Round], name: str) -> list[float]:
-    """Seconds per step of one variant in every round that has it."""
+    """Seconds per step of a variant in every round that has it."""
     return [burst.step_seconds for burst in counted_bursts(rounds, name)]
 
 
 def sessions(rounds: Sequence[Round], name: str) -> list[int]:
-    """Number of the session of every round that has a variant."""
+    """Session number of every round that has a variant."""
     return [round_.session for round_ in rounds if name in round_.counted]
 
 
 class Pairs(NamedTuple):
-    """Two variants in the rounds that have both; each of length n."""
+    """Two variants in the rounds that have both; each list of length n."""
 
     base: list[float]  # seconds per step
     other: list[float]  # likewise
-    sessions: list[int]  # number of the session
+    sessions: list[int]  # session numbers
 
 
 def pairs(rounds: Sequence[Round], base: str, other: str) -> Pairs:
-    """Seconds per step of two variants in the rounds that have both, and in which session they were timed."""
+    """Seconds per step of two variants in the rounds that have both, with the session of each round."""
     found = [
         (counted[base].step_seconds, counted[other].step_seconds, round_.session)
         for round_, counted in ((round_, round_.counted) for round_ in rounds)
@@ -62,23 +62,23 @@ def compare(rounds: Sequence[Round], base: str, other: str, *, between: bool = F
 
     Args:
         rounds: of any sessions.
-        base: what is compared with.
-        other: what is compared.
-        between: each session was a fresh process, and the interval is to be one between processes.
+        base: name of the variant in the numerator, mostly r = 0.
+        other: name of the variant whose speed-up it is.
+        between: each session was a fresh process, and the interval is over processes.
     """
     found = pairs(rounds, base, other)
     return stats.speedup(found.base, found.other, found.sessions if between else ()) if found.base else None
 
 
 def throttled(burst: Burst, max_mhz: int | None) -> bool:
-    """Heat or the hardware held the GPU's clock down.
+    """Whether heat or the hardware held the GPU's clock down during a burst.
 
-    A clock held down by the power limit is none of it: that is how this GPU runs such work, for hours. Nor is one that
-    was set by its owner. Where the driver gives no reasons, a clock under 90 % of the highest is reason enough. False
-    where nothing is known.
+    A clock held down by the power limit does not count: the GPU runs such work like that for hours. Nor does a clock
+    that its owner has set. Where the driver gives no reasons, a clock under 90 % of the highest counts. False where
+    nothing is known.
 
     Args:
-        burst: with what the driver said of it.
+        burst: with what the driver reported of it.
         max_mhz: the GPU's highest clock; None where it is not known.
     """
     if burst.slowed is None:
@@ -87,7 +87,7 @@ def throttled(burst: Burst, max_mhz: int | None) -> bool:
 
 
 def throttled_badly(burst: Burst, max_mhz: int | None) -> bool:
-    """It did, under 75 % of the highest clock; or, where clocks are not known, for most of the time."""
+    """Whether it did so under 75 % of the highest clock; where clocks are not known, for most of the time."""
     if not throttled(burst, max_mhz):
         return False
     low = _under(BADLY_UNDER, burst, max_mhz)

@@ -1,4 +1,4 @@
-"""A row of the result table: a column is declared once, as a field of ``Row``, which all its writers read.
+"""The result row: every column of the table is one field of ``Row``, declared once for all readers and writers.
 
 The order of the fields is that of the columns of ``table.csv``.
 """
@@ -34,7 +34,7 @@ _KINDS: dict[object, Kind] = {
 
 @dataclass(frozen=True)
 class Column:
-    """Everything a writer or a reader needs to know about one field of a row."""
+    """Declaration of one column, as readers and writers of the table need it."""
 
     name: str
     dtype: Kind
@@ -42,8 +42,8 @@ class Column:
     better: Literal["higher", "lower"] | None  # direction of improvement, None where there is none
     format: str  # format spec for people, e.g. ".2f"
     doc: str
-    fact: str | None = None  # name of the stored fact, by cell key, whose values it shows
-    per: float = 1  # what one of its unit is in the unit of that fact
+    fact: str | None = None  # name of the stored fact, by cell key, that the column holds
+    per: float = 1  # factor from the unit of that fact to the column's
 
 
 def column(
@@ -56,33 +56,33 @@ def column(
     fact: str | None = None,
     per: float = 1,
 ) -> Any:
-    """A field of :class:`Row`; the arguments are those of its :class:`Column`, whose type is that of the field.
+    """Declare a field of :class:`Row`; the arguments are those of its :class:`Column`, whose type is that of the field.
 
-    One that is called as a field of a ``Cell`` or a ``Resolved`` is copied from there, one with a ``fact`` from the
-    store; the functions that :mod:`tomebench.runs.rows` calls compute the others.
+    A column named as a field of ``Cell`` or ``Resolved`` is copied from there, a column with a ``fact`` from the store;
+    the functions that :mod:`tomebench.runs.rows` calls compute the others.
     """
     about = {"doc": doc, "unit": unit, "better": better, "format": fmt, "fact": fact, "per": per}
     return dataclasses.field(default=default, metadata=about)
 
 
 def lower_end(whole: Any, what: str = "95 % interval") -> Any:
-    """A field with the lower end of the interval of another one: in its unit, and in its format."""
+    """Declare the lower end of another column's interval, with the same unit and format."""
     return _end("lower", whole, what)
 
 
 def upper_end(whole: Any, what: str = "95 % interval") -> Any:
-    """The upper end, likewise."""
+    """Declare the upper end of another column's interval, with the same unit and format."""
     return _end("upper", whole, what)
 
 
 def _end(which: str, whole: Any, what: str) -> Any:
-    about = whole.metadata  # in the class's own body a field is what column() returned
+    about = whole.metadata  # in the class body a field is still what column() returned
     return column(f"{which} end of its {what}", unit=about["unit"], fmt=about["format"], default=None)
 
 
 @dataclass(kw_only=True)
 class Row:
-    """One line of the result table: None means "not measured", zero is a number."""
+    """One line of the result table, for one cell. None means "not measured"; zero is a number."""
 
     model: str = column("timm id with tag, or the name of a preset")
     method: str = column("token reduction method")
@@ -274,11 +274,11 @@ def _columns() -> tuple[Column, ...]:
 
 
 def _kind(hint: Any) -> Kind:
-    """Of a type hint, without its ``| None``; a Literal of strings is a str."""
+    """Kind of a type hint, its ``| None`` left out; a Literal of strings is a str."""
     if isinstance(hint, types.UnionType):
         (hint,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
     return "str" if typing.get_origin(hint) is Literal else _KINDS[hint]
 
 
 COLUMNS: tuple[Column, ...] = _columns()
-"""In the order of the table."""
+"""All columns in the order of the table."""

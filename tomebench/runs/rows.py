@@ -1,6 +1,6 @@
-"""From what a run measured to the rows of its table. A pure function of the store, so every table can be rebuilt.
+"""Derive the result rows of a run from its store: a pure function, so that every table can be rebuilt.
 
-Nothing here measures and nothing is kept: intervals, differences, statuses and warnings are derived anew each time.
+Nothing is measured or stored here: intervals, differences, statuses and warnings are derived anew each time.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ from tomebench.schema import CEILING, MAX_DROP, SENTINEL, UNWRAPPED, Cell, Resol
 from tomebench.words import counted
 
 SAME_AS_R = "SAME_AS_R"
-"""Followed by the r of an earlier row that removes the same number of tokens in every block: this row repeats it."""
+"""Prefix of a warning, followed by the r of an earlier row that removes the same number of tokens in every block."""
 ACCURACY_SESSIONS = "accuracy_sessions"
-"""Name of a fact in older stores: numbers of the sessions that evaluated images, which each chunk says now."""
+"""Name of a fact in older stores: sessions that evaluated images; now each chunk has its session."""
 LIMIT = "max_drop"
-"""Name of the stored fact: loss in points up to which a row may be recommended, as the last sweep was told."""
+"""Name of the stored fact: loss of top-1 in points up to which the last sweep recommends a row."""
 OUTPUT_EXCESS = "output_excess"
-"""Name of the stored fact: how far timed logits are from the model's, over what rounding explains, by cell key."""
+"""Name of the stored fact: distance of timed logits from the model's, over what rounding explains, by cell key."""
 
 
 def limit_of(store: Store) -> float:
-    """Loss of top-1 in points that was acceptable to whoever measured a run; the usual one of older stores."""
-    limit = store.get(LIMIT)  # which may be zero
+    """Loss of top-1 in points up to which a run's rows may be recommended; older stores have the default."""
+    limit = store.get(LIMIT)  # zero is a limit, too
     return MAX_DROP if limit is None else float(limit)
 
 
 def build_rows(store: Store, budget: Budget | None = None) -> list[Row]:
     """One row per cell, in order of r.
 
-    Speeds are compared in the rounds that have both variants, top-1 on the images that all others have seen; a run that
-    was stopped halfway gives the rows of what it has.
+    Speeds are compared in the rounds that have both variants, top-1 on the images that all other cells were evaluated
+    on; a run that was stopped halfway gives the rows of what it has.
 
     Args:
         store: an open run.
-        budget: what the speed-up intervals should reach; by default what was asked for each cell.
+        budget: the one that intervals are judged by; by default that of each cell.
 
     Raises:
         StorageError: the store is damaged.
@@ -67,20 +67,20 @@ def build_rows(store: Store, budget: Budget | None = None) -> list[Row]:
 
 @dataclass(frozen=True)
 class _Run:
-    """What the rows of one run share. Mappings are by cell key."""
+    """Data that the rows of one run share. Mappings are by cell key."""
 
-    settings: Mapping[str, Any]  # of the configuration, those that neither cells nor images state
+    settings: Mapping[str, Any]  # of the configuration, without those that the cell and the image list record
     baseline: str | None  # key of the r = 0 cell
     rounds: Sequence[Round]
     max_mhz: int | None  # of the GPU; None where it is not known, or not the same in all sessions
     shortfalls: Mapping[str, Shortfall]
     statuses: Mapping[str, tuple[Status, str | None]]
     peaks: Mapping[str, int]
-    facts: Mapping[str, Mapping[str, float]]  # by name
+    facts: Mapping[str, Mapping[str, float]]  # by name of the fact
     end_to_end: Mapping[str, Sequence[Turn]]
     output_excess: Mapping[str, float]
-    budgets: Mapping[str, str]  # names
-    processes: Mapping[str, int]  # in which each is to be timed
+    budgets: Mapping[str, str]  # name of the budget that each cell is judged by
+    processes: Mapping[str, int]  # number of fresh processes in which each cell is to be timed
     interrupted: Collection[str]
     answers: Answers | None  # None without images
     testbed: str
@@ -140,7 +140,7 @@ def _row(run: _Run, cell: Cell, resolved: Resolved, same_as: int | None) -> Row:
     peak = run.peaks.get(key)
     codes = row_codes(_evidence(run, cell, resolved, status))
     if same_as is not None:
-        codes.insert(codes.count(R_CLAMPED), f"{SAME_AS_R}{same_as}")  # after the cap, mostly the reason
+        codes.insert(codes.count(R_CLAMPED), f"{SAME_AS_R}{same_as}")  # after R_CLAMPED, which is mostly the reason
     return Row(
         **_copied(cell, resolved),
         **_facts(run.facts, key),
@@ -161,13 +161,13 @@ def _row(run: _Run, cell: Cell, resolved: Resolved, same_as: int | None) -> Row:
 
 
 def _copied(cell: Cell, resolved: Resolved) -> dict[str, Any]:
-    """The columns that a cell or what it came to has under the same name; options are written as text elsewhere."""
+    """Columns copied from a cell or its resolved form under the same name; options are written as text elsewhere."""
     known = vars(cell) | vars(resolved)
     return {column.name: known[column.name] for column in COLUMNS if column.name in known and column.name != "options"}
 
 
 def _facts(facts: Mapping[str, Mapping[str, float]], key: str) -> dict[str, Any]:
-    """The columns that show a stored fact, of a cell that has it."""
+    """Columns that hold a stored fact, for a cell that has it."""
     shown = ((column, facts[column.fact].get(key)) for column in COLUMNS if column.fact)
     return {column.name: value / column.per for column, value in shown if value is not None}
 
@@ -191,7 +191,7 @@ def _evidence(run: _Run, cell: Cell, resolved: Resolved, status: Status) -> RowE
 
 
 def _speed(run: _Run, cell: Cell, mac_ratio: float) -> dict[str, Any]:
-    """The speed columns of a row; none of its pace if the compiler was timed with it."""
+    """Speed columns of a row; without absolute speeds if a compilation fell into its bursts."""
     taken = run.end_to_end.get(cell.key)
     fields: dict[str, Any] = end_to_end_columns(taken) if taken else {}
     if not recompiled(run.rounds, _beside(run, cell.key)):
@@ -200,12 +200,12 @@ def _speed(run: _Run, cell: Cell, mac_ratio: float) -> dict[str, Any]:
 
 
 def _beside(run: _Run, key: str) -> set[str]:
-    """The variants that a row's speeds are made of."""
+    """Variants whose times a row's ratios are made of."""
     return {key, CEILING + key, UNWRAPPED, SENTINEL, run.baseline or key}
 
 
 def _status(run: _Run, key: str) -> tuple[Status, str | None]:
-    """Status and error text, the gravest first: not measurable, then wrong numbers, then too few."""
+    """Status and error text, the gravest first: not measurable, then not finite, then intervals too wide."""
     if key in run.statuses and run.statuses[key][0] != "ok":
         return run.statuses[key]
     if recompiled(run.rounds, _beside(run, key)):
@@ -225,7 +225,7 @@ def _status(run: _Run, key: str) -> tuple[Status, str | None]:
 
 
 def _lacking(run: _Run, key: str, missing: Shortfall) -> str:
-    """How well a speed-up is known, and about how much is missing."""
+    """How narrow the intervals are so far, and roughly what is missing."""
     done, needed = counted(len(step_seconds(run.rounds, key)), "round"), f"{missing.rounds_needed}"
     if run.processes[key] > 1:
         done = counted(complete_processes(run.rounds, run.baseline or key, key, ceiling=False), "process")
@@ -236,5 +236,5 @@ def _lacking(run: _Run, key: str, missing: Shortfall) -> str:
 
 
 def options_text(options: tuple[tuple[str, Scalar], ...]) -> str:
-    """Options of a method, each value as YAML and the command line write it: ``prop_attn=true``."""
+    """Options of a method as text, each value as YAML and the command line write it: ``prop_attn=true``."""
     return " ".join(f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in options)

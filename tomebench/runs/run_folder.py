@@ -1,4 +1,4 @@
-"""A folder before anything of a run is put into it."""
+"""Prepare the folder of a new run: create it, refuse foreign files and a disk that is nearly full."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from tomebench.errors import RunError, StorageError
 from tomebench.runs import database, lock
 
 MIN_FREE_MIB = 64
-"""Free space a run folder needs before anything is measured."""
+"""Free space that a run folder needs before anything is measured, in MiB."""
 
 
 def prepare(directory: Path) -> None:
-    """Make the folder; refuse one with other files than ours and no run, and a disk that is nearly full.
+    """Create the folder; refuse one that holds other files but no run, and a nearly full disk.
 
     Raises:
-        RunError: it is no folder, or somebody else's.
+        RunError: it is no folder, or holds other files.
         StorageError: it cannot be used, or there is no room.
     """
     try:

@@ -1,4 +1,4 @@
-"""What the values of settings may be, each as a function that gives the value or says in words what would do."""
+"""Validators of setting values: each returns the value, or raises ValueError that says what is accepted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OPTION_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
 
 
 def text(value: str) -> str:
-    """Refuse what no name and no path can be."""
+    """Refuse characters that neither a name nor a path can hold."""
     if not value.strip():
         raise ValueError("must not be empty")
     if "\0" in value:
@@ -24,42 +24,42 @@ def text(value: str) -> str:
 
 
 def path(value: object) -> object:
-    """Text to a path, ``~`` expanded as a shell would have done it."""
+    """Text to a path, ``~`` expanded as a shell does it."""
     return Path(os.path.expanduser(text(value))) if isinstance(value, str) else value  # noqa: PTH111 (never raises)
 
 
 def path_text(value: object) -> object:
-    """A path as the text it was."""
+    """A path back to its text."""
     return str(value) if isinstance(value, Path) else value
 
 
 def r_text(value: object) -> object:
-    """Accept the natural YAML forms ``r: 8`` and ``r: [0, 8]`` as what they mean."""
+    """Accept the natural YAML forms ``r: 8`` and ``r: [0, 8]``, as text."""
     items = value if isinstance(value, list | tuple | range) else [value]
     return ",".join(map(str, items)) if items and all(type(item) is int for item in items) else value
 
 
 def checked_r(value: str) -> str:
-    """Values of r that can be read."""
+    """Check that values of r can be parsed."""
     parse_r(value)
     return value
 
 
 def checked_schedule(value: str) -> str:
-    """A schedule that can be read."""
+    """Check that a schedule can be parsed."""
     parse_schedule(value)
     return value
 
 
 def checked_device(value: str) -> str:
-    """The name of a device."""
+    """Check that a text is the name of a device."""
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", value):
         raise ValueError("use auto, cpu, cuda or cuda:N")
     return value
 
 
 def checked_name(value: str) -> str:
-    """The name of a folder, no path."""
+    """Check that a text is the name of a folder, not a path."""
     text(value)
     if re.search(r"[/\\]", value) or value in (".", "..") or len(value) > 100:
         raise ValueError("is not the name of a folder under results/; use --out for a folder elsewhere")
@@ -67,19 +67,19 @@ def checked_name(value: str) -> str:
 
 
 def digits_to_int(value: object) -> object:
-    """Text of digits as its number: the command line gives nothing else."""
+    """Text of digits to its number: the command line gives nothing but text."""
     return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value) else value
 
 
 def checked_batch_size(value: str | int) -> str | int:
-    """``auto``, or images in a batch."""
+    """Check a batch size: ``auto``, or a number of images."""
     if value != "auto" and not (isinstance(value, int) and 1 <= value <= 65536):
         raise ValueError("use auto, or a whole number from 1 to 65536")
     return value
 
 
 def checked_cells(value: str) -> str:
-    """A part of the values of r, as i/n."""
+    """Check a part of the values of r, as i/n."""
     found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", value)
     if not found or not 1 <= int(found[1]) <= int(found[2]):
         raise ValueError("use i/n with i from 1 to n, as in 1/4, 2/4, 3/4 and 4/4")
@@ -87,7 +87,7 @@ def checked_cells(value: str) -> str:
 
 
 def checked_max_drop(value: float) -> float:
-    """Points of top-1, as given.
+    """Check a loss of top-1 in points.
 
     Raises:
         ValueError: less than 0, more than 100, or no number.
@@ -98,13 +98,13 @@ def checked_max_drop(value: float) -> float:
 
 
 def option_text(value: object) -> object:
-    """Options of a method, each ``name=a,b``, as one text in the order of their names.
+    """Options of a method, each ``name=a,b``, as one text sorted by name.
 
     Args:
         value: such a text, a list of them or a mapping of names to values.
 
     Raises:
-        ValueError: one of them is no name with values, or there twice.
+        ValueError: an option is not a name with values, or is given twice.
     """
     if isinstance(value, Mapping):
         items = [(str(name), str(values)) for name, values in value.items()]
@@ -124,12 +124,12 @@ def option_text(value: object) -> object:
 
 
 def option_values(text: str | None) -> dict[str, list[str]]:
-    """Values of every option in a text of :func:`option_text`."""
+    """Values of every option in a text that :func:`option_text` gives."""
     return {name: values.split(",") for name, _, values in (word.partition("=") for word in (text or "").split())}
 
 
 def choice(name: str) -> Callable[[str], str]:
-    """One value of an option or several, with commas between them, each a cell of its own."""
+    """Validator of one value of an option, or several with commas between them, each a cell of its own."""
 
     def checked(value: str) -> str:
         given = [each.strip() for each in value.split(",")]
@@ -142,7 +142,7 @@ def choice(name: str) -> Callable[[str], str]:
 
 
 def between(least: int, most: int | None = None) -> Callable[[int], int]:
-    """A number no smaller than ``least`` and no larger than ``most``."""
+    """Validator of a number from ``least`` to ``most``."""
 
     def checked(value: int) -> int:
         if value < least:

@@ -1,9 +1,9 @@
-"""The settings of a sweep, each declared once: type, default, help, values, and what it means for a stored run.
+"""The settings of a sweep, each declared once: type, default, help, validation, and its role in a stored run.
 
 An attribute of :class:`Settings` is a flag, a key in YAML and a keyword in Python: ``batch_size`` is ``--batch-size``
-on the command line and ``batch-size`` (or ``batch_size``) in YAML. What else is known of it stands in its
-:class:`Setting`. The flags and their help, the settings that a run folder keeps, the hash of the protocol and the
-refusal of settings without images derive from here. Reading this needs neither torch nor pydantic, as ``--help`` does.
+on the command line and ``batch-size`` (or ``batch_size``) in YAML. Its :class:`Setting` declares the rest. Derived from
+here are the flags and their help, the settings that a run folder stores, the protocol hash, and the refusal of settings
+that need images. Importing this needs neither torch nor pydantic, as ``--help`` does.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from tomebench.schema import MAX_DROP, MOST_CLASSES, Route
 
 
 def _option_of_tome(name: str, help: str) -> Any:
-    """One of the options of ToMe that are flags."""
+    """Declare an option of ToMe that is a flag."""
     return Setting(help, "NAMES", "Method", check=values.choice(name), states="cell", grows=True)
 
 
 class Settings:
-    """Everything that a sweep can be asked, in the order of its help."""
+    """All settings of a sweep, in the order of its help."""
 
     # fmt: off
     model: Annotated[str, Setting("Alias or timm id (see: tomebench list models), hf-hub:ORG/NAME, local-dir:PATH.",
@@ -145,12 +145,12 @@ def about_images() -> tuple[str, ...]:
 
 
 def default(name: str) -> Any:
-    """Value of a setting that nothing sets; None where there is none, as for the model."""
+    """Default of a setting; None where there is none, as for the model."""
     return getattr(Settings, name, None)
 
 
 def flag(name: str, value: object = None) -> str:
-    """The flag of a setting, or of the value of a switch: ``--batch-size``, ``--no-compile``."""
+    """The flag of a setting, or of a switch's value: ``--batch-size``, ``--no-compile``."""
     return f"--{'no-' if value is False else ''}{name.replace('_', '-')}"
 
 

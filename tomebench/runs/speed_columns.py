@@ -1,4 +1,4 @@
-"""The speed columns of a row, from the stored rounds. Pure functions."""
+"""Speed columns of a row (img/s, speed-up, overhead over the ceiling, latency) from stored rounds. Pure functions."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from tomebench.runs.rounds import compare, counted_bursts, median_clock, session
 from tomebench.schema import CEILING, UNWRAPPED, Cell, Round
 
 _QUANTILES = (("p50", 0.5, 64), ("p95", 0.95, 64), ("p99", 0.99, 662))
-"""Quantiles of latency, and from how many passes on they are given: the floors of MLPerf inference."""
+"""Quantiles of latency, each with the least number of passes for it, as MLPerf inference asks."""
 
 
 def speed_columns(
     rounds: Sequence[Round], cell: Cell, baseline: str | None, mac_ratio: float, *, between: bool = False
 ) -> dict[str, Any]:
-    """Speeds of a cell with their intervals; nothing if it was never timed.
+    """Speeds of a cell with their intervals; empty if it was never timed.
 
     Args:
         rounds: all rounds.
         cell: whose row it is.
         baseline: key of the r = 0 cell; None where it was not measured.
         mac_ratio: GMACs of the unwrapped model over those of the cell.
-        between: each session was a fresh process, and intervals are to be those between processes.
+        between: each session was a fresh process, and intervals are over processes.
     """
     bursts = counted_bursts(rounds, cell.key)
     if not bursts:
         return {}
     seconds = step_seconds(rounds, cell.key)
-    # Until there are two of them a process is all that there is, and its own intervals are what is known.
+    # A single process has no interval over processes, so that over its rounds is used.
     between = between and complete_processes(rounds, baseline or cell.key, cell.key, ceiling=False) > 1
     step = stats.level(seconds, sessions(rounds, cell.key) if between else ())
     fields: dict[str, Any] = {
@@ -59,17 +59,18 @@ def speed_columns(
     ceiling = CEILING + cell.key
     if baseline and (promised := compare(rounds, baseline, ceiling, between=between)):
         fields |= _estimate("speedup_ceiling", promised)
-    if overhead := compare(rounds, cell.key, ceiling, between=between):  # time of the cell over time of its ceiling
+    # Seconds of the cell over seconds of its ceiling.
+    if overhead := compare(rounds, cell.key, ceiling, between=between):
         percent = {name: value and 100 * (value - 1) for name, value in _estimate("merge_overhead", overhead).items()}
         fields |= percent
     return fields
 
 
 def _latency(rounds: Sequence[Round], name: str, *, between: bool) -> dict[str, Any]:
-    """Quantiles of the milliseconds of single passes, each from as many as it takes.
+    """Quantiles of the milliseconds of single passes; each needs a least number of passes.
 
-    Of several processes it is the mean of theirs, with Student's interval between them, if each that counts has as many
-    passes: those that took more of them are not like the others.
+    With several processes it is the mean of theirs, with Student's interval over them, if every process that counts has
+    that number: leaving out those with fewer passes would bias it.
     """
     timed = [round_ for round_ in rounds if name in round_.counted]
     by_session: dict[int, list[list[float]]] = {}

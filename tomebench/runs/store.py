@@ -1,7 +1,7 @@
-"""The truth of a run: configuration, testbeds, every timed round and every evaluated batch, in one SQLite file.
+"""The store of a run: configuration, testbeds, every timed round and every evaluated batch, in one SQLite file.
 
-Each round and each chunk is one transaction: a kill at any moment loses at most the one in progress. Everything else in
-a run folder is derived from this file (:mod:`tomebench.runs.rows`) and can be rebuilt.
+Each round and each chunk is one transaction, so a kill loses at most the one in progress. Everything else in a run
+folder is derived from this file (:mod:`tomebench.runs.rows`) and can be rebuilt.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ from tomebench.schema import (
 
 _ABOUT_ROUND = ("other_cpus", "gpu_processes")
 TURNS = "end_to_end"
-"""Name of the fact: images, seconds and session of each turn of the data loader, by cell key."""
+"""Name of the stored fact: images, seconds and session of each end-to-end turn, by cell key."""
 _READ = "read"
-"""Kind of the facts that say what the images of a chunk were decoded from."""
+"""Kind of the facts that record what the images of a chunk were decoded from."""
 
 
 class Store(StoreFile):
@@ -60,19 +60,19 @@ class Store(StoreFile):
         config: Mapping[str, Any],
         unlike: Callable[[Store, Mapping[str, Any]], list[str]] | None = None,
     ) -> Store:
-        """Begin a run, or go on with the one that is there if its configuration allows it.
+        """Begin a run, or continue the one that is there if its configuration allows it.
 
-        A run that was stopped before anything was measured is in nobody's way: it is begun anew.
+        A run that was stopped before anything was measured is replaced.
 
         Args:
             directory: run folder; made if it is not there.
             config: JSON object of everything that can change a result, and nothing else.
-            unlike: from the run that is there and ``config`` to what keeps one from going on with the other, each as
-                ``setting: stored -> asked``; by default everything in which they differ.
+            unlike: from the run that is there and ``config`` to the settings that keep it from being continued, each as
+                ``setting: stored -> asked``; by default every setting that differs.
 
         Raises:
-            RunError: the folder holds a run with such other settings, something else than a run, or the run of a
-                newer version; or another process is using it. Nothing in it was changed.
+            RunError: the folder holds a run with such settings, files of another kind, or the run of a newer version;
+                or another process is using it. Nothing in it was changed.
             StorageError: the store is damaged, the disk is full or the folder cannot be written.
         """
         asked = canonical_json(config)
@@ -120,7 +120,7 @@ class Store(StoreFile):
         return any(self._select(table, "LIMIT 1") for table in ("rounds", "chunks")) or bool(self.get(TURNS))
 
     def begin_session(self, testbed: Mapping[str, Any]) -> int:
-        """Note that a process begins to measure, and on what; returns the session's number, from 1."""
+        """Record that a session begins, and its testbed; returns the session's number, from 1."""
         session = database.next_id(self._path, self._connection, "sessions")
         self._insert(("sessions", session, canonical_json(testbed)))
         return session
@@ -130,15 +130,15 @@ class Store(StoreFile):
         return [(session, json.loads(testbed)) for session, testbed in self._select("sessions")]
 
     def put_cells(self, cells: Sequence[tuple[Cell, Resolved]], config: Mapping[str, Any] | None = None) -> None:
-        """Keep what is measured, beside what has been: the cells that are there must be what they were.
+        """Add cells to those of the run; cells that are already there must be unchanged.
 
         Args:
             cells: in the order of the table.
-            config: the configuration of the run from now on, where it asks for other cells than before.
+            config: the new configuration of the run, if it asks for other cells than before.
 
         Raises:
-            RunError: the settings came to something else than before: another device, checkpoint file or library
-                version.
+            RunError: a setting is resolved to another value than before, as by another device, checkpoint file or
+                library version.
         """
         asked = self.checked_cells(cells)
         stored = self._fact("cells") or []
@@ -153,7 +153,7 @@ class Store(StoreFile):
             self._insert(*facts)
 
     def checked_cells(self, cells: Sequence[tuple[Cell, Resolved]]) -> list[dict[str, Any]]:
-        """Cells as JSON, which may be put beside those that are there; nothing is kept.
+        """Cells as JSON, checked against those that are stored; nothing is written.
 
         Raises:
             RunError: as :meth:`put_cells`.
@@ -170,7 +170,7 @@ class Store(StoreFile):
         return asked
 
     def cells(self) -> list[tuple[Cell, Resolved]]:
-        """What is measured, in the order of the table; empty before :meth:`put_cells`."""
+        """Cells of the run with their resolved forms, in table order; empty before :meth:`put_cells`."""
         stored = self._fact("cells") or []
         return [(Cell.from_json(item["cell"]), Resolved.from_json(item["resolved"])) for item in stored]
 
@@ -193,7 +193,7 @@ class Store(StoreFile):
         ]
 
     def put_images(self, images: ImageList) -> None:
-        """Keep which images are evaluated. On a resumed run they must be the same.
+        """Store the list of images to evaluate. A resumed run must have the same list.
 
         Raises:
             RunError: the folder holds predictions for another list of images.
@@ -210,16 +210,16 @@ class Store(StoreFile):
             )
 
     def images(self) -> ImageList | None:
-        """The images to evaluate; None before :meth:`put_images`, and in a run without data."""
+        """The list of images to evaluate; None before :meth:`put_images`, and in a run without data."""
         stored = self._fact("images")
         return stored and ImageList(**{**stored, "labels": np.array(stored["labels"], dtype=np.int64)})
 
     def add_chunk(self, chunk: Chunk) -> None:
-        """Commit one evaluated batch; or what cells that came later say about the images of one that is there.
+        """Commit one evaluated batch, or the predictions of further cells for a batch that is stored.
 
         Raises:
-            ValueError: the chunk is there for one of these cells, is empty, or its cells differ in their number of
-                images, among themselves or from what is there.
+            ValueError: a cell already has this chunk, the chunk is empty, or its cells differ in their number of
+                images, among themselves or from the stored ones.
         """
         sizes = {len(array) for p in chunk.predictions.values() for array in (p.top1, p.in_top5)}
         if len(sizes) != 1 or sizes == {0}:
@@ -232,7 +232,7 @@ class Store(StoreFile):
                 raise ValueError(f"chunk {chunk.index} is already stored: its images would count twice")
             if sizes != {there[0][1]}:
                 raise ValueError(f"chunk {chunk.index} has {there[0][1]} images, not {min(sizes)}")
-            # The pace stays that of the pass before; whose answers came later, and when, is kept beside it.
+            # The chunk keeps the pace of its first evaluation; the sessions of later cells are stored beside it.
             before = self.late()
             late = {key: sorted({*before.get(key, ()), chunk.session or 0}) for key in chunk.predictions}
             rows = [("facts", "late", key, canonical_json(sessions)) for key, sessions in late.items()]
@@ -242,26 +242,26 @@ class Store(StoreFile):
         self._insert(*rows)
 
     def read_states(self) -> dict[int, tuple[ImageState, ...]]:
-        """What the images of every done chunk were decoded from, by index of the chunk."""
+        """What the images of every committed chunk were decoded from, by index of the chunk."""
         return {int(name): tuple(ImageState(*each) for each in value) for name, value in self._facts(_READ).items()}
 
     def late(self) -> dict[str, list[int]]:
-        """Sessions, by cell key, in which cells were evaluated on images that others had been evaluated on before."""
+        """Sessions in which a cell was evaluated on images on which others had been evaluated before, by cell key."""
         return self._facts("late")
 
     def evaluated(self) -> dict[int, set[str]]:
-        """Keys of the cells that were evaluated, by the index of the chunk."""
+        """Keys of the cells that were evaluated, by index of the chunk."""
         found: dict[int, set[str]] = {}
         for chunk, cell, *_ in self._select("predictions"):
             found.setdefault(chunk, set()).add(cell)
         return found
 
     def done_chunks(self) -> set[int]:
-        """Indices of the chunks that were committed."""
+        """Indices of the committed chunks."""
         return {index for index, *_ in self._select("chunks")}
 
     def paces(self) -> list[Pace]:
-        """How fast chunks were evaluated, by session; nothing of those that an older version evaluated."""
+        """Evaluation pace of each session; sessions of an older version, which stored none, are left out."""
         by_session: dict[int, list[tuple[int, float, float]]] = {}
         for _, images, session, seconds, waited in self._select("chunks"):
             if session is not None:
@@ -274,7 +274,7 @@ class Store(StoreFile):
     def predictions(self) -> dict[str, CellPredictions]:
         """Predictions by cell key for the images of :meth:`seen`, in that order.
 
-        A cell that lacks some done chunk, because it failed on the way or came later, is left out.
+        A cell that lacks a committed chunk, because it failed on the way or a later sweep added it, is left out.
         """
         size = {index: images for index, images, *_ in self._select("chunks")}
         parts: dict[str, list[CellPredictions]] = {}
@@ -285,7 +285,7 @@ class Store(StoreFile):
         return {cell: concatenated(found) for cell, found in parts.items() if len(found) == len(size)}
 
     def seen(self) -> npt.NDArray[np.int64]:
-        """Indices into the image list of the images of all done chunks, in ascending order; shape [n_seen].
+        """Indices into the image list of the images of all committed chunks, ascending; shape [n_seen].
 
         Chunk i holds the images from i * batch_size on, with the batch size of the cells.
         """
@@ -296,19 +296,19 @@ class Store(StoreFile):
         return np.concatenate([np.arange(size, dtype=np.int64) + index * batch_size for index, size, *_ in chunks])
 
     def set_status(self, cell_key: str, status: Status, error: str | None = None) -> None:
-        """Note that a cell cannot be measured, and why."""
+        """Record that a cell cannot be measured, and why."""
         self._put_fact("status", cell_key, [status, error])
 
     def statuses(self) -> dict[str, tuple[Status, str | None]]:
-        """Status and error text by cell key, of the cells that have been given one."""
+        """Status and error text by cell key, of the cells that have one."""
         return {key: (status, error) for key, (status, error) in self._facts("status").items()}
 
     def set_peak_memory(self, cell_key: str, peak: int) -> None:
-        """Keep the peak memory of a cell's forward pass, in bytes."""
+        """Store the peak memory of a cell's forward pass, in bytes."""
         self._put_fact("peak", cell_key, peak)
 
     def peak_memory(self) -> dict[str, int]:
-        """Peak memory in bytes by cell key, of the cells that have been measured."""
+        """Peak memory in bytes by cell key, of the cells that have one."""
         return self._facts("peak")
 
     def _check_together(self) -> None:

@@ -1,4 +1,4 @@
-"""The open file of a run as rows and facts, whatever they are about."""
+"""Base of a store: an open SQLite file read and written as database rows and named JSON facts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tomebench.schema import canonical_json
 
 
 class StoreFile:
-    """Rows of an open store are read, and committed together, each in a transaction; a fact is a small JSON value.
+    """Reads and commits database rows of an open store; a fact is a small JSON value under a name.
 
     Args:
-        path: of the file.
+        path: path of the file.
         connection: to it, as :mod:`tomebench.runs.opening` gives one.
-        resources: closed with it: the connection, and the lock of one who writes.
-        writable: it may be written to.
+        resources: closed with the store: the connection, and the lock of a writer.
+        writable: whether it may be written to.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, resources: ExitStack, *, writable: bool) -> None:
@@ -32,7 +32,7 @@ class StoreFile:
         self._file = database.file_number(path)
 
     def close(self) -> None:
-        """Close the file and give up the lock. Safe to call twice."""
+        """Close the file and release the lock. Safe to call twice."""
         self._resources.close()
 
     def __enter__(self) -> Self:
@@ -49,7 +49,7 @@ class StoreFile:
         return self._path.parent
 
     def check_there(self) -> None:
-        """Raise StorageError if the file was removed or replaced since it was opened: what is written goes nowhere."""
+        """Raise StorageError if the file was removed or replaced since it was opened, as writes would be lost."""
         if database.file_number(self._path) != self._file:
             raise StorageError(
                 f"{self._path} was removed or replaced while it was written to; run the same command again, with the "
@@ -57,11 +57,11 @@ class StoreFile:
             )
 
     def get(self, key: str) -> Any | None:
-        """A small fact put by :meth:`put`, such as the batch size that "auto" came to; None if there is none."""
+        """A fact that :meth:`put` stored, such as the batch size that "auto" was resolved to; None if there is none."""
         return self._fact("fact", key)
 
     def put(self, key: str, value: Any) -> None:
-        """Keep a JSON value; a value put before is replaced."""
+        """Store a JSON value under a name; it replaces an earlier value."""
         self._put_fact("fact", key, value)
 
     def _fact(self, kind: str, name: str = "") -> Any:
@@ -78,7 +78,7 @@ class StoreFile:
         return database.select(self._path, self._connection, table, where, *values)
 
     def _insert(self, *rows: tuple[Any, ...]) -> None:
-        """Commit rows, each a table and its values, together."""
+        """Commit database rows, each a table and its values, in one transaction."""
         if not self._writable:
             raise ValueError("a store opened by read() cannot be written")
         self.check_there()

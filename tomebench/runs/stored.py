@@ -1,7 +1,7 @@
-"""What the values of a store may be.
+"""Validation of stored values: types and ranges of every database row and fact that a sweep can have written.
 
-A run may come from a stranger: a checksum says that a value is what was written, not that a sweep would write it. Every
-row is looked at when a store is opened, so nothing that reads one has to ask again.
+A run may come from a stranger: a checksum shows that a value is what was written, not that a sweep would write it.
+Every database row is validated when a store is opened, so code that reads one need not check again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tomebench.runs.budget import BUDGETS
 from tomebench.schema import WITH_OPTIONS, Cell, ImageList, Resolved, Status
 
 _LONGEST = 500
-_MOST = 2**53  # integers above are not the same in every reader of JSON
+_MOST = 2**53  # larger integers are not the same in every JSON reader
 Count = Annotated[int, Field(ge=0, le=_MOST)]
 Session = Annotated[int, Field(ge=0, le=2**31)]
 Positive = Annotated[float, Field(gt=0, le=1e15)]
@@ -34,7 +34,7 @@ class _Record(BaseModel):
 
 
 class _Settings(_Record):
-    """A configuration: of its values those that code acts on, and any plain ones."""
+    """A stored configuration: the values that code acts on are typed, others may be any plain JSON."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
     __pydantic_extra__: dict[Key, Plain | list[Plain]]
@@ -73,11 +73,11 @@ class _AboutBurst(_Record):
     slowed: Annotated[float, Field(ge=0, le=1)] | None = None
     backlog: Annotated[float, Field(ge=-1e6, le=1e6)] | None = None
     allocated: Count = 0
-    joules: float | None = None  # of older stores
+    joules: float | None = None  # in older stores
 
 
 class _Testbed(_Record):
-    """Of a testbed what every version has written."""
+    """Fields of a testbed that every version has written."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
     __pydantic_extra__: dict[Key, bool | int | float | Text]
@@ -135,7 +135,7 @@ _FACTS: Mapping[str, Any] = {
     "number": Key,
     "sum": Annotated[int, Field(ge=0, le=2**62)],
 }
-"""By kind of fact."""
+"""Schemas of facts by kind."""
 _NAMED: Mapping[str, Any] = {
     "batch_size": Size,
     "threads": Annotated[int, Field(ge=1, le=65_536)],
@@ -152,7 +152,7 @@ _NAMED: Mapping[str, Any] = {
     "compile_seconds": dict[Key, Amount],
     "output_excess": dict[Key, Amount],
 }
-"""By name, of the facts that are put by it."""
+"""Schemas of named facts by name."""
 
 
 def _adapter(what: Any) -> TypeAdapter[Any]:
@@ -170,9 +170,9 @@ _TESTBED = _adapter(_Testbed)
 _Burst = tuple[Key, Count, Amount] | tuple[Key, Count, Amount, Count] | tuple[Key, Count, Amount, Count, _AboutBurst]
 _BURSTS = _strict(list[_Burst])
 _HALF = re.compile(r"(?<!\\ud[89ab][0-9a-f]{2})\\ud[c-f][0-9a-f]{2}|\\ud[89ab][0-9a-f]{2}(?!\\ud[c-f])")
-"""Half of a pair of escapes, as Python writes such a byte in JSON."""
+"""Half of a surrogate pair, as Python escapes a byte that is no UTF-8 in JSON."""
 _NUMBERED = frozenset({"round", "read"})
-"""Kinds of facts whose names are numbers."""
+"""Kinds of facts that are named by a number."""
 
 
 class UnusableValue(ValueError):
@@ -180,7 +180,7 @@ class UnusableValue(ValueError):
 
 
 def check_row(table: str, row: Sequence[Any]) -> None:
-    """Refuse a row with a value that no sweep writes.
+    """Refuse a database row with a value that no sweep writes.
 
     Args:
         table: its name.
@@ -206,17 +206,17 @@ def check_together(
     answers: Iterable[tuple[int, int]],
     measured: bool,
 ) -> None:
-    """Refuse values that are each possible and belong to nothing: batches of other images, answers to none.
+    """Refuse values that are valid each but do not belong together: batches of other images, predictions for none.
 
     Args:
-        cells: of a store.
-        images: that they are evaluated on.
+        cells: of the store.
+        images: list of the images they are evaluated on.
         chunks: number of images by index of the evaluated batch.
-        answers: index of the batch, and number of images, of what cells said about batches.
-        measured: there is a round or a batch.
+        answers: index of the batch and number of images, for each cell's predictions of a batch.
+        measured: there is a round or an evaluated batch.
 
     Raises:
-        UnusableValue: there are some.
+        UnusableValue: such values are there.
     """
     if measured and not cells:
         raise UnusableValue("measurements of no cell")
@@ -282,7 +282,7 @@ def _at_least(least: int, *numbers: object) -> None:
 
 
 def _text(value: object) -> str:
-    """JSON, each byte of a path that is no text as some other character: only here they would be in the way."""
+    """JSON in which a byte of a path that is no text is replaced by some character, for validation only."""
     if not isinstance(value, str):
         raise TypeError("not text")
     return _HALF.sub(r"\\u003f", value)

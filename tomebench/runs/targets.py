@@ -1,7 +1,7 @@
-"""How exactly each cell of a run is to be timed, how far it is from that, and whether its timing was cut short.
+"""The budget and number of processes of each cell, what it still lacks of them, and whether timing was cut short.
 
-A run is measured by one command or by several, which may ask for different cells and budgets. A cell is judged by the
-largest budget that it has reached, or by the last one that was asked of it.
+One command or several measure a run, and may ask for different cells and budgets. A cell is judged by the largest
+budget that it has reached, or by the last one that was asked for.
 """
 
 from __future__ import annotations
@@ -17,39 +17,41 @@ from tomebench.runs.testbed import PROCESS
 from tomebench.schema import Round
 
 _BUDGETS = "budgets"
-"""Name of the stored fact: budget by cell key, where they are not all that of the configuration."""
+"""Name of the stored fact: budget by cell key, where not all have that of the configuration."""
 _PROCESSES = "processes"
-"""Name of the stored fact: fresh processes by cell key, where they are not all that of the configuration."""
+"""Name of the stored fact: fresh processes by cell key, where not all have those of the configuration."""
 _TIMING = "timing"
-"""Name of the stored fact: keys of the cells whose timing has begun and has not come to its end."""
+"""Name of the stored fact: keys of the cells whose timing has begun and not ended."""
 
 
 Value = TypeVar("Value")
 
 
 def budget_rank(name: str) -> int:
-    """Place of a budget among all, the smallest first; -1 of one that is none."""
+    """Rank of a budget among all, the smallest first; -1 of an unknown name."""
     return list(BUDGETS).index(name) if name in BUDGETS else -1
 
 
 def processes(store: Store) -> int:
-    """Fresh processes in which the cells of a run are to be timed; from 2 on each session is one."""
+    """Number of fresh processes in which a run is to be timed; from 2 on each session is one process."""
     return int(store.config.get("processes", 1))
 
 
 def asked_processes(store: Store) -> dict[str, int]:
-    """Fresh processes in which each cell is to be timed, by cell key."""
+    """Number of fresh processes in which each cell is to be timed, by cell key."""
     usual = processes(store)
     return _of_cells(store, usual, store.get(_PROCESSES))
 
 
 def keep_processes(store: Store, keys: Collection[str], asked: int) -> None:
-    """Ask so many processes of cells, before the configuration of their run is changed; of none fewer than before.
+    """Ask for a number of fresh processes for some cells, never fewer than before.
+
+    Call it before the configuration of the run changes.
 
     Args:
         store: of the run, which may not have these cells yet.
         keys: of the cells.
-        asked: how many.
+        asked: number of processes.
     """
     before = asked_processes(store)
     after = {**before, **{key: max(asked, before.get(key, 1)) for key in keys}}
@@ -58,7 +60,7 @@ def keep_processes(store: Store, keys: Collection[str], asked: int) -> None:
 
 
 def timed_rounds(store: Store) -> list[Round]:
-    """All rounds of a run; where processes are told apart, the session of each is the first one of its process."""
+    """All rounds of a run; with several processes, sessions of one process get the number of the first of them."""
     rounds = store.rounds()
     if processes(store) == 1:
         return rounds
@@ -76,17 +78,19 @@ def budgets(store: Store) -> dict[str, str]:
 
 
 def _of_cells(store: Store, usual: Value, stored: Mapping[str, Value] | None) -> dict[str, Value]:
-    """What is stored of each cell, or the usual; of cells that were never begun nothing."""
+    """Value stored for each cell, or the usual one; only of cells that the run has."""
     return {cell.key: (stored or {}).get(cell.key, usual) for cell, _ in store.cells()}
 
 
 def keep_budgets(store: Store, keys: Collection[str], asked: str) -> None:
-    """Ask a budget of cells, before the configuration of their run is changed; one that reaches a larger one keeps it.
+    """Ask for a budget for some cells; one that has reached a larger budget keeps that.
+
+    Call it before the configuration of the run changes.
 
     Args:
         store: of the run, which may not have these cells yet.
         keys: of the cells.
-        asked: name of the budget; "none" asks nothing of a cell that is there.
+        asked: name of the budget; "none" changes nothing for a cell that is there.
     """
     before = budgets(store)
     rounds = timed_rounds(store)
@@ -103,7 +107,7 @@ def keep_budgets(store: Store, keys: Collection[str], asked: str) -> None:
 
 
 def shortfalls(store: Store, rounds: Sequence[Round], asked: Mapping[str, str | Budget]) -> dict[str, Shortfall]:
-    """How far timed cells are from what is asked of them, those that are; by cell key.
+    """What timed cells lack of their budget, by cell key; cells that lack nothing are left out.
 
     Args:
         store: of the run.
@@ -123,25 +127,25 @@ def shortfalls(store: Store, rounds: Sequence[Round], asked: Mapping[str, str | 
 
 
 def timing_begins(store: Store, asked: Collection[str], short: Collection[str]) -> None:
-    """Note that cells are being timed: should it not come to its end, their rows say so.
+    """Record that timing of cells begins, so that their rows say so if it is cut short.
 
     Args:
         store: of the run.
-        asked: keys of the cells that the sweep asks for; of the others what was noted stays.
-        short: those of them that are to be timed.
+        asked: keys of the cells that the sweep asks for; records about other cells stay.
+        short: keys of those that are to be timed.
     """
     _note(store, (_noted(store) - {*asked}) | {*short})
 
 
 def timing_ends(store: Store, asked: Collection[str]) -> None:
-    """Note that timing the cells that a sweep asks for has come to its end."""
+    """Record that timing of the cells that a sweep asks for has ended."""
     _note(store, _noted(store) - {*asked})
 
 
 def interrupted(store: Store, rounds: Sequence[Round], asked: Mapping[str, str]) -> set[str]:
-    """Keys of the cells whose timing was cut short: it was never noted to have ended, or is too short.
+    """Keys of the cells whose timing was cut short: its end was never recorded, or it has too few rounds.
 
-    Too short is one of too few rounds, or where several processes are asked for, of too few of them.
+    Where several processes are asked for, too few processes instead.
 
     Args:
         store: of the run.

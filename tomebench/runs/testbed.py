@@ -1,4 +1,4 @@
-"""Stored testbeds: what speeds were measured on, as one hash and as one line."""
+"""Stored testbeds (the machine and libraries that speeds were measured on), as one hash and as one line of text."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from tomebench import schema
 from tomebench.words import counted
 
 UNAVAILABLE = "unavailable"
-"""What cannot be found out about a machine."""
+"""Value of a fact that cannot be found out about a machine."""
 PROCESS = "process"
-"""Name of the fact that tells one process from another: two sessions of one are no two processes."""
+"""Name of the fact that identifies a process: two sessions of one process are not two processes."""
 
 
 def fingerprint(testbed: Mapping[str, Any]) -> str:
-    """Sixteen hex digits over a description: equal means that speeds may be compared.
+    """Sixteen hex digits over a testbed: speeds may be compared where they are equal.
 
-    Neither the git state counts, which comparisons are made for, nor what throttles at one moment, nor which process it
-    was and how many evaluate images when one has done the timing. What is unknown is left out, so that a younger field
-    changes nothing where it cannot be told.
+    Left out are the git state, which comparisons are made for; what throttles at one moment; the id of the process; and
+    how many processes evaluate images, since only one times. Unknown facts are left out too, so that a younger field
+    makes no difference where it is unavailable.
     """
     passing = ("git", "gpu_throttle_reasons", "processes", PROCESS)
     known = {key: value for key, value in testbed.items() if key not in passing and value != UNAVAILABLE}
@@ -27,7 +27,7 @@ def fingerprint(testbed: Mapping[str, Any]) -> str:
 
 
 def one_line(testbed: Mapping[str, Any]) -> str:
-    """A description in one line, for a table's conditions."""
+    """A testbed in one line, for a table's conditions."""
     cpus = testbed["usable_cpus"]
     parts = [
         str(testbed["device_name"]),

@@ -1,4 +1,4 @@
-"""How fast cells were when the data loader fed them: the turns that each of them had, and what they come to."""
+"""End-to-end throughput of a cell from its stored turns, each a timed stretch of batches fed by the data loader."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from tomebench import stats
 from tomebench.runs.store import TURNS, Store
 
 MIN_KEPT = 3
-"""Turns that make an interval."""
+"""Least number of turns that give an interval."""
 
 
 class Turn(NamedTuple):
-    """A turn of a cell."""
+    """One end-to-end timing of a cell."""
 
     images: int
     seconds: float
-    session: int = 0  # of older stores, which do not say it
+    session: int = 0  # older stores do not have it
 
 
 def turns(store: Store) -> dict[str, list[Turn]]:
-    """The turns that every cell has had; of older stores the sum of all, as if it were one."""
+    """End-to-end turns of every cell; older stores have only the sum of all, which counts as one turn."""
     found = store.get(TURNS) or {}
     return {
         key: [Turn(*each) for each in entry] if isinstance(entry[0], list) else [Turn(*entry)]
@@ -33,26 +33,26 @@ def turns(store: Store) -> dict[str, list[Turn]]:
 
 
 def counted_turns(taken: Sequence[Turn]) -> list[Turn]:
-    """Turns but the first of each session, when files come from the disk and not from memory as they do later."""
+    """Turns without the first of each session, in which files come from disk rather than from the page cache."""
     return [turn for number, turn in enumerate(taken) if any(turn.session == each.session for each in taken[:number])]
 
 
 def turns_left(taken: Sequence[Turn]) -> int:
-    """How many more of them a new session has to take, the one included that does not count."""
+    """Number of turns of a cell that a new session has to take, its first included, which does not count."""
     missing = MIN_KEPT - len(counted_turns(taken))
     return 1 + missing if missing > 0 else 0
 
 
 def keep(store: Store, found: dict[str, list[Turn]]) -> None:
-    """Keep the turns of all cells, those that were kept before included."""
+    """Store the turns of all cells, earlier ones included."""
     store.put(TURNS, found)
 
 
 def end_to_end_columns(taken: Sequence[Turn]) -> dict[str, float]:
-    """Images per second over all turns that count, and Student's interval of their logarithms.
+    """Images per second over all turns that count, with Student's interval of their logarithms.
 
     Args:
-        taken: in the order of time; one at least.
+        taken: turns in the order of time, at least one.
     """
     kept = counted_turns(taken) or taken
     rate = sum(turn.images for turn in kept) / sum(turn.seconds for turn in kept)

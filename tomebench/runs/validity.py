@@ -1,4 +1,4 @@
-"""What makes a measured row doubtful: statistics, as pure functions over the stored rounds."""
+"""Statistical tests for doubtful rows: A/A control, drift, noise, cold start, throttling, load. Pure functions."""
 
 from __future__ import annotations
 
@@ -14,39 +14,41 @@ from tomebench.runs.rounds import paired_seconds, pairs, step_seconds
 from tomebench.schema import SENTINEL, Burst, Round
 
 NOISY_OVER = 0.10 * math.sqrt(2)
-"""IQR / median above which a ratio is noisy: two times that scatter by a tenth each have a ratio that does so."""
+"""IQR / median above which a ratio is noisy: that of the ratio of two times with an IQR of 10 % each."""
 DRIFT_OVER = 0.02
-"""Relative trend over a run above which it drifts, if it is significant."""
+"""Relative trend over a session above which times drift, if it is significant."""
 NOT_STEADY_OVER = 0.10
-"""Relative trend over a run above which absolute numbers are not steady."""
+"""Relative trend over a session above which absolute numbers are not steady."""
 DRIFT_P = 0.01
 """Mann-Kendall p under which a trend is significant."""
 OUTLIER_Z = 3.5
 """Modified z above which a value is an outlier."""
 CAPPED_OVER = 0.5
-"""Share of the time under the power limit above which a row is a matter of that limit."""
+"""Share of the time under the power limit above which a row's speed is set by that limit."""
 HOST_BOUND_UNDER = 0.10
-"""Part of a step that the GPU has left to do when the host has issued the last one, under which it waits for the host.
+"""Fraction of a step that the GPU has left when the host has issued the last one; under it the host is the limit.
 
-Not the time of issuing itself: where the GPU sets the pace, the host waits too, once a thousand launches are queued.
+The time of issuing itself does not tell: where the GPU is the limit the host waits too, once a thousand launches are
+queued.
 """
 BUSY_OVER = 0.10
-"""Share of the machine's CPU time above which others disturb."""
+"""Share of the machine's CPU time taken by other processes above which they disturb the timing."""
 AA_LEVEL = 0.99
-"""Confidence at which the two bursts of r = 0 must differ. At 95 % one healthy run in twenty would be thrown away."""
+"""Confidence at which the baseline and the sentinel must differ. At 95 % one healthy run in twenty would fail."""
 AA_TOLERANCE = 0.02
-"""Relative difference of the two that is no fault of the harness, however sure it is.
+"""Relative difference of the baseline and the sentinel that is tolerated at any confidence.
 
-The two lie elsewhere in memory, as any two processes do: a difference as small as that is one between processes.
+The two lie in different places in memory, as in any two processes: a difference as small as that occurs between
+processes.
 """
 _TOLD_BETWEEN, _AA_FEW = 4, 0.95
-"""Processes from which on their scatter tells at AA_LEVEL whether the two differ, and the level for fewer."""
+"""Number of processes whose scatter decides at AA_LEVEL whether the two differ, and the level used for fewer."""
 _POINTS = 200
-"""Longer series are reduced to this many medians before a trend is looked for."""
+"""Number of medians to which longer series are reduced before a trend is tested."""
 
 
 def unwatched(rounds: Sequence[Round]) -> bool:
-    """Nothing is known of the clock of a GPU, and so of its energy and who else uses it; False where nothing ran."""
+    """Nothing is known of a GPU's clock, and so of its energy and its other users; False where nothing ran."""
     return bool(rounds) and all(burst.mhz is None for round_ in rounds for burst in round_.bursts)
 
 
@@ -56,28 +58,28 @@ def power_capped(bursts: Sequence[Burst]) -> bool:
 
 
 def host_bound(bursts: Sequence[Burst]) -> bool:
-    """The device had less than a tenth of a step left to do when the host had issued the last one; False on a CPU."""
+    """The device had less than a tenth of a step left when the host had issued the last one; False on a CPU."""
     left = [burst.backlog / burst.step_seconds for burst in bursts if burst.backlog is not None]
     return bool(left) and float(np.median(left)) < HOST_BOUND_UNDER
 
 
 def mostly(answers: Iterable[bool]) -> bool:
-    """More than half of them are yes."""
+    """More than half of the values are true."""
     answers = list(answers)
     return 2 * sum(answers) > len(answers)
 
 
 def aa_failed(rounds: Sequence[Round], baseline: str, *, between: bool = False) -> bool:
-    """The two bursts of r = 0 differ surely, and by enough to matter.
+    """A/A control: the two bursts of r = 0 (baseline and sentinel) differ significantly, and by enough to matter.
 
-    The 99 % interval of ln(t[baseline] / t[sentinel]) lies on one side of 0, further than 2 % from it. False under
-    six rounds, when there is no interval. Between two or three processes Student's is so wide at that level that hardly
-    anything could fail: there it is at 95 % if they differ so, on the same side, within each of them.
+    The 99 % interval of ln(t[baseline] / t[sentinel]) lies on one side of 0, more than 2 % from it. False under six
+    rounds, when there is no interval. Over two or three processes Student's interval at that level is too wide for
+    anything to fail: there it is taken at 95 %, and the two must also differ so, on the same side, within each process.
 
     Args:
         rounds: all rounds.
         baseline: key of the r = 0 cell.
-        between: each session was a fresh process, and the interval is one between them where there are two.
+        between: each session was a fresh process, and the interval is over processes where there are two.
     """
     base, sentinel, numbers = pairs(rounds, baseline, SENTINEL)
     if not base:
@@ -97,7 +99,7 @@ def aa_failed(rounds: Sequence[Round], baseline: str, *, between: bool = False) 
 
 
 def _side(logs: npt.NDArray[np.float64]) -> int:
-    """On which side of 0 their median surely lies, and over 2 % from it: -1 or 1; 0 where that is not sure."""
+    """Sign of the median if its 99 % interval lies over 2 % away from 0: -1 or 1; else 0."""
     interval = stats.median_interval(logs, level=AA_LEVEL)
     if interval is None:
         return 0
@@ -105,12 +107,12 @@ def _side(logs: npt.NDArray[np.float64]) -> int:
 
 
 def drift(rounds: Sequence[Round], name: str) -> float:
-    """Relative change of a variant's step time over a session, the largest of all, as a fraction; 0 if not significant.
+    """Largest relative change of a variant's step time over a session, as a fraction; 0 if not significant.
 
-    The larger of a trend and a step, each if its test finds it at p < 0.01: Theil-Sen slope of ln t over the rounds and
-    Mann-Kendall test, which sees a slow drift and no step; :func:`tomebench.stats.largest_step`, the other way round.
-    Of several sessions each is tested by itself, at that p over their number, and all of them together: a session of
-    six rounds is too short to show by itself what all of them do.
+    The larger of a trend and a step, each if its test finds it at p < 0.01. The Theil-Sen slope of ln t over the rounds
+    with the Mann-Kendall test finds a slow drift but no step, :func:`tomebench.stats.largest_step` a step but no slow
+    drift. Several sessions are tested one by one, at that p over their number, and all together: a session of six
+    rounds is too short to show by itself what all of them do.
     """
     sessions: dict[int, list[Round]] = {}
     for round_ in rounds:
@@ -130,15 +132,16 @@ def drift(rounds: Sequence[Round], name: str) -> float:
 
 
 def _smoothed(seconds: Sequence[float]) -> list[float]:
-    """Logarithms of a series, a long one by medians of neighbours."""
+    """Logarithms of a series; a long one is reduced to the medians of neighbours."""
     width = math.ceil(len(seconds) / _POINTS)
     return [float(np.median(np.log(seconds[i : i + width]))) for i in range(0, len(seconds), width)]
 
 
 def noisy(rounds: Sequence[Round], name: str, against: str) -> bool:
-    """The ratio of a variant's step times to those of another in the same rounds has IQR / median over a seventh.
+    """The per-round ratio of a variant's step times to another's has an IQR / median above NOISY_OVER.
 
-    What a machine does to a whole round is in the interval of img/s and, if it is a trend, in DRIFT; no speed-up minds.
+    Changes of the machine over whole rounds do not enter: they widen the interval of img/s, or count as DRIFT if they
+    are a trend, and leave speed-ups as they are.
     """
     seconds, others = paired_seconds(rounds, name, against)
     if not seconds:
@@ -148,10 +151,10 @@ def noisy(rounds: Sequence[Round], name: str, against: str) -> bool:
 
 
 def slow_first(rounds: Sequence[Round], name: str) -> bool:
-    """The first round of some session is slower than its others by a modified z over 3.5, and by over 2 %.
+    """The first round of a session is slower than its others by a modified z over 3.5, and by over 2 %.
 
-    And not this variant's alone: a cold start slows down most of what its round times, a spike a single burst. A
-    session that is too short to say what is usual is held against the others of all.
+    Most other variants must be slower in it too: a cold start slows down most of what its round times, a spike one
+    burst. In a session too short to tell what is usual, the rounds of all sessions are the comparison.
     """
     sessions: dict[int, list[Round]] = {}
     for round_ in rounds:
@@ -162,7 +165,7 @@ def slow_first(rounds: Sequence[Round], name: str) -> bool:
         seconds = step_seconds(usual, name)
         if len(seconds) < stats.MIN_VALUES - 1:
             continue
-        limit = (1 + DRIFT_OVER) * float(np.median(seconds))  # they may be so even that anything is an outlier
+        limit = (1 + DRIFT_OVER) * float(np.median(seconds))  # rounds may be so even that any difference is an outlier
         slow = any(each > limit and stats.modified_z(each, seconds) > OUTLIER_Z for each in step_seconds([first], name))
         if slow and _slow_as_a_whole(first, _usual_seconds(usual)):
             return True
@@ -170,7 +173,7 @@ def slow_first(rounds: Sequence[Round], name: str) -> bool:
 
 
 def _usual_seconds(rounds: Sequence[Round]) -> dict[str, float]:
-    """Median step time of every variant."""
+    """Median step time of every variant, by name."""
     found: dict[str, list[float]] = {}
     for round_ in rounds:
         for burst in round_.bursts:
@@ -184,9 +187,9 @@ def _slow_as_a_whole(round_: Round, usual: Mapping[str, float]) -> bool:
 
 
 def cpu_busy(rounds: Sequence[Round]) -> bool:
-    """Others took over a tenth of the machine's CPU time in most rounds.
+    """Other processes took over a tenth of the machine's CPU time in most rounds.
 
-    Not the load average, which is of the last minute and counts what we did ourselves.
+    The load average would not do: it covers the last minute, and counts this process.
     """
     shares = [round_.other_cpus for round_ in rounds if round_.other_cpus is not None]
     return bool(shares) and float(np.median(shares)) > BUSY_OVER
@@ -203,15 +206,15 @@ def sessions_apart(rounds: Sequence[Round], names: Collection[str]) -> bool:
 
 
 def recompiled(rounds: Sequence[Round], names: Collection[str]) -> bool:
-    """Some burst of the named variants has a compilation in it."""
+    """A burst of one of the named variants includes a compilation."""
     return any(burst.compiled and burst.variant in names for round_ in rounds for burst in round_.bursts)
 
 
 def attn_fallback(asked: str, kernel: str) -> bool:
-    """PyTorch's fused attention was asked for, and it ran its unfused ``math`` form.
+    """PyTorch's fused attention was asked for, but its unfused ``math`` kernel ran.
 
     Args:
-        asked: the route.
-        kernel: what ran, as :func:`tomebench.reduction.attention.kernel_name` writes it.
+        asked: the attention route of the cell.
+        kernel: the kernel that ran, as :func:`tomebench.reduction.attention.kernel_name` writes it.
     """
     return asked in ("auto", "sdpa", "padded") and "math" in kernel
