@@ -1,1 +1,1 @@
-"""Measuring a model: clocks and bursts, speed, memory, accuracy, and what it was measured on."""
+"""Measure models: clocks, bursts and rounds, stage times, memory, predictions, and the testbed they ran on."""

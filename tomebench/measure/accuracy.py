@@ -1,4 +1,4 @@
-"""Predicting: every cell sees the same decoded batch, and every prediction is kept."""
+"""Predict: run every cell on one decoded batch of images; top-1, top-5, ties and non-finite logits per image."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ def predict(
     batch: Batch,
     prepare: Callable[[Tensor], Tensor] = lambda images: images,
 ) -> Chunk:
-    """Run every cell on one batch.
+    """Run every cell on one batch and store its predictions.
 
     Args:
         models: cell key -> function from prepared images [B, 3, H, W] to logits [B, classes] of any floating dtype.
         batch: images and labels; only its first ``n_valid`` images count.
-        prepare: from the images of the batch to what the models take, on the device where they run.
+        prepare: from the images of the batch to the models' input, on their device.
 
     Returns:
-        Predictions of every cell: argmax of the fp32 logits, the lowest class among equals.
+        Predictions of every cell. Top-1 is the argmax of the fp32 logits, among equal ones the lowest class.
     """
     import torch
 
-    # Outside: a tensor made in inference mode is another kind of tensor, for which a compiled pass is compiled anew.
+    # The batch is prepared outside: tensors made in inference mode are of another kind, for which a compiled pass would
+    # be compiled again.
     images = prepare(batch.images)
     with torch.inference_mode():
         labels = batch.labels[: batch.n_valid].to(images.device)
@@ -47,13 +48,13 @@ def predict(
 
 
 def _judge(logits: Tensor, labels: Tensor) -> CellPredictions:
-    """Predictions from fp32 logits [n, classes] and labels int64 [n], or [n, k]; NO_LABEL is none."""
+    """Predictions from fp32 logits [n, classes] and labels int64 [n], or [n, k] padded with NO_LABEL."""
     import torch
 
     finite = logits.isfinite().all(dim=1)
     if labels.ndim == 1:
         in_top5 = (_rank(logits, labels.clamp(min=0)) < TOP) & (labels >= 0)
-    else:  # one column after the other: all at once would take the memory of the logits once for each
+    else:  # column by column: all at once would take k times the memory of the logits
         columns = [(_rank(logits, each.clamp(min=0)) < TOP) & (each >= 0) for each in labels.unbind(1)]
         in_top5 = torch.stack(columns).any(dim=0)
     largest = logits.amax(dim=1, keepdim=True)
@@ -69,7 +70,7 @@ def _judge(logits: Tensor, labels: Tensor) -> CellPredictions:
 
 
 def _rank(logits: Tensor, labels: Tensor) -> Tensor:
-    """Position [n] of a class when those of an image are sorted by (logit descending, class ascending).
+    """Rank [n] of the label's class when classes are sorted by (logit descending, class ascending).
 
     A sort or topk would leave the order of equal logits to the kernel.
     """
@@ -81,14 +82,14 @@ def _rank(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def require_matching_head(num_classes: int, images: ImageList) -> None:
-    """Refuse a model whose head has another number of classes than the data set, where its images have labels.
+    """Refuse a model whose classification head has another number of classes than the labelled images.
 
     Args:
-        num_classes: outputs of the model's head; 0 for a model without one.
+        num_classes: outputs of the classification head; 0 for a model without one.
         images: the data set.
 
     Raises:
-        DataError: they differ; says what would fit.
+        DataError: the numbers differ; the text says what would fit.
     """
     if num_classes > MOST_CLASSES:
         raise DataError(f"the model has {_spaced(num_classes)} classes: at most {_spaced(MOST_CLASSES)} can be counted")

@@ -1,9 +1,9 @@
-"""Memory that a pass hands back stays with the process, so that the next pass does not fetch it from the kernel again.
+"""Keep freed memory in the process (glibc malloc), so that a pass does not pay again for page faults.
 
 By default the C library returns large blocks to the kernel when they are freed, depending on what else lies in its
-heap, and every page that comes back costs a fault. On a CPU that can slow one and the same model in one process and
-not in the next, for one r and not for another. It is no property of the model, no repetition within a process shows
-it, and a comparison of two runs would call it a regression.
+heap, and every page that comes back costs a fault. On a CPU that can slow down a model in one process and not in the
+next, at one r and not at another. It is no property of the model, repetition within one process does not show it, and a
+comparison of two runs would report it as a regression.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _kept = False
 
 
 def keep_memory() -> bool:
-    """From now on free memory stays with this process, where its allocator is glibc's: as :func:`sweep` times models.
+    """Make glibc's allocator keep freed memory from now on, as :func:`sweep` does before it times models.
 
     Returns:
-        Whether it does; False on other systems, where nothing changes.
+        True where the allocator is glibc's; False on other systems, where nothing changes.
     """
     global _kept
     replaced = re.search("jemalloc|tcmalloc|mimalloc", os.environ.get("LD_PRELOAD", ""))
@@ -33,5 +33,5 @@ def keep_memory() -> bool:
 
 
 def describe_memory() -> str:
-    """``kept`` or ``default``, for the testbed: speeds of one are not those of the other."""
+    """``kept`` or ``default``, for the testbed: speeds under one cannot be compared with those under the other."""
     return "kept" if _kept else "default"

@@ -1,4 +1,4 @@
-"""CPUs that a process may use: those of its affinity mask, cut to what Linux gives its control group."""
+"""Number of usable CPUs: the affinity mask of the process, cut to the quota of its Linux control group."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _PAIR = re.compile(r"(\d+)\s+(\d+)")
 
 
 def usable_cpus(root: Path = _ROOT, own: Path = _OWN) -> float:
-    """CPUs this process may use: its affinity mask, cut to the quota of its group (v2 or v1) and of that one's parents.
+    """CPUs that this process may use: its affinity mask, cut to the quotas of its control group and parents.
 
-    A quota of one and a half CPUs gives 1.5. Always > 0.
+    Both cgroup v2 and v1 are read. A quota of one and a half CPUs gives 1.5. Always > 0.
 
     Args:
         root: where control groups are mounted.
-        own: file that says which of them this process is in.
+        own: file that names the control group of this process.
     """
     allowed = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     return min([allowed, *_quotas(root, read(own))])
@@ -46,7 +46,7 @@ def _quotas(root: Path, own: str) -> Iterator[float]:
 
 
 def _upwards(folder: Path, top: Path) -> Iterator[Path]:
-    """A group and its parents; in a container the group may be one that only the host sees."""
+    """A control group and its parents; in a container the group's path may exist on the host only."""
     for each in (folder, *folder.parents):
         yield each
         if each == top:

@@ -1,4 +1,4 @@
-"""The only module that reads a clock: seconds of a burst of forward passes between two synchronisations."""
+"""Timing: seconds of a burst of passes between two synchronisations; the only module that reads a clock."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from tomebench.errors import DeviceError
 from tomebench.words import counted
 
 MIN_BURST: Mapping[str, float] = {"cuda": 0.25, "cpu": 0.1}
-"""Seconds that a burst lasts at least, by type of device: long enough that its two ends do not matter."""
+"""Least seconds of a burst by type of device, long enough that the synchronisations at its ends do not matter."""
 
 _IDLE_AT_ONCE, _IDLE_SHARE = 1e-3, 0.01
-"""Seconds, and share of the burst, in which an idle device answers that it is idle."""
+"""Longest time, in seconds and as a share of the burst, in which a synchronisation of an idle device returns."""
 
 
 class Clock(Protocol):
-    """What measuring needs of time. Tests bring their own."""
+    """A clock for bursts, as timing needs it. Tests bring their own."""
 
     @property
     def min_burst(self) -> float:
-        """Seconds that a burst should last at least."""
+        """Least seconds of a burst."""
         ...
 
     @property
     def backlog(self) -> float | None:
-        """Seconds that the device went on after the host had issued the last burst; None where the host does it all."""
+        """Seconds that the device still ran after the host had issued the last burst; None where the host computes."""
         ...
 
     def burst(self, step: Callable[[], object], steps: int) -> float:
-        """Call ``step`` ``steps`` times; seconds from an idle device to an idle device."""
+        """Call ``step`` ``steps`` times; returns the seconds from an idle device to an idle device."""
         ...
 
     def now(self) -> float:
-        """Seconds since some fixed moment, never going backwards; for budgets, not for results."""
+        """Seconds since a fixed moment, never decreasing; for time limits, not for results."""
         ...
 
 
 class CpuClock:
-    """Wall time of work that is done when the call returns."""
+    """Wall time, for steps whose work is done when the call returns."""
 
     min_burst = MIN_BURST["cpu"]
     backlog: float | None = None
@@ -63,7 +63,7 @@ class CpuClock:
 
 
 class CudaClock:
-    """CUDA events around the burst on the current stream, checked against what runs on the others.
+    """CUDA events around a burst on the current stream, checked against work on other streams.
 
     Args:
         device: the CUDA device that the steps run on.
@@ -101,8 +101,8 @@ class CudaClock:
             idle = time.perf_counter()
             on_device = start.elapsed_time(end) / 1e3
         self.backlog = idle - issued
-        # Events leave out the host's waking up, but see the current stream only. Where the device is not idle when that
-        # stream is, some work went elsewhere and would not be counted.
+        # Events leave out the time in which the host wakes up, but cover the current stream only. If the device is not
+        # idle when that stream is, some work ran on another stream and would not be counted.
         return idle - began if idle - ended > _IDLE_AT_ONCE + _IDLE_SHARE * on_device else on_device
 
     def now(self) -> float:
@@ -112,7 +112,7 @@ class CudaClock:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Keeps Python from looking for garbage: whose turn that is depends on what ran before."""
+    """Context without garbage collection, whose moment depends on what ran before."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -123,7 +123,7 @@ def _no_collection() -> Iterator[None]:
 
 
 def clock_for(device: torch.device) -> Clock:
-    """The clock for work on a device. Raises DeviceError for a device that is neither CPU nor an existing CUDA one."""
+    """The clock for a device. Raises DeviceError for a device that is neither CPU nor an existing CUDA one."""
     if device.type == "cpu":
         return CpuClock()
     if device.type == "cuda":
@@ -132,23 +132,23 @@ def clock_for(device: torch.device) -> Clock:
 
 
 class Stopwatch(Protocol):
-    """Where the time of a burst goes. Tests bring their own."""
+    """Divides a burst into laps, to time the stages of a pass. Tests bring their own."""
 
     def start(self) -> None:
-        """Begin anew, on an idle device."""
+        """Begin anew; the device must be idle."""
         ...
 
     def mark(self, label: str) -> None:
-        """End a lap: what was done since the mark before, or since the start."""
+        """End a lap, which began at the previous mark or at the start."""
         ...
 
     def laps(self) -> list[tuple[str, float]]:
-        """Label and seconds of every lap since the start, once all of the work is done."""
+        """Label and seconds of every lap since the start; waits until the work is done."""
         ...
 
 
 class CpuStopwatch:
-    """Wall time between marks."""
+    """Stopwatch on wall time."""
 
     def __init__(self) -> None:
         self._marks: list[tuple[str, float]] = []
@@ -167,7 +167,7 @@ class CpuStopwatch:
 
 
 class CudaStopwatch:
-    """CUDA events on the current stream. The host never waits between start and reading, so it can run ahead as ever.
+    """Stopwatch of CUDA events on the current stream; the host does not wait until the laps are read.
 
     Args:
         device: the CUDA device that the work runs on.
@@ -175,7 +175,8 @@ class CudaStopwatch:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._events: list[torch.cuda.Event] = []  # of the longest burst so far: making one costs more than recording
+        # Kept from the longest burst so far: creating an event costs more than recording it.
+        self._events: list[torch.cuda.Event] = []
         self._labels: list[str] = []
 
     def start(self) -> None:
@@ -203,5 +204,5 @@ class CudaStopwatch:
 
 
 def stopwatch_for(device: torch.device) -> Stopwatch:
-    """The stopwatch for work on a device that :func:`clock_for` has a clock for."""
+    """The stopwatch for a device, one that :func:`clock_for` accepts."""
     return CudaStopwatch(device) if device.type == "cuda" else CpuStopwatch()

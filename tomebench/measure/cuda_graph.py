@@ -1,4 +1,4 @@
-"""Forward passes replayed as CUDA graphs: one launch instead of hundreds, which is what small batches wait for."""
+"""Forward passes captured and replayed as CUDA graphs: one launch instead of hundreds, which limit small batches."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_WARM_UP = 3  # passes before the capture, in which libraries allocate their workspaces
+_WARM_UP = 3  # passes before the capture, in which libraries allocate workspaces
 
 
 class GraphedForward:
@@ -33,18 +33,18 @@ class GraphedForward:
         self._logits: Tensor
 
     def __call__(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] -> logits [B, classes], a tensor of the caller's own."""
+        """[B, 3, H, W] -> logits [B, classes], copied out of the graph's buffer."""
         if self._graph is None:
             self._graph = self._capture(images)
         if images.shape != self._images.shape:
             raise ValueError(f"captured for images {tuple(self._images.shape)}, called with {tuple(images.shape)}")
         self._images.copy_(images)
         self._graph.replay()
-        return self._logits.clone()  # the next graph of the pool may overwrite the original
+        return self._logits.clone()  # the next graph of the pool may overwrite the buffer
 
     def _capture(self, images: Tensor) -> torch.cuda.CUDAGraph:
         with torch.cuda.device(images.device):
-            with torch.inference_mode(False):  # else a compiled pass would be compiled anew for this kind of tensor
+            with torch.inference_mode(False):  # tensors of inference mode would make a compiled pass compile again
                 self._images = images.clone()
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
@@ -54,10 +54,10 @@ class GraphedForward:
             torch.cuda.current_stream().wait_stream(side)
             graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
             try:
-                # Only what this thread does is looked at: another one, such as a loader's that pins memory, may
-                # allocate meanwhile, which the default takes for a fault of the capture.
+                # Check this thread only: another one, such as a loader's that pins memory, may allocate meanwhile,
+                # which the default mode takes for an error of the capture.
                 with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                     self._logits = self._forward(self._images)
             finally:
-                torch.cuda.set_stream(current)  # a capture that fails leaves its own stream behind
+                torch.cuda.set_stream(current)  # a failed capture leaves its own stream current
         return graph

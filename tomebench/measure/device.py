@@ -1,4 +1,4 @@
-"""Which device and which arithmetic: every choice is explicit, and one that this machine lacks is refused."""
+"""Choose the device and the arithmetic of matmuls (fp32, TF32, half) explicitly; refuse what this machine lacks."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def device_name(device: torch.device) -> str:
 
 
 def _refuse_emulated_bf16(name: str, dtype: str) -> None:
-    """PyTorch computes bf16 on older GPUs by way of fp32, and then calls it supported."""
+    """Refuse bf16 on older GPUs: PyTorch emulates it by way of fp32, and reports it as supported."""
     if dtype != "bf16":
         return
     with torch.cuda.device(torch.device(name)):
@@ -68,14 +68,14 @@ OVERRIDES = (
     *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "CUDA_LAUNCH_BLOCKING", "CUBLAS_WORKSPACE_CONFIG"),
     *("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_NO_CUDA_MEMORY_CACHING", "TORCH_CUDNN_SDPA_PREFERRED"),
 )
-"""Environment variables that change what a GPU computes, or how fast, behind the back of every setting."""
+"""Environment variables that change what a GPU computes, or how fast, whatever the settings say."""
 
 
 def _refuse_overrides(dtype: str) -> None:
-    """Refuse those that would make a row something else than it says; the testbed names the others."""
+    """Refuse variables that would make a row's dtype untrue; the testbed records the others."""
     on = {name for name in OVERRIDES if os.environ.get(name, "0") not in ("", "0")}
     wrong = on & {"CUDA_LAUNCH_BLOCKING", "PYTORCH_NO_CUDA_MEMORY_CACHING"}
-    tf32 = os.environ.get("NVIDIA_TF32_OVERRIDE", "")  # says something about fp32 only
+    tf32 = os.environ.get("NVIDIA_TF32_OVERRIDE", "")  # affects fp32 only
     if (dtype == "fp32" and tf32 not in ("", "0")) or (dtype == "tf32" and tf32 == "0"):
         wrong.add("NVIDIA_TF32_OVERRIDE")
     for name in OVERRIDES:
@@ -85,9 +85,9 @@ def _refuse_overrides(dtype: str) -> None:
 
 
 def lost(device: torch.device) -> bool:
-    """Whether a GPU only repeats an error that some kernel made: its context is gone, for all that this process does.
+    """Whether the context of a GPU is lost: after a kernel's error it only repeats that error, in this process.
 
-    Out of memory, and what an operation refuses before it runs, leave it as it was.
+    Running out of memory, or an operation refused before it runs, leaves the context intact.
     """
     if device.type != "cuda":
         return False
@@ -103,28 +103,28 @@ _ON_GPU: tuple[Any, ...] = (
     *(getattr(torch.backends.cudnn, name) for name in ("conv", "rnn")),
 )
 _ON_CPU: tuple[Any, ...] = tuple(getattr(torch.backends.mkldnn, name) for name in ("matmul", "conv"))
-"""What has a precision of fp32 of its own."""
+"""Operations of oneDNN with an fp32 precision setting of their own."""
 
 
 @contextmanager
 def arithmetic(dtype: str, threads: int | None) -> Iterator[int]:
-    """Set how fp32 matmuls are computed and with how many CPU threads; give both back at the end.
+    """Context that sets how fp32 matmuls are computed and the number of CPU threads; restores both at its end.
 
     Args:
         dtype: ``tf32`` rounds matmuls to TF32, everything else computes them in full fp32.
-        threads: CPU threads of one operation; None leaves them.
+        threads: CPU threads of one operation; None leaves the number as it is.
 
     Yields:
         The number of threads in use.
     """
-    # Some versions announce another interface for the same settings at every use of this one.
+    # Some versions warn at every use that there is another interface for these settings.
     warnings.filterwarnings("ignore", message="Please use the new API settings to control TF32")
     before, number = [(holder, holder.fp32_precision) for holder in (*_ON_GPU, *_ON_CPU)], torch.get_num_threads()
     legacy = _legacy_precision()
     torch.set_float32_matmul_precision("high" if dtype == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = dtype == "tf32"
     for holder in _ON_CPU:
-        holder.fp32_precision = "ieee"  # on a CPU the older interface says nothing of convolutions
+        holder.fp32_precision = "ieee"  # the older interface does not cover convolutions on a CPU
     if threads is not None:
         torch.set_num_threads(threads)
     try:
@@ -138,7 +138,7 @@ def arithmetic(dtype: str, threads: int | None) -> Iterator[int]:
 
 
 def _legacy_precision() -> str | None:
-    """What the older of two interfaces says; None where the younger one has been used in another sense."""
+    """Precision in the older of PyTorch's two interfaces; None where the younger one set what the older cannot say."""
     try:
         return torch.get_float32_matmul_precision()
     except RuntimeError:

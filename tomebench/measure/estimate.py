@@ -1,4 +1,4 @@
-"""How long a sweep will take, roughly: its MACs at the rate that a matmul of typical shape reaches on the device."""
+"""Estimate seconds of a sweep: its MACs at the rate that a matmul of typical shape reaches on the device."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _PROBE_SECONDS = 0.2
 
 
 def macs_per_second(device: torch.device, dtype: torch.dtype) -> float:
-    """Multiply-accumulates per second of a matmul; takes a fraction of a second."""
+    """Multiply-accumulates per second of a matmul, measured in a fraction of a second."""
     rows, inner, columns = _SHAPE
-    drawn = torch.Generator(device).manual_seed(0)  # the caller's random state is left alone
+    drawn = torch.Generator(device).manual_seed(0)  # does not change the caller's random state
     a = torch.randn(rows, inner, device=device, dtype=dtype, generator=drawn)
     b = torch.randn(inner, columns, device=device, dtype=dtype, generator=drawn)
     _wait(device, a @ b)
     start, products, seconds = time.perf_counter(), 0, 0.0
-    while not products or seconds < _PROBE_SECONDS:  # one at least, however long the process was not on a CPU
+    while not products or seconds < _PROBE_SECONDS:  # one at least, even if the process got no CPU meanwhile
         _wait(device, a @ b)
         products, seconds = products + 1, time.perf_counter() - start
     return products * rows * inner * columns / seconds
@@ -41,22 +41,23 @@ def sweep_seconds(
     ceilings: bool = False,
     processes: int = 1,
 ) -> float:
-    """Seconds that warm-up, the least number of rounds and one pass over the images take.
+    """Estimated seconds of warm-up, the least number of rounds, and the evaluation of the images.
 
-    A machine that is not quiet needs more rounds; decoding images and compiling are not counted.
+    A noisy machine needs more rounds; decoding and compiling are not counted.
 
     Args:
         gmacs: 1e9 multiply-accumulates per image of every cell, the baseline first.
         batch_size: images per step.
-        images: images to evaluate, 0 for none.
+        images: number of images to evaluate, 0 for none.
         rate: multiply-accumulates per second, see :func:`macs_per_second`.
         budget: gives the number of rounds.
         device_type: cpu or cuda; decides the least length of a burst.
-        training: steps cost three passes.
-        ceilings: every cell but the baseline is timed with its slicing ceiling.
-        processes: fresh processes in which all is timed.
+        training: passes are training steps, which cost three forward passes.
+        ceilings: every cell but the baseline is timed with its ceiling.
+        processes: number of fresh processes that time all cells.
     """
-    timed = [*gmacs, gmacs[0], gmacs[0], *(gmacs[1:] if ceilings else ())]  # the sentinel and the unwrapped model
+    # R = 0 twice more, as the sentinel and the unwrapped model.
+    timed = [*gmacs, gmacs[0], gmacs[0], *(gmacs[1:] if ceilings else ())]
     passes = batch_size * (3 if training else 1)
     bursts = [max(g * 1e9 * passes / rate, MIN_BURST[device_type]) for g in timed]
     rounds = processes * (WARM_UP_BURSTS + share_of(budget, processes).min_rounds) if budget.min_rounds else 0

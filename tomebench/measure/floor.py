@@ -1,8 +1,8 @@
-"""The least time that the parts of a pass can take: their work at the best rates that this machine shows.
+"""The floor of each part of a pass: its MACs and bytes at the best rates measured on this machine.
 
-A floor is max(MACs / MAC rate, bytes / memory bandwidth). Bytes are what a part cannot do without when it runs by
-itself: its tokens in and out, and its weights once. The parts of a small batch may find their tokens in a cache, which
-is faster than memory, and then take less than a floor that is bound by bytes.
+A floor is max(MACs / MAC rate, bytes / memory bandwidth). Bytes are the least that a part moves when it runs by itself:
+its tokens in and out, and its weights once. The parts of a small batch may find their tokens in a cache, which is
+faster than memory, and then take less time than a floor that is bound by bytes.
 """
 
 from __future__ import annotations
@@ -24,55 +24,55 @@ _MATMUL: Mapping[str, tuple[int, int, int]] = {
     "cpu": (1576, 768, 3072),  # 8 images of 197 tokens through the first MLP layer of a ViT-B
     "cuda": (8192, 4096, 4096),  # enough to fill any GPU
 }
-"""Rows, inner and columns of the product that the MAC rate is measured on, by type of device."""
-_COPY_BYTES = 256 * 2**20  # far more than a cache holds
-_STEPS: Mapping[str, int] = {"cpu": 1, "cuda": 20}  # a GPU is done with one before the host has sent the next
+"""Rows, inner dimension and columns of the product that measures the MAC rate, by type of device."""
+_COPY_BYTES = 256 * 2**20  # far larger than any cache
+_STEPS: Mapping[str, int] = {"cpu": 1, "cuda": 20}  # a GPU ends one before the host has issued the next
 _BURSTS = 5
-_INDEX = 8  # bytes of an int64, which plans are made of
+_INDEX = 8  # bytes of an int64, of which plans consist
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What the machine can do at its best."""
+    """Best rates of the machine."""
 
     macs: float  # multiply-accumulates per second
     bytes: float  # bytes read or written per second
 
     def or_better(self, other: Rates) -> Rates:
-        """The higher of each."""
+        """The higher value of each rate."""
         return Rates(max(self.macs, other.macs), max(self.bytes, other.bytes))
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a part has to do in one pass of a batch."""
+    """Work of a part in one pass of a batch."""
 
     macs: float
     bytes: float
 
     def floor_ms(self, rates: Rates) -> float:
-        """The least time for it in ms, >= 0."""
+        """Floor of this work in ms, >= 0."""
         return 1e3 * max(self.macs / rates.macs, self.bytes / rates.bytes)
 
     def bound_by(self, rates: Rates) -> Bound:
-        """Which of the two takes longer."""
+        """Which of the two, MACs or bytes, takes longer at these rates."""
         return "MACs" if self.macs / rates.macs > self.bytes / rates.bytes else "bytes"
 
 
 @dataclass(frozen=True)
 class PassShape:
-    """What the work of a pass depends on besides its model's MACs."""
+    """Shapes that the work of a pass depends on, besides the MACs of its model."""
 
     batch: int
     image: int  # values in an image, 3 · H · W
     tokens_in: int  # N before the first block, prefix included
     tokens: tuple[int, ...]  # N after each block
-    merged: tuple[int, ...]  # r that each block matches and merges; what is sliced off does not count
-    pooled: int  # tokens that the head reads
+    merged: tuple[int, ...]  # tokens that each block matches and merges; tokens sliced off do not count
+    pooled: int  # tokens that the classification head reads
     width: int  # C
     itemsize: int  # bytes of a value of weights and tokens
     params: int  # of the whole model
-    method: Method  # which chooses
+    method: Method  # the merging method, for its cost of matching
 
 
 def pass_work(terms: MacTerms, shape: PassShape) -> dict[Part, Work]:
@@ -123,19 +123,19 @@ def pass_work(terms: MacTerms, shape: PassShape) -> dict[Part, Work]:
 
 @dataclass(frozen=True)
 class PartProfile:
-    """One part of a pass of a batch. Blocks are averaged over all of them, those that merge nothing included."""
+    """Time of a part of a pass, next to its floor; averaged over all blocks, those that merge nothing included."""
 
     part: Part
     ms: float  # per pass; 0 where the stage did not run
-    ms_per_block: float | None  # None for what is outside the blocks
+    ms_per_block: float | None  # None for parts outside the blocks
     percent_of_pass: float
     percent_of_block: float | None
     macs: float  # of the batch
-    bytes: float  # that it cannot do without
+    bytes: float  # least bytes moved
     floor_ms: float
-    over_floor: float | None  # ms / floor_ms; None where there is nothing to do
+    over_floor: float | None  # ms / floor_ms; None where the floor is 0
     bound_by: Bound | None
-    ceiling_ms: float | None  # of the slicing ceiling; None where nothing is merged
+    ceiling_ms: float | None  # of the ceiling; None where nothing is merged
 
 
 def part_profiles(
@@ -145,7 +145,7 @@ def part_profiles(
 
     Args:
         times: of the model.
-        ceiling: of its slicing ceiling; None where nothing is merged.
+        ceiling: of its ceiling; None where nothing is merged.
         work: of the model, see :func:`pass_work`.
         rates: of the machine.
         depth: number of blocks.
@@ -173,10 +173,10 @@ def part_profiles(
 
 @torch.no_grad()
 def measure_rates(device: torch.device, dtype: torch.dtype, clock: Clock) -> Rates:
-    """Both rates, each the best of a few bursts; takes a second or so.
+    """Measure both rates, each as the best of a few bursts, in about a second.
 
-    MACs on a matrix product of a shape that suits the device. Bytes on a copy of a tensor far larger than caches, its
-    reading and its writing both counted.
+    MACs are those of a matrix product of a shape that suits the device. Bytes are those of a copy of a tensor far
+    larger than caches, both read and written.
 
     Args:
         device: cpu or cuda.
@@ -199,6 +199,6 @@ def measure_rates(device: torch.device, dtype: torch.dtype, clock: Clock) -> Rat
 
 
 def _best(clock: Clock, step: Callable[[], object], steps: int) -> float:
-    """Seconds of a step in the fastest burst, after one that only warms up."""
+    """Seconds of a step in the fastest burst, after a first one as warm-up."""
     clock.burst(step, steps)
     return min(clock.burst(step, steps) for _ in range(_BURSTS)) / steps

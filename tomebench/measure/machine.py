@@ -1,4 +1,7 @@
-"""What else goes on while something is timed: GPU clock and energy, other processes. None is "cannot be told here"."""
+"""State of the machine during a burst: GPU clock, throttling and energy (NVML), CPU time taken by other processes.
+
+Values that cannot be read here are None.
+"""
 
 from __future__ import annotations
 
@@ -19,47 +22,47 @@ if TYPE_CHECKING:
 
 _STAT = Path("/proc/stat")
 _EVERY = 0.02
-"""Seconds between two looks at the GPU's clock: a dozen in the shortest burst."""
+"""Seconds between two samples of the GPU's clock: a dozen in the shortest burst."""
 
 _CLIENTS = ("Compute", "Graphics", "MPSCompute")
-"""Kinds of processes on a GPU, as NVML names them."""
+"""Kinds of GPU processes, as NVML names them."""
 
 
 @dataclass(frozen=True)
 class GpuReading:
-    """What a GPU did while something ran. None where its driver does not say."""
+    """GPU clock and throttling over an interval. None where the driver does not report it."""
 
     mhz: int | None = None  # median clock of the multiprocessors
     capped: float | None = None  # share of the time in which the power limit held that clock down
-    slowed: float | None = None  # share of the time in which heat or the hardware did
+    slowed: float | None = None  # share of the time in which heat or the hardware held it down
 
 
 class Gauges(Protocol):
-    """What timing asks of the machine. Tests bring their own."""
+    """Readings of the machine that timing needs. Tests bring their own."""
 
     def watch(self) -> AbstractContextManager[Callable[[], GpuReading]]:
-        """Look at the GPU for as long as the context lasts; after it, the call says what there was to see."""
+        """Sample the GPU within the context; after it, the call returns the reading."""
         ...
 
     def max_mhz(self) -> int | None:
-        """Highest clock of the GPU's multiprocessors; None where nothing can be asked."""
+        """Highest clock of the GPU's multiprocessors in MHz; None where it cannot be read."""
         ...
 
     def joules(self) -> float | None:
-        """Energy that the GPU has taken since its driver was loaded. Counted anew every 20 to 100 ms only."""
+        """Energy in joules since the GPU's driver was loaded; the counter is updated every 20 to 100 ms only."""
         ...
 
     def gpu_processes(self) -> int | None:
-        """Processes on the GPU that are not this one; None where that cannot be told."""
+        """Number of processes on the GPU besides this one; None where it cannot be read."""
         ...
 
     def other_cpus(self) -> float | None:
-        """Share of the machine's CPU time that went to others since the last call; None at the first."""
+        """Share of the machine's CPU time taken by other processes since the last call; None at the first."""
         ...
 
 
 class NoGauges:
-    """A machine that says nothing."""
+    """A machine without readings."""
 
     def watch(self) -> AbstractContextManager[Callable[[], GpuReading]]:
         """See :class:`Gauges`."""
@@ -83,10 +86,10 @@ class NoGauges:
 
 
 class MachineGauges:
-    """This machine, through /proc/stat and, where nvidia-ml-py is installed (the extra ``gpu``), NVML.
+    """Readings of this machine from /proc/stat and, where nvidia-ml-py is installed (the extra ``gpu``), NVML.
 
     Args:
-        device: what is timed; its GPU is the one to ask.
+        device: device of the timed passes; its GPU is read.
         stat: the kernel's count of CPU time.
     """
 
@@ -99,7 +102,7 @@ class MachineGauges:
     def watch(self) -> Iterator[Callable[[], GpuReading]]:
         """See :class:`Gauges`.
 
-        Sampled by a thread: the clock of a GPU that has become idle, which is when a burst is over, says nothing.
+        A thread takes samples during the burst: after it the GPU is idle, and its clock another one.
         """
         if self._nvml is None:
             yield GpuReading
@@ -118,11 +121,11 @@ class MachineGauges:
         finally:
             done.set()
             watcher.join()
-            if not samples:  # it was over too soon
+            if not samples:  # the burst was shorter than one interval
                 samples.append(self._sample())
 
     def _sample(self) -> tuple[int | None, int | None]:
-        """Clock in MHz, and the reasons for which it is not higher, now."""
+        """Current clock in MHz, and NVML's bits for why it is not higher."""
         nvml, handle = self._nvml, self._handle
         mhz = _asked(nvml, lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM))
         return mhz or None, _asked(nvml, lambda: nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle))
@@ -151,11 +154,12 @@ class MachineGauges:
         pids = {process.pid for processes in known for process in processes}
         if os.getpid() in pids:
             return len(pids) - 1
-        # In a container the driver may number processes otherwise, or hide them: one of these may be we, or none.
+        # In a container the driver may number processes in another way, or hide them: this process may be one of these
+        # or not.
         return len(pids) - 1 if len(pids) > 1 else None
 
     def _running(self, kind: str) -> list[Any] | None:
-        """Processes of one kind; None where this version of the library, or the driver, does not list them."""
+        """Processes of one kind; None where the library's version or the driver does not list them."""
         nvml, name = self._nvml, f"nvmlDeviceGet{kind}RunningProcesses"
         return _asked(nvml, lambda: getattr(nvml, name)(self._handle)) if hasattr(nvml, name) else None
 
@@ -164,7 +168,7 @@ class MachineGauges:
         found = _cpu_seconds(self._stat)
         if found is None:
             return None
-        now = (*found, sum(os.times()[:4]))  # our own, and that of children that have ended
+        now = (*found, sum(os.times()[:4]))  # CPU time of this process, and of children that have ended
         before, self._before = self._before, now
         if before is None or now[0] <= before[0]:
             return None
@@ -173,7 +177,7 @@ class MachineGauges:
 
 
 _POWER_CAP, _SYNC_BOOST = 0x4, 0x10
-_REASONS = {  # nvmlClocksThrottleReason*; idle, and clocks that the user set, are no throttling
+_REASONS = {  # nvmlClocksThrottleReason*; an idle GPU, or clocks that the user set, are not throttled
     _POWER_CAP: "power cap",
     0x8: "hardware slowdown",
     _SYNC_BOOST: "sync boost",
@@ -181,11 +185,11 @@ _REASONS = {  # nvmlClocksThrottleReason*; idle, and clocks that the user set, a
     0x40: "hardware thermal",
     0x80: "power brake",
 }
-_SLOWED = sum(_REASONS) - _POWER_CAP - _SYNC_BOOST  # which waits for other GPUs: neither heat nor a fault
+_SLOWED = sum(_REASONS) - _POWER_CAP - _SYNC_BOOST  # sync boost waits for other GPUs: neither heat nor a fault
 
 
 def throttle_reasons(bits: int) -> str:
-    """What NVML's bits say in words: "power cap, hardware thermal", or "none"."""
+    """NVML's throttle bits in words: "power cap, hardware thermal", or "none"."""
     return ", ".join(name for bit, name in _REASONS.items() if bits & bit) or "none"
 
 
@@ -200,10 +204,10 @@ def _reading(samples: Sequence[tuple[int | None, int | None]]) -> GpuReading:
 
 
 def gpu_facts(device: torch.device) -> dict[str, int | str]:
-    """What bounds a GPU's clock: its highest clock, its power limit, and what throttles it at this moment.
+    """Limits of a GPU's clock: its highest value, the power limit, and what throttles it at this moment.
 
     Returns:
-        gpu_max_mhz, gpu_power_limit_w and gpu_throttle_reasons; each "unavailable" where it cannot be told.
+        gpu_max_mhz, gpu_power_limit_w and gpu_throttle_reasons; each "unavailable" where it cannot be read.
     """
     nvml, handle = _open_nvml(device)
     if nvml is None:
@@ -220,11 +224,11 @@ def gpu_facts(device: torch.device) -> dict[str, int | str]:
 
 
 def _cpu_seconds(stat: Path) -> tuple[float, float] | None:
-    """Seconds of all CPUs together since boot, and those that were not idle; None where that cannot be read."""
+    """Seconds of all CPUs together since boot, and those that were not idle; None where they cannot be read."""
     try:
         fields = stat.read_text().splitlines()[0].split()
-        # user nice system idle iowait irq softirq steal; guest time is in user already. Stolen time is the worst kind
-        # of a busy machine: the hypervisor ran somebody else.
+        # user nice system idle iowait irq softirq steal; guest time is part of user. Stolen time counts as busy: the
+        # hypervisor ran another machine.
         ticks = [int(field) for field in fields[1:9]]
     except (OSError, IndexError, ValueError):
         return None
@@ -246,7 +250,7 @@ def _open_nvml(device: torch.device) -> tuple[Any, Any]:
 
     def handle() -> Any:
         pynvml.nvmlInit()
-        # By UUID, because CUDA_VISIBLE_DEVICES renumbers what torch sees and not what NVML sees.
+        # By UUID: CUDA_VISIBLE_DEVICES renumbers the GPUs for torch, but not for NVML.
         uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
         return pynvml.nvmlDeviceGetHandleByUUID(uuid)
 
@@ -255,7 +259,7 @@ def _open_nvml(device: torch.device) -> tuple[Any, Any]:
 
 
 def _asked(nvml: Any, question: Any) -> Any:
-    """What NVML answers; None where this GPU or driver does not know, or is too old for the library."""
+    """Result of an NVML query; None where this GPU or driver does not support it, or is too old for the library."""
     mismatch = getattr(nvml, "NVMLLibraryMismatchError", nvml.NVMLError)
     try:
         return question()

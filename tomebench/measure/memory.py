@@ -1,4 +1,4 @@
-"""Peak memory of one forward pass: the weights, and the most that is allocated at once on top of them."""
+"""Peak memory of one pass: the weights, and the most that is allocated at one time on top of them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch.autograd.profiler_util import MEMORY_EVENT_NAME
 def peak_bytes(step: Callable[[], object], device: torch.device, params_bytes: int) -> int | None:
     """Peak memory of one call of ``step``, in bytes: ``params_bytes`` plus the most it has allocated at one time.
 
-    What was allocated before the call, such as the input images, does not count, so that CPU and CUDA mean the same
-    and the number of input batches kept ready does not matter. ``step`` runs twice: the first call fills caches (and
-    raises whatever it raises, such as out of memory).
+    Memory allocated before the call, such as the input images, does not count, so that CPU and CUDA agree and the
+    number of input batches does not matter. ``step`` runs twice: the first call fills caches, and its errors, such as
+    out of memory, are raised.
 
     Returns:
         Bytes; None on a device whose allocations cannot be watched.
@@ -29,10 +29,10 @@ def peak_bytes(step: Callable[[], object], device: torch.device, params_bytes: i
 
 
 def device_bytes(step: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes of a GPU that are taken when ``step`` has run: what decides whether a larger batch would fit.
+    """Bytes in use on a GPU after ``step`` has run, which decide whether a larger batch would fit.
 
-    The allocator's cache as this step needs it, the pools of CUDA graphs, workspaces of libraries, the context of this
-    process and whatever other processes have. None on another device.
+    They include the allocator's cache that this step needs, the pools of CUDA graphs, workspaces of libraries, the
+    context of this process, and the memory of other processes. None on another device.
     """
     if device.type != "cuda":
         return None
@@ -45,7 +45,7 @@ def device_bytes(step: Callable[[], object], device: torch.device) -> int | None
 
 
 def driver_allocations(device: torch.device) -> int:
-    """How often PyTorch's allocator has asked a GPU's driver for memory, or emptied its cache for lack of it, so far.
+    """How often PyTorch's allocator has asked a GPU's driver for memory so far, or emptied its cache for lack of it.
 
     0 on another device.
     """
@@ -56,7 +56,7 @@ def driver_allocations(device: torch.device) -> int:
 
 
 def _cuda_peak(step: Callable[[], object], device: torch.device) -> int:
-    """Peak over what was there before, after which cuBLAS makes its workspaces anew: each pass needs them."""
+    """Peak above the memory allocated before; cuBLAS workspaces are freed first, so that they count for every pass."""
     torch.cuda.synchronize(device)
     if clear := getattr(torch._C, "_cuda_clearCublasWorkspaces", None):
         clear()
@@ -68,12 +68,13 @@ def _cuda_peak(step: Callable[[], object], device: torch.device) -> int:
 
 
 def _cpu_peak(step: Callable[[], object]) -> int:
-    """Allocations and releases of PyTorch's CPU allocator, added up in the order of time."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler reads it when it starts, and talks on stderr
+    """Peak from the allocations and releases of PyTorch's CPU allocator, added up in order of time."""
+    # Read by torch's profiler when it starts; it writes to stderr otherwise.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     with profile(profile_memory=True, use_kineto=True) as profiler:
         step()
-    # The profiler's own tables give most allocations to the operators that made them and lose their time; the raw
-    # events keep it, and that of torch.profiler makes the tables, which takes longer than the pass, whoever wants them.
+    # The profiler's own tables assign most allocations to the operators that made them and lose their time. The raw
+    # events have it; torch.profiler would also build the tables, which takes longer than the pass.
     assert profiler.kineto_results is not None
     changes = sorted(
         (event.start_ns(), event.nbytes())

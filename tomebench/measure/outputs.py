@@ -1,8 +1,8 @@
-"""Whether what was timed is what the model computes, although two kernels never round alike.
+"""Compare the logits of a timed pass with those of the evaluated model, with the effect of rounding as the yardstick.
 
-Rounding sends some tokens another way, and at high r it moves the logits of most images further than any fixed
-tolerance would allow. So the yardstick is measured: the same eager model at the same r, on the same images moved by
-about one unit in the last place, gives for every image what rounding can make of it.
+Two kernels never round alike. Rounding sends some tokens elsewhere in the matching, and at high r it moves the logits
+of most images further than any fixed tolerance would allow. So the effect is measured: the same eager model at the same
+r runs on copies of the images that are changed by about one unit in the last place (draws).
 """
 
 from __future__ import annotations
@@ -15,38 +15,39 @@ from torch import Tensor
 Forward = Callable[[Tensor], Tensor]
 
 JITTER: Mapping[str, float] = {"fp32": 2.0**-19, "tf32": 2.0**-10, "bf16": 2.0**-8, "fp16": 2.0**-10}
-"""Relative change of a pixel that goes through a model as its kernels' rounding does, by dtype."""
+"""Relative change of a pixel that has the effect of the kernels' rounding, by dtype."""
 FLOOR: Mapping[str, float] = {"fp32": 1e-4, "tf32": 2e-3, "bf16": 1.5e-2, "fp16": 2e-3}
-"""Distance that is never too far, by dtype: what rounding comes to where no token moves, and more than that in fp32."""
+"""Distance of logits that is always accepted, by dtype: at least the effect of rounding where no token moves."""
 FEW, MANY, MOST = 8, 32, 256
-"""Draws at first; draws, and the most of them for small batches, where those do not explain an output."""
-_VALUES = 1024  # of draws times images, from which the largest is known well enough
-_WORST, _MIDDLE = 1.15, 1.4  # factors that the worst and the middle image may be over what the draws show
-_CLEAR = 0.5  # with few draws the yardstick is too long: only this far is surely explained by more of them
+"""Number of draws at first; if those do not explain an output, the number of draws, and the most for small batches."""
+_VALUES = 1024  # draws times images, from which the largest distance is known well enough
+_WORST, _MIDDLE = 1.15, 1.4  # factors by which the worst and the median image may exceed the draws
+_CLEAR = 0.5  # few draws underestimate the effect: only up to here no more are needed
 _WRONG = 1e30
 
 
 @torch.inference_mode()
 def output_excess(timed: Tensor, evaluate: Forward, images: Tensor, dtype: str, seed: int = 0) -> float:
-    """How far the logits of a timed pass are from its model's, as a multiple of what rounding explains.
+    """Distance of a timed pass's logits from its model's, as a multiple of what rounding explains.
 
-    The distance of two images' logits a and b is |a - b| / sqrt(|a|² + |b|²): 0 for the same, about 1 for those of two
-    images. An image of the timed pass is as far away as the nearest of some draws, and so are the draws from each
-    other. The worst image may be 15 % further than any draw, and the middle one 40 % further than the middle draw: the
-    one finds a single image that is wrong, the other what goes wrong in all of them. In fp32 that goes down to a single
-    token of a single image. In half precision an error has to be larger than what rounding does, which at high r is
-    much: r - 1 instead of r may pass. Nor is an image found that was taken for another one by a model, such as one with
-    random weights, that says the same of both.
+    The distance of two images' logits a and b is |a - b| / sqrt(|a|² + |b|²): 0 for equal ones, about 1 for two
+    unrelated images. The distance of an image is that to the nearest draw; the draws among themselves give the distance
+    to expect. The worst image may be 15 % further than the worst draw, which finds a single wrong image, and the median
+    image 40 % further than the median draw, which finds an error in all of them.
+
+    In fp32 an error in one token of one image is found. In half precision an error has to exceed the effect of
+    rounding, which is large at high r: r - 1 instead of r may pass. Two images swapped are not found in a model that
+    gives both the same logits, such as one with random weights.
 
     Args:
         timed: logits [B, classes].
         evaluate: the model as it is evaluated, from images to logits.
         images: [B, 3, H, W], those of the timed pass.
         dtype: fp32, tf32, bf16 or fp16.
-        seed: of the draws.
+        seed: random seed of the draws.
 
     Returns:
-        0 where all bits are the same; up to 1 is explained. Never NaN or infinite.
+        0 where all bits are the same; up to 1 rounding explains the distance. Never NaN or infinite.
     """
     evaluated = evaluate(images)
     same = (timed == evaluated) | (timed.isnan() & evaluated.isnan())
@@ -65,9 +66,9 @@ def output_excess(timed: Tensor, evaluate: Forward, images: Tensor, dtype: str, 
 
 
 def _excess(timed: Tensor, known: Tensor, floor: float) -> float:
-    """Of logits [B, classes] over known ones [J, B, classes]."""
+    """Excess of logits [B, classes] over the distances within the known ones [J, B, classes]."""
     distances, explanations = [], []
-    for logits, draws in zip(timed.double(), known.double().unbind(1), strict=True):  # one by one, to take no memory
+    for logits, draws in zip(timed.double(), known.double().unbind(1), strict=True):  # image by image, to save memory
         distances.append(_distances(logits.unsqueeze(0), draws).amin())
         among = _distances(draws, draws).fill_diagonal_(torch.inf)  # each from the others
         explanations.append(among.amin(dim=1))
@@ -78,7 +79,7 @@ def _excess(timed: Tensor, known: Tensor, floor: float) -> float:
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
-    """Of logits [J, classes] and [K, classes]: [J, K], in [0, 1.5]; 0 where both are zeros."""
+    """Distances of logits [J, classes] and [K, classes]: [J, K], in [0, 1.5]; 0 where both are zeros."""
     squares = a.square().sum(dim=1).unsqueeze(1) + b.square().sum(dim=1)
     apart = squares - 2 * a @ b.T
     return (apart.clamp_min(0) / squares.clamp_min(torch.finfo(squares.dtype).tiny)).sqrt()
@@ -93,5 +94,5 @@ def _draws(evaluate: Forward, images: Tensor, dtype: str, seed: int) -> Iterator
 
 
 def _finite(logits: Tensor) -> Tensor:
-    """In float32 on the host, with 0 for what is not finite."""
+    """Logits in float32 on the host, with 0 for values that are not finite."""
     return logits.float().nan_to_num(0.0, 0.0, 0.0).cpu()

@@ -1,4 +1,4 @@
-"""Finding the batch size: the largest power of two whose forward pass fits in memory."""
+"""Probe the batch size: the largest power of two whose pass fits in memory, found by trying."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import torch
 
 from tomebench.errors import DeviceError
 
-# What allocators and libraries say inside a plain RuntimeError when memory runs out.
+# Texts of plain RuntimeErrors by which allocators and libraries say that memory ran out.
 _OOM_TEXTS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
 AUTO_BATCH_CAP: Mapping[str, int] = {"cpu": 32, "cuda": 256}
-"""Largest batch that "auto" tries, by kind of device: more images per step gain no throughput worth the memory."""
+"""Largest batch that "auto" tries, by type of device: larger ones gain no throughput worth the memory."""
 CPU_GMACS = 64.0
-"""Work in a batch that "auto" takes on a CPU, 1e9 multiply-accumulates: about a second of two cores. Larger ones run no
-faster for each image there, and make every round of a sweep longer."""
+"""Work in a batch that "auto" takes on a CPU, in 1e9 multiply-accumulates: about a second of two cores. Larger ones
+run no faster per image there, and make every round of a sweep longer.
+"""
 
 
 def auto_batch_cap(device_type: str, gmacs: float) -> int:
-    """Largest batch that "auto" tries; from shapes alone, so that every machine of a kind tries the same.
+    """Largest batch that "auto" tries; computed from shapes, so that every machine of a type tries the same.
 
     Args:
         device_type: cpu or cuda.
@@ -43,8 +44,8 @@ def auto_batch_size(make_step: Callable[[int], Callable[[], object]], cap: int) 
     """Largest power of two, at most ``cap``, for which a step runs; tried from the top, halving.
 
     Args:
-        make_step: batch size -> a callable that runs one batch of it to its end, normally at r = 0, which needs most
-            memory.
+        make_step: batch size -> a callable that runs one batch and waits for its end, normally at r = 0, which needs
+            most memory.
         cap: >= 1.
 
     Raises:
@@ -55,7 +56,7 @@ def auto_batch_size(make_step: Callable[[int], Callable[[], object]], cap: int) 
         raise ValueError(f"cap must be at least 1, got {cap}")
     size = 1 << (cap.bit_length() - 1)
     while not _fits(make_step, size):
-        # Only here, outside the handler, are the frames that hold the failed attempt's tensors gone.
+        # Outside the handler the frames that hold the failed attempt's tensors are gone.
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -1,7 +1,7 @@
-"""Timing many variants of a model fairly: calibrated bursts, a warm-up, rounds in random order.
+"""Time variants of a model in rounds: calibrated bursts, a warm-up, and random order within each round.
 
-A round times one burst of every variant in a random order, so that a machine that slows down slows all of them alike
-and the ratios within a round stay true. Nothing here knows a tensor library; a variant is a name and a callable.
+A round times one burst of every variant in random order, so a machine that slows down affects all of them, and the
+ratios within a round stay true. A variant is a name and a callable; no tensor library is used here.
 """
 
 from __future__ import annotations
@@ -25,45 +25,45 @@ if TYPE_CHECKING:
     from tomebench.measure.clock import Clock
 
 MAX_STEPS = 1_000_000
-"""Most steps in a burst; a step that needs more to last MIN_BURST does nothing, or the clock stands still."""
+"""Most passes in a burst; if more are needed to reach MIN_BURST, the step does nothing, or the clock stands still."""
 WARM_UP_BURSTS = 3
-"""Bursts of every variant before round 1."""
+"""Bursts of every variant before the first round."""
 WINDOW = 5
 """Bursts of the baseline in one window of the warm-up."""
 MAX_WINDOWS = 8
-"""Windows after which the warm-up gives up waiting for the baseline to settle."""
+"""Windows after which the warm-up ends even if the baseline has not settled."""
 MAX_SETTLE_SECONDS = 60.0
 """Seconds after which no further window is started, once there are two."""
 SETTLED = 0.05
-"""Relative change of both quartiles under which two windows agree."""
+"""Largest relative change of both quartiles at which two windows agree."""
 REPEATS = 2
-"""How often a burst is timed again because the GPU was throttled."""
+"""How often a burst is repeated because the GPU was throttled."""
 Blame = Callable[[str], AbstractContextManager[object]]
-"""From the name of a variant to a context that says whose fault it was when something fails."""
+"""From the name of a variant to a context that attributes errors within it to that variant."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One thing to time. ``name`` is a cell's key, CEILING and a key, SENTINEL or UNWRAPPED; ``step`` runs a batch."""
+    """A variant to time. ``name`` is a cell's key, CEILING and a key, SENTINEL or UNWRAPPED; ``step`` runs one pass."""
 
     name: str
     step: Callable[[], object]
-    beside: str = ""  # name of a variant to be timed right before or after this one: their ratio is of interest
-    waits: bool = False  # the step itself waits for the device: what is left at its end says nothing about the host
+    beside: str = ""  # name of a variant to be timed next to this one, since their ratio is of interest
+    waits: bool = False  # the step itself waits for the device, so the device's backlog says nothing about the host
 
 
 @dataclass(frozen=True)
 class WarmUp:
-    """What the warm-up found."""
+    """Result of the warm-up."""
 
-    steps: Mapping[str, int]  # steps per burst, by variant name
+    steps: Mapping[str, int]  # passes per burst, by variant name
     settled: bool  # the last two windows of the baseline agree
     windows: int  # windows it took
     seconds: float
 
 
 def calibrate(clock: Clock, step: Callable[[], object], min_seconds: float) -> int:
-    """Steps per burst so that a burst lasts at least ``min_seconds``. The step must have run before (be warm).
+    """Number of passes for a burst of at least ``min_seconds``. The step must have run before (be warm).
 
     Raises:
         DeviceError: the clock does not advance, or the step does nothing.
@@ -75,8 +75,8 @@ def calibrate(clock: Clock, step: Callable[[], object], min_seconds: float) -> i
                 f"{counted(steps, 'step')} took {seconds:.3g} s: the clock stands still or the step does nothing; "
                 "check the device"
             )
-        # A tenth more than needed, for the bursts that run a little faster; never tenfold at once, since a very
-        # short burst says little about a long one.
+        # A tenth more than needed, for bursts that run a little faster; at most tenfold at a time, since a very short
+        # burst predicts a long one badly.
         steps = min(math.ceil(1.1 * steps * min_seconds / seconds), 10 * steps, MAX_STEPS)
     return steps
 
@@ -89,14 +89,14 @@ def warm_up(
     should_stop: Callable[[], bool] = lambda: False,
     blame: Blame = nullcontext,
 ) -> Generator[tuple[int, int], None, WarmUp]:
-    """Run every variant warm and find its steps per burst, then wait until the baseline runs steadily.
+    """Warm up every variant and find its passes per burst, then wait until the baseline runs steadily.
 
-    Every variant gets at least three bursts; the sentinel is the baseline's twin and takes over its steps. Then
-    windows of five bursts of the baseline run until the quartiles of the last two differ by at most 5 %, for at most
+    Every variant gets at least three bursts; the sentinel takes over the passes per burst of the baseline. Then windows
+    of five bursts of the baseline run until the quartiles of the last two windows differ by at most 5 %, for at most
     eight windows or about a minute.
 
     Yields:
-        How many variants and windows are done, and of how many, as far as that is known.
+        Number of variants and windows done, and their total as far as it is known.
 
     Raises:
         DeviceError: from the clock.
@@ -113,7 +113,7 @@ def warm_up(
             steps[name] = _warm_one(clock, step, should_stop)
         yield len(steps), total
     if SENTINEL in step_of:
-        steps[SENTINEL] = steps[baseline]  # two bursts of the same length
+        steps[SENTINEL] = steps[baseline]  # baseline and sentinel have bursts of the same length
 
     settle_start = clock.now()
     windows: list[tuple[float, float]] = []
@@ -146,32 +146,32 @@ def time_round(
     each_pass: bool = False,
     blame: Blame = nullcontext,
 ) -> Round:
-    """One burst of every variant, in the random order that ``seed`` gives.
+    """Time one burst of every variant, in the random order that ``seed`` gives.
 
-    A burst that ran at a throttled clock is timed again, at most twice; all of them are kept. Variants that are to be
-    timed beside each other stay together, in random order among themselves: a few per cent between two of them would
-    drown in what a machine drifts over a whole round.
+    A burst that ran at a throttled clock is repeated, at most twice; all of them are stored. Variants that are to be
+    timed beside each other stay together, in random order among themselves: over a whole round the machine drifts by
+    more than the few per cent between them.
 
     Args:
-        variants: what to time.
-        steps: steps per burst, by variant name.
+        variants: variants to time.
+        steps: passes per burst, by variant name.
         clock: times the bursts.
-        session: number of the session, kept with the round.
-        seed: of the order, kept with the round.
+        session: number of the session, stored with the round.
+        seed: of the order, stored with the round.
         should_stop: asked before every burst.
-        compilations: a count that rises whenever something is compiled; its rise within a burst is kept with the burst.
-        allocations: the same of memory that the device's driver is asked for.
-        gauges: say what else goes on; kept with bursts and round.
-        max_mhz: the GPU's highest clock, which tells a throttled burst where the driver does not.
-        each_pass: wait for every pass and keep its time, as for latency.
-        blame: surrounds what is done for the variant of that name, waiting for it included.
+        compilations: number of graphs compiled so far; its rise within a burst is stored with the burst.
+        allocations: the same for requests to the device's driver for memory.
+        gauges: readings of the machine, stored with bursts and round.
+        max_mhz: the GPU's highest clock, by which a burst counts as throttled where the driver gives no reason.
+        each_pass: wait for every pass and store its seconds, as for latency.
+        blame: context around the work for a variant, waiting for the device included.
 
     Raises:
         DeviceError: the clock returned zero, a negative number, NaN or infinity.
         Interrupted: ``should_stop()`` became true between two bursts; the round is lost.
     """
     bursts: list[Burst] = []
-    gauges.other_cpus()  # what others do is counted from here
+    gauges.other_cpus()  # other processes' CPU time counts from here
     for variant in _order(variants, random.Random(seed)):
         for _ in range(1 + REPEATS):
             _check(should_stop)
@@ -199,7 +199,7 @@ def _measured(variant: Variant, steps: int, clock: Clock, each_pass: bool) -> Bu
         passes.append(_burst(clock, variant.step, 1))
         backlogs.append(clock.backlog)
     known = [backlog for backlog in backlogs if backlog is not None]
-    backlog = sum(known) / len(known) if known else None  # what was left at the end of one pass, as for a burst
+    backlog = sum(known) / len(known) if known else None  # mean backlog at the end of a pass, as for a burst
     return Burst(variant.name, steps, sum(passes), passes=tuple(passes), backlog=backlog)
 
 
@@ -215,9 +215,9 @@ def _order(variants: Sequence[Variant], rng: random.Random) -> list[Variant]:
 
 
 def _warm_one(clock: Clock, step: Callable[[], object], should_stop: Callable[[], bool]) -> int:
-    """Steps per burst of one variant, after at least WARM_UP_BURSTS bursts."""
+    """Passes per burst of one variant, after at least WARM_UP_BURSTS bursts."""
     _check(should_stop)
-    _burst(clock, step, 1)  # the first pass allocates and tunes: its time says nothing
+    _burst(clock, step, 1)  # the first pass allocates and autotunes, so its time is not used
     _check(should_stop)
     steps = calibrate(clock, step, clock.min_burst)
     for _ in range(WARM_UP_BURSTS - 2):
@@ -228,7 +228,7 @@ def _warm_one(clock: Clock, step: Callable[[], object], should_stop: Callable[[]
 
 
 def _agree(windows: Sequence[tuple[float, float]]) -> bool:
-    """The quartiles (Q1, Q3) of the last two windows differ by at most SETTLED."""
+    """Whether the quartiles (Q1, Q3) of the last two windows differ by at most SETTLED."""
     if len(windows) < 2:
         return False
     return all(abs(new - old) <= SETTLED * old for old, new in zip(windows[-2], windows[-1], strict=True))

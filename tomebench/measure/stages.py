@@ -1,7 +1,7 @@
-"""Where the time of a pass goes: the stages of a ReducedViT, marked on a stopwatch.
+"""Time the stages of a pass (attention, matching, merging, MLP) by marks on a stopwatch within a ReducedViT.
 
-A stage begins where the one before it ended, so the parts add up to the marked pass by construction. Whether the marks
-themselves cost time is seen by comparing that sum with the same model without them, which runs in turn with it.
+A stage begins where the previous one ends, so the parts add up to the marked pass by construction. Whether the marks
+themselves cost time shows in a comparison of that sum with the same model without marks, which runs in turn with it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tomebench.reduction.plan import MergePlan, Tokens
 from tomebench.reduction.vit import ReducedViT
 
 Part = Literal["attention", "matching", "merging", "mlp", "rest"]
-"""The stages attend, plan, merge and mlp of the blocks; ``rest`` is the embedding and the head."""
+"""Parts of a pass: the stages attend, plan, merge and mlp of the blocks; ``rest`` is embedding and classifier."""
 PARTS: tuple[Part, ...] = get_args(Part)
 IN_BLOCKS: tuple[Part, ...] = PARTS[:-1]
 
@@ -30,15 +30,15 @@ _PLAIN, _TURN = "plain", "turn"  # labels of laps, besides those of parts
 
 
 def marked(kind: type[ReducedViT], mark: Callable[[Part], None]) -> type[ReducedViT]:
-    """The same kind of model, whose passes mark the end of every stage: the same modules, the same bits.
+    """Subclass of a model's class whose passes mark the end of every stage: the same modules, the same bits.
 
     Views and the few microseconds of Python between two stages of a block count for the later one, those before the
-    first block for ``rest``. One mark where two stages meet, not two, because on CUDA every mark takes the device a
-    microsecond or two. Where a device waits for its host, a part takes as long as the host takes to send it.
+    first block for ``rest``. Two stages share the mark between them, since a mark takes a CUDA device a microsecond or
+    two. Where a device waits for its host, a part takes as long as the host takes to issue it.
 
     Args:
         kind: ReducedViT, or a subclass such as SlicedViT.
-        mark: told what the time since the last mark was spent on.
+        mark: called with the part that the time since the last mark belongs to.
     """
 
     class Marked(kind):  # type: ignore[misc, valid-type]  # a class made from a class
@@ -74,35 +74,35 @@ def marked(kind: type[ReducedViT], mark: Callable[[Part], None]) -> type[Reduced
 
 @dataclass(frozen=True)
 class PassTimes:
-    """What one pass takes, in one unit of time throughout."""
+    """Times of one pass, all in one unit."""
 
     parts: Mapping[Part, float]  # 0 for a stage that did not run
-    plain: float  # the same model without marks
+    plain: float  # of the same model without marks
 
     @property
     def total(self) -> float:
-        """The whole of the marked pass, which is the sum of the parts."""
+        """Time of the whole marked pass, which is the sum of the parts."""
         return sum(self.parts.values())
 
     @property
     def in_blocks(self) -> float:
-        """The sum over everything but ``rest``: all blocks together."""
+        """Time of all blocks together: every part but ``rest``."""
         return sum(self.parts[part] for part in IN_BLOCKS)
 
     @property
     def agreement(self) -> float:
-        """The sum of the parts over the plain pass; 1 where the marks cost nothing."""
+        """Sum of the parts over the plain pass; 1 where the marks cost no time."""
         return self.total / self.plain
 
     @property
     def adds_up(self) -> bool:
-        """The sum of the parts is within 5 % of the plain pass."""
+        """Whether the sum of the parts is within 5 % of the plain pass."""
         return abs(self.agreement - 1) <= AGREEMENT
 
 
 @dataclass(frozen=True)
 class TimedModel:
-    """A model that can run with and without marks. ``name`` tells its labels on the stopwatch from those of others."""
+    """A model that runs with and without marks. ``name`` distinguishes its labels on a shared stopwatch."""
 
     name: str
     plain: Callable[[], object]  # one pass
@@ -110,26 +110,26 @@ class TimedModel:
 
 
 def marker(stopwatch: Stopwatch, name: str) -> Callable[[Part], None]:
-    """What :func:`marked` needs to mark the passes of the model of that name."""
+    """The ``mark`` that :func:`marked` takes, for the model of that name."""
     return lambda part: stopwatch.mark(f"{name} {part}")
 
 
 def time_burst(
     models: Sequence[TimedModel], steps: int, stopwatch: Stopwatch, rng: random.Random
 ) -> list[dict[str, PassTimes]]:
-    """Run all models in turn, ``steps`` times, and say what each pass took.
+    """Run all models in turn, ``steps`` times; returns the times of every pass.
 
-    Turns rather than bursts of one kind, since a few per cent between two of them would drown in what a machine drifts
-    over a burst. The device is waited for before the first pass and after the last, and never in between.
+    Models take turns, rather than a burst each: over a burst the machine drifts by more than the few per cent between
+    them. The device is synchronised before the first pass and after the last, never in between.
 
     Args:
-        models: all of them mark ``stopwatch``.
+        models: models whose marks are on ``stopwatch``.
         steps: >= 1.
         stopwatch: is started and read here.
         rng: gives the order within a turn.
 
     Returns:
-        Model's name to times in seconds, for every turn.
+        For every turn, name of the model to its times in seconds.
     """
     runs = [run for model in models for run in (_closed(model, stopwatch), model.marked)]
     rng.shuffle(runs)
@@ -154,7 +154,7 @@ def _pass_times(name: str, seconds: Mapping[str, float]) -> PassTimes:
 
 
 def _closed(model: TimedModel, stopwatch: Stopwatch) -> Callable[[], object]:
-    """The plain pass with one mark at its end."""
+    """Plain pass of a model with one mark at its end."""
 
     def run() -> None:
         model.plain()
@@ -164,18 +164,18 @@ def _closed(model: TimedModel, stopwatch: Stopwatch) -> Callable[[], object]:
 
 
 def turn_time(turn: Mapping[str, PassTimes]) -> float:
-    """What all passes of a turn take together."""
+    """Time of all passes of a turn together."""
     return sum(times.total + times.plain for times in turn.values())
 
 
 def typical_ms(turns: Sequence[Mapping[str, PassTimes]]) -> dict[str, PassTimes]:
-    """Means over the quieter half of the turns, in ms.
+    """Mean times over the quieter half of the turns, in ms.
 
-    Medians of single numbers would not add up. Here all numbers are of the same turns, so they do, and a turn in which
-    something else kept the machine busy is left out as a whole.
+    Medians of single parts would not add up. Means over the same turns do, and a turn in which something else kept the
+    machine busy is left out as a whole.
 
     Args:
-        turns: what :func:`time_burst` returned, in seconds, at least one.
+        turns: at least one, as :func:`time_burst` returns them, in seconds.
     """
     quiet = sorted(turns, key=turn_time)[: (len(turns) + 1) // 2]
     return {

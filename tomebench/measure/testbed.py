@@ -1,4 +1,7 @@
-"""The testbed: what a speed was measured on. What cannot be found out is "unavailable", never an error."""
+"""Describe the testbed: device, driver, libraries, CPU and threads that a speed was measured on.
+
+What cannot be found out is "unavailable", never an error.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ _CPU_OVERRIDES = (
     "MKL_CBWR",
     "MKL_ENABLE_INSTRUCTIONS",
 )
-"""Environment variables that change what a CPU computes behind the back of every setting."""
+"""Environment variables that change what a CPU computes, whatever the settings say."""
 THIS_PROCESS = uuid.uuid4().hex
 
 
@@ -46,7 +49,7 @@ def describe(device: torch.device, threads: int) -> dict[str, Any]:
         threads, platform, python, torch, torchvision, timm, numpy, memory, git, and what
         :func:`tomebench.measure.machine.gpu_facts` gives. Never None.
     """
-    import torch  # here, because tables are rebuilt from stored testbeds without it
+    import torch  # imported here, since tables are rebuilt from stored testbeds without torch
 
     from tomebench.measure.device import OVERRIDES, device_name
 
@@ -73,19 +76,19 @@ def describe(device: torch.device, threads: int) -> dict[str, Any]:
 
 
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The processor's name."""
+    """Name of the processor."""
     match = re.search(r"^model name\s*:\s*(.+?)\s*$", read(cpuinfo), re.MULTILINE)
     return match[1] if match else platform.processor() or UNAVAILABLE
 
 
 def _overrides_of_cpu() -> str:
-    """Where there are none, what testbeds of before said, too."""
+    """Overrides that are set; the same text as in older testbeds where there are none."""
     found = _set_variables(_CPU_OVERRIDES)
     return UNAVAILABLE if found == "none" else found
 
 
 def arithmetic_of(device: torch.device) -> str:
-    """Which instructions compute, as far as they decide how sums are rounded."""
+    """Instruction set that computes, as far as it decides how sums are rounded."""
     import torch
 
     from tomebench.measure.device import OVERRIDES
@@ -106,7 +109,7 @@ def git_state(root: Path) -> str:
     if not (root / ".git").exists():
         return UNAVAILABLE
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    # Only look: leave the index as it is, and look at this checkout, whatever a hook's or an editor's variables say.
+    # Read only: do not refresh the index, and look at this checkout whatever GIT_ variables of a hook or an editor say.
     own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment = {**own, "GIT_OPTIONAL_LOCKS": "0"}
     try:
@@ -122,13 +125,13 @@ def _nvidia_driver(path: Path = Path("/proc/driver/nvidia/version")) -> str:
 
 
 def _cublas(cuda: str | None) -> str:
-    """Version of the cuBLAS that PyTorch's wheels come with, whose package names CUDA's major version or does not."""
+    """Version of the cuBLAS of PyTorch's wheels, whose package name has CUDA's major version or not."""
     names = (f"nvidia-cublas-cu{(cuda or '').partition('.')[0]}", "nvidia-cublas")
     return next((found for name in names if (found := _version(name)) != UNAVAILABLE), UNAVAILABLE)
 
 
 def _set_variables(names: Iterable[str]) -> str:
-    """Those of some environment variables that are set, as ``NAME=value``, or "none"."""
+    """Which of some environment variables are set, as ``NAME=value``, or "none"."""
     return ", ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ) or "none"
 
 

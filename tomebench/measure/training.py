@@ -1,4 +1,4 @@
-"""A training step: forward, loss, backward, optimiser step, as a supervised training with mixed precision does it."""
+"""Training step as a variant: forward, loss, backward and optimiser step with mixed precision (autocast)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _SCALE = 2.0**10
 
 
 class Trainer:
-    """The optimiser that all variants of a sweep share, as they share the weights.
+    """Training steps with one optimiser, which all variants of a sweep share, as they share the weights.
 
-    AdamW with a learning rate of 0: a step costs what it always costs and leaves the weights as they are, so every
-    variant trains the same model. Weights stay fp32; bf16 and fp16 run under autocast, fp16 with a scaled loss.
+    AdamW with a learning rate of 0: a step has its usual cost and leaves the weights as they are, so every variant
+    trains the same model. Weights stay fp32; bf16 and fp16 run under autocast, fp16 with a scaled loss.
 
     Args:
         model: whose parameters are trained; in training mode.
@@ -49,11 +49,11 @@ class Trainer:
             self._scaler.step(self._optimizer)
             self._scaler.update()
         finally:
-            self._optimizer.zero_grad(set_to_none=True)  # what failed must leave nothing to the next variant
+            self._optimizer.zero_grad(set_to_none=True)  # gradients of a failed step must not reach the next variant
         return loss.detach()
 
     def check(self, forward: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> None:
-        """Forward and backward without a step: gradients that are no numbers would spoil the weights of all variants.
+        """Run forward and backward without a step: gradients that are not finite would spoil all variants' weights.
 
         Raises:
             RuntimeError: the loss or a gradient is NaN or infinite.
