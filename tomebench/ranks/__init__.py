@@ -1,1 +1,1 @@
-"""Several processes that share one sweep: which is which, what they tell each other, and who is still there."""
+"""Several processes that share one sweep, as torchrun starts them: rank, messages, and detection of lost ranks."""

@@ -1,8 +1,8 @@
-"""Processes that share the pass over the images, as torchrun starts them: who does what, and who is still there.
+"""The group of ranks that share the evaluation of the images: distribution of batches, messages, lost ranks.
 
-Only predictions travel, a few kilobytes for a batch, so no collective and no backend is needed: the ranks talk through
-the key-value store that torchrun gives all of them for their rendezvous, the same for CPUs and GPUs. Rank 0 alone
-plans, times and writes; the others evaluate the batches that are theirs and hand over what they found.
+Only predictions travel, a few kilobytes per batch, so no collective and no backend is needed: the ranks communicate
+through the key-value store that torchrun gives them for their rendezvous, the same for CPUs and GPUs. Rank 0 alone
+times and writes the store; the others evaluate their share of the batches and send it the predictions.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from tomebench.ranks.place import Place
 Work = TypeVar("Work")
 _POLL = 0.05
 _STOPPED = "stopped"
-"""What a process says that ends for no fault of its own."""
+"""Message of a process that was asked to stop."""
 
 
 class Ranks:
-    """This process and its peers; alone it does nothing and costs nothing. Leave it with ``with``.
+    """This process and its peers, as a context; without peers it does nothing.
 
     Args:
-        place: which one this is.
-        store: a ``torch.distributed.Store`` that all of them share; None for a process that is alone.
+        place: rank of this process.
+        store: a ``torch.distributed.Store`` that all of them share; None for a process without peers.
     """
 
     def __init__(self, place: Place, store: Any | None) -> None:
@@ -40,7 +40,7 @@ class Ranks:
         self._received = dict.fromkeys(self.peers, 0)
         self._sent = 0
         self._left = False
-        self._reason: RankError | None = None  # why this process ends although nothing is wrong with it
+        self._reason: RankError | None = None  # why this process ends, if the cause is another one
         self._channel: Channel | None = None
         if store is not None:
             self._channel = Channel(store, place.rank)
@@ -49,10 +49,10 @@ class Ranks:
 
     @classmethod
     def join(cls) -> Ranks:
-        """Meet the other processes, if there are any.
+        """Join the other processes of the group, if there are any.
 
         Raises:
-            RankError: they cannot be met.
+            RankError: the rendezvous failed.
         """
         place = Place.here()
         if place.size == 1:
@@ -64,7 +64,7 @@ class Ranks:
         except (RuntimeError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())[:160]
             raise RankError(f"rank {place.rank} cannot meet the others ({reason}); start it with torchrun") from error
-        # torchrun keeps the store when it starts its processes again, and what the ones before have said lies in it.
+        # torchrun keeps its store when it restarts the processes, with the messages of the earlier ones.
         again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         return cls(place, PrefixStore(f"tomebench/{again}", store))
 
@@ -75,22 +75,22 @@ class Ranks:
 
     @property
     def leads(self) -> bool:
-        """This is rank 0, which plans, times and writes."""
+        """Whether this is rank 0, which times and writes."""
         return self.place.rank == 0
 
     def share(self, work: Sequence[Work]) -> list[Work]:
-        """The batches that are this rank's: every ``size``-th."""
+        """Share of this rank: every ``size``-th batch."""
         return list(work[self.place.rank :: self.place.size])
 
     def meet(self, facts: Callable[[], Mapping[str, str]], stop_if_asked: Callable[[], None]) -> None:
-        """This process has loaded all it needs. Rank 0 waits for the others: nothing else may run while it times.
+        """Report that this process has loaded; rank 0 waits for all others, since nothing else may run while it times.
 
         Args:
-            facts: gives name and value of what decides the bits of a result, which must be the same everywhere.
+            facts: gives name and value of whatever decides the bits of a result, which must be equal in all ranks.
             stop_if_asked: raises when the sweep is to stop or cannot go on.
 
         Raises:
-            RankError: a rank has others than rank 0, which rank 0 says.
+            RankError: facts of a rank differ from those of rank 0; raised in rank 0.
         """
         if self._channel is None:
             return
@@ -109,46 +109,46 @@ class Ranks:
                 )
 
     def publish(self, assigned: Mapping[str, Any]) -> None:
-        """Let the others begin. JSON."""
+        """Send the other ranks their assignment, as JSON, so that they begin."""
         if self._channel is not None:
             self._channel.set("plan", json.dumps(dict(assigned), allow_nan=False))
 
     def assignment(self, stop_if_asked: Callable[[], None]) -> dict[str, Any]:
-        """What rank 0 has published, waiting for it: it may be timing for hours."""
+        """Wait for the assignment that rank 0 publishes; it may be timing for hours."""
         assert self._channel is not None
         self._wait(lambda: self._has("plan"), stop_if_asked)
         return dict(json.loads(self._channel.get("plan")))
 
     def over(self) -> bool:
-        """Rank 0 has all it needs."""
+        """Whether rank 0 has ended without an error: it needs nothing more."""
         return self._end(0) == "done"
 
     def send(self, message: str) -> None:
-        """Hand something over to rank 0."""
+        """Send a message to rank 0."""
         assert self._channel is not None
         self._channel.set(f"chunk/{self.place.rank}/{self._sent}", message)
         self._sent += 1
 
     def received(self) -> Iterator[tuple[int, str]]:
-        """What the others have handed over since the last call, each with its rank."""
+        """Messages of the other ranks since the last call, each with its rank."""
         for peer in self.peers:
             while self._channel and self._channel.has(key := f"chunk/{peer}/{self._received[peer]}"):
                 self._received[peer] += 1
                 yield peer, self._channel.take(key)
 
     def one_pass(self, name: str, *, compiles: bool = False) -> AbstractContextManager[None]:
-        """Around one pass of a model: :meth:`Presence.one_pass`."""
+        """Context of one pass of a model: :meth:`Presence.one_pass`."""
         return self._presence.one_pass(name, compiles=compiles) if self._channel else nullcontext()
 
     def allow(self, seconds: float) -> AbstractContextManager[None]:
-        """Around what may take so long from one :meth:`check` to the next: :meth:`Presence.allow`."""
+        """Context of work that may take so long between two calls of :meth:`check`: :meth:`Presence.allow`."""
         return self._presence.allow(seconds) if self._channel else nullcontext()
 
     def check(self, *, stopped_is_fine: bool = False) -> None:
-        """Say that the work goes on. Costs no question: what is known is a second old.
+        """Report that the work goes on. Asks the store nothing: what is known is up to a second old.
 
         Raises:
-            RankError: it cannot: somebody is gone, has given up, or was stopped and may not be.
+            RankError: another rank is lost, has failed, or was stopped without ``stopped_is_fine``.
         """
         if self._channel is None:
             return
@@ -161,14 +161,14 @@ class Ranks:
             if end == _STOPPED:
                 raise self._because(f"{self._presence.name(peer)} was stopped; {AGAIN}", quiet=self._quiet())
             if peer == 0:
-                raise self._because(end, quiet=True)  # it has said so itself
+                raise self._because(end, quiet=True)  # rank 0 reports its own error
             raise self._because(f"{self._presence.name(peer)}: {end}", quiet=self._quiet())
 
     def explain(self, seconds: float = 4 * BEAT) -> None:
-        """Why this process was told to stop: torchrun tells all of them when one is gone.
+        """Find out why this process was told to stop: torchrun stops all processes when one is lost.
 
         Raises:
-            RankError: somebody is gone. Otherwise everybody was asked to stop.
+            RankError: a rank is lost. Without it, all of them were asked to stop.
         """
         if self._channel is None:
             return
@@ -184,23 +184,23 @@ class Ranks:
             time.sleep(_POLL)
         for peer in heard:
             if words[peer] and not self._stops(peer) and self._presence.word(peer) == words[peer]:
-                self._presence.lose(peer, "has died or hangs")  # one that has not begun yet is stopped where it is
+                self._presence.lose(peer, "has died or hangs")  # one that has not begun yet is just stopped
         self.check(stopped_is_fine=True)
 
     def leave(self, why: str) -> None:
-        """Tell the others that this process is done, or why it is not."""
+        """Tell the others that this process ends, and why; "done" if without an error."""
         if self._channel is None or self._left:
             return
         self._left = True
-        with suppress(RankError):  # nobody is there to be told
+        with suppress(RankError):  # the store is gone, and with it all others
             self._channel.set(f"end/{self.place.rank}", why)
             if self.leads and why == "done":
-                # Without torchrun the store lives in rank 0, which must not go before the others have heard of it.
+                # Without torchrun the store lives in rank 0, which must not end before the others have read it.
                 self._linger(lambda: all(map(self._end, self.peers)), 3 * BEAT)
             elif why not in ("done", _STOPPED):
-                # torchrun ends the others when this one ends, and rank 0 can say why once it is here.
+                # torchrun ends the others when this process ends; rank 0 reports the reason if it is given time to.
                 self._linger(lambda: self._has("who/0"), GRACE)
-        self._presence.end()  # last: until then it ends this process if the store never answers
+        self._presence.end()  # last: until here the watchdog ends this process if the store hangs
 
     def __enter__(self) -> Ranks:
         return self
@@ -226,22 +226,22 @@ class Ranks:
             time.sleep(_POLL)
 
     def _lost(self) -> RankError | None:
-        """Why the run cannot go on, if somebody is gone. Asks nobody."""
+        """The error of a lost rank or store, if there is one. Asks the store nothing."""
         if self._presence.broken:
             return self._because(self._presence.broken)
-        if self._presence.hangs:  # or did, and goes on too late
+        if self._presence.hangs:  # or hung for a while
             return self._because(f"rank {self.place.rank} {self._presence.hangs}; {AGAIN}", quiet=not self.leads)
         if lost := sorted(self._presence.lost.items()):
             return self._because("; ".join([*(text for _, text in lost), AGAIN]), quiet=self._quiet())
         return None
 
     def _because(self, message: str, *, quiet: bool = False) -> RankError:
-        """The error of a process that ends for what another one did, which the others need not hear of from it."""
+        """The error of a process that ends because of another one; it is not reported as a failure of its own."""
         self._reason = RankError(message, quiet=quiet)
         return self._reason
 
     def _quiet(self) -> bool:
-        """Somebody else is there to say it: rank 0, or where that is lost the first other process of a machine."""
+        """Whether another process prints the error: rank 0, or if that is lost, the first other one of a machine."""
         beside_rank_0 = self.place.rank == self.place.local_rank
         return not self.leads and (0 not in self._presence.lost or self.place.local_rank > beside_rank_0)
 
@@ -255,5 +255,5 @@ class Ranks:
         return self._channel.text(f"end/{peer}") if self._channel else ""
 
     def _stops(self, peer: int) -> bool:
-        """It has ended, or was asked to stop."""
+        """Whether a rank has ended, or was asked to stop."""
         return bool(self._end(peer)) or self._has(f"asked/{peer}")

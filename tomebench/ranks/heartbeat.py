@@ -1,10 +1,10 @@
-"""Who of several processes is still there: every one says so once a second, and whoever falls silent ends the run.
+"""Heartbeats between ranks: each one signals once a second, and a rank that falls silent or hangs ends the run.
 
-Three kinds of silence end it. A process that is not heard of for ``SILENCE`` seconds is dead or frozen. One whose work
-does not go on for far too long (``IDLE``, ``PATIENCE``, ``FIRST``) hangs, and says so itself. And when the store does
-not answer, its machine or the network is gone, and nobody can be heard.
+There are three kinds of silence. A process without heartbeat for ``SILENCE`` seconds is dead or frozen. One whose work
+makes no step for too long (``IDLE``, ``PATIENCE``, ``FIRST``) hangs, and reports so itself. When the store does not
+answer, its machine or the network is gone.
 
-Rank 0 listens to all, the others to rank 0, which ends them by ending: the store has to answer N questions, not N².
+Rank 0 listens to all others, which listen to rank 0 only and end when it ends: the store answers N queries, not N².
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from typing import Any
 from tomebench.errors import RankError
 
 SILENCE = 12.0
-"""Seconds without a word after which a rank counts as dead. torchrun takes up to 30 more to end one that is frozen."""
+"""Seconds without heartbeat after which a rank counts as dead. torchrun takes up to 30 more to end a frozen one."""
 BEAT = 1.0
-"""Seconds between two words."""
+"""Seconds between two heartbeats."""
 START = 120.0
-"""Seconds that a rank may take to say its first."""
+"""Seconds that a rank may take until its first heartbeat."""
 GRACE = 15.0
-"""Seconds that a rank whose peer is lost has for ending by itself, in which it may be busy with a long pass."""
+"""Seconds that a rank has for ending by itself when another is lost; it may be in a long pass."""
 IDLE = 20.0
-"""Seconds from one step of the work to the next, where nothing else is said."""
+"""Longest time in seconds between two steps of the work, where no other limit applies."""
 PATIENCE = 30.0
-"""Seconds that a pass may always take; a longer one may take ten times as long as the longest before it."""
+"""Seconds that any pass may take; a longer one may take ten times as long as the longest pass before it."""
 FIRST = 600.0
-"""Seconds that the first pass may take, before which nothing is known, and one that has to be compiled."""
+"""Seconds that the first pass may take, whose duration cannot be known, and one that has to be compiled."""
 LOADING = 1800.0
-"""Seconds that a model may take to load, which may be fetched first."""
+"""Seconds that loading a model may take, which may include a download."""
 AGAIN = "what was evaluated is kept; run the same command again"
 
 
 class Channel:
-    """The key-value store that the processes share.
+    """The key-value store that the ranks share, seen from one of them.
 
     Args:
         store: a ``torch.distributed.Store``.
@@ -49,31 +49,31 @@ class Channel:
 
     def __init__(self, store: Any, rank: int) -> None:
         self._store, self._rank = store, rank
-        self.answers = 0  # how often the store has answered
+        self.answers = 0  # number of queries that the store has answered
 
     def has(self, key: str) -> bool:
-        """Somebody has set this key. RankError if the store is gone, here and below."""
+        """Whether a key is set. Raises RankError if the store is gone, as all methods here."""
         with self._asked():
             return bool(self._store.check([key]))
 
     def get(self, key: str) -> bytes:
-        """The value of a key that is there."""
+        """Value of a key that is set."""
         with self._asked():
             return bytes(self._store.get(key))
 
     def text(self, key: str) -> str:
-        """The value of a key; empty if it is not there."""
+        """Value of a key as text; empty if it is not set."""
         return self.get(key).decode() if self.has(key) else ""
 
     def take(self, key: str) -> str:
-        """The value of a key that is there and that nobody needs any more."""
+        """Value of a key that is set, which is then deleted."""
         value = self.get(key).decode()
         with self._asked():
             self._store.delete_key(key)
         return value
 
     def set(self, key: str, value: str) -> None:
-        """Let everybody see a value."""
+        """Set a key for all ranks."""
         with self._asked():
             self._store.set(key, value)
 
@@ -81,72 +81,73 @@ class Channel:
     def _asked(self) -> Iterator[None]:
         try:
             yield
-        except RuntimeError as error:  # of which torch's errors about connections are kinds
+        except RuntimeError as error:  # the base of torch's errors about connections
             reason = " ".join(str(error).split())[:120]
             raise RankError(f"rank {self._rank} has lost the others ({reason}); {AGAIN}") from error
         self.answers += 1
 
 
 class Presence:
-    """This process among its peers: it says that it is there, and hears who is not. Two threads until :meth:`end`.
+    """Sends the heartbeats of this process and watches those of its peers, in two threads until :meth:`end`.
 
     Args:
-        channel: to the others.
+        channel: the shared store.
         rank: of this process.
-        peers: those it listens to.
-        complaint: what :meth:`Ranks.check` would raise now, which ends a process that does not end by itself.
+        peers: ranks that it listens to.
+        complaint: returns the error that :meth:`Ranks.check` would raise now; a process that does not end by itself is
+            ended with it.
     """
 
     def __init__(
         self, channel: Channel, rank: int, peers: list[int], complaint: Callable[[], RankError | None]
     ) -> None:
         self.lost: dict[int, str] = {}
-        """Ranks that are gone, and in words that they are."""
+        """Lost ranks, each with the text of its loss."""
         self.broken: str | None = None
-        """Why the store cannot be reached."""
+        """Why the store cannot be reached; None while it can."""
         self.hangs: str | None = None
-        """That this process does not go on, in words."""
+        """Text saying that this process hangs; None while it does not."""
         self.ends = dict.fromkeys(peers, "")
-        """Why a rank has ended, as far as it was heard; empty while it has not."""
+        """Why each rank has ended, as far as is known; empty while it has not."""
         self._channel, self._rank, self._peers, self._complaint = channel, rank, peers, complaint
-        self._heard = dict.fromkeys(peers, (0, ""))  # for how many turns nothing new, and what was the last
-        self._idle, self._limit = 0, LOADING  # turns since the work went on last, seconds that it may take
-        self._longest = 0.0  # seconds of a pass
+        self._heard = dict.fromkeys(peers, (0, ""))  # turns without a new heartbeat, and the last one
+        self._idle, self._limit = 0, LOADING  # turns since the last step of the work, and seconds that one may take
+        self._longest = 0.0  # seconds of the longest pass
         self._passed: set[str] = set()
         self._over = threading.Event()
         channel.set(f"who/{rank}", f"process {os.getpid()} on {socket.gethostname()}")
-        channel.set(f"beat/{rank}", "0")  # at once: it may be gone before the first second is over
+        channel.set(f"beat/{rank}", "0")  # at once: the process may die within the first second
         for run in (self._talk, self._watch):
             threading.Thread(target=run, daemon=True, name="ranks").start()
 
     def end(self) -> None:
-        """Say and hear no more."""
+        """Stop both threads."""
         self._over.set()
 
     def name(self, peer: int) -> str:
-        """A rank as messages call it."""
+        """Name of a rank in messages."""
         return f"rank {peer} ({self._channel.text(f'who/{peer}') or 'never seen'})"
 
     def word(self, peer: int) -> str:
-        """The last that was heard of a rank; another one every second."""
+        """Last heartbeat of a rank, which changes every second."""
         return self._channel.text(f"beat/{peer}")
 
     def lose(self, peer: int, why: str) -> None:
-        """A rank is gone."""
+        """Record that a rank is lost."""
         self.lost[peer] = f"{self.name(peer)} {why}"
 
     def goes_on(self) -> None:
-        """The work of this process has made a step."""
+        """Record that the work of this process has made a step."""
         self._idle = 0
 
     def loaded(self) -> None:
-        """From here on a step takes no longer than ``IDLE``."""
+        """Set the limit of a step to ``IDLE``: the model is loaded."""
         self._limit = IDLE
         self.goes_on()
 
     @contextmanager
     def allow(self, seconds: float) -> Iterator[None]:
-        """Within it the work may take so long from one step to the next; what takes longer hangs."""
+        """Context in which a step of the work may take this many seconds; a longer one counts as hanging."""
         before, self._limit = self._limit, seconds
         self.goes_on()
         try:
@@ -157,11 +158,11 @@ class Presence:
 
     @contextmanager
     def one_pass(self, name: str, *, compiles: bool = False) -> Iterator[None]:
-        """Around one pass of a model, which tells how long the next may take.
+        """Context of one pass of a model; its duration sets the limit for later ones.
 
         Args:
             name: of the variant.
-            compiles: its first pass is compiled.
+            compiles: the first pass of each variant is compiled.
         """
         first = compiles and name not in self._passed
         self._passed.add(name)
@@ -172,7 +173,7 @@ class Presence:
             self._longest = max(self._longest, time.monotonic() - began)
 
     def _talk(self) -> None:
-        """The thread that speaks and listens. It waits as long as the store takes to answer, which may be for ever."""
+        """Thread that sends and reads heartbeats; waits as long as the store takes to answer, maybe for ever."""
         beats = 0
         while not self._over.wait(BEAT):
             self._idle += 1
@@ -186,12 +187,12 @@ class Presence:
                 self.broken = str(error)
 
     def listen_to_ends(self) -> None:
-        """Hear who has ended."""
+        """Read which ranks have ended, and why."""
         for peer in self._peers:
             self.ends[peer] = self._channel.text(f"end/{peer}")
 
     def listen(self) -> None:
-        """Hear the others once. Turns are counted and not the time, which goes on while a process is frozen."""
+        """Read all heartbeats once. Turns are counted, not seconds, which pass while a process is frozen."""
         self.listen_to_ends()
         for peer in self._peers:
             turns, last = self._heard[peer]
@@ -202,7 +203,7 @@ class Presence:
                 self.lose(peer, f"has died or hangs: it was not heard of for {limit:.0f} s")
 
     def _watch(self) -> None:
-        """The thread that never asks the store, and ends this process if it does not end by itself when it must."""
+        """Watchdog thread: it never queries the store, and ends this process where that does not end by itself."""
         answers, silent, alarm = 0, 0, 0
         while not self._over.wait(BEAT):
             silent = 0 if self._channel.answers != answers else silent + 1
@@ -217,7 +218,7 @@ class Presence:
                 self._end_at_once()
 
     def _end_at_once(self) -> None:
-        """End a process that is stuck in a pass while the run is lost. Only what is in progress is lost with it."""
+        """End a process that is stuck in a pass while the run is lost; only the batch in progress is lost with it."""
         error = self._complaint()
         if error is not None:
             if not error.quiet:

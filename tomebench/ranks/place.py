@@ -1,4 +1,4 @@
-"""Which of the processes that share a sweep this one is."""
+"""Rank and size of this process among those that share a sweep, from torchrun's environment variables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Place:
-    """Which of the processes this one is."""
+    """Rank of this process and number of processes, in all and on this machine."""
 
     rank: int = 0
     size: int = 1
@@ -17,7 +17,7 @@ class Place:
 
     @classmethod
     def here(cls) -> Place:
-        """As torchrun says it in the environment; alone without it."""
+        """Read the place from the environment that torchrun sets; rank 0 of 1 without it."""
         names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         given = [os.environ.get(name, "") for name in names]
         if "MASTER_ADDR" not in os.environ or not all(map(str.isdecimal, given)) or int(given[1]) < 2:

@@ -1,4 +1,4 @@
-"""Statistics of a run: pure functions over numbers. All intervals are 95 %."""
+"""Statistics of benchmarks: confidence intervals (95 %), paired speed-ups, exact tests; pure functions over numbers."""
 
 from tomebench.stats.counts import (
     PairedDelta,

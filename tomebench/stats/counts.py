@@ -1,6 +1,6 @@
-"""Counts: exact and Wilson intervals of a fraction, and exact comparisons of two models on the same images.
+"""Counts: exact and Wilson intervals of a fraction, McNemar's test and Tango's interval for paired accuracies.
 
-Accuracies are compared on the same images, so only the images on which two models disagree carry information.
+Two accuracies are compared on the same images, so only the images on which the models disagree carry information.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from statistics import NormalDist
 from tomebench.stats.interval import LEVEL, Interval
 
 _MOST_IMAGES = 10**8
-"""No more are looked at."""
+"""Largest number of images that :func:`fewest_images` tries."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class PairedDelta:
     delta: float
     se: float
     interval: Interval
-    p: float  # exact two-sided McNemar
+    p: float  # of McNemar's exact two-sided test
 
 
 def wilson(k: float, n: float, *, level: float = LEVEL) -> Interval:
-    """Wilson interval of the fraction k / n, for one model's accuracy; [0, 1] for n = 0. Wilson, JASA 22 (1927)."""
+    """Wilson interval of the fraction k / n, as for one model's accuracy; [0, 1] for n = 0. Wilson, JASA 22 (1927)."""
     _check_counts(k, n)
     if n == 0:
         return Interval(0.0, 1.0)
@@ -49,7 +49,7 @@ def clopper_pearson(k: int, n: int, *, level: float = LEVEL) -> Interval:
 
 
 def mcnemar(b: int, c: int) -> float:
-    """Exact two-sided p that discordant images fall either way equally often; 1 when b = c, or when there are none.
+    """McNemar's exact test: two-sided p of discordant images falling either way equally often; 1 for b = c.
 
     Args:
         b: images that only the baseline classifies correctly.
@@ -71,7 +71,7 @@ def paired_delta(b: int, c: int, n: int) -> PairedDelta:
         n: images seen, >= 1 and >= b + c.
 
     Raises:
-        ValueError: counts that cannot be.
+        ValueError: the counts are impossible.
     """
     se = math.sqrt(b + c - (b - c) ** 2 / n) / n if n else math.nan
     return PairedDelta((c - b) / n if n else math.nan, se, paired_interval(b, c, n), mcnemar(b, c))
@@ -81,17 +81,17 @@ def paired_interval(b: float, c: float, n: float, *, level: float = LEVEL) -> In
     """Interval of the difference (c - b) / n of two accuracies on the same n images: Tango's score interval.
 
     It holds the differences that a score test of the paired counts does not reject (Statistics in Medicine 17, 1998).
-    It takes neither the number of discordant images nor their share as known; so where few images differ it may leave 0
-    out although the exact McNemar test does not reject, and the other way round.
+    It takes neither the number of discordant images nor their share as known, so where few images differ it may exclude
+    0 although McNemar's exact test does not reject, and the other way round.
 
     Args:
-        b: images that only the baseline classifies correctly; like the others a fraction where images are foreseen.
+        b: images that only the baseline classifies correctly; not an integer where future counts are estimated.
         c: images that only the other model classifies correctly.
         n: images seen, >= 1 and >= b + c.
         level: of confidence, above 0 and below 1.
 
     Raises:
-        ValueError: counts that cannot be.
+        ValueError: the counts are impossible.
     """
     _check_counts(b + c, n)
     _check_counts(b, b + c)
@@ -103,15 +103,15 @@ def paired_interval(b: float, c: float, n: float, *, level: float = LEVEL) -> In
 
 
 def fewest_images(limit: float, *, level: float = LEVEL, labels: bool = True) -> int | None:
-    """The fewest images that can show an accuracy to lose at most ``limit``: if not one of them changes.
+    """Fewest images that can show an accuracy to lose at most ``limit``, which is when no prediction changes.
 
     Args:
         limit: a fraction of the images, in [0, 1].
         level: of the interval.
-        labels: by :func:`paired_interval`; else by :func:`wilson`, of those that are answered as before.
+        labels: judge by :func:`paired_interval`; without labels by :func:`wilson`, of the unchanged predictions.
 
     Returns:
-        None where no number of them can, as for 0.
+        None where no number of images can, as for ``limit`` 0.
     """
 
     def shown(n: int) -> bool:
@@ -136,13 +136,14 @@ def _tango_lower(b: float, c: float, n: float, z: float) -> float:
 
 
 def _tango_score(b: float, c: float, n: float, delta: float) -> float:
-    """Score statistic of the true difference being ``delta``, at or below the difference seen: ~ N(0, 1).
+    """Score statistic for the true difference being ``delta``, at or below the observed one: ~ N(0, 1).
 
-    Its variance is that of the most likely share of images lost, given ``delta``: the root of a quadratic, in [0, 1].
+    Its variance is taken at the maximum-likelihood share of lost images given ``delta``: the root of a quadratic, in
+    [0, 1].
     """
     half = b + c - (2 * n - c + b) * delta
     lost = (half + math.sqrt(max(0.0, half * half + 8 * n * b * delta * (1 - delta)))) / (4 * n)
-    lost = max(lost, 0.0, -delta)  # what rounding must not undercut
+    lost = max(lost, 0.0, -delta)  # bounds that rounding may violate
     variance = n * (2 * lost + delta * (1 - delta))
     distance = c - b - n * delta
     return distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance) if distance else 0.0
@@ -159,20 +160,20 @@ def binomial_cdf(k: int, n: int, share: float) -> float:
 
 
 def student_tail(t: float, degrees: float) -> float:
-    """Probability that Student's distribution is above t."""
-    x = degrees / (degrees + t * t)  # 0 and 1 by rounding
+    """Upper tail of Student's distribution: the probability of a value above t."""
+    x = degrees / (degrees + t * t)  # may be 0 or 1 by rounding
     outside = (_beta_cdf(x, degrees / 2, 0.5) if 0 < x < 1 else x) / 2
     return outside if t > 0 else 1 - outside
 
 
 def student_t(degrees: float, *, level: float = LEVEL) -> float:
-    """The t that Student's distribution exceeds, to either side, with probability 1 - level."""
+    """Quantile of Student's distribution: the t exceeded in absolute value with probability 1 - level."""
     x = _beta_quantile(1 - level, degrees / 2, 0.5)
     return math.sqrt(degrees * (1 / x - 1))
 
 
 def _beta_quantile(p: float, a: float, b: float) -> float:
-    """The x at which I_x(a, b) = p, by bisection to the last bit."""
+    """Quantile of the beta distribution: the x at which I_x(a, b) = p, by bisection to the last bit."""
     lo, hi = 0.0, 1.0
     while True:
         middle = (lo + hi) / 2

@@ -1,18 +1,18 @@
-"""What every interval is."""
+"""The confidence interval type, its level (95 %), and the least number of values for one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 MIN_VALUES = 6
-"""Below this many rounds no interval is given: even [min, max] covers the median less than 95 % of the time."""
+"""Least number of values for an interval: with fewer, even [min, max] covers the median less than 95 % of the time."""
 LEVEL = 0.95
-"""Confidence level of every interval."""
+"""Confidence level of every interval, unless another is asked for."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A 95 % interval, both ends included."""
+    """A confidence interval, both ends included."""
 
     lo: float
     hi: float

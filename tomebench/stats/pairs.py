@@ -1,6 +1,6 @@
-"""Paired speed-ups with intervals.
+"""Confidence intervals of paired speed-ups (medians of per-round ratios), and shifts between two runs.
 
-Speeds are compared in pairs, round by round, because whatever slows a machine down slows both halves of a pair.
+Times are compared in pairs, round by round, because whatever slows a machine down slows both halves of a pair.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from tomebench.stats.processes import mean_half_width, process_medians
 
 @dataclass(frozen=True)
 class Estimate:
-    """A speed-up: ``value`` > 1 is faster."""
+    """A speed-up with its interval; ``value`` > 1 is faster."""
 
     value: float
     interval: Interval | None  # None under MIN_VALUES rounds
     half_width: float | None  # sqrt(hi / lo) - 1, a fraction: the interval is value */÷ (1 + half_width), roughly
-    processes: int = 1  # whose medians the interval is over; 1: it is over the rounds
+    processes: int = 1  # number whose medians the interval is over; 1: it is over the rounds
 
 
 def speedup(base: Sequence[float], other: Sequence[float], processes: Sequence[int] = ()) -> Estimate:
     """Paired speed-up of ``other`` over ``base``: exp of the median of ln(base[k] / other[k]).
 
-    Where processes are told apart, it is exp of the mean of their medians, with Student's interval between them.
+    With several processes, it is exp of the mean of their medians, with Student's interval over them.
 
     Args:
         base: seconds per step in each round, all > 0; length n >= 1.
         other: seconds per step in the same rounds; length n.
-        processes: number of the process of each round, where the process is the unit of analysis; length n. Those of
-            under six rounds do not count, and unless two do, there is no interval.
+        processes: number of the process of each round, where the process is the unit of analysis; length n. Processes
+            of under six rounds are left out; with fewer than two left, there is no interval.
 
     Raises:
         ValueError: different lengths, no rounds, or a time that is not a finite positive number.
@@ -69,11 +69,11 @@ def log_ratios(base: Sequence[float], other: Sequence[float]) -> npt.NDArray[np.
 
 
 def median_interval(values: Sequence[float] | npt.NDArray[np.float64], *, level: float = LEVEL) -> Interval | None:
-    """Interval of the median, 95 % unless another level is asked for: exact order statistics; None under 6 values.
+    """Interval of the median by exact order statistics; None under six values.
 
     It covers the median with at least that probability, whatever the distribution. A percentile bootstrap does not: it
     covers 92 to 94 % of the time with 10 to 50 values, and 88 to 90 % where timing stops as soon as it is narrow, which
-    tends to be when it is too narrow. Where so few values cannot be as sure as ``level``, it is [min, max].
+    tends to be when it is too narrow. Where there are too few values for ``level``, it is [min, max].
     """
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     n = ordered.size
@@ -84,7 +84,7 @@ def median_interval(values: Sequence[float] | npt.NDArray[np.float64], *, level:
 
 
 def rounds_needed(n_done: int, half_width: float, target: float) -> int:
-    """More rounds to expect until the half-width falls from ``half_width`` to ``target``; 0 if it is there.
+    """Rounds still to expect until the half-width falls from ``half_width`` to ``target``; 0 if it is there.
 
     Widths shrink with 1 / sqrt(n). At least 1 when the target is not reached.
     """
@@ -95,21 +95,21 @@ def rounds_needed(n_done: int, half_width: float, target: float) -> int:
 
 @dataclass(frozen=True)
 class Shift:
-    """How much one run lies above another, and how uncertain that is."""
+    """Difference of the levels of two runs, with its standard error."""
 
     value: float
     error: float  # standard error, >= 0
-    degrees: float = math.inf  # of freedom of that error
+    degrees: float = math.inf  # degrees of freedom of the error
 
     @property
     def interval(self) -> Interval:
-        """95 % interval."""
+        """95 % interval of the shift."""
         known = math.isinf(self.degrees)
         reach = self.error * (NormalDist().inv_cdf((1 + LEVEL) / 2) if known else student_t(self.degrees))
         return Interval(self.value - reach, self.value + reach)
 
     def p_at_most(self, bound: float) -> float:
-        """One-sided p-value of the true shift being at most ``bound``: small where it is surely above it."""
+        """One-sided p-value of the true shift being at most ``bound``: small where it is significantly above."""
         if self.error == 0:
             return float(self.value <= bound)
         distance = (self.value - bound) / self.error
@@ -118,14 +118,14 @@ class Shift:
         return student_tail(distance, self.degrees)
 
     def p_at_least(self, bound: float) -> float:
-        """One-sided p-value of the true shift being at least ``bound``: small where it is surely below it."""
+        """One-sided p-value of the true shift being at least ``bound``: small where it is significantly below."""
         return Shift(-self.value, self.error, self.degrees).p_at_most(-bound)
 
 
 def mean_shift(new: npt.NDArray[np.float64], old: npt.NDArray[np.float64]) -> Shift:
-    """Mean of ``new`` minus mean of ``old``, which are independent: B. L. Welch, Biometrika 34 (1947).
+    """Welch's shift: mean of ``new`` minus mean of ``old``, independent. B. L. Welch, Biometrika 34 (1947).
 
-    A single value on one side is taken to scatter as those of the other do.
+    A single value on one side is given the variance of the other side.
 
     Raises:
         ValueError: a single value on both sides.
@@ -151,9 +151,8 @@ def median_shift(
     """Median of ``new`` minus median of ``old``, two independent runs.
 
     The standard error of each median is read off its order statistics (R. M. Price and D. G. Bonett, "Estimating the
-    variance of the sample median", 2001), and the two are added as if they pointed in opposite ways, not in quadrature:
-    runs end as soon as their intervals are narrow, so each is a little narrower than it should be, and this makes up
-    for it.
+    variance of the sample median", 2001), and the two are added, not in quadrature. Runs end as soon as their intervals
+    are narrow, so each error is a little too small, and the larger sum makes up for it.
 
     Raises:
         ValueError: under MIN_VALUES values on a side.
@@ -164,7 +163,7 @@ def median_shift(
 
 
 def _median_error(values: Sequence[float] | npt.NDArray[np.float64]) -> float:
-    """Standard error of a median: the distance between the c-th values from either end, over what it is of a normal."""
+    """Standard error of a median: distance of the c-th values from either end, over that of a standard normal."""
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     n = ordered.size
     c = max(1, round((n + 1) / 2 - math.sqrt(n)))
@@ -173,5 +172,5 @@ def _median_error(values: Sequence[float] | npt.NDArray[np.float64]) -> float:
 
 
 def _order_statistic(n: int, level: float = LEVEL) -> int:
-    """Largest k such that [x_(k), x_(n+1-k)] covers the median with the level's probability; at least 1."""
+    """Largest k such that [x_(k), x_(n+1-k)] covers the median with probability ``level``; at least 1."""
     return max(1, bisect_right(range(n // 2), (1 - level) / 2, key=lambda k: binomial_cdf(k, n, 0.5)))

@@ -1,8 +1,8 @@
-"""Between processes: the process as the unit of analysis, where something was measured in several fresh ones.
+"""The process as the unit of analysis: medians per process, Student's interval over them, processes still needed.
 
-Memory layout, page placement and the choice of kernels are fixed once per process, so they are in no interval over the
-rounds of one: more rounds make such an interval narrower around what that process happens to be. The medians of several
-processes differ by all of it, and Student's interval of their mean covers it.
+Memory layout, page placement and the choice of kernels are fixed once per process, so no interval over the rounds of
+one process covers them: more rounds make it narrower around the speed of that process. The medians of several processes
+differ by all of this, and Student's interval of their mean covers it.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from tomebench.stats.counts import student_t
 from tomebench.stats.interval import LEVEL, MIN_VALUES
 
 MOST_PROCESSES = 1000
-"""No more than this many are ever asked for."""
+"""Largest number of processes that is ever proposed."""
 
 
 def process_medians(
     values: Sequence[float] | npt.NDArray[np.float64], processes: Sequence[int]
 ) -> npt.NDArray[np.float64]:
-    """The median of each process, in order of their numbers; one of under six values was cut short and is left out.
+    """Median of each process, in order of their numbers; a process of under six values was cut short and is left out.
 
     Args:
-        values: one for each round; [n].
+        values: one per round; [n].
         processes: number of the process in which each was measured; [n].
     """
     measured, numbers = np.asarray(values, dtype=np.float64), np.asarray(processes)
@@ -35,17 +35,17 @@ def process_medians(
 
 
 def mean_half_width(medians: Sequence[float] | npt.NDArray[np.float64], *, level: float = LEVEL) -> float | None:
-    """Half-width of Student's interval of the mean of several processes, 95 % unless told; None under two of them."""
+    """Half-width of Student's interval of the mean over processes; None under two of them."""
     n = len(medians)
     return None if n < 2 else student_t(n - 1, level=level) * float(np.std(medians, ddof=1)) / math.sqrt(n)
 
 
 def processes_needed(half_width: float, done: int, target: float) -> int:
-    """Processes, in all, of which :func:`mean_half_width` is ``target``, if they scatter as those that are done.
+    """Number of processes at which :func:`mean_half_width` is ``target``, if they scatter as the measured ones do.
 
     Args:
-        half_width: of those that are done.
-        done: how many that is, >= 2.
+        half_width: of the measured processes.
+        done: number of measured processes, >= 2.
         target: half-width to reach.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Levels and quantiles of one series of times, with intervals that do not take neighbours as independent."""
+"""Median and quantiles of a series of times, with intervals that allow for correlation between neighbours."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from tomebench.stats.interval import LEVEL, Interval
 from tomebench.stats.processes import mean_half_width, process_medians
 
 BATCHES = 5
-"""Batches that a series is cut into. Fewer and longer ones are the less dependent on each other."""
+"""Number of batches that a series is cut into; fewer and longer batches depend less on each other."""
 MIN_BATCHED = 4 * BATCHES
-"""Values from which there is an interval: under four in a batch too little of the dependence is averaged out."""
+"""Least number of values for an interval: with under four per batch too little of the correlation is averaged out."""
 
 
 @dataclass(frozen=True)
 class Level:
-    """Where a series of times lies."""
+    """Level of a series of times, with its interval."""
 
     value: float
-    half_width: float | None  # of its logarithm, at 95 %; None where it is not known
-    processes: int = 1  # whose medians it is the mean of; 1: the median of all values
+    half_width: float | None  # of its logarithm, at 95 %; None where it cannot be given
+    processes: int = 1  # number whose medians it is the mean of; 1: the median of all values
 
     @property
     def interval(self) -> Interval | None:
@@ -37,12 +37,12 @@ class Level:
 
 
 def level(times: Sequence[float], processes: Sequence[int] = ()) -> Level:
-    """Where a series lies: geometric mean of the medians of processes; or, unless two of them count, the median.
+    """Level of a series: the geometric mean of the medians of its processes, or with fewer than two, the median.
 
     Args:
         times: all > 0, in the order in which they were taken; [n].
-        processes: number of the process of each, where the process is the unit of analysis; [n]. Unless two of them
-            count, it is not known how far.
+        processes: number of the process of each, where the process is the unit of analysis; [n]. With fewer than two
+            that count, there is no interval.
     """
     logs = np.log(times)
     medians = process_medians(logs, processes) if processes else ()
@@ -52,10 +52,10 @@ def level(times: Sequence[float], processes: Sequence[int] = ()) -> Level:
 
 
 def batch_half_width(values: Sequence[float] | npt.NDArray[np.float64]) -> float | None:
-    """How far the median of a series whose neighbours are alike is known, at 95 %: batch means, here of medians.
+    """Half-width at 95 % of the median of a correlated series: the method of batch means, here of medians.
 
-    The series is cut into five batches of equal length, and the half-width is Student's of their medians. Order
-    statistics of the single values would take them as independent. C. Alexopoulos and A. F. Seila, "Output data
+    The series is cut into five batches of equal length, and the half-width is Student's over their medians. Order
+    statistics of the single values would take neighbours as independent. C. Alexopoulos and A. F. Seila, "Output data
     analysis" (1998), on batch means.
 
     Args:
@@ -71,19 +71,19 @@ def batch_half_width(values: Sequence[float] | npt.NDArray[np.float64]) -> float
 
 
 def batch_medians(values: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Medians of five batches of a series in the order of time, which are nearly independent."""
+    """Medians of five batches of a series in the order of time; they are nearly independent."""
     return np.array([np.median(batch) for batch in np.array_split(np.asarray(values, dtype=np.float64), BATCHES)])
 
 
 def quantile_interval(rounds: Sequence[Sequence[float]], share: float) -> Interval | None:
-    """95 % interval of a quantile by order statistics, where the values of a round, and of its neighbours, are alike.
+    """95 % interval of a quantile by order statistics; values within a round, and of neighbouring rounds, correlate.
 
-    How well the share of values up to the quantile is known is what five batches of rounds say (Student's), and no
-    better than if all values of a round were one (binomial); the ends are the values at the ends of that share. R. S.
-    Woodruff, "Confidence intervals for medians and other position measures" (1952).
+    The uncertainty of the share of values up to the quantile is that over five batches of rounds (Student's), but at
+    least what it would be if each round were one value (binomial); the interval ends at the values at the ends of that
+    share. R. S. Woodruff, "Confidence intervals for medians and other position measures" (1952).
 
     Args:
-        rounds: the values of each, in the order of time.
+        rounds: the values of each round, in the order of time.
         share: of the values that lie below it, above 0 and under 1.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Whether a series goes anywhere: robust slope, its significance, outliers, and many tests at once."""
+"""Trend of a series: Theil-Sen slope, Mann-Kendall test, largest step, outliers; and Holm's correction."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 _SERIES = 4000
-"""Series of noise that a step is compared with."""
+"""Number of simulated series of noise that a step is compared with."""
 
 
 def theil_sen(values: Sequence[float]) -> float:
-    """Median slope over all pairs of values, per step. Theil (1950), Sen, JASA 63 (1968).
+    """Theil-Sen slope: median over all pairs of values, per step. Theil (1950), Sen, JASA 63 (1968).
 
     Raises:
         ValueError: fewer than two values.
@@ -28,16 +28,17 @@ def theil_sen(values: Sequence[float]) -> float:
 
 
 def mann_kendall(*series: Sequence[float]) -> float:
-    """Two-sided p that a series has no trend: normal approximation with ties and continuity correction.
+    """Mann-Kendall test: two-sided p of no trend; normal approximation with ties and continuity correction.
 
-    Mann, Econometrica 13 (1945); Kendall, Rank Correlation Methods (1975). Of several series, that none has one, by the
-    sum of their scores, which finds what all of them do: R. M. Hirsch, J. R. Slack, Water Resour. Res. 20 (1984).
+    Mann, Econometrica 13 (1945); Kendall, Rank Correlation Methods (1975). For several series it is the p of none
+    having a trend, from the sum of their scores, which detects a trend common to all: R. M. Hirsch, J. R. Slack, Water
+    Resour. Res. 20 (1984).
 
     Args:
-        series: each in the order of time; one of fewer than three values says nothing.
+        series: each in the order of time; one of fewer than three values is not used.
 
     Returns:
-        1 where no series says anything, and where the values of each are equal.
+        1 where no series can be used, and where the values of each are equal.
     """
     score = variance = 0.0
     for values in series:
@@ -54,19 +55,19 @@ def mann_kendall(*series: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Step:
-    """The place at which a series most looks as if its level changed."""
+    """The most likely change of level in a series."""
 
-    at: int  # index of the first value after it
+    at: int  # index of the first value after the change
     shift: float  # median after it less median before it
-    p: float  # of so clear a step in noise without any
+    p: float  # probability of so large a t statistic in noise without a change
 
 
 def largest_step(values: Sequence[float]) -> Step:
-    """Look for a change of level: the largest t statistic of any split, and its p by simulation.
+    """Find the most likely change of level: the largest t statistic of any split, with its p by simulation.
 
-    Each part has a fifth of the values, and two at least. The largest of many t statistics is compared with those of
-    4000 series of normal noise of the same length, drawn once with a fixed seed; a permutation test, which needs no
-    such model, could not tell any step among six values at 1 % (two in twenty splits are as extreme).
+    Each part has at least a fifth of the values, and at least two. The largest of many t statistics is compared with
+    those of 4000 series of normal noise of the same length, drawn once with a fixed seed; a permutation test, which
+    needs no such model, could not tell any step among six values at 1 % (two in twenty splits are as extreme).
 
     Args:
         values: in the order of time.
@@ -89,7 +90,7 @@ def _splits(series: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """|t| of every split of series [..., n]: [..., number of splits]."""
     n = series.shape[-1]
     sizes = np.arange(_first_split(n), n - _first_split(n) + 1)
-    centred = series - series.mean(axis=-1, keepdims=True)  # or the sums of squares would cancel
+    centred = series - series.mean(axis=-1, keepdims=True)  # without centring, the sums of squares would cancel
     left = np.cumsum(centred, axis=-1)[..., sizes - 1]
     first, second = left / sizes, -left / (n - sizes)
     within = np.sum(centred**2, axis=-1, keepdims=True) - sizes * first**2 - (n - sizes) * second**2
@@ -104,13 +105,13 @@ def _first_split(n: int) -> int:
 
 @functools.cache
 def _null(n: int) -> npt.NDArray[np.float64]:
-    """The largest |t| of each of many series of noise, the largest first."""
+    """The largest |t| of each of many series of noise, in descending order."""
     noise = np.random.default_rng([n, _SERIES]).standard_normal((_SERIES, n))
     return -np.sort(-_splits(noise).max(axis=-1))
 
 
 def modified_z(value: float, others: Sequence[float]) -> float:
-    """How far a value is from the median of others, in robust standard deviations. Iglewicz and Hoaglin (1993).
+    """Modified z-score: distance from the median of others in robust standard deviations. Iglewicz and Hoaglin (1993).
 
     Infinite where the others are all alike and the value is not; 0 without others.
     """
