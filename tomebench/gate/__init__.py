@@ -1,1 +1,1 @@
-"""The gate: has anything become worse than a stored baseline? Records, files and verdicts; numbers only."""
+"""The gate: has anything become worse than a stored baseline? Snapshots of runs, baseline files, findings."""

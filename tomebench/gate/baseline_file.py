@@ -1,4 +1,7 @@
-"""Baselines on disk. A file may come with a stranger's pull request: it is read with a cap and checked in full."""
+"""Read and write baseline files of the gate (JSON), with a size cap and full validation.
+
+A file may come with a stranger's pull request.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,18 @@ from tomebench.regular import read_bytes
 from tomebench.whole import write_whole
 
 MAX_BYTES = 64 * 2**20
-"""Largest baseline that is read. All r of a model on all of ImageNet take about a hundredth of it."""
+"""Largest baseline file that is read. All r of a model on all of ImageNet take about a hundredth of it."""
 _MAX_DEPTH = 20
 REMEDY = "write one with: tomebench check RUN --update-baseline --baseline FILE"
-"""What to do about a file that is no baseline."""
+"""Advice for a file that is no baseline."""
 
 
 def read_baseline(path: Path) -> Snapshot:
-    """A stored baseline.
+    """Read a baseline file.
 
     Raises:
-        BaselineError: missing, unreadable, too large, truncated, not a baseline, of another version, or with values
-            that cannot be (NaN, a length that does not fit, an unknown field).
+        BaselineError: missing, unreadable, too large, truncated, not a baseline, of another version, or with invalid
+            values (NaN, a length that does not fit, an unknown field).
     """
     try:
         data = read_bytes(str(path), most=MAX_BYTES)
@@ -55,7 +58,7 @@ def read_baseline(path: Path) -> Snapshot:
 
 
 def write_baseline(path: Path, snapshot: Snapshot) -> None:
-    """Write a baseline beside its place and move it there, so that nobody ever reads half of it.
+    """Write a baseline file beside its place and rename it, so that no reader sees half of it.
 
     Raises:
         StorageError: it cannot be written; an earlier baseline is unchanged.

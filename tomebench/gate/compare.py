@@ -1,7 +1,7 @@
-"""Verdicts: what became better or worse between two snapshots, and what cannot be told. Pure functions over numbers.
+"""Compare two snapshots: one finding per tier and cell, better, same, worse or undecided. Pure functions over numbers.
 
-Nothing is guessed. Where two things are not of one kind the verdict is ``incomparable``, where one of them is not there
-``missing``, where the numbers allow both answers ``inconclusive``; and none of the three passes a gate.
+Two cells that differ in a field that matters are ``incomparable``; a cell that one side lacks is ``missing``; numbers
+that allow both answers are ``inconclusive``. None of the three passes a gate.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ _FROM: Mapping[str, Tier] = {
     **{each.name: each.metadata["matters"] for each in dataclasses.fields(Cell)},
     "threads": "speed",  # of the run
 }
-"""From which tier on a field matters."""
+"""Tier from which on a field matters."""
 _MATTERS: Mapping[Tier, tuple[str, ...]] = {
     tier: tuple(name for name in Asked.model_fields if TIERS.index(_FROM[name]) <= TIERS.index(tier)) for tier in TIERS
 }
-"""Fields in which two cells must agree to be compared."""
+"""Fields in which two cells must agree to be compared, by tier."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is still the same."""
+    """Limits up to which two runs count as the same."""
 
     speed: SpeedLimits = field(default_factory=SpeedLimits)
     max_drop: MaxDrop = field(default_factory=MaxDrop)
 
 
 def compare(old: Snapshot, new: Snapshot, tiers: Sequence[Tier], limits: Limits) -> list[Finding]:
-    """One finding for each tier and cell that either side has, in that order; before the speeds one about all of them.
+    """One finding for each tier and cell of either side, in that order; speeds begin with one about all cells.
 
     Args:
         old: the baseline.
-        new: what is to be judged.
-        tiers: what to look at. A cell that lacks one of them on either side is ``missing``.
-        limits: what is still the same.
+        new: snapshot that is judged.
+        tiers: tiers to compare. A cell that lacks one of them on either side is ``missing``.
+        limits: up to which the two count as the same.
 
     Raises:
-        ConfigError: the tolerance for speeds is under the noise floor of the baseline, or there is no such tier.
+        ConfigError: the tolerance for speeds is under the noise floor of the baseline, or a tier is unknown.
     """
     check_limits(old, tiers, limits)
     before = {cell.name: cell for cell in old.cells}
@@ -67,16 +67,16 @@ def compare(old: Snapshot, new: Snapshot, tiers: Sequence[Tier], limits: Limits)
 
 
 def changes(old: Snapshot, new: Snapshot) -> list[str]:
-    """In what the figures of two snapshots were made by something else, e.g. ``torch 2.11.0 -> 2.14.1``.
+    """Differences in the provenance of two snapshots, e.g. ``torch 2.11.0 -> 2.14.1``, other than in the model.
 
-    That is what a gate is asked about, so it keeps nothing from being compared; only another model does. What one of
-    them does not say, as those of before and such without images, is left out.
+    Such differences do not make them incomparable: what they change is what a gate is asked about. A fact that one side
+    lacks, as older snapshots and those without images do, is left out.
     """
     return [str(found) for found in differences(old.made, new.made) if found.name not in MODEL]
 
 
 def _other_weights(old: Snapshot, new: Snapshot) -> str | None:
-    """That tensors or layers are not the same, whatever file or name they came from; None where one does not say."""
+    """Text on tensors or layers that differ, whatever their file; None if they are equal or one side lacks them."""
     return next((str(found) for found in differences(old.made, new.made) if found.name in MODEL), None)
 
 
@@ -85,12 +85,12 @@ def _of_other_weights(finding: Finding, what: str) -> Finding:
 
 
 def speed_shifts(old: Snapshot, new: Snapshot) -> list[Shift]:
-    """How the speed-ups of the cells that both sides have, and that may be compared, have moved: logarithms."""
+    """Shifts of the log speed-ups of the cells that both sides have and that may be compared."""
     return speed.speed_shifts(_alike(old, new))
 
 
 def speed_scatters(old: Snapshot, new: Snapshot) -> list[Scatter]:
-    """How the speed-ups of these cells differ between processes; nothing where none was measured in several."""
+    """Scatter of the log speed-ups of these cells over processes; empty where none was measured in several."""
     return speed.speed_scatters(_alike(old, new))
 
 
@@ -101,7 +101,7 @@ def _alike(old: Snapshot, new: Snapshot) -> list[tuple[CellRecord, CellRecord]]:
 
 
 def check_limits(old: Snapshot, tiers: Sequence[Tier], limits: Limits) -> None:
-    """Raise ConfigError if two runs that are alike may differ by more than the tolerance, or a tier is none."""
+    """Raise ConfigError if a tier is unknown, or the tolerance is under the baseline's noise floor."""
     if unknown := [tier for tier in tiers if tier not in TIERS]:
         raise ConfigError(f"tier {unknown[0]!r}: use {', '.join(TIERS)}")
     floor = old.noise_floor
@@ -113,13 +113,13 @@ def check_limits(old: Snapshot, tiers: Sequence[Tier], limits: Limits) -> None:
 
 
 def differing(old: Asked, new: Asked, tier: Tier) -> list[str]:
-    """What keeps two cells from being compared in a tier, e.g. ``dtype fp32 -> bf16``."""
+    """Fields that keep two cells from being compared in a tier, e.g. ``dtype fp32 -> bf16``."""
     pairs = [(field, getattr(old, field), getattr(new, field)) for field in _MATTERS[tier]]
     return [f"{field} {before} -> {after}" for field, before, after in pairs if before != after]
 
 
 def exit_code(findings: Sequence[Finding]) -> Literal[0, 3, 4]:
-    """3 if anything became worse; 4 if something cannot be told, or there is nothing at all; else 0."""
+    """Exit code: 3 if anything became worse; 4 if something is undecided or nothing was compared; else 0."""
     verdicts = {finding.verdict for finding in findings}
     if "worse" in verdicts:
         return 3
@@ -145,12 +145,12 @@ def _tier(
     for finding in results:
         findings.setdefault(finding.cell, finding)
     whole = [finding for finding in results if finding.cell not in names]  # about all cells together
-    extra = [finding for finding in results if findings[finding.cell] is not finding]  # a second quantity of a cell
+    extra = [finding for finding in results if findings[finding.cell] is not finding]  # on a second quantity of a cell
     return [*whole, *(findings[name] for name in names), *extra]
 
 
 def _unmeasured(tier: Tier, name: str, old: CellRecord | None, new: CellRecord | None) -> Finding | None:
-    """The finding about a cell that cannot be compared; None for one that can."""
+    """Finding about a cell that cannot be compared in a tier; None for one that can."""
 
     def finding(verdict: Verdict, detail: str) -> Finding:
         return Finding(tier, name, verdict, detail)
@@ -175,9 +175,10 @@ def _unmeasured(tier: Tier, name: str, old: CellRecord | None, new: CellRecord |
 
 
 def confirmed(first: Sequence[Finding], again: Sequence[Finding]) -> list[Finding]:
-    """Findings of a first measurement, each ``worse`` speed beside what a second one says of it.
+    """Findings of a first comparison, each ``worse`` speed with the finding of a second run in its place or beside it.
 
-    What the second one finds the same, better or inconclusive gets that verdict; what it cannot compare stays worse.
+    A second finding of same, better or inconclusive replaces the first; where the second cannot be compared, it stays
+    worse.
     """
     second = {(finding.cell, finding.quantity): finding for finding in again if finding.tier == "speed"}
     result = []

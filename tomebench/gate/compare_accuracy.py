@@ -1,4 +1,4 @@
-"""The accuracy tier: which of the same images are right. Integers, compared image by image."""
+"""Compare the accuracy tier: McNemar's exact test on which of the same images are right. Integers only."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from tomebench.gate.verdict import Finding, Verdict
 from tomebench.words import counted
 
 LEVEL = 0.02
-"""Adjusted two-sided p under which a loss or gain is more than chance: of two alike, one in a hundred is worse."""
+"""Adjusted two-sided p under which a loss or gain is significant: one in a hundred equal runs is found worse."""
 
 
 @dataclass(frozen=True)
 class MaxDrop:
-    """Images, or points of top-1, that may be lost."""
+    """Largest acceptable loss of top-1, in points or images."""
 
     value: float = 0.5
-    unit: str = "points"  # or images
+    unit: str = "points"  # points or images
 
     @classmethod
     def parse(cls, given: str | float) -> MaxDrop:
-        """``0.5`` (points), also as a number, or ``3images``.
+        """Parse ``0.5`` (points), also as a number, or ``3images``.
 
         Raises:
             SpecError: anything else.
         """
-        text = f"{given:f}" if isinstance(given, float) else str(given)  # 1e-05 written out
+        text = f"{given:f}" if isinstance(given, float) else str(given)  # no exponent: 1e-05 becomes 0.000010
         match = re.fullmatch(
             r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*(points?|pts?|%)?|([0-9]{1,9})\s*(?:images?|img)", text.strip()
         )
@@ -44,11 +44,11 @@ class MaxDrop:
 
 
 def compare_accuracies(pairs: Mapping[str, tuple[CellRecord, CellRecord]], limit: MaxDrop) -> list[Finding]:
-    """A finding for each cell.
+    """One finding for each cell.
 
-    ``worse`` if images are surely lost: exact McNemar test on the images that changed, adjusted for the number of
-    cells. ``inconclusive`` if more are lost on balance than the limit allows, and chance could have done it. ``better``
-    if images are surely gained. Other images are ``incomparable``.
+    ``worse`` if images are lost significantly: McNemar's exact test on the images that changed, adjusted for the number
+    of cells. ``inconclusive`` if more are lost on balance than the limit allows, but not significantly. ``better`` if
+    images are gained significantly. Other images are ``incomparable``.
     """
     found = {name: (old.accuracy, new.accuracy) for name, (old, new) in pairs.items()}
     comparable = {name: _discordant(old, new) for name, (old, new) in found.items() if old and new and _same(old, new)}
@@ -86,7 +86,7 @@ def _judged(name: str, old: Accuracy, new: Accuracy, lost: int, gained: int, p: 
 
 
 def _same(old: Accuracy, new: Accuracy) -> bool:
-    alike = old.content is None or new.content is None or old.content == new.content  # older ones do not say
+    alike = old.content is None or new.content is None or old.content == new.content  # older snapshots lack it
     return old.digest == new.digest and alike and old.n_seen == new.n_seen and old.complete and new.complete
 
 

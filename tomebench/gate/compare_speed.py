@@ -1,4 +1,4 @@
-"""The speed tier: ratios of times within a round, compared between two runs."""
+"""Compare the speed tier: per-round speed-ups of two runs, tested against the tolerance; and the noise floor."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tomebench.gate.verdict import Finding, Verdict
 from tomebench.words import counted
 
 LEVEL = 0.025
-"""One-sided error of every answer."""
+"""One-sided error probability of each verdict."""
 ALL = "all r"
-"""What the finding about all speed-ups together is called in place of a cell."""
+"""Name of the finding about all speed-ups together, in place of a cell's."""
 _RATE = "images per second"
 _SPEEDUP = "speed-up over r = 0"
 _TOGETHER = "mean of speed-ups"
@@ -25,10 +25,10 @@ _TOGETHER = "mean of speed-ups"
 
 @dataclass(frozen=True)
 class SpeedLimits:
-    """What is still the same speed.
+    """Limits up to which two speeds count as the same.
 
     Raises:
-        ConfigError: a tolerance that is none.
+        ConfigError: the tolerance is out of range.
     """
 
     tolerance: float = 0.05  # slow-down or gain, as a fraction of time
@@ -41,24 +41,24 @@ class SpeedLimits:
 
 @dataclass(frozen=True)
 class _Change:
-    """How a speed moved from one run to the next."""
+    """Change of a speed from one run to another."""
 
     cell: str
     quantity: str
     old: float
     new: float
     shift: stats.Shift  # of the logarithm
-    cells: int = 1  # whose mean it is
+    cells: int = 1  # number of cells whose mean it is
 
 
 def compare_speeds(pairs: Mapping[str, tuple[CellRecord, CellRecord]], limits: SpeedLimits) -> list[Finding]:
-    """A finding about all speed-ups together, where there are several, one for each cell, and with ``absolute`` more.
+    """Findings about all speed-ups together, if there are several, about each cell, and with ``absolute`` about img/s.
 
     The quantity is the speed-up over r = 0, for r = 0 itself that over the unwrapped model. ``worse`` if the slow-down
-    surely exceeds the tolerance (by :func:`tomebench.gate.shifts.shift`), ``same`` if it is surely under it,
-    ``better`` if a gain surely exceeds it, else ``inconclusive``. All together are judged first, as one number: what
-    slows down every r by little shows there long before it shows in any of them. Then the cells are named, with Holm's
-    correction over them. Runs that were invalid, or have under six rounds, are ``inconclusive``.
+    significantly exceeds the tolerance (by :func:`tomebench.gate.shifts.shift`), ``same`` if it is significantly under
+    it, ``better`` if a gain significantly exceeds it, else ``inconclusive``. All speed-ups are tested first, as one
+    mean: a small slow-down of every r shows there long before it shows in any of them. Then each cell is tested, with
+    Holm's correction. Cells whose speed is invalid, or that have under six rounds, are ``inconclusive``.
     """
     findings: list[Finding] = []
     changes: list[_Change] = []
@@ -87,12 +87,12 @@ def compare_speeds(pairs: Mapping[str, tuple[CellRecord, CellRecord]], limits: S
 
 
 def speed_shifts(pairs: Sequence[tuple[CellRecord, CellRecord]]) -> list[stats.Shift]:
-    """How the speed-ups of cells that were timed often enough on both sides have moved: logarithms."""
+    """Shifts of the log speed-ups of cells that have enough valid rounds on both sides."""
     return [shifts.shift(new, old) for old, new in _usable(pairs)]
 
 
 def speed_scatters(pairs: Sequence[tuple[CellRecord, CellRecord]]) -> list[shifts.Scatter]:
-    """How the speed-ups of such cells differ between processes; nothing where none was measured in several."""
+    """Scatter of the log speed-ups of such cells over processes; empty where none was measured in several."""
     return [found for old, new in _usable(pairs) if (found := shifts.scatter(new, old)) is not None]
 
 
@@ -102,12 +102,12 @@ def _usable(pairs: Sequence[tuple[CellRecord, CellRecord]]) -> list[tuple[Series
 
 
 def noise_floor(pairs: Mapping[str, tuple[CellRecord, CellRecord]]) -> float | str:
-    """Largest change, as a fraction, that two runs of the same thing cannot rule out.
+    """Noise floor: the largest change of a speed-up, as a fraction, that two identical runs cannot rule out.
 
-    The outer end, over all cells, of the 95 % interval of the change.
+    It is the outermost end of the 95 % intervals of the change, over all cells.
 
     Returns:
-        That fraction; or, where some cell cannot be compared, why.
+        That fraction; or a text on why some cell cannot be compared.
     """
     ends = []
     for name, (old, new) in pairs.items():
@@ -121,7 +121,7 @@ def noise_floor(pairs: Mapping[str, tuple[CellRecord, CellRecord]]) -> float | s
 
 
 def _pooled(speeds: list[tuple[Speed, Speed]]) -> list[_Change]:
-    """As many speed-ups as were timed in the same rounds on both sides, as one; none where that is a single one."""
+    """Mean of the largest group of speed-ups timed in the same rounds on both sides; empty for a single one."""
     groups: dict[tuple[object, ...], list[tuple[Speed, Speed]]] = {}
     for old, new in speeds:
         groups.setdefault((*shifts.rounds_of(old), *shifts.rounds_of(new)), []).append((old, new))

@@ -1,4 +1,4 @@
-"""The static tier: tokens, costs, preprocessing and logits of a fixed input. Equal, or changed."""
+"""Compare the static tier: tokens, costs, preprocessing, and logits of a fixed input must be equal, within rounding."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tomebench.gate.verdict import Finding
 from tomebench.words import counted
 
 LOGIT_TOLERANCE = 1e-5
-"""Difference of two logits, over the largest of the image, that is rounding: they are computed in double precision."""
+"""Largest difference of two logits, relative to the image's largest, that is rounding: both are in double precision."""
 _COST_TOLERANCE = 1e-9
 
 
 def compare_static(pairs: Mapping[str, tuple[CellRecord, CellRecord]]) -> list[Finding]:
-    """A finding for each cell: ``same``, ``worse`` (anything changed), or ``incomparable`` (other weights)."""
+    """One finding for each cell: ``same``, ``worse`` (anything changed), or ``incomparable`` (other weights)."""
     return [_compare(name, old.static, new.static) for name, (old, new) in pairs.items() if old.static and new.static]
 
 

@@ -1,4 +1,4 @@
-"""Whether two runs are known well enough for the gate's tolerance, and what would be: a budget, or more processes."""
+"""Power of the gate: would two equal runs pass the tolerance, and with which budget or number of processes?"""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from tomebench.runs.targets import budget_rank
 from tomebench.stats import LEVEL, Shift
 
 DECIDES = 0.5
-"""Chance of two runs that are alike to pass, under which what they were measured with is too little for this gate."""
+"""Probability of two equal runs to pass under which their measurement is too short for the tolerance."""
 CAN = 0.9
-"""The same, from which on something else is proposed."""
+"""Probability of two equal runs to pass that a proposed budget or number of processes has to reach."""
 MOST = 30
-"""No more processes than this are proposed."""
+"""Largest number of processes that is proposed."""
 
 
 def too_small(old: Snapshot, new: Snapshot, limits: Limits) -> str | None:
-    """That two runs are known too little to pass however alike they are, and what would do.
+    """Text saying that two runs would mostly fail even if they were equal, and which budget or processes would do.
 
     Args:
         old: the baseline.
-        new: what is to be judged.
-        limits: what is still the same.
+        new: snapshot that is judged.
+        limits: up to which the two count as the same.
 
     Returns:
-        None where they may well pass.
+        None where equal runs would pass often enough.
     """
     found, tolerance = speed_shifts(old, new), math.log1p(limits.speed.tolerance)
     if (chance := chance_to_pass(found, tolerance)) >= DECIDES:
@@ -55,11 +55,11 @@ def too_small(old: Snapshot, new: Snapshot, limits: Limits) -> str | None:
 
 
 def _budget(found: Sequence[Shift], smaller: str, tolerance: float) -> str | None:
-    """The smallest of the larger budgets that can.
+    """Smallest larger budget with which equal runs would mostly pass; None if there is none.
 
-    Each side comes to the half-width that it aims at, or as near to it as its time allows: errors shrink with its
-    square root, that of a cell being between its own, which few rounds tell badly, and what is usual over the cells.
-    Not one of several processes, of which nobody knows by how much they differ.
+    With a budget each side reaches the half-width that it aims at, or the one that its time allows, since errors shrink
+    with the square root of time. The error of a cell is taken halfway between its own, which few rounds estimate badly,
+    and the median over cells. ``publish`` is left out: how its processes scatter is unknown.
     """
     spent = BUDGETS[smaller].cap_seconds if smaller in BUDGETS else 0.0
     usual = statistics.median(shift.error for shift in found)
@@ -75,7 +75,7 @@ def _budget(found: Sequence[Shift], smaller: str, tolerance: float) -> str | Non
 
 
 def _processes(found: Sequence[Scatter], tolerance: float) -> int | None:
-    """The fewest processes on each side that can, if they scatter as these do, and more than there are."""
+    """Smallest larger number of processes per side with which equal runs would mostly pass, at this scatter."""
     present = min((each.processes for each in found), default=1)
     for count in range(max(3, present + 1), MOST + 1):
         aimed = [Shift(0.0, each.value * math.sqrt(2 / count), 2 * count - 2) for each in found]

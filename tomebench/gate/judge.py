@@ -1,4 +1,4 @@
-"""The gate over stored runs: snapshots, verdicts, and a second measurement of what looks slower."""
+"""Judge a stored run against a baseline file: take snapshots, compare them, and measure again what looks slower."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tomebench.sweeps.config_files import load_config
 
 Say = Callable[[str], None]
 Watch = Callable[[], AbstractContextManager[Callable[[], bool]]]
-"""Gives a context in which a function says whether to stop."""
+"""Returns a context with a function that says whether to stop."""
 
 
 @contextmanager
@@ -38,12 +38,12 @@ def _unwatched() -> Iterator[Callable[[], bool]]:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a gate found, and on what."""
+    """Findings of the gate, with the snapshot they are about."""
 
     tiers: tuple[Tier, ...]
     findings: tuple[Finding, ...]
-    snapshot: Snapshot  # of what was judged
-    remarks: tuple[str, ...] = ()  # what to know before believing it
+    snapshot: Snapshot  # of the run that was judged
+    remarks: tuple[str, ...] = ()  # caveats to the findings
 
 
 def judge(
@@ -60,17 +60,17 @@ def judge(
     """Compare a run with a baseline.
 
     Args:
-        run: run folder; None checks the static tier of the baseline's own settings.
-        baseline: file.
-        tiers: what to look at; empty is all that the baseline has.
-        limits: what is still the same.
-        confirm: measure what looks slower once more, in a fresh process, before saying so.
-        checkpoint: where the weights are here, if not where the settings say.
-        say: told what is going on.
-        watch: entered while something is measured once more, to know when to stop.
+        run: run folder; None compares only the static tier, computed from the baseline's own settings.
+        baseline: baseline file.
+        tiers: tiers to compare; empty means all that the baseline has.
+        limits: up to which the two count as the same.
+        confirm: measure what looks slower again, in a fresh process, before it counts as worse.
+        checkpoint: file of the weights, if it is not where the settings have it.
+        say: called with messages on progress.
+        watch: context during a second measurement; says when to stop.
 
     Raises:
-        BaselineError: the baseline cannot be used.
+        BaselineError: the baseline file cannot be used.
         InputError: no such run, or settings or limits that cannot be used.
         StorageError: the run is damaged.
         Interrupted: the second measurement was interrupted.
@@ -97,9 +97,9 @@ def judge(
     slower = list(dict.fromkeys(f.cell for f in findings if f.tier == "speed" and f.verdict == "worse"))
     if slower and confirm and run is not None:
         second: list[Finding] = []
-        if other is None:  # other code cannot speak for that of the run
+        if other is None:  # other code would measure something else
             say(f"{', '.join(slower)} slower than the baseline: measuring once more")
-            # Of single processes nobody knows how they scatter: as many as a published figure takes tell it.
+            # Single processes do not show how processes scatter; as many as ``publish`` asks for do.
             alone = old.within_one_process() and new.within_one_process()
             again = _second_measurement(
                 run, slower, new, checkpoint, say, watch, processes=PUBLISH_PROCESSES if alone else None
@@ -110,13 +110,13 @@ def judge(
 
 
 def speed_remarks(old: Snapshot, new: Snapshot, limits: Limits, *, undecided: bool = True) -> list[str]:
-    """What two runs cannot say about speeds, and which ones could: too few processes, or a budget that decides nothing.
+    """Remarks on what two runs cannot show about speeds, and how to measure it: more processes, or a larger budget.
 
     Args:
         old: the baseline.
-        new: what is to be judged; the same where it is to become one.
-        limits: what is still the same.
-        undecided: something is inconclusive, for which the budget may be to blame.
+        new: snapshot that is judged; the same object where it is to become the baseline.
+        limits: up to which the two count as the same.
+        undecided: whether a finding is inconclusive, so that the budget is worth a remark.
     """
     remarks = []
     sides = {"this run": new} if old is new else {"the baseline": old, "this run": new}
@@ -130,10 +130,10 @@ def speed_remarks(old: Snapshot, new: Snapshot, limits: Limits, *, undecided: bo
 
 
 def snapshot_of(run: Path, *, static: bool, checkpoint: Path | None = None, say: Say = lambda text: None) -> Snapshot:
-    """What a run measured, and with ``static`` what the code at hand computes for it.
+    """Snapshot of a stored run; with ``static``, its static tier as the code at hand computes it.
 
     Raises:
-        InputError: no such run, or its model cannot be had.
+        InputError: no such run, or its model cannot be loaded.
         StorageError: the run is damaged.
     """
     with Store.read(run) as store:
@@ -144,11 +144,11 @@ def snapshot_of(run: Path, *, static: bool, checkpoint: Path | None = None, say:
 
 
 def refreshed(baseline: Path, *, checkpoint: Path | None = None, say: Say = lambda text: None) -> Snapshot:
-    """A baseline with its static tier computed anew from its own settings; its other tiers stay.
+    """Snapshot of a baseline file whose static tier is computed again from its own settings; other tiers stay.
 
     Raises:
-        BaselineError: the baseline cannot be used, or its settings now come to another model, weights or r.
-        InputError: the model cannot be had.
+        BaselineError: the baseline cannot be used, or its settings now resolve to another model, weights or r.
+        InputError: the model cannot be loaded.
     """
     old = read_baseline(baseline)
     new = _static_of_baseline(baseline, old, checkpoint, say)
@@ -167,13 +167,13 @@ def measured_floor(
     checkpoint: Path | None = None,
     watch: Watch = _unwatched,
 ) -> float:
-    """The noise floor of a run: how far its speed-ups and those of a second, identical run may be apart, as a fraction.
+    """The noise floor of a run: largest difference of speed-ups to a second, identical run, as a fraction.
 
-    A run of a single process is measured again in several, which tell how processes scatter.
+    A run of a single process is measured again in several, to see how processes scatter.
 
     Raises:
         BaselineError: the two cannot be compared, since some cell was not timed, is invalid or has too few rounds.
-        ConfigError: runs that are alike may differ by more than ``tolerance``.
+        ConfigError: the noise floor is above ``tolerance``.
         InputError, Interrupted: as :func:`measure_again`.
     """
     processes = PUBLISH_PROCESSES if snapshot.within_one_process() else None
@@ -184,7 +184,7 @@ def measured_floor(
         raise BaselineError(f"self-check: two runs of the same thing cannot be compared: {floor}")
     if floor > tolerance:
         better = "a larger --budget or a quieter machine"
-        if processes is not None:  # as one process beside five, whatever the budget
+        if processes is not None:  # compared as one process with five, whatever the budget
             better = f"or measure the run in several: --processes {processes}"
         raise ConfigError(
             f"the noise floor of this run is {100 * floor:.1f} %: --tolerance {100 * tolerance:g} is under it and "
@@ -194,29 +194,29 @@ def measured_floor(
 
 
 def settings_of(settings: Mapping[str, Any], checkpoint: Path | None = None) -> SweepConfig:
-    """The configuration of stored settings.
+    """Configuration from the settings in a snapshot.
 
     Raises:
-        InputError: they are none.
+        InputError: they are invalid.
     """
     own = {} if checkpoint is None else {"checkpoint": checkpoint}
     given = dict(settings)
     if str(given.get("schedule", "")).startswith("list:"):
-        given.pop("r", None)  # it says nothing there
+        given.pop("r", None)  # has no effect there
     return load_config([], {**given, **own})
 
 
 def measure_again(
     run: Path, r: set[int], checkpoint: Path | None, watch: Watch, processes: int | None = None
 ) -> Snapshot:
-    """Measure the speeds of some cells of a run once more, in a folder of their own and as many processes.
+    """Measure the speeds of some cells of a run again, in a temporary folder and the same number of processes.
 
     Args:
         run: run folder.
-        r: of the cells.
-        checkpoint: where the weights are here, if not where the settings say.
-        watch: entered meanwhile.
-        processes: fresh ones; by default as many as the run was measured in.
+        r: values of r of the cells.
+        checkpoint: file of the weights, if it is not where the settings have it.
+        watch: context during the measurement; says when to stop.
+        processes: number of fresh processes; by default that of the run.
 
     Raises:
         InputError: it cannot be measured here.
@@ -225,7 +225,7 @@ def measure_again(
     with Store.read(run) as store:
         settings, batch_size = dict(store.config), int(store.get("batch_size") or 1)
         device = store.cells()[0][0].device
-    settings |= {"batch_size": batch_size, "device": device}  # not once more what "auto" comes to
+    settings |= {"batch_size": batch_size, "device": device}  # what "auto" was resolved to in the first measurement
     if processes is not None:
         settings["processes"] = processes
     if checkpoint is not None:
@@ -253,7 +253,7 @@ def _second_measurement(
     *,
     processes: int | None,
 ) -> Snapshot | None:
-    """Some cells of a run measured again; None, said why, if that fails or was on another testbed than the first."""
+    """Measure some cells of a run again; None, with a message, if that fails or the testbed is another one."""
     try:
         r = {cell.asked.r for cell in first.cells if ALL in cells or cell.name in cells}
         again = measure_again(run, r, checkpoint, watch, processes)
@@ -269,7 +269,7 @@ def _second_measurement(
 
 
 def _other_code(run: Path) -> str | None:
-    """That a run was measured by other code than that at hand, or does not say by which."""
+    """Text saying that a run was measured by other code than that at hand, or does not record it; else None."""
     here = code_digest()
     with Store.read(run) as store:
         made = (store.get(MADE) or {}).get(CODE)

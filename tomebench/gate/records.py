@@ -1,4 +1,4 @@
-"""What a gate compares: one snapshot of a run, strict enough that a file from a stranger can be read into it."""
+"""The snapshot of a run as the gate compares it: strict pydantic records, safe to read from a stranger's file."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tomebench.schema import WITH_OPTIONS
 
 Tier = Literal["static", "accuracy", "speed"]
 TIERS: tuple[Tier, ...] = ("static", "accuracy", "speed")
-"""Static: what the model computes. Accuracy: which images it gets right. Speed: how fast, against r = 0."""
+"""The tiers. Static: what the model computes. Accuracy: which images are right. Speed: relative to r = 0."""
 
 FORMAT: Literal["tomebench baseline"] = "tomebench baseline"
 VERSION: Literal[3] = 3
-"""Of the file; to be raised with every change of these records. Those of versions 1 and 2 lack what has a default."""
+"""Version of the file; raise it with every change of these records. Versions 1 and 2 lack fields that have defaults."""
 
 _MAX_TEXT = 500
 Text = Annotated[str, Field(max_length=_MAX_TEXT)]
@@ -33,7 +33,7 @@ class _Record(BaseModel):
 
 
 class Asked(_Record):
-    """What was measured: two cells may be compared where the fields that matter to a tier are equal."""
+    """Settings of a cell: two cells may be compared in a tier where the fields that matter to it are equal."""
 
     model: Text
     weights: Text
@@ -53,15 +53,15 @@ class Asked(_Record):
 
 
 class Static(_Record):
-    """What a model computes, without any timing."""
+    """Static tier: what a model computes, without any timing."""
 
     r_layers: tuple[int, ...]
     tokens: tuple[int, ...]
     gmacs: Annotated[float, Field(gt=0)]
     params_m: Annotated[float, Field(gt=0)]
     preprocessing: Text
-    weights: Text  # digest of the parameters, which need not be those of a file
-    input: Text  # digest of the input
+    weights: Text  # digest of the model's parameters, not of a file
+    input: Text  # digest of the fixed input
     shape: tuple[int, int]  # [images, classes]
     logits: str  # base64 of little-endian float32, [images, classes]
 
@@ -85,13 +85,13 @@ class Static(_Record):
 
 
 class Accuracy(_Record):
-    """Which images were classified right."""
+    """Accuracy tier: which images were classified right."""
 
     dataset: Text
     digest: Text  # of the ordered list of images and labels
-    content: Text | None = None  # of the bytes that the images seen were decoded from
+    content: Text | None = None  # digest of the bytes of the images evaluated
     n_seen: Annotated[int, Field(ge=1, le=100_000_000)]
-    complete: bool  # all images of the list were seen
+    complete: bool  # all images of the list were evaluated
     right: str  # base64 of one bit per image, the first in the highest bit
 
     @model_validator(mode="after")
@@ -106,13 +106,14 @@ class Accuracy(_Record):
 
 
 class Speed(_Record):
-    """Times of every round, per image: of the cell, and of what it is compared with in the same round."""
+    """Speed tier: seconds per image in every round, of the cell and of the variant that it is compared with."""
 
     seconds: Annotated[tuple[Seconds, ...], Field(max_length=_MAX_ROUNDS)]
     reference: Annotated[tuple[Seconds, ...], Field(max_length=_MAX_ROUNDS)]
-    processes: Annotated[tuple[int, ...], Field(max_length=_MAX_ROUNDS)] | None = None  # of each round, if several
-    invalid: tuple[Text, ...] = ()  # codes that forbid using it
-    testbed: Text  # fingerprint
+    # Of each round; None if only one.
+    processes: Annotated[tuple[int, ...], Field(max_length=_MAX_ROUNDS)] | None = None
+    invalid: tuple[Text, ...] = ()  # warning codes that forbid using the speed
+    testbed: Text  # fingerprint of the testbed
 
     @model_validator(mode="after")
     def _fits(self) -> Speed:
@@ -124,7 +125,7 @@ class Speed(_Record):
 
 
 class CellRecord(_Record):
-    """One cell with what is known of it; None is "not measured"."""
+    """One cell in all tiers; None is "not measured"."""
 
     asked: Asked
     problem: Text | None = None  # why it could not be measured
@@ -136,19 +137,19 @@ class CellRecord(_Record):
 
     @property
     def name(self) -> str:
-        """What a cell is called within its run: r, and the options that vary from cell to cell."""
+        """Name of a cell within its run: r, and the options that vary from cell to cell."""
         options = [each for each in self.asked.options.split() if each.partition("=")[0] not in WITH_OPTIONS]
         return " ".join([f"r={self.asked.r}", *options])
 
 
 class Snapshot(_Record):
-    """One run, as far as a later one is compared with it."""
+    """Snapshot of one run: its cells, settings, testbed and provenance."""
 
     format: Literal["tomebench baseline"] = FORMAT
     version: Literal[1, 2, 3] = VERSION
     testbed: Text  # in words
-    settings: dict[str, Any]  # of the run, enough to make it again
-    made: dict[Text, Text] = Field(default_factory=dict, max_length=50)  # what its figures were made of, besides
+    settings: dict[str, Any]  # of the run, enough to measure it again
+    made: dict[Text, Text] = Field(default_factory=dict, max_length=50)  # provenance: digests of code, model, libraries
     noise_floor: Annotated[float, Field(ge=0)] | None = None  # of the speed tier, a fraction; from a self-check
     cells: Annotated[tuple[CellRecord, ...], Field(min_length=1, max_length=_MAX_CELLS)]
 
@@ -159,41 +160,41 @@ class Snapshot(_Record):
         return self
 
     def tiers(self) -> tuple[Tier, ...]:
-        """The tiers that some cell has."""
+        """Tiers that some cell has."""
         return tuple(tier for tier in TIERS if any(getattr(cell, tier) is not None for cell in self.cells))
 
     def testbeds(self) -> set[str]:
-        """Fingerprints of what its speeds were timed on."""
+        """Fingerprints of the testbeds that speeds were timed on."""
         return {cell.speed.testbed for cell in self.cells if cell.speed is not None}
 
     def within_one_process(self) -> bool:
-        """Its speeds were all timed in a single process, as far as it says."""
+        """Whether all speeds were timed in a single process, as far as is recorded."""
         speeds = [cell.speed for cell in self.cells if cell.speed is not None]
         return bool(speeds) and all(speed.processes is None for speed in speeds)
 
     def having(self, other: Snapshot) -> Snapshot:
-        """The same with only the cells that another one has, too."""
+        """The same snapshot with only the cells that another one has, too."""
         names = {cell.name for cell in other.cells}
         return self.model_copy(update={"cells": tuple(cell for cell in self.cells if cell.name in names)})
 
     def only(self, tiers: Collection[Tier]) -> Snapshot:
-        """The same without the other tiers."""
+        """The same snapshot without the other tiers."""
         without: dict[str, Any] = {tier: None for tier in TIERS if tier not in tiers}
         return self.model_copy(update={"cells": tuple(cell.model_copy(update=without) for cell in self.cells)})
 
 
 def cut(text: str) -> str:
-    """Text as a record may hold it: what is too long ends in an ellipsis."""
+    """Text as a record can hold it: a longer one is cut and ends in an ellipsis."""
     return text if len(text) <= _MAX_TEXT else text[: _MAX_TEXT - 1] + "…"
 
 
 def packed_logits(logits: npt.NDArray[np.floating[Any]]) -> str:
-    """Logits [images, classes] as :class:`Static` keeps them."""
+    """Logits [images, classes] in the form of :class:`Static`."""
     return base64.b64encode(logits.astype("<f4").tobytes()).decode()
 
 
 def packed_bits(right: npt.NDArray[np.bool_]) -> str:
-    """Answers [n] as :class:`Accuracy` keeps them."""
+    """Whether each of n images is right, in the form of :class:`Accuracy`."""
     return base64.b64encode(np.packbits(right).tobytes()).decode()
 
 

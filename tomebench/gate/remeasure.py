@@ -1,4 +1,4 @@
-"""A stored sweep measured once more by the same code, in a process of its own."""
+"""Measure some cells of a stored run again, with the same code, as a sweep in a process of its own."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tomebench.sweeps.interpreter import environment, interpreter
 
 
 def sweep_words(settings: Mapping[str, Any], r: Collection[int], out: Path) -> list[str]:
-    """Words after ``tomebench`` of a sweep that times some cells of another one, and r = 0.
+    """Command-line words after ``tomebench`` of a sweep that times some cells of another one, and r = 0.
 
     Args:
-        settings: of that sweep, with its batch size in images.
-        r: cells to time; a list schedule is one cell whatever this says.
+        settings: of that other sweep, with its batch size as a number.
+        r: values of r to time; with a list schedule there is only one cell, and this has no effect.
         out: run folder.
     """
     settings = {**settings, "end_to_end": False}
-    if settings.get("data") is not None:  # its images are wanted as input, not all of their answers once more
+    if settings.get("data") is not None:  # images are the input of the timed passes; nothing is evaluated
         settings["limit"] = min(settings.get("limit") or sys.maxsize, max(4 * settings["batch_size"], 64))
     if not str(settings["schedule"]).startswith("list:"):
         settings["r"] = ",".join(map(str, sorted({0, *r})))
@@ -34,18 +34,18 @@ def sweep_words(settings: Mapping[str, Any], r: Collection[int], out: Path) -> l
 def sweep_again(
     settings: Mapping[str, Any], r: Collection[int], out: Path, should_stop: Callable[[], bool], poll: float = 0.5
 ) -> int:
-    """Run :func:`sweep_words` in a process of its own, with the package that runs here.
+    """Run the sweep of :func:`sweep_words` in a process of its own, with this copy of the package.
 
     Args:
-        settings, r, out: as there.
+        settings, r, out: as in :func:`sweep_words`.
         should_stop: asked every ``poll`` seconds.
-        poll: as long a step.
+        poll: seconds between two checks.
 
     Returns:
-        0, or 5: some cell failed, which its record says, or the result is not complete.
+        The exit code: 0, or 5 if some cell failed, as its record says, or the result is incomplete.
 
     Raises:
-        Interrupted: ``should_stop()`` became true, or the process was interrupted; it is no longer running.
+        Interrupted: ``should_stop()`` became true, or the process was interrupted; it has ended.
         RunError: it ended without a result.
     """
     command = [*interpreter(), "tomebench", *sweep_words(settings, r, out)]

@@ -1,8 +1,8 @@
-"""How much a speed moved from one run to another, and how sure that is: one cell, or all of them together.
+"""Shift of a speed from one run to another with its uncertainty, for one cell or for the mean of all cells.
 
-The unit is what varies. Where a side was measured in several processes, that is the process: what is fixed in one, as
-where its memory lies and which kernels it took, is in none of its rounds. Where both sides are a single process it can
-only be the round, and what differs between processes is in no interval.
+The unit of analysis is the process where a side was measured in several: what is fixed once per process, such as memory
+layout and kernels, is not seen in its rounds. Where both sides are a single process it is the round, and differences
+between processes are in no interval.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Logs = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Series:
-    """A logarithm for each round of one run, and the process of each where it was measured in several."""
+    """Log values of one run, one per round, with the process of each round where there are several."""
 
     logs: Logs
     processes: tuple[int, ...] = ()
-    alike: bool = False  # neighbours are, so that batches of them are the unit of a single process
+    alike: bool = False  # neighbours correlate, so that within a single process the unit is a batch of rounds
 
     def units(self, processes: bool) -> Logs:
-        """What a run is a sample of: processes, of which a single one is one; else batches, or none but rounds."""
+        """One value per unit of analysis: process, or batch of rounds within one; empty where it is the round."""
         if processes:
             medians = stats.process_medians(self.logs, self.processes) if self.processes else ()
             return np.asarray(medians) if len(medians) > 1 else np.array([np.median(self.logs)])
@@ -44,17 +44,17 @@ class Series:
 
 
 def speedups(speed: Speed) -> Series:
-    """Logarithms of the speed-up over the reference."""
+    """Log speed-ups of a cell over its reference, per round."""
     return Series(stats.log_ratios(speed.reference, speed.seconds), speed.processes or ())
 
 
 def rates(speed: Speed) -> Series:
-    """Logarithms of images per second, which the rounds of a single process have alike."""
+    """Log images per second, per round; within a single process, neighbouring rounds correlate."""
     return Series(-np.log(np.array(speed.seconds)), speed.processes or (), alike=True)
 
 
 def unknown_rate(*sides: Speed) -> str | None:
-    """Why images per second cannot be compared: too few rounds for batches of them, which processes do not need."""
+    """Why images per second cannot be compared: a single process has too few rounds for batches; None if they can."""
     if any(speed.processes for speed in sides):
         return None
     few = min(len(speed.seconds) for speed in sides)
@@ -64,9 +64,9 @@ def unknown_rate(*sides: Speed) -> str | None:
 
 
 def shift(new: Series, old: Series) -> stats.Shift:
-    """How far ``new`` lies above ``old``, by the coarsest unit that either has.
+    """Shift of ``new`` over ``old``, by the coarsest unit of analysis that either has.
 
-    A single process beside several is judged by how those scatter, as one more of them.
+    A single process beside several counts as one more of them, with their scatter.
 
     Raises:
         ValueError: fewer rounds than an interval needs.
@@ -80,14 +80,14 @@ def shift(new: Series, old: Series) -> stats.Shift:
 
 @dataclass(frozen=True)
 class Scatter:
-    """How processes differ."""
+    """Scatter of a quantity over processes."""
 
     value: float  # standard deviation of the logarithm
-    processes: int  # of the side that has fewer
+    processes: int  # number on the side that has fewer
 
 
 def scatter(new: Series, old: Series) -> Scatter | None:
-    """What the processes of both sides scatter by, taken together; None where neither has several."""
+    """Pooled standard deviation over the processes of both sides; None where neither side has several."""
     units = [side.units(processes=True) for side in (new, old)]
     degrees = sum(len(each) - 1 for each in units)
     if not degrees:
@@ -97,23 +97,24 @@ def scatter(new: Series, old: Series) -> Scatter | None:
 
 
 def rounds_of(speed: Speed) -> tuple[object, ...]:
-    """Equal for two cells that were timed in the same rounds: those of what they are compared with."""
+    """Key that is equal for two cells timed in the same rounds: the times of their reference."""
     return (speed.reference, speed.processes)
 
 
 def together(speeds: Sequence[Speed]) -> Series:
-    """Mean of the logarithms of speed-ups that were timed in the same rounds, in each of them.
+    """Mean, in each round, of the log speed-ups of cells that were timed in the same rounds.
 
-    Noise of a single cell averages out in it, and that of what all are compared with stays.
+    It averages out the noise of single cells, but not that of their common reference.
     """
     return Series(np.mean([speedups(speed).logs for speed in speeds], axis=0), speeds[0].processes or ())
 
 
 def chance_to_pass(shifts: Sequence[stats.Shift], tolerance: float) -> float:
-    """How likely two runs that are alike are found the same in every cell, known as well as these shifts are.
+    """Probability that two equal runs are found the same in every cell, given the uncertainty of these shifts.
 
-    A cell is the same where its interval ends above minus the tolerance; where it lies is chance. Cells are taken as
-    independent, and the error of a median shift as the sum that it is, of which chance makes less.
+    A cell is found the same where the interval of its shift ends above minus the tolerance; the place of the interval
+    is random. Cells are taken as independent. The error of a median shift is a sum of two errors rather than their root
+    sum of squares, so only 1 / sqrt(2) of it is random.
 
     Args:
         shifts: of the cells.

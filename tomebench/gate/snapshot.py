@@ -1,4 +1,4 @@
-"""From a stored run to what a gate compares: a pure function of the store."""
+"""Snapshot of a stored run for the gate: pure function of the store, without the static tier."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from tomebench.schema import UNWRAPPED, Cell, CellPredictions, ImageList, ImageS
 
 
 def run_snapshot(store: Store) -> Snapshot:
-    """What a run measured, as the gate keeps it; the static tier is no measurement and not in it.
+    """Accuracy and speed tiers of a stored run; the static tier is computed, not measured, and not included.
 
     Raises:
         StorageError: the store is damaged.
-        RunError: the run holds nothing yet, or is an ablation.
+        RunError: nothing has been measured yet, or is an ablation.
     """
-    if store.config.get("ablate"):  # two of its cells differ in proportional attention only, which no name says
+    # Cells of an ablation may differ in proportional attention only, which no name shows.
+    if store.config.get("ablate"):
         raise RunError("the run is an ablation, whose cells the gate cannot tell apart; check that of a plain sweep")
     rows = build_rows(store)
     if not rows:
@@ -66,7 +67,7 @@ def run_snapshot(store: Store) -> Snapshot:
 
 @dataclass(frozen=True)
 class _Stored:
-    """What is read from the store once for all cells. Mappings are by cell key."""
+    """Data of a store, read once for all its cells. Mappings are by cell key."""
 
     rounds: Sequence[Round]
     images: ImageList | None
@@ -74,15 +75,15 @@ class _Stored:
     predictions: Mapping[str, CellPredictions]
     statuses: Mapping[str, tuple[Status, str | None]]
     baseline: str | None
-    testbed: str  # fingerprint of what the rounds were timed on
-    content: str | None  # digest of what the images seen were decoded from
+    testbed: str  # fingerprint of the testbed of the rounds
+    content: str | None  # digest of the bytes of the images evaluated
 
 
 def with_static(snapshot: Snapshot, static: Snapshot) -> Snapshot:
-    """A snapshot of a run with the static tier that the same configuration gives here and now.
+    """Add to a run's snapshot the static tier that its configuration gives with the code at hand.
 
     Raises:
-        ModelError: it is that of other weights, another model or another r.
+        ModelError: the static tier has other weights, another model or another r.
     """
     facts = {cell.name: cell for cell in static.cells}
     cells = []
@@ -99,7 +100,7 @@ def with_static(snapshot: Snapshot, static: Snapshot) -> Snapshot:
 
 
 def asked(cell: Cell, settings: Mapping[str, Any]) -> Asked:
-    """What a cell was asked to be."""
+    """Settings of a cell, as the gate records them."""
     fields = {name: getattr(cell, name) for name in Asked.model_fields if name not in ("device", "threads", "options")}
     return Asked(
         **fields,
@@ -124,7 +125,7 @@ def _accuracy(stored: _Stored, key: str, row: Row) -> Accuracy | None:
 
 
 def _content(states: Mapping[int, Sequence[ImageState]]) -> str | None:
-    """Digest of what images were decoded from, in their order; None where a store does not say."""
+    """Digest of the bytes of images, in the order of the list; None where a store does not have them."""
     return fingerprint([state.digest for _, each in sorted(states.items()) for state in each]) if states else None
 
 

@@ -1,7 +1,7 @@
-"""The static tier: what a model computes on a fixed input, on the CPU and in double precision, without any timing.
+"""Compute the static tier: logits of a fixed input on the CPU in double precision, tokens and costs; nothing is timed.
 
-In single precision two processors that sum in another order round differently, sooner or later merge another pair of
-tokens, and differ by far more than rounding. In double precision that does not happen in practice.
+In single precision, two processors that sum in another order round differently, at some point merge another pair of
+tokens, and then differ by far more than rounding. In double precision that does not happen in practice.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.inputs import preprocessing_of
 
 IMAGES = 2
-"""Images of the fixed input."""
+"""Number of images in the fixed input."""
 
 
 @in_usual_state
 def static_snapshot(config: SweepConfig) -> Snapshot:
-    """The static tier of every cell of a configuration, which need not have been run.
+    """Compute the static tier of every cell of a configuration, measured or not.
 
     A cell that cannot be computed has a ``static_problem`` instead.
 
     Raises:
-        InputError: the model or its weights cannot be had.
+        InputError: the model or its weights cannot be loaded.
     """
     on_cpu = config.model_copy(update={"dtype": "fp32", "attention": _route(config), "device": "cpu"})
     loaded = load_model(config.model_spec, pretrained=config.data is not None)
@@ -46,7 +46,7 @@ def static_snapshot(config: SweepConfig) -> Snapshot:
 
 
 def _route(config: SweepConfig) -> Route:
-    """The attention that was asked for, where a CPU has it: most of what can be wrong is wrong there too."""
+    """The attention route asked for, where a CPU has it, since most errors of a route show there too."""
     try:
         check_route(config.attention, torch.device("cpu"), "fp32", training=False)
     except InputError:
@@ -60,7 +60,7 @@ def _cells(
     weights = tensors_digest(loaded.model)
     backbone = adapt(loaded.model.double())
     size = preprocessing_of(config, loaded.model).input_size
-    # RandomState's stream is frozen: the same numbers on every platform and with every version.
+    # The stream of RandomState is frozen: the same numbers on every platform and with every version.
     images = np.random.RandomState(0).standard_normal((IMAGES, *size))
     digest = hashlib.sha256(images.astype("<f8").tobytes()).hexdigest()[:16]
     for cell in cells:
@@ -71,7 +71,7 @@ def _cells(
                     torch.from_numpy(images)
                 ).numpy()
         except Exception as error:
-            if is_oom(error):  # of this machine, not of the model
+            if is_oom(error):  # a limit of this machine, not a fault of the model
                 raise DeviceError(f"r = {cell.cell.r} does not fit in memory in double precision here") from error
             problem = f"fails with {type(error).__name__}: " + str(error).partition("\n")[0]
             yield CellRecord(asked=what, static_problem=cut(problem))

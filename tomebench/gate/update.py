@@ -1,4 +1,4 @@
-"""A run becomes the baseline of later ones, without losing anything that the old one had."""
+"""Make a run the baseline of later ones: write or update a baseline file without losing a tier of the old one."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tomebench.words import counted
 
 @dataclass(frozen=True)
 class Update:
-    """What a baseline was made of."""
+    """What was written into a baseline file."""
 
     snapshot: Snapshot
-    noise_floor: float | None  # measured now
-    doubts: tuple[str, ...]  # what of it can be compared with nothing, not even with itself
+    noise_floor: float | None  # measured in this update
+    doubts: tuple[str, ...]  # parts that cannot be compared, not even with themselves
 
 
 def measure_baseline(
@@ -34,16 +34,16 @@ def measure_baseline(
     say: Say,
     watch: Watch,
 ) -> Update:
-    """Write a run as the baseline ``to``, or find how exact its speeds are, or both.
+    """Write a run as the baseline ``to``, or measure its noise floor, or both.
 
     Args:
         run: run folder.
         to: file to write; None writes nothing.
-        tiers: to keep; empty is all that there are.
+        tiers: tiers to write; empty means all that there are.
         limits: a noise floor above the tolerance for speeds is refused.
-        floor: measure the same once more, for the noise floor.
-        checkpoint: where the weights are here, if not where the settings say.
-        say: told what is going on.
+        floor: measure the run again, for its noise floor.
+        checkpoint: file of the weights, if it is not where the settings have it.
+        say: called with messages on progress.
         watch: see :func:`tomebench.gate.judge.judge`.
 
     Raises:
@@ -69,11 +69,11 @@ def measure_baseline(
 
 
 def refresh_baseline(to: Path, limits: Limits, *, checkpoint: Path | None, say: Say) -> Update:
-    """Bring the static tier of a baseline up to date with the code at hand; its other tiers stay.
+    """Compute the static tier of a baseline again with the code at hand; its other tiers stay.
 
     Raises:
         BaselineError: see :func:`tomebench.gate.judge.refreshed`.
-        InputError: the model cannot be had, or cannot be computed.
+        InputError: the model cannot be loaded or computed.
         StorageError: it cannot be written.
     """
     snapshot = refreshed(to, checkpoint=checkpoint, say=say)
@@ -82,7 +82,7 @@ def refresh_baseline(to: Path, limits: Limits, *, checkpoint: Path | None, say: 
 
 
 def _replaced(to: Path) -> Snapshot | None:
-    """The baseline that is about to be replaced; None where there is no file, or an empty one."""
+    """Snapshot in the file that is about to be replaced; None where there is no file, or an empty one."""
     try:
         if not to.exists() or not to.stat().st_size:
             return None
@@ -102,7 +102,7 @@ def _write(to: Path, old: Snapshot | None, new: Snapshot) -> None:
 
 
 def _measured_alike(old: Snapshot, new: Snapshot) -> bool:
-    """The noise of one is that of the other: the same settings on the same machine."""
+    """Whether the noise floor of one holds for the other: same settings on the same testbed."""
     return old.settings == new.settings and old.testbeds() == new.testbeds()
 
 

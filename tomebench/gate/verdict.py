@@ -1,4 +1,4 @@
-"""One finding of a gate."""
+"""The finding record of the gate, and its verdicts."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from tomebench.gate.records import Tier
 
 Verdict = Literal["worse", "inconclusive", "incomparable", "missing", "better", "same"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
-"""The gravest first."""
+"""All verdicts, the gravest first."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found about one cell in one tier."""
+    """Finding about one cell, or all cells together, in one tier."""
 
     tier: Tier
-    cell: str  # r=8
+    cell: str  # name of the cell, such as r=8
     verdict: Verdict
-    detail: str  # one line for people: what differs, by how much, how sure
-    quantity: str = ""  # what was compared, where a tier compares several things
+    detail: str  # one line for people: what differs, by how much, how significantly
+    quantity: str = ""  # the quantity compared, where a tier compares several
     old: float | None = None
     new: float | None = None
     change: float | None = None  # relative for speeds (0.1 is 10 % faster), images for accuracy
     change_lo: float | None = None
     change_hi: float | None = None
-    p: float | None = None  # of a speed that it is no worse, of accuracy that nothing changed; adjusted for all cells
+    p: float | None = None  # for a speed, of being no worse; for accuracy, of no change; adjusted for all cells

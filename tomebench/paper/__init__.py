@@ -1,1 +1,1 @@
-"""What the ToMe paper reports, as data, and what counts as reproduced."""
+"""The ToMe paper's tables as data, the runs that measure them, and verdicts on what is reproduced."""

@@ -1,4 +1,4 @@
-"""The sub-tables of the paper's ablation, from a run that took one choice at a time: what each is worth.
+"""Sub-tables of the paper's ablation, from a run that changes one option at a time: top-1 and speed of each value.
 
 Source: Bolya et al., arXiv 2210.09461, Table 1 and the table of matching algorithms.
 """
@@ -31,22 +31,22 @@ SUB_TABLES = (
         ("random-prune", "attention-prune", "kmeans-2", "kmeans-5", "greedy", "bipartite"),
     ),
 )
-"""Title, option and values of each, in the paper's order."""
+"""Title, option and values of each sub-table, in the paper's order."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a sub-table."""
+    """One value of an option in a sub-table."""
 
     value: str
-    default: bool  # this is what the others are compared with
+    default: bool  # whether this is the value that others are compared with
     row: Row
-    delta: PairedDelta | None  # of top-1, against the default on the same images, as a fraction; None: not measured
+    delta: PairedDelta | None  # top-1 minus the default's on the same images, as a fraction; None: not measured
 
 
 @dataclass(frozen=True)
 class SubTable:
-    """One option."""
+    """Sub-table of one option."""
 
     title: str
     option: str
@@ -71,7 +71,7 @@ def sub_tables(store: Store) -> list[SubTable]:
 
 def _tables(store: Store, r: int, cells: Sequence[Cell], rows: dict[str, Row]) -> Iterator[SubTable]:
     by_choice = {_choice(cell): cell for cell in cells}
-    default = cells[0]  # the first is the one with nothing changed
+    default = cells[0]  # the cell with no option changed
     images, predictions = store.images(), store.predictions()
 
     def entry(option: str, value: str) -> Iterator[Entry]:
@@ -92,7 +92,7 @@ def _tables(store: Store, r: int, cells: Sequence[Cell], rows: dict[str, Row]) -
 
 
 def _choice(cell: Cell) -> tuple[str, str]:
-    """The one option that a cell has changed, and its value; what proportional attention is, where it is none."""
+    """Option that a cell changes, and its value; of the default cell, that of proportional attention."""
     changed = [(name, str(value)) for name, value in cell.options]
     return changed[0] if changed else (PROP_ATTN, _value(cell, PROP_ATTN))
 

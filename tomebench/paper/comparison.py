@@ -1,4 +1,4 @@
-"""Reported beside measured: the lines of a table, each with its verdicts. Pure functions of what was found."""
+"""Build a comparison table: reported rows beside measured cells, with the verdicts on each line. Pure functions."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ARCHITECTURES = {
     (1280, 32, 14): "ViT-H/14",
     (64, 8, 4): "digits_vit",
 }
-"""What reported rows call a ViT of some width, depth and patch size."""
+"""Architecture names of reported rows, by width, depth and patch size."""
 _DEFAULTS = {name: str(value) for name, value in dataclasses.asdict(PAPER).items()}
 REPORTED_ONLY = "only reported"
 NOT_REPORTED = "not among the reported numbers"
@@ -39,18 +39,18 @@ NOT_REPORTED = "not among the reported numbers"
 
 @dataclass(frozen=True)
 class Shape:
-    """What the costs of a model depend on."""
+    """Shape of a model, as far as its costs depend on it."""
 
     width: int
     depth: int
     patch: int
     tokens: int  # before the first block, prefix included
     prefix: int
-    image_size: str  # as reported rows say it
+    image_size: str  # as reported rows write it
 
     @property
     def architecture(self) -> str:
-        """The name that reported rows have for it."""
+        """Architecture name in reported rows."""
         other = f"a ViT of width {self.width} and {self.depth} blocks"
         return _ARCHITECTURES.get((self.width, self.depth, self.patch), other)
 
@@ -65,38 +65,38 @@ class Shape:
 
     @property
     def order(self) -> tuple[int, int]:
-        """What runs are sorted by: few tokens first, then small models."""
+        """Sort key of runs: few tokens first, then small models."""
         return self.tokens, self.width
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one cell comes to, from shapes alone."""
+    """Resolved costs of one cell, from shapes alone."""
 
     r: int
     schedule: str
     changed: Mapping[str, str]  # options that are not the paper's own, and proportional attention
     gmacs: float
     mac_ratio: float
-    tokens: tuple[int, ...]  # after each block, as planned
-    seen: tuple[int, ...]  # the same, as a pass through the merged model leaves them
+    tokens: tuple[int, ...]  # after each block, as resolved
+    seen: tuple[int, ...]  # after each block, as a pass through the merged model leaves them
 
 
 @dataclass(frozen=True)
 class Found:
-    """What is known of one run of a table."""
+    """One run of a table, with its costs and what has been measured."""
 
-    name: str  # without the table's
+    name: str  # of the run, without the table's name
     title: str
     shape: Shape
-    prop_attn: str  # on or off: of the cells that do not say otherwise
+    prop_attn: str  # on or off, for cells that do not change it
     costs: Sequence[Cost]
     dtype: str = "fp32"
-    rows: Mapping[int, Row] = field(default_factory=dict)  # by place in costs
-    counted: Mapping[int, Counted] = field(default_factory=dict)  # by place in costs
+    rows: Mapping[int, Row] = field(default_factory=dict)  # by index into costs
+    counted: Mapping[int, Counted] = field(default_factory=dict)  # by index into costs
 
     def cell(self, r: int, choice: tuple[str, str] | None) -> int | None:
-        """Place of the cell of some r in which nothing but the choice differs from the paper's method."""
+        """Index into ``costs`` of the cell of this r that differs from the paper's method in ``choice`` only."""
         wanted = {**_DEFAULTS, PROP_ATTN: self.prop_attn} | dict([choice] if choice and r else [])
         for place, cost in enumerate(self.costs):
             if cost.r == r and {**_DEFAULTS, **cost.changed} == wanted:
@@ -106,31 +106,31 @@ class Found:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table: a reported row, a measured cell, or one beside the other."""
+    """One line of a comparison table: a reported row, a measured cell, or one beside the other."""
 
     part: str
-    label: str  # what a cell chooses; empty for the paper's own method
+    label: str  # option of the cell; empty for the paper's own method
     r: int | None
     target: Target | None
     cost: Cost | None
     row: Row | None
     findings: tuple[Finding, ...]
-    gflops: Printed | None  # what the authors print for this many tokens, be it elsewhere
-    note: str  # why there is no verdict about top-1
+    gflops: Printed | None  # what the authors print for this many tokens, in any table
+    note: str  # why there is no verdict on top-1
 
     @property
     def reported(self) -> Reported | None:
-        """The reported row."""
+        """The reported row of the line, if it has one."""
         return None if self.target is None else self.target.reported
 
     @property
     def differs(self) -> bool:
-        """Something is not as reported."""
+        """Whether some quantity differs from the reported one."""
         return any(finding.verdict == "differs" for finding in self.findings)
 
     @property
     def open(self) -> bool:
-        """Something that was reported could be told and is not: top-1, or where there is none the speed-up."""
+        """Whether a reported quantity (top-1, else the speed-up) could be measured and has not been."""
         if self.target is None or self.target.why_not:
             return False
         if self.target.acc is not None:
@@ -141,13 +141,13 @@ class Line:
 
 
 def compare(table: PaperTable, runs: Sequence[Found], *, static: bool, only: str | None = None) -> list[Line]:
-    """The lines of a table, in its order.
+    """Lines of a comparison table, in its order.
 
     Args:
-        table: what was reported.
-        runs: what was found.
-        static: only costs and tokens are judged.
-        only: leave out what other runs measure.
+        table: the reported rows.
+        runs: the runs of the table.
+        static: compare costs and tokens only.
+        only: leave out reported rows of other runs.
     """
     by_name = {run.name: run for run in runs}
     targets = [target for target in table.targets() if only is None or target.run == only]
@@ -170,7 +170,7 @@ def compare(table: PaperTable, runs: Sequence[Found], *, static: bool, only: str
 
 
 def _by_choice(lines: Sequence[Line]) -> Iterator[Line]:
-    """The same lines, each in the part of its reported table; those of several trainings say whose they are."""
+    """The lines again, each in the part of its reported table; labels name the training where a table has several."""
     trainings: dict[str, set[str]] = {}
     for line in lines:
         if line.reported is not None:
@@ -183,7 +183,7 @@ def _by_choice(lines: Sequence[Line]) -> Iterator[Line]:
 
 
 def _apart(line: Line) -> Line:
-    """A cell that no reported row is about: named after its run."""
+    """Line of a cell without a reported row, labelled with its run."""
     run = line.part.partition(":")[0]
     return dataclasses.replace(line, part=NOT_REPORTED, label=f"{run} {line.label or f'r = {line.r}'}")
 
@@ -201,7 +201,7 @@ def _line(run: Found, place: int, target: Target | None, static: bool) -> Line:
 
 
 def _label(target: Target) -> str:
-    """What a reported row is about, where that is more than r; an option's name is that of its part."""
+    """Label of a reported row, where it is about more than r; the name of an option is that of its part."""
     method = target.reported.method
     return "" if method.startswith("ToMe") or target.reported.is_baseline else method.rpartition("=")[2]
 
@@ -223,7 +223,7 @@ def _findings(run: Found, place: int, target: Target | None, gflops: Printed | N
 
 
 def _another_model(run: Found, cost: Cost, row: Reported) -> Iterator[Finding]:
-    """That architecture, image size or schedule are not those of the row, if they are not."""
+    """Finding that architecture, image size or schedule differ from the reported row's, if they do."""
     here, there = [run.shape.architecture, f"{run.shape.image_size} px"], [row.architecture, f"{row.image_size} px"]
     if cost.r:
         here.append(cost.schedule)

@@ -1,8 +1,8 @@
-"""The numbers that were reported for ToMe, one per row of ``reported.csv``; in ``digits.csv`` those of the miniature.
+"""Read the reported numbers: ``reported.csv`` has one row per result of the ToMe paper, ``digits.csv`` the miniature's.
 
 ``reported`` rows are the authors' own; ``remeasured`` ones are other people's, for context and never a target. A row is
-``exact`` where it was read in the authors' own repository, and ``secondhand`` where somebody quotes it. The miniature's
-are a run of this program, read from its table.
+``exact`` where it was read in the authors' own repository, and ``secondhand`` where it is quoted by others. The
+miniature's rows are from an earlier run of this program.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Literal
 FILES = ("reported.csv", "digits.csv")
 
 _COARSER = {("readme_deit_trained", 0): 0.1}
-"""Steps of the top-1 of a table's rows of some r, where its other rows print more digits."""
+"""Last printed digit of top-1 in some rows of a table that are rounded more than its others, by table and r."""
 _SAME_SHAPE = {
     "DeiT-Ti": "ViT-Ti/16",
     "DeiT-T": "ViT-Ti/16",
@@ -25,7 +25,7 @@ _SAME_SHAPE = {
     "DeiT-B": "ViT-B/16",
     "ViT-L": "ViT-L/16",
 }
-"""Models that have the shapes of another one, by what their name begins with."""
+"""Models with the shapes of another one, by the start of their name."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Reported:
 
     table: str
     model: str
-    image_size: str  # pixels; of videos frames x pixels; or spectrogram
+    image_size: str  # pixels; for videos frames x pixels; or spectrogram
     training: str
     method: str
     r: int | None
     schedule: str
-    metric: str  # what ``acc`` and ``im_s`` are
+    metric: str  # what ``acc`` and ``im_s`` count
     acc: float | None  # top-1 in %, or what ``metric`` says
     im_s: float | None  # images per second, or clips or samples
     gflops: float | None  # of one image; multiply-accumulates of the matmuls
@@ -47,17 +47,17 @@ class Reported:
     source: str
     confidence: Literal["exact", "secondhand"]
     kind: Literal["reported", "remeasured"]
-    acc_step: float = 1.0  # one unit of the last digit printed
+    acc_step: float = 1.0  # one unit of the last printed digit of ``acc``
     gflops_step: float = 1.0
 
     @property
     def is_baseline(self) -> bool:
-        """The model without token reduction."""
+        """Whether it is the model without token reduction."""
         return self.r == 0
 
     @property
     def architecture(self) -> str:
-        """What its costs depend on: a DeiT is a ViT of the same size."""
+        """Architecture that its costs depend on: a DeiT is a ViT of the same size."""
         name = self.model.partition(" (")[0]
         return _SAME_SHAPE.get(name.partition("/")[0], name)
 
@@ -86,7 +86,7 @@ def reported_tables() -> dict[str, tuple[Reported, ...]]:
 
 
 def _step(texts: Sequence[str]) -> float:
-    """One unit of the last digit that a column prints: the files leave out zeros at the end of a number."""
+    """One unit of the last digit that a column prints in any row: files leave out zeros at the end of a number."""
     return float(10.0 ** -max((len(text.partition(".")[2]) for text in texts), default=0))
 
 

@@ -1,4 +1,4 @@
-"""Runs of the paper's tables: which configurations, what they lack, what they come to and what they measured."""
+"""Runs that measure the paper's tables: their configurations, missing weights or images, costs, and results."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ from tomebench.sweeps.config_files import load_config, packaged_configs
 from tomebench.sweeps.folder import covers
 
 AUDIO: Mapping[str, Any] = {"img_size": (1024, 128), "in_chans": 1, "num_classes": 527}
-"""The spectrogram model of the paper, for its costs: 512 patches and 527 classes."""
+"""The paper's spectrogram model, for its costs: 512 patches and 527 classes."""
 
 
 @dataclass(frozen=True)
 class TableRun:
-    """One run of a table, as it is to be measured."""
+    """One run of a table, with its configuration."""
 
     table: str
     name: str
     config: SweepConfig
-    missing: tuple[str, ...]  # what keeps it from being measured as reported; empty: nothing
-    weights: str  # the file that --weights is to hold for it, and where that is published
+    missing: tuple[str, ...]  # images or weights that it lacks for measuring what is reported
+    weights: str  # file of weights expected in --weights, and where it is published
 
     @property
     def full_name(self) -> str:
-        """Table and run."""
+        """Name of the table and of the run."""
         return f"{self.table}/{self.name}"
 
 
 def run_files(table: str, only: str | None = None) -> dict[str, Path]:
-    """Configurations of a table: name of the run to file.
+    """Configuration files of a table, by name of the run.
 
     Raises:
         SpecError: the table has no run ``only``.
@@ -80,14 +80,14 @@ def table_runs(
     speed_only: bool,
     extra: Sequence[Path] = (),
 ) -> list[TableRun]:
-    """The runs of a table with what was asked for on top.
+    """Runs of a table, with the user's settings on top of their configurations.
 
     Args:
-        table: which.
-        only: one of its runs; None is all.
+        table: the table.
+        only: name of one of its runs; None is all.
         flags: fields of :class:`SweepConfig`, None for "not given". Settings about images go to the runs that use any.
         weights: folder with files of weights under the names they are published by.
-        speed_only: time everything with random weights and evaluate nothing.
+        speed_only: time all cells with random weights, and evaluate no images.
         extra: YAML files on top of a run's own.
 
     Raises:
@@ -132,7 +132,7 @@ def table_runs(
 
 
 def _expected(run: str, config: SweepConfig) -> WeightsFile:
-    """The file of a run's weights."""
+    """Published file with the weights of a run."""
     timm_id = resolve_model_name(config.model)
     if run in WEIGHTS:
         return WeightsFile(WEIGHTS[run].rpartition("/")[2], f"at {WEIGHTS[run]}")
@@ -141,7 +141,7 @@ def _expected(run: str, config: SweepConfig) -> WeightsFile:
 
 
 def _can_be_had(config: SweepConfig) -> bool:
-    """Whether the weights of a model come without a file: shipped, fetched before, or from the network."""
+    """Whether a model's weights are available without a file: packaged, in the cache, or by download."""
     timm_id = resolve_model_name(config.model)
     if weights_file(timm_id) is not None:
         return False
@@ -149,7 +149,7 @@ def _can_be_had(config: SweepConfig) -> bool:
 
 
 def found(run: TableRun) -> Found:
-    """What a run comes to, from shapes alone; nothing is measured and no weights are read.
+    """Costs of a run's cells, from shapes alone; nothing is measured and no weights are read.
 
     Raises:
         InputError: the model and the settings cannot be combined.
@@ -184,7 +184,7 @@ def found(run: TableRun) -> Found:
 
 
 def found_audio(name: str) -> Found:
-    """The costs of the paper's audio model, which no configuration here measures."""
+    """Costs of the paper's audio model, for which there is no configuration."""
     with torch.device("meta"):
         model = timm.create_model("vit_base_patch16_224", **AUDIO).eval()
     backbone = adapt(model)
@@ -200,7 +200,7 @@ def found_audio(name: str) -> Found:
 
 
 def measured_before(run: TableRun, directory: Path) -> bool:
-    """Whether a folder holds the results of a run whose images or weights are missing now, measured as asked.
+    """Whether a folder holds the results of a run, measured as asked, whose images or weights are missing now.
 
     Raises:
         StorageError: the store is damaged.
@@ -209,7 +209,7 @@ def measured_before(run: TableRun, directory: Path) -> bool:
         return False
     try:
         with Store.read(directory) as store:
-            apart = {*about_images(), "checkpoint"}  # what is missing now
+            apart = {*about_images(), "checkpoint"}  # what is missing now may differ
             asked = {name: value for name, value in run.config.stored().items() if name not in apart}
             return covers(store, asked | {name: value for name, value in store.config.items() if name in apart})
     except RunError:  # nothing was measured yet
@@ -217,7 +217,7 @@ def measured_before(run: TableRun, directory: Path) -> bool:
 
 
 def with_measured(facts: Found, run: TableRun, directory: Path) -> Found:
-    """The same with what the run in a folder has measured.
+    """Add to a run's costs the rows and predictions that its folder holds.
 
     Raises:
         StorageError: the store is damaged.
@@ -241,25 +241,25 @@ def with_measured(facts: Found, run: TableRun, directory: Path) -> Found:
 
 
 def _changed(cell: Cell) -> dict[str, str]:
-    """Options of a cell that are not the paper's own, and proportional attention as on or off."""
+    """Options of a cell that differ from the paper's, and proportional attention as on or off."""
     options = {name: str(value) for name, value in cell.options} | {PROP_ATTN: "on" if cell.prop_attn else "off"}
     return dict(sorted(options.items()))
 
 
 class _Traced(ReducedViT):
-    """Notes how many tokens every block leaves."""
+    """Wrapper that records how many tokens every block leaves."""
 
     left: list[int]
 
     def mlp(self, layer: int, x: Tensor) -> Tensor:
-        """[B, N, C] -> the same: its MLP does not change how many there are."""
+        """[B, N, C] -> [B, N, C]; records N, which the MLP does not change."""
         self.left.append(x.shape[1])
         return x
 
 
 @torch.inference_mode()
 def _seen(merged: ReducedViT, model: nn.Module) -> tuple[int, ...]:
-    """Tokens after every block of a pass over one empty image, on meta: shapes are real, nothing is computed."""
+    """Tokens after every block of a pass over one empty image on the meta device, where only shapes are computed."""
     assert isinstance(merged, _Traced)
     merged.left = []
     of: Any = model

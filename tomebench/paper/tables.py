@@ -1,4 +1,4 @@
-"""The paper's tables: which reported rows each one has, where weights are published, and what parts are called."""
+"""The paper's tables: reported rows of each, the runs that measure them, URLs of weights, titles of their parts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WEIGHTS: Mapping[str, str] = {
     "schedules/mae_h_decreasing": f"{_TOME}/f366895717_vit_H_14_r7.pth",
     "pruning/deit_s_trained": f"{_TOME}/f367470145_deit_S_r13.pth",
 }
-"""Where the weights of runs are published whose model does not say so: those that were trained with ToMe."""
+"""URLs of weights that the model's name does not determine: those trained with ToMe, by run."""
 
 
 _UNPUBLISHED = "the authors' own fine-tuning without ToMe, which they do not publish"
@@ -45,7 +45,7 @@ PARTS: Mapping[str, str] = {
     "table1f_prop_attn": "(f) Proportional attention",
     _ALGORITHMS: "Matching algorithm",
 }
-"""What the parts of an ablation are called."""
+"""Titles of the parts of an ablation, by reported table."""
 
 TABLES: Mapping[str, PaperTable] = {
     table.name: table
@@ -177,10 +177,10 @@ TABLES: Mapping[str, PaperTable] = {
 
 
 def find_table(name: str) -> tuple[PaperTable, str | None]:
-    """A table, or ``table/run`` for one run of it.
+    """Find a table by name, or by ``table/run`` a table and the name of one of its runs.
 
     Raises:
-        SpecError: there is none of that name; the message says what there is.
+        SpecError: there is none of that name; the message lists all names.
     """
     table, _, run = name.partition("/")
     if table not in TABLES:

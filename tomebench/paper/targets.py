@@ -1,4 +1,4 @@
-"""Reported rows and what measures them: which run, which cell of it, and what of a row is to be compared.
+"""Assign reported rows to what measures them: the run, its cell, and the quantities to compare.
 
 A table is a folder of ``configs/paper``; every file there is a run. A reported row belongs to a run by the first
 :class:`Rows` that takes it, and within the run to the cell of its r and choice.
@@ -14,7 +14,7 @@ from tomebench.paper.reported import Reported, reported_rows, reported_tables
 from tomebench.paper.verdicts import Printed
 
 PROP_ATTN = "prop_attn"
-"""Name of the choice that is none of :data:`tomebench.reduction.methods.flags.OPTIONS`; its values are on and off."""
+"""Name of the choice of proportional attention (on or off), which is no option of the method."""
 
 CHOICES: Mapping[str, tuple[str, str]] = {
     "feature=X_pre (before attention)": ("metric", "x_pre"),
@@ -44,26 +44,26 @@ CHOICES: Mapping[str, tuple[str, str]] = {
     "greedy matching": ("matching", "greedy"),
     "bipartite matching (default)": ("matching", "bipartite"),
 }
-"""What the method of a reported row chooses, where it is an ablation's."""
+"""Option and value that the method of a reported row stands for, in an ablation."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of one reported table, and the run that measures them. Empty texts take every row."""
+    """Selects rows of a reported table and names the run that measures them. Empty texts select every row."""
 
     table: str
-    run: str = ""  # a file of the table's folder; empty: nothing here measures them
+    run: str = ""  # a file of the table's folder; empty: no run measures them
     model: str = ""
     image_size: str = ""
     schedule: str = ""
-    training: str = ""  # in the row's training
-    method: str = ""  # in the row's method
+    training: str = ""  # text contained in the row's training
+    method: str = ""  # text contained in the row's method
     r: int | None = None
-    why_not: str = ""  # why the top-1 of the run is not that of these rows; without a run, why there is none
-    training_speed: bool = False  # what is reported is the speed of training
+    why_not: str = ""  # why top-1 is not compared, or why there is no run
+    training_speed: bool = False  # the reported speed is that of training
 
     def takes(self, row: Reported) -> bool:
-        """Whether a reported row is one of these."""
+        """Whether this selects a reported row."""
         return (
             row.table == self.table
             and self.model in ("", row.model)
@@ -78,30 +78,30 @@ class Rows:
 
 @dataclass(frozen=True)
 class Target:
-    """A reported row, the cell that measures it, and what of it is to be compared."""
+    """A reported row, the run and cell that measure it, and the quantities to compare."""
 
     reported: Reported
-    run: str  # empty: none
-    choice: tuple[str, str] | None  # an option, or proportional attention, and its value
+    run: str  # name of the run; empty: none
+    choice: tuple[str, str] | None  # option, or proportional attention, and its value
     acc: Printed | None  # top-1 or another share, in %
     gflops: Printed | None
-    speedup: float | None  # over the model without reduction
+    speedup: float | None  # over the model without token reduction
     why_not: str
 
 
 @dataclass(frozen=True)
 class PaperTable:
-    """One table. ``context`` names others' measurements, and what their training says."""
+    """One table. ``context`` names rows of others, by what their training column says."""
 
     name: str
     title: str
     rows: tuple[Rows, ...]
     context: tuple[tuple[str, str], ...] = ()
-    by_choice: bool = False  # a part for every reported table, as in an ablation, and not for every run
+    by_choice: bool = False  # one part per reported table, as in an ablation, rather than one per run
     acc_name: str = "top-1"
 
     def targets(self) -> Iterator[Target]:
-        """The reported rows, in their order."""
+        """The reported rows of the table as targets, in their order."""
         own = [row for row in reported_rows() if any(each.table == row.table for each in self.rows)]
         for row in own:
             rows = next((each for each in self.rows if each.takes(row)), None)
@@ -109,7 +109,7 @@ class PaperTable:
                 yield _target(rows, row, own)
 
     def remeasured(self, run: str | None = None) -> list[Reported]:
-        """What others measured, for context; with ``run`` of the architectures that this one measures."""
+        """Rows that others measured, for context; with ``run``, only those of the architectures of that run."""
         alike = {target.reported.architecture for target in self.targets() if target.run == run}
         return [
             row
@@ -120,7 +120,7 @@ class PaperTable:
 
 
 def published_gflops(architecture: str, image_size: str, r: int, schedule: str) -> Printed | None:
-    """What the authors print for as many tokens of the same architecture in any table; None if nothing is at hand."""
+    """GFLOPs that the authors print, in any table, for this architecture, r and schedule; None if nowhere."""
     for row in reported_rows():
         same = (row.architecture, row.image_size, row.r) == (architecture, image_size, r)
         shape = row.schedule.partition(" ")[0]
@@ -138,13 +138,13 @@ def _target(rows: Rows, row: Reported, table: list[Reported]) -> Target:
 
 
 def _training_speed(row: Reported) -> float | None:
-    """Speed of training over that of the unreduced model, which a row says with its hardware."""
+    """Speed-up of training over the unreduced model, which a row states in its hardware column."""
     found = re.search(r"training speed (\d+(?:\.\d+)?)x", row.hardware)
     return None if found is None else float(found[1])
 
 
 def _speedup(row: Reported, table: list[Reported]) -> float | None:
-    """Over the unreduced model of the same architecture, in the same reported table or else in another of this one."""
+    """Speed-up over the unreduced model of the same architecture, in the same reported table, else in another part."""
     alike = [
         other
         for other in table

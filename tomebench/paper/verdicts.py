@@ -1,7 +1,7 @@
-"""What counts as reproduced: pure functions over numbers.
+"""Verdicts on reproduction of top-1, GMACs and tokens, each within what printed digits and rounding allow.
 
-Top-1 is compared in images on the same images as reported, costs as they are printed. Speed depends on the hardware, so
-a speed-up stands beside the reported one and the ratio of MACs, and no verdict of it is ever a failure.
+Top-1 is compared as a number of images on the same images as reported, costs as they are printed. Speed depends on the
+hardware, so a speed-up is shown beside the reported one and the ratio of MACs, without a verdict.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from typing import Literal
 from tomebench.words import counted, noun
 
 TOLERANCE = {"fp32": 25, "half": 75}
-"""Images of 50 000 by which an honest reproduction may differ; tf32 rounds as half precision does."""
+"""Images of 50 000 by which a faithful reproduction may differ, by dtype; tf32 rounds as half precision does."""
 EVALUATIONS = {"top1_imagenet1k_val": 50_000, "top1_digits": 599}
-"""What reported top-1 was counted on, by ``Reported.metric``: so many images."""
+"""Number of images that reported top-1 was counted on, by ``Reported.metric``."""
 
 Verdict = Literal["reproduced", "differs", "partial data", "not measured"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one reported quantity."""
+    """Verdict on one reported quantity."""
 
     quantity: Literal["model", "top-1", "GMACs", "tokens"]
     verdict: Verdict
     detail: str
-    images: int | None = None  # classified right here, less those that the reported number stands for
+    images: int | None = None  # number classified right here, minus the number that the reported top-1 stands for
 
 
 @dataclass(frozen=True)
 class Printed:
-    """A number as it was printed."""
+    """A number with the precision at which it was printed."""
 
     value: float
     step: float  # one unit of its last digit
@@ -43,32 +43,32 @@ class Printed:
 
     @property
     def decimals(self) -> int:
-        """Digits after the point."""
+        """Number of digits after the point."""
         return max(0, round(-math.log10(self.step)))
 
 
 @dataclass(frozen=True)
 class Counted:
-    """Images that were classified right."""
+    """Number of images classified right."""
 
     correct: int
     seen: int
-    whole: bool  # all images of the set were meant to be seen: none is missing, no other labels are used
+    whole: bool  # all images of the set count: none is missing, no other labels are used
 
 
 def tolerance(dtype: str, images: int) -> int:
-    """Images by which an honest reproduction may differ, of so many: those of 50 000, in proportion, at least one."""
+    """Number of images by which a faithful reproduction may differ: in proportion to 50 000, at least one."""
     return math.ceil(TOLERANCE["fp32" if dtype == "fp32" else "half"] * images / 50_000)
 
 
 def judge_top1(reported: Printed, images: int, measured: Counted | None, dtype: str) -> Finding:
-    """Compare top-1 in images.
+    """Compare top-1 as a number of images.
 
     Args:
-        reported: in %, as printed. What its rounding leaves open is not held against the measured number.
-        images: how many it was counted on.
-        measured: None if it was not.
-        dtype: of the measured one.
+        reported: in %, as printed; any number that rounds to it counts as equal.
+        images: number of images it was counted on.
+        measured: count of the run; None if it was not measured.
+        dtype: of the run.
     """
     if measured is None:
         return Finding("top-1", "not measured", "top-1 was not measured")
@@ -88,10 +88,10 @@ def judge_top1(reported: Printed, images: int, measured: Counted | None, dtype: 
 
 
 def judge_gmacs(reported: Printed, gmacs: float, norms: float) -> Finding:
-    """Compare costs as they are printed: the paper's counter adds five operations for each channel of a LayerNorm.
+    """Compare costs at their printed precision; the paper's counter adds five operations per channel of a LayerNorm.
 
     Args:
-        reported: as printed, with such operations or without.
+        reported: as printed, with or without operations of LayerNorms.
         gmacs: multiply-accumulates of the matmuls, 1e9.
         norms: operations of all LayerNorms, 1e9.
     """
@@ -102,12 +102,12 @@ def judge_gmacs(reported: Printed, gmacs: float, norms: float) -> Finding:
 
 
 def judge_tokens(paper: Sequence[int], planned: Sequence[int], seen: Sequence[int]) -> Finding:
-    """Compare tokens after every block.
+    """Compare the number of tokens after every block.
 
     Args:
         paper: by the paper's rule.
-        planned: what the cell says.
-        seen: what a pass through the merged model leaves.
+        planned: resolved tokens of the cell.
+        seen: tokens that a pass through the merged model leaves.
     """
     for name, found in (("the plan", planned), ("a pass", seen)):
         for block, (expected, here) in enumerate(zip(paper, found, strict=True), start=1):
@@ -117,7 +117,7 @@ def judge_tokens(paper: Sequence[int], planned: Sequence[int], seen: Sequence[in
 
 
 SCHEDULES = ("constant", "decreasing")
-"""Ways of spreading r over the layers that the paper has."""
+"""Schedules of r over the layers that the paper has."""
 
 
 def paper_tokens(tokens: int, prefix: int, r: int, schedule: str, depth: int) -> list[int]:
