@@ -1,1 +1,1 @@
-"""How a concrete model exposes embedding, blocks and head to :class:`tomebench.reduction.vit.ReducedViT`."""
+"""Adapters of model libraries: embedding, blocks and class head of a ViT for ``tomebench.reduction.vit.ReducedViT``."""

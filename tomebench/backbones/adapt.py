@@ -1,4 +1,4 @@
-"""The one door to adapters: what runs a model block by block. An entry is data; its code is imported when it is used.
+"""Registry of backbone adapters by model class. An entry is data; its code is imported when it is used.
 
 To add an adapter:
 
@@ -25,7 +25,7 @@ ADAPTERS: Mapping[str, str] = {
 }
 """The adapter of each class of models, as ``module:class``; a class by its module and name, so that none is imported.
 
-A subclass is a class of its own: what it does differently is not known.
+A subclass needs an entry of its own, since nothing says what it changes.
 """
 
 
@@ -38,7 +38,7 @@ def adapt(model: nn.Module) -> Backbone:
     kind = type(model)
     target = ADAPTERS.get(f"{kind.__module__}.{kind.__qualname__}")
     if target is None:
-        return TimmViT(model)  # which says what of the model it does not know
+        return TimmViT(model)  # raises, and names the part of the model that it does not know
     module, _, name = target.partition(":")
     adapter: Backbone = getattr(import_module(module), name)(model)
     return adapter

@@ -1,4 +1,4 @@
-"""Wrap a model: choose its backbone adapter, read the schedule, build the :class:`ReducedViT`."""
+"""``tomebench.apply``: wrap a model in a :class:`ReducedViT`, from a method's name, r and a schedule."""
 
 from __future__ import annotations
 
@@ -38,18 +38,19 @@ def apply(
             tokens that are not prefix tokens can go.
         schedule: constant, decreasing (from 2r to 0), increasing or inflect:<x>.
         inflect: the schedule as a number in [-1, 1]: -1 is decreasing, 0 constant, 1 increasing.
-        prop_attn: proportional attention: let a merged token count as often as the patches it stands for. Turn it off
-            for MAE-type models that were not trained with merging.
+        prop_attn: proportional attention: a merged token counts as often as it has patches (its size). Turn it off for
+            MAE-type models that were not trained with merging.
         method: see ``tomebench list methods``.
         attention: how attention is computed: auto, sdpa, padded, matmul, augmented; on CUDA also efficient, cudnn or
             triton; see :mod:`tomebench.reduction.attention`.
-        prefix_only: compute in the last block only what a head that reads prefix tokens needs; the logits are the same.
-        options: of the method (see ``tomebench list methods NAME``); of ToMe also matching, which puts another in its
-            place.
+        prefix_only: keep only the prefix tokens after the last attention, where the class head reads nothing else; the
+            logits are the same.
+        options: of the method (see ``tomebench list methods NAME``); of ToMe also ``matching``, which selects another
+            method.
 
     Returns:
         A module that maps images to logits; its ``token_counts`` are the tokens left after each block. In training it
-        keeps all activations, whether the model is set to compute them anew (gradient checkpointing) or not.
+        keeps all activations, even where the model is set to recompute them (gradient checkpointing).
 
     Raises:
         SpecError: r, schedule or method cannot be read or do not fit the model.
@@ -85,7 +86,7 @@ def apply(
 
 
 def _method(name: str, options: Mapping[str, Any]) -> Method:
-    """The method of a name; ToMe takes its flags, and any the options of its own class."""
+    """Build a method from its name and options: those of ToMe, and those of the method's own class."""
     known = dict.fromkeys([*OPTIONS, *option_names(method_class(name))])
     if unknown := [option for option in options if option not in known]:
         raise SpecError(f"there is no option {unknown[0]!r}; use {', '.join(known)}")
@@ -95,7 +96,7 @@ def _method(name: str, options: Mapping[str, Any]) -> Method:
 
 
 def _read_r(r: int | Sequence[int]) -> tuple[int, tuple[int, ...] | None]:
-    """One r for the schedule to spread, or one r for each block; whole numbers of any library are taken."""
+    """Read r as (mean r of a schedule, None) or (0, r of each block); integers of any library are accepted."""
     try:
         if isinstance(r, Iterable):
             return 0, tuple(operator.index(value) for value in r)

@@ -1,8 +1,8 @@
-"""timm's ``VisionTransformer`` made of its standard blocks.
+"""Adapter of timm's ``VisionTransformer`` made of standard blocks (ViT, DeiT, CLIP, SigLIP, DINOv2, ...).
 
 The adapter calls the model's own modules in the model's own order, so it keeps every feature they have (LayerScale,
-q/k norm, registers, gates, drop-path, ...), and r = 0 gives the same bits as the model itself. It knows each attribute
-of each part; a model with one it does not know is refused rather than run without it.
+q/k norm, registers, gates, drop-path, ...), and r = 0 gives the same bits as the model itself. Every attribute of every
+part is checked against a list; a model with an unknown one is refused rather than run without it.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class TimmViT:
 
     @property
     def head_reads_prefix_only(self) -> bool:
-        """The classifier looks at class and distillation tokens and at nothing else."""
+        """True if the class head reads class and distillation tokens only."""
         if isinstance(self._model, VisionTransformerDistilled):
             return True
         return self._model.global_pool == "token" and self._model.attn_pool is None
@@ -95,9 +95,9 @@ class TimmViT:
         return Tokens(model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(images)))))
 
     def attention(self, layer: int, tokens: Tokens, route: Route = "auto") -> tuple[Tensor, Heads]:
-        """Tokens [B, N, C] -> (their x plus its attention branch [B, N, C], what its heads computed on).
+        """Tokens [B, N, C] -> (x plus its attention branch [B, N, C], queries, keys and values of the heads).
 
-        Keys count as often as their size says, None being once.
+        Proportional attention where the tokens have sizes: each key counts as often as its size.
         """
         block, x = self._blocks[layer], tokens.x
         out, heads = _self_attention(block.attn, block.norm1(x), tokens.size, route)
@@ -113,16 +113,16 @@ class TimmViT:
         return self._model.norm(x)
 
     def head_counts_sizes(self, prop_attn: bool) -> bool:
-        """The classifier pools over tokens and counts each as often as its size says."""
+        """True if the class head pools over tokens, each weighted by its size."""
         model = self._model
         if isinstance(model, VisionTransformerDistilled):
             return False
         return prop_attn if model.attn_pool is not None else model.global_pool in ("avg", "avgmax")
 
     def head(self, features: Tensor, size: Tensor | None, prop_attn: bool, *, pre_logits: bool = False) -> Tensor:
-        """Features [B, N, C] -> logits, or with ``pre_logits`` what the last layer maps to them.
+        """Class head: features [B, N, C] -> logits, or with ``pre_logits`` what its last layer maps to them.
 
-        Averages weigh tokens by size; attention pooling does when ``prop_attn`` is on.
+        Averages weight tokens by size; attention pooling does so when ``prop_attn`` is on.
         """
         model = self._model
         if size is None or isinstance(model, VisionTransformerDistilled):
@@ -145,7 +145,7 @@ class TimmViT:
 
     @torch.no_grad()
     def macs(self) -> MacTerms:
-        """Multiply-accumulates of the matmuls, split by what they scale with."""
+        """MACs of the model's matmuls, in terms per image, per token and per pair of tokens."""
         model = self._model
         pool_per_token, pool_fixed = 0, 0
         if model.attn_pool is not None:
@@ -163,7 +163,7 @@ class TimmViT:
 
 
 def _self_attention(attn: Any, x: Tensor, size: Tensor | None, route: Route) -> tuple[Tensor, Heads]:
-    """Run timm's ``Attention.forward`` with keys that count by size, handing out what the heads compute on as well."""
+    """Run timm's ``Attention.forward`` as proportional attention; also return queries, keys and values of the heads."""
     batch, n, _ = x.shape
     gate = getattr(attn, "gate", None)
     gate = gate(x).sigmoid() if gate is not None else None
@@ -219,13 +219,13 @@ def _refuse_unknown_parts(model: Any) -> None:
 
 
 def _refuse_hooks(module: nn.Module) -> None:
-    """Raise if a module whose forward the adapter goes past has a forward hook, which would not run."""
+    """Raise if a module whose ``forward`` the adapter bypasses has a forward hook, which would not run."""
     if module._forward_hooks or module._forward_pre_hooks:
         raise _refusal(f"{type(module).__name__} has a forward hook")
 
 
 def _refuse_uncounted(module: nn.Module, where: str) -> None:
-    """Raise if a part multiplies by weights that are no linear layer's, which its MACs would leave out."""
+    """Raise if a part has weight matrices outside of linear layers, which the count of MACs would miss."""
     for part in module.modules():
         own = "weight" if isinstance(part, nn.Linear) else None
         if any(weight.ndim > 1 for name, weight in part.named_parameters(recurse=False) if name != own):
@@ -274,7 +274,7 @@ def _first_unknown(names: Iterable[str], known: set[str]) -> str | None:
 
 
 def _linear(module: nn.Module) -> int:
-    """Weights of all linear layers of a module: its MACs for one token."""
+    """Number of weights in all linear layers of a module: its MACs for one token."""
     return sum(m.weight.numel() for m in module.modules() if isinstance(m, nn.Linear))
 
 
@@ -300,7 +300,7 @@ def _embedding_macs(model: Any) -> int:
 
     embed = model.patch_embed
     hooks = [m.register_forward_hook(count) for m in embed.modules() if isinstance(m, nn.Conv2d)]
-    # Without storage: nothing is computed, and a batch norm in the stem keeps its running averages.
+    # On meta tensors: nothing is computed, and a batch norm in the stem keeps its running averages.
     tensors = {name: t.to("meta") for name, t in [*embed.named_parameters(), *embed.named_buffers()]}
     try:
         dtype = next(embed.parameters()).dtype

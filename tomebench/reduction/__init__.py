@@ -1,1 +1,4 @@
-"""Token reduction on tensors. Knows torch and nothing about any model library."""
+"""Token reduction (ToMe and others) on tensors: schedule of r, metric, matching, merging, attention, the reduced ViT.
+
+Depends on torch only, on no model library.
+"""

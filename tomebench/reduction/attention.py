@@ -1,15 +1,15 @@
-"""Proportional attention on fused kernels: a token that stands for s patches counts s times.
+"""Proportional attention: the size bias (log s for a key that stands for s patches) on fused attention kernels.
 
 Source: ToMe (arXiv 2210.09461), section 3: softmax(q kᵀ / sqrt(d) + log s).
 
-Flash attention takes no bias, so there are several routes, and which one is fastest depends on device, dtype and N:
+Flash attention takes no bias, so there are several *routes* to it; which is fastest depends on device, dtype and N:
 
 =========  ======  =====================================================================================
 route      device  what runs where some size is not 1 (SPEED.md beside this file has the measurements)
 =========  ======  =====================================================================================
 auto       any     PyTorch's fused attention; on CUDA pinned to its memory-efficient kernel
 sdpa       any     PyTorch's fused attention, whichever kernel it picks for the bias
-padded     any     the same on queries and keys padded to a multiple of 16; dead keys weigh nothing
+padded     any     as sdpa, on queries and keys padded to a multiple of 16; padded keys get weight 0
 matmul     any     two matrix products and a softmax in the dtype of the model
 augmented  any     no bias: values are multiplied by s and divided by a column that sums s
 efficient  cuda    PyTorch's memory-efficient kernel
@@ -18,7 +18,7 @@ triton     cuda    this package's kernel with one bias per key; inference only
 =========  ======  =====================================================================================
 
 While all sizes are 1, ``auto``, ``sdpa``, ``augmented`` and ``triton`` run exactly what the model itself runs. The
-others run their own way everywhere, so that r = 0 and the merged model are compared on the same kernel.
+others use their own kernel in every block, so that r = 0 and the merged model are compared on the same kernel.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ CUDA_ROUTES = frozenset({"efficient", "cudnn", "triton"})
 _ALIGN = 8  # elements; fused kernels of a GPU copy a bias whose rows do not start on this boundary
 _PAD_TO = 16  # tokens; the width of a vector register of fp32
 _PINNED = {"efficient": [SDPBackend.EFFICIENT_ATTENTION], "cudnn": [SDPBackend.CUDNN_ATTENTION]}
-_FALLBACK = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # float64 and odd widths have no other kernel
+_FALLBACK = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]  # the second, for float64 and odd head widths
 
 
 def choose_route(asked: Route, device_type: str, *, biased: bool) -> Route:
-    """The rule behind ``auto``; every other route is taken at its word.
+    """Resolve the route ``auto``; any other route is returned as it is.
 
     Without a bias it is always ``sdpa``, because that is what the model itself runs. With one it is ``sdpa`` on CPU:
     other routes may be faster there (bf16 without AMX), but r = 0 would not share the gain, and the speed-up would
@@ -58,10 +58,10 @@ def choose_route(asked: Route, device_type: str, *, biased: bool) -> Route:
 
 
 def check_route(route: Route, device: torch.device, dtype: str, *, training: bool) -> None:
-    """Refuse a route that the device does not have.
+    """Raise if a route cannot run on a device, in a dtype or with gradients.
 
     Args:
-        route: as asked.
+        route: as asked for.
         device: where it is to run.
         dtype: fp32, tf32, bf16 or fp16.
         training: gradients are needed.
@@ -86,10 +86,10 @@ def check_route(route: Route, device: torch.device, dtype: str, *, training: boo
 
 
 def log_size_bias(size: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    """Attention bias that makes each key count as often as its size says.
+    """The size bias of proportional attention: log of each key's size, to be added to the attention scores.
 
     Args:
-        size: float32 [B, N], > 0 (0 for a key that must not count); None means all ones.
+        size: float32 [B, N], > 0 (0 for a key that gets weight 0); None means all ones.
         dtype: dtype of the queries; fused kernels want the bias in the same.
 
     Returns:
@@ -107,17 +107,17 @@ def log_size_bias(size: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 def attend(
     q: Tensor, k: Tensor, v: Tensor, size: Tensor | None, *, dropout: float, fused: bool, route: Route = "auto"
 ) -> Tensor:
-    """softmax(q kᵀ / sqrt(d) + log size) v.
+    """Compute proportional attention: softmax(q kᵀ / sqrt(d) + log size) v.
 
     The fused and the unfused form repeat what timm does, operation by operation, so that without sizes the result has
     the same bits.
 
     Args:
         q, k, v: [B, heads, N, d].
-        size: how often each key counts, float32 [B, N]; None means once.
+        size: patches that each key stands for, float32 [B, N]; None means all ones, and no bias.
         dropout: probability of dropping an attention weight, in [0, 1).
         fused: the model uses PyTorch's scaled_dot_product_attention rather than separate operations.
-        route: see the module; a model that is not fused takes ``auto`` as ``matmul``.
+        route: see the module; without ``fused``, ``auto`` is ``matmul``.
 
     Returns:
         [B, heads, N, d].
@@ -154,15 +154,15 @@ def kernel_name(
     """The attention kernel that :func:`attend` runs, such as ``sdpa-flash`` or ``sdpa-efficient+bias``.
 
     Args:
-        route: as asked.
+        route: as asked for.
         shape: of the queries, [B, heads, N, d].
-        biased: some size is not 1.
+        biased: some size is not 1, so that there is a size bias.
         fused: as for :func:`attend`.
         dtype: of the queries.
         device: where it runs; on one that this machine lacks, PyTorch's own choice is not known: ``sdpa``.
 
     Raises:
-        DeviceError: the route does not take heads of this width.
+        DeviceError: the route does not take attention heads of this width d.
     """
     if route == "auto" and not fused:
         return "unfused" + "+bias" * biased
@@ -194,17 +194,18 @@ def kernel_name(
 
 
 def _fallbacks() -> AbstractContextManager[object]:
-    """Leaves PyTorch the memory-efficient kernel and what it falls back on.
+    """Context in which PyTorch uses the memory-efficient attention kernel or its fallback.
 
-    ``sdpa_kernel`` sets every switch there is, in every block that merges and in no other: time of the host, which at
-    batch 1 would count as merging's. A graph is made once, and its compiler knows no other way.
+    ``sdpa_kernel`` sets the switches of all kernels, in every block that merges and in no other. In eager mode the time
+    on the host would count as a cost of merging at batch size 1, so there cuDNN alone is switched off. A compiled graph
+    pays once, and torch.compile supports ``sdpa_kernel`` only.
     """
     return sdpa_kernel(_FALLBACK) if is_compiling() else _without_cudnn()
 
 
 @contextmanager
 def _without_cudnn() -> Iterator[None]:
-    """The same for attention with a bias, which PyTorch's flash kernels do not take."""
+    """As :func:`_fallbacks`, for attention with a bias: flash kernels take none, so only cuDNN has to be excluded."""
     allowed = torch.backends.cuda.cudnn_sdp_enabled()
     torch.backends.cuda.enable_cudnn_sdp(False)
     try:
@@ -214,14 +215,14 @@ def _without_cudnn() -> Iterator[None]:
 
 
 def _padded(q: Tensor, k: Tensor, v: Tensor, size: Tensor | None, dropout: float) -> Tensor:
-    """Fused kernels run ragged tails at a fraction of their speed; a few dead keys are cheaper for some N."""
+    """Attention on N padded to a multiple of 16: fused kernels are slow on an incomplete last block of keys."""
     batch, _, n, _ = q.shape
     extra = -n % _PAD_TO
     if size is None and not extra:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
     if size is None:
         size = torch.ones(batch, n, device=q.device)
-    bias = log_size_bias(F.pad(size, (0, extra)), q.dtype)  # log 0: a dead key weighs nothing
+    bias = log_size_bias(F.pad(size, (0, extra)), q.dtype)  # log 0 is -inf: a padded key gets weight 0
     q, k, v = (F.pad(t, (0, 0, 0, extra)) for t in (q, k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)[:, :, :n]
 
@@ -235,9 +236,10 @@ def _matmul(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float
 
 
 def _augmented(q: Tensor, k: Tensor, v: Tensor, size: Tensor, dropout: float) -> Tensor:
-    """Σ_j e_j s_j v_j / Σ_j e_j s_j: the softmax's own denominator cancels, so no bias is needed.
+    """Proportional attention without a bias: attend to s v and to s, and divide.
 
-    The column of sizes is padded to keep rows aligned.
+    Σ_j e_j s_j v_j / Σ_j e_j s_j is the biased softmax, as the denominator of the unbiased one cancels. The sizes are a
+    further column of the values, padded to keep rows aligned.
     """
     weight = size[:, None, :, None].to(v.dtype)
     column = F.pad(weight.expand(-1, v.shape[1], -1, -1), (0, _ALIGN - 1))

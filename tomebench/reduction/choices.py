@@ -1,4 +1,4 @@
-"""Values that options of methods take: what is compared, how, between whom, and what becomes of a group.
+"""Option values of reduction methods: similarity metric, use of heads, distance, combination, partition into A and B.
 
 Source: Bolya et al., arXiv 2210.09461, Table 1 and appendix D.
 """
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from tomebench.reduction.method import BlockSize
 
 Metric = Literal["k", "q", "v", "x", "x_pre"]
-"""What similarity is measured on: keys, queries, values, or tokens after or before the attention residual."""
+"""The similarity metric: attention keys, queries or values, or the tokens after or before the attention residual."""
 HeadsChoice = Literal["mean", "concat"]
-"""Heads of keys, queries and values are averaged, or put side by side; tokens have none."""
+"""How the attention heads of a metric k, q or v become one vector: averaged or concatenated."""
 Distance = Literal["cosine", "euclidean", "dot", "softmax"]
-"""cosine; minus the Euclidean distance; dot product; softmax of m_A m_Bᵀ / sqrt(d) over B."""
+"""The similarity: cosine; minus the Euclidean distance; dot product; softmax of m_A m_Bᵀ / sqrt(d) over B."""
 Combine = Literal["weighted", "mean", "max", "keep"]
-"""A group becomes its mean by size, its plain mean, its maximum in every channel, or the token that stays."""
+"""What a group is merged into: mean weighted by size, plain mean, maximum in every channel, or the token that stays."""
 Partition = Literal["alternating", "sequential", "random"]
-"""A and B are every second token, the first and the second half of the patches, or random halves of them."""
+"""Sets A and B of bipartite matching: every second token, first and second half of the patches, or random halves."""
 
 
 class Bounds(NamedTuple):
@@ -34,7 +34,7 @@ class Bounds(NamedTuple):
 
 
 def choices(kind: type, name: str) -> tuple[Any, ...]:
-    """All values of an option of a dataclass that is one of several, the default first."""
+    """All values of a ``Literal`` option of an options dataclass, the default first."""
     return get_args(get_type_hints(kind)[name])
 
 
@@ -57,7 +57,7 @@ def check(options: Any) -> None:
 
 
 def range_of(kind: type, name: str) -> str:
-    """What values an option of a dataclass takes, in words."""
+    """The values that an option of a dataclass accepts, as text: ``1 to 100``, or ``k, q, v, x, x_pre``."""
     hint = get_type_hints(kind, include_extras=True)[name]
     if get_origin(hint) is Annotated:
         bounds: Bounds = get_args(hint)[1]
@@ -66,10 +66,10 @@ def range_of(kind: type, name: str) -> str:
 
 
 def typed(kind: type, name: str, text: str) -> Scalar:
-    """The value of an option of a dataclass that a text stands for.
+    """Parse text as a value of an option of a dataclass.
 
     Raises:
-        SpecError: it stands for none; the message says which there are.
+        SpecError: it is no allowed value; the message lists these.
     """
     hint = get_type_hints(kind, include_extras=True)[name]
     if get_origin(hint) is Annotated:
@@ -84,7 +84,7 @@ def typed(kind: type, name: str, text: str) -> Scalar:
 
 
 def metric_channels(metric: Metric, heads: HeadsChoice, block: BlockSize) -> int:
-    """Channels of what similarity is measured on."""
+    """Channels d of the similarity metric [B, N, d] in a block."""
     if metric in ("x", "x_pre"):
         return block.token
     return block.heads if heads == "concat" else block.head

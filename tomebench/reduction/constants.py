@@ -1,4 +1,4 @@
-"""Tensors that depend on shapes only, such as the numbers of tokens: made once and not in every block of every pass."""
+"""Cache of tensors that depend on shapes only, such as token indices: made once, not in every block of every pass."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ T = TypeVar("T")
 
 
 class Constants:
-    """The constants of one model, kept for as long as it is.
+    """Cache of the shape-dependent tensors of one model, kept as long as the model.
 
-    At batch 1 a pass is as long as its list of operations, so none is spent on what is the same in every pass. None is
-    ever given up either: a CUDA graph reads the memory that they had when it was captured.
+    At batch size 1 the time of a pass grows with its number of operations, so none is spent on what is the same in all
+    passes. Entries are never freed: a CUDA graph reads the memory that they had when it was captured.
     """
 
     def __init__(self) -> None:
         self._kept: dict[Hashable, Any] = {}
 
     def __reduce__(self) -> tuple[type[Constants], tuple[()]]:
-        """A copy makes its own: it may live on another device."""
+        """Copy and pickle as an empty cache, since the copy may live on another device."""
         return Constants, ()
 
     def get(self, make: Callable[..., T], *shape: Hashable, device: torch.device) -> T:
-        """What ``make(*shape, device)`` returns: one tensor or several, which nobody may write to.
+        """The cached result of ``make(*shape, device)``: one tensor or several, never to be written to.
 
-        To a compiler it is called anew: index arithmetic is free in a generated kernel, memory to read is not.
+        Under torch.compile nothing is cached: a generated kernel computes indices for free, but not reads of memory.
         """
         if is_compiling():
             return make(*shape, device)
         key = (make, shape, device)
         kept = self._kept.get(key)
         if kept is None:
-            with torch.inference_mode(False):  # or training could not use them
+            with torch.inference_mode(False):  # training cannot use tensors made in inference mode
                 kept = self._kept[key] = make(*shape, device)
         return kept

@@ -1,7 +1,8 @@
-"""Multiply-accumulates of a ViT's matmuls, counted from shapes.
+"""Counting of MACs: multiply-accumulates of a ViT's matmuls, and of the matching, from shapes.
 
-This is what the ToMe paper (arXiv 2210.09461) prints as GFLOPs. Norms, softmax and activations are not counted, nor is
-the matching, which is a column of its own. Nothing is traced: tracing counters miss fused attention in some releases.
+The ToMe paper (arXiv 2210.09461) prints the MACs of a model as GFLOPs. Norms, softmax and activations are not counted;
+the matching is counted apart (:meth:`MacTerms.gmacs_matching`). Nothing is traced, because tracing counters miss fused
+attention in some releases.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from tomebench.reduction.method import BlockSize, Method
 
 @dataclass(frozen=True)
 class BlockMacs:
-    """Costs of one block."""
+    """MACs of one block, per token and per pair of tokens."""
 
     attention_per_token: int  # qkv, output projection, gate
     attention_per_pair: int  # q kᵀ and the weighted sum of values, per pair of tokens
@@ -24,13 +25,13 @@ class BlockMacs:
 
     @property
     def size(self) -> BlockSize:
-        """What the cost of choosing depends on."""
+        """Channel widths, on which the MACs of choosing a plan depend."""
         return BlockSize(head=self.metric_dim, heads=self.attention_per_pair // 2, token=self.width)
 
 
 @dataclass(frozen=True)
 class MacTerms:
-    """Costs of a model, split by what they scale with."""
+    """MACs of a model, in terms per image, per token and per pair of tokens."""
 
     embed: int  # per image
     blocks: tuple[BlockMacs, ...]
@@ -38,7 +39,7 @@ class MacTerms:
     head: int  # per image
 
     def gmacs(self, tokens_in: int, tokens: Sequence[int]) -> float:
-        """1e9 multiply-accumulates for one image.
+        """GMACs (1e9 multiply-accumulates) of the model for one image.
 
         Args:
             tokens_in: tokens before the first block.
@@ -51,7 +52,7 @@ class MacTerms:
         return total / 1e9
 
     def gmacs_matching(self, tokens_in: int, tokens: Sequence[int], method: Method) -> float:
-        """1e9 multiply-accumulates that a method takes to choose for one image, in every block that loses tokens."""
+        """GMACs that a method takes to choose its plans for one image, over all blocks that lose tokens."""
         total = 0.0
         for block, before, after in zip(self.blocks, (tokens_in, *tokens[:-1]), tokens, strict=True):
             if after < before:

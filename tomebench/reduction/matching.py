@@ -1,4 +1,4 @@
-"""Bipartite soft matching: which tokens of one half are merged into which of the other.
+"""Bipartite soft matching (ToMe): match tokens of set A with set B, and plan the merge of the r most similar pairs.
 
 Source: Bolya et al., Token Merging: Your ViT But Faster, arXiv 2210.09461, section 3. Written from the formulas.
 """
@@ -18,7 +18,7 @@ from tomebench.reduction.metric import comparable, similarity
 from tomebench.reduction.plan import MergePlan, first_rows, identity_plan
 
 _BITS = 62
-"""Tokens that one integer says something about; 64 with a sign would be one too many."""
+"""Bits of an int64 that each stand for a token; its sign bit is left out."""
 
 
 def bipartite_soft_matching(
@@ -32,21 +32,21 @@ def bipartite_soft_matching(
     layer: int = 0,
     constants: Constants | None = None,
 ) -> MergePlan:
-    """Match every token of one half to its most similar one in the other half and merge the r closest pairs.
+    """Match every token of set A with its most similar token of set B, and plan the merge of the r most similar pairs.
 
     Tokens 0, 2, 4, ... form set A and tokens 1, 3, 5, ... set B, counted with the prefix. Every A token proposes its
     most similar B token; the r best proposals are merged. Ties go to the lower index. The output keeps the prefix first
     and in order, then the rest of A, then B. Costs N²/4 · d multiply-accumulates per image.
 
     Args:
-        metric: what similarity is measured on, [B, N, d]: the keys averaged over heads.
+        metric: what similarity is measured on, [B, N, d]; in the paper the keys averaged over heads.
         r: tokens to remove, in [0, (N - prefix) // 2].
         prefix: leading tokens (class, distillation, registers) that never move and are never merged into.
         distance: see :func:`tomebench.reduction.metric.similarity`.
         partition: which tokens are A; ``sequential`` and ``random`` halve the patches, A being the smaller half.
-        combine: what becomes of a pair.
-        layer: makes another random partition.
-        constants: those of the model; None makes what is needed anew.
+        combine: what a pair is merged into.
+        layer: number of the block, which seeds the random partition.
+        constants: the model's cache; None caches nothing.
 
     Raises:
         ValueError: r out of range.
@@ -72,23 +72,23 @@ def bipartite_soft_matching(
 
 
 class Halves(NamedTuple):
-    """The tokens in their roles, as rows of the whole batch in ascending order, int64.
+    """Prefix, set A and set B as row numbers of the flattened batch [B * N], int64, ascending.
 
-    [...] is [B], or nothing for a single image: one dimension less is one that no operation has to look at.
+    [...] is [B], or empty for a batch of one image: operations on one dimension less are cheaper.
     """
 
     prefix: Tensor  # [..., P]
-    a: Tensor  # those that look for a partner, [..., K]
-    b: Tensor  # those that they look among, [..., N - P - K]
+    a: Tensor  # set A, whose tokens are matched and may be merged, [..., K]
+    b: Tensor  # set B, whose tokens are merged into, [..., N - P - K]
     slots: Tensor  # [..., 1]: the output slot of the first of B, when r of A are gone
-    in_a: slice | Tensor  # where A is among the tokens of an image
+    in_a: slice | Tensor  # indices of A among the tokens of an image
     in_b: slice | Tensor
 
 
 def partition_halves(
     batch: int, n: int, prefix: int, r: int, partition: Partition, layer: int, device: torch.device
 ) -> Halves:
-    """The tokens of A and of B; of an odd number of patches ``sequential`` and ``random`` give B one more."""
+    """Split tokens into sets A and B; of an odd number of patches ``sequential`` and ``random`` give B one more."""
     middle = prefix + (n - prefix) // 2
     in_a: slice | Tensor
     in_b: slice | Tensor
@@ -108,25 +108,25 @@ def partition_halves(
 
 
 def draw(n: int, prefix: int, count: int, layer: int) -> list[int]:
-    """Patches at random, the same for every image, so that a result does not hang on the batch it is in."""
+    """Draw ``count`` patches at random, the same in every image: results must not depend on an image's batch."""
     return random.Random(f"{n} {prefix} {layer}").sample(range(prefix, n), count)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _drawn_bits(n: int, prefix: int, count: int, layer: int) -> list[int]:
-    """Which of the n tokens :func:`draw` gives, as the bits of as many integers as it takes, the lowest first.
+    """The tokens that :func:`draw` gives as a set of n bits, in integers of _BITS bits, the lowest tokens first.
 
-    A constant to the compiler, of which not every version knows Python's random numbers.
+    A constant to torch.compile, of which not every version can trace Python's random numbers.
     """
     drawn = sum(1 << token for token in draw(n, prefix, count, layer))
     return [drawn >> first & (1 << _BITS) - 1 for first in range(0, n, _BITS)]
 
 
 def random_halves(n: int, prefix: int, count: int, layer: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """``count`` of the n - prefix patches at random, and the others, int64 ascending.
+    """Split the n - prefix patches at random into ``count`` and the others: indices, int64 ascending.
 
-    From a few numbers: in a compiled pass a list would be copied to the device every time, which cannot even be
-    captured as a CUDA graph.
+    Computed on the device from a few integers: a list of indices would be copied there in every compiled pass, which
+    cannot be captured in a CUDA graph.
     """
     token = torch.arange(n, device=device)
     drawn = torch.zeros_like(token)
@@ -138,7 +138,7 @@ def random_halves(n: int, prefix: int, count: int, layer: int, device: torch.dev
 
 
 def split_by_sort(best: Tensor, r: int) -> tuple[Tensor, Tensor]:
-    """The r largest values of each row, and the others: what a CPU does fastest.
+    """Indices of the r largest values of each row and of the others, by a stable sort: the fastest way on a CPU.
 
     Args:
         best: [..., K]. Of equal values the one at the lower index counts as larger.
@@ -152,9 +152,9 @@ def split_by_sort(best: Tensor, r: int) -> tuple[Tensor, Tensor]:
 
 
 def split_by_rank(best: Tensor, r: int, constants: Constants | None = None) -> tuple[Tensor, Tensor]:
-    """The same as :func:`split_by_sort` by K² comparisons and one scatter, without a sort; NaN ties with inf."""
+    """:func:`split_by_sort` by K² comparisons and one scatter, without a sort, for GPUs; NaN ties with inf."""
     index, earlier = (constants or Constants()).get(_positions, best.shape, device=best.device)
-    best = best.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)  # a sort, too, puts what is no number first
+    best = best.nan_to_num(nan=math.inf, posinf=math.inf, neginf=-math.inf)  # a sort puts NaN first, too
     mine, other = best.unsqueeze(-1), best.unsqueeze(-2)
     rank = torch.where(earlier, other >= mine, other > mine).sum(dim=-1)
     stays = rank >= r

@@ -1,7 +1,7 @@
-"""What a reduction method is given, and what it declares.
+"""Method: interface of a reduction method (choose a plan, cost, cap); Context: the tensors that it chooses from.
 
 A method is a frozen dataclass in a file of its own, see :mod:`tomebench.reduction.methods`. Its fields are its options,
-the default first; what it needs of torch it imports where it computes, so that options are read without.
+the default first. It imports torch inside its functions only, so that reading options needs no torch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Heads(NamedTuple):
-    """What the heads of a block computed on, each [B, heads, N, d]; after q/k norm where a model has it."""
+    """Queries, keys and values of a block's attention heads, each [B, heads, N, d], after q/k norm if there is one."""
 
     q: Tensor
     k: Tensor
@@ -29,22 +29,22 @@ class Heads(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a method may look at when it decides about one layer."""
+    """Input of a method for one layer: tokens, queries, keys and values, sizes, and the r to remove."""
 
     x: Tensor  # tokens after the attention residual [B, N, C]
     x_pre: Tensor  # tokens before the block [B, N, C]
     heads: Heads
     size: Tensor | None  # original patches per token, float32 [B, N]; None is all ones
-    counted: Tensor | None  # the same as attention counted it; None where it counted every token once
+    counted: Tensor | None  # sizes in the attention bias of this block; None where it had no bias
     r: int  # tokens to remove, from 1 to the method's cap
     prefix: int
     layer: int
     depth: int
-    constants: Constants  # of the model: what depends on shapes only
+    constants: Constants  # the model's cache of tensors that depend on shapes only
 
 
 class BlockSize(NamedTuple):
-    """Of one block what the cost of choosing depends on."""
+    """Channel widths of one block, on which the MACs of choosing a plan depend."""
 
     head: int  # d, channels of a head
     heads: int  # channels of all heads side by side
@@ -52,28 +52,31 @@ class BlockSize(NamedTuple):
 
 
 class Method(ABC):
-    """One way to reduce tokens.
+    """Base class of a reduction method; the fields of the dataclass are its options.
 
-    ``choose`` decides about one layer, ``cost`` says what that takes and ``cap`` how many tokens can go: without one of
-    them a method is refused. So is a value of an option that its type does not allow.
+    ``choose`` gives the plan of one layer, ``cost`` the MACs of choosing it, and ``cap`` the most tokens that a layer
+    can remove; a method without one of them is refused.
+
+    Raises:
+        SpecError: the value of an option is none that its type allows.
     """
 
     source: ClassVar[str]
     """The paper: authors, title, venue and year."""
     merges: ClassVar[bool] = True
-    """Tokens are merged, and so differ in size; False if they are only dropped."""
+    """True if tokens are merged, so that sizes differ; False if the method only prunes."""
 
     def __post_init__(self) -> None:
         check(self)
 
     @abstractmethod
     def choose(self, ctx: Context) -> MergePlan:
-        """Decide which tokens go where in one layer: a plan that leaves N - ctx.r tokens."""
+        """Choose the plan of one layer, which leaves N - ctx.r tokens."""
 
     @abstractmethod
     def cost(self, n: int, r: int, block: BlockSize) -> float:
-        """Multiply-accumulates of choosing which r of n tokens of an image go, the prefix counted like the others."""
+        """MACs of choosing which r of the n tokens of an image go, prefix tokens counted like the others."""
 
     @abstractmethod
     def cap(self, n: int, prefix: int) -> int:
-        """The most tokens that a layer can remove of n, of which ``prefix`` never go."""
+        """The most of n tokens that a layer can remove; ``prefix`` of the n are never removed."""

@@ -1,4 +1,4 @@
-"""What tokens are compared by, and how alike two of them are."""
+"""The similarity metric of tokens (keys, queries, values, tokens), their similarity, and the attention they receive."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tomebench.reduction.method import Context
 from tomebench.reduction.plan import autocasts, cast, wider, without_autocast
 
 _MANY, _REGISTER = range(8, 17), 32
-"""Heads, and values in a few vector registers, with which a CPU reduces fastest; more it adds in another order."""
+"""Numbers of heads, and a divisor of d, with which torch's mean is fastest on a CPU; it sums more in another order."""
 _SHORTEST = 1e-12
-"""A row that is shorter is not made longer; all zeros are alike to nothing."""
+"""Least norm that a row is divided by for ``cosine``: a row of zeros has similarity 0 with every other."""
 
 
 def metric_of(ctx: Context, metric: Metric, heads: HeadsChoice) -> Tensor:
-    """What similarity is measured on, [B, N, d]."""
+    """The similarity metric of all tokens of a layer, [B, N, d]."""
     if metric in ("x", "x_pre"):
         return ctx.x if metric == "x" else ctx.x_pre
     of_heads: Tensor = getattr(ctx.heads, metric)
@@ -28,9 +28,9 @@ def metric_of(ctx: Context, metric: Metric, heads: HeadsChoice) -> Tensor:
 
 
 def comparable(metric: Tensor, distance: Distance) -> Tensor:
-    """Rows [B, N, d] as :func:`similarity` takes them: of length one where only the direction counts.
+    """Metric rows [B, N, d] as :func:`similarity` takes them: in fp32 or wider, for ``cosine`` normalised to length 1.
 
-    In fp32 or better: half-precision scores pick another partner for one token in seven.
+    Scores in half precision match one token in seven with another partner.
     """
     wide = cast(metric, wider(metric.dtype))
     if distance != "cosine":
@@ -39,7 +39,7 @@ def comparable(metric: Tensor, distance: Distance) -> Tensor:
 
 
 def similarity(a: Tensor, b: Tensor, distance: Distance) -> Tensor:
-    """How alike tokens are, more being more alike: comparable rows [B, K, d] and [B, M, d] -> [B, K, M]."""
+    """Similarity of tokens, larger is more alike: rows of :func:`comparable` [B, K, d], [B, M, d] -> [B, K, M]."""
     if autocasts(a.device.type):
         with torch.autocast(a.device.type, enabled=False):
             return similarity(a, b, distance)
@@ -52,16 +52,16 @@ def similarity(a: Tensor, b: Tensor, distance: Distance) -> Tensor:
 
 
 def head_mean(heads: Tensor, constants: Constants | None = None) -> Tensor:
-    """Mean over heads: [B, heads, N, d] -> [B, N, d], summed in fp32 or wider.
+    """Mean over attention heads: [B, heads, N, d] -> [B, N, d], summed in fp32 or wider.
 
-    In the dtype of the keys on a CPU, in fp32 or wider elsewhere.
+    The result has the dtype of ``heads`` on a CPU, and is fp32 or wider elsewhere.
     """
     if not heads.is_cpu:
         return heads.mean(dim=1, dtype=wider(heads.dtype))
-    # The CPU's reduction over a few short rows is up to twice as slow as what follows.
+    # torch's mean over a few short rows is up to twice as slow on a CPU as what follows.
     batch, count, n, d = heads.shape
     if heads.dtype.itemsize == 2:
-        # Every token is a picture, heads high, with d channels that come last in memory: pooling is vectorised there.
+        # Average pooling is vectorised for channels-last images: a token becomes one of heads x 1 pixels, d channels.
         pictures = heads.transpose(1, 2).reshape(batch * n, count, 1, d).permute(0, 3, 1, 2)
         return F.avg_pool2d(pictures, (count, 1)).reshape(batch, n, d)
     if count == 1 or (count in _MANY and d % _REGISTER == 0):
@@ -70,7 +70,7 @@ def head_mean(heads: Tensor, constants: Constants | None = None) -> Tensor:
     total = first + second
     for head in others:
         total += head
-    # A number would be made a tensor of another dtype, and that be cast, each time.
+    # Dividing by a Python number would make a tensor of another dtype and cast it, in every pass.
     return total.div_((constants or Constants()).get(_scalar, float(count), total.dtype, device=total.device))
 
 
@@ -79,15 +79,15 @@ def _scalar(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def class_attention(ctx: Context) -> Tensor:
-    """How much the class token attends to each token, averaged over heads: float32 or wider [B, N].
+    """Attention of the class token to each token, averaged over heads: float32 or wider [B, N].
 
-    Models without one: :func:`received_attention`. Costs N · C.
+    Without class token: :func:`received_attention`. Costs N · C MACs.
     """
     return _attention(ctx, ctx.heads.q[:, :, :1] if ctx.prefix else ctx.heads.q)
 
 
 def received_attention(ctx: Context) -> Tensor:
-    """How much each token is attended to by all tokens on average: float32 or wider [B, N]. Costs N² · C."""
+    """Attention that each token receives from all tokens on average: float32 or wider [B, N]. Costs N² · C MACs."""
     return _attention(ctx, ctx.heads.q)
 
 

@@ -1,4 +1,4 @@
-"""Which token goes where: the result of a reduction method, and what can be done with it.
+"""MergePlan: for one layer, the group that each token goes to; merge tokens and sizes by it, unmerge, trace sources.
 
 A plan is three index tensors. Every output slot keeps one token (``kept``); a further token is either moved into
 a slot (``moved`` -> ``into``) or, when it is in neither tensor, dropped. This says the same as one slot number per
@@ -22,11 +22,11 @@ from tomebench.reduction.constants import Constants
 
 @dataclass(frozen=True)
 class MergePlan:
-    """Where each of N tokens goes among ``n_out`` slots, for every image of a batch.
+    """For every image of a batch, the output slot (of ``n_out``) that each of its N tokens goes to; a slot is a group.
 
-    Kept as row numbers of the whole batch, token i of image b being row b · N + i, and slots alike: one numbering
-    serves tokens and sizes, and index_select copies whole rows, while gather with an expanded index walks single
-    elements.
+    Indices are row numbers of the flattened batch: token i of image b is row b · N + i, and slots likewise. So one
+    numbering serves tokens and sizes, and index_select copies whole rows, where gather with an expanded index would
+    copy single elements.
     """
 
     kept_rows: Tensor  # int64 [B * n_out]: the token that stays in each slot
@@ -34,11 +34,11 @@ class MergePlan:
     into_rows: Tensor  # int64 [B * m]: the slot each moved token is merged into
     n_in: int
     n_out: int
-    combine: Combine = "weighted"  # what becomes of a group
+    combine: Combine = "weighted"  # what a group is merged into
 
     @classmethod
     def of(cls, kept: Tensor, moved: Tensor, into: Tensor, n_in: int, combine: Combine = "weighted") -> MergePlan:
-        """The plan that keeps tokens int64 [B, n_out] and moves [B, m] of each image into slots [B, m] of it."""
+        """The plan of tokens kept, int64 [B, n_out], and tokens moved [B, m] into slots [B, m], all within an image."""
         image = torch.arange(kept.shape[0], device=kept.device).unsqueeze(1)
         n_out = kept.shape[1]
         kept, moved, into = kept + image * n_in, moved + image * n_in, into + image * n_out
@@ -46,7 +46,7 @@ class MergePlan:
 
     @classmethod
     def moving(cls, moved: Tensor, onto: Tensor, n: int, prefix: int, combine: Combine = "weighted") -> MergePlan:
-        """The plan that moves patches [B, r] to the place of others [B, r], both counted without the prefix."""
+        """The plan that merges patches ``moved`` [B, r] into patches ``onto`` [B, r], indices without the prefix."""
         moved, onto = moved + prefix, onto + prefix
         stays = torch.ones(len(moved), n, dtype=torch.int64, device=moved.device).scatter(1, moved, 0)
         kept = (1 - stays).argsort(dim=1, stable=True)[:, : n - moved.shape[1]]
@@ -60,7 +60,7 @@ class MergePlan:
 
     @property
     def batch(self) -> int:
-        """Images."""
+        """Number of images B."""
         return self.kept_rows.shape[0] // self.n_out
 
     @property
@@ -79,7 +79,7 @@ class MergePlan:
         return self._by_image(self.into_rows, self.n_out)
 
     def keep(self, values: Tensor) -> Tensor:
-        """Of values [B, N, ...] those of the token that stays in each slot, [B, n_out, ...]."""
+        """Values [B, N, ...], such as positions, of the token that stays in each slot: [B, n_out, ...]."""
         kept = values.reshape(-1, *values.shape[2:]).index_select(0, self.kept_rows)
         return kept.view(-1, self.n_out, *values.shape[2:])
 
@@ -96,11 +96,11 @@ class MergePlan:
 
 
 class Tokens(NamedTuple):
-    """What passes from block to block."""
+    """Tokens between two blocks, with their sizes and positions."""
 
     x: Tensor  # [B, N, C]
     size: Tensor | None = None  # original patches each stands for, float32 [B, N]; None is all ones
-    position: Tensor | None = None  # where each is, [B, N, ...]; None where no block asks
+    position: Tensor | None = None  # of each in the image, [B, N, ...]; None where no block uses it
 
 
 def identity_plan(batch: int, n: int, device: torch.device) -> MergePlan:
@@ -115,14 +115,14 @@ def merge(
     size: Tensor | None,
     constants: Constants | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Replace every group of tokens by one.
+    """Merge tokens by a plan: replace every group by one token, and add up its sizes.
 
     Args:
-        plan: where tokens go, and what becomes of a group: its mean by size, its plain mean, its maximum in every
-            channel, or the token that it keeps.
+        plan: where tokens go, and what a group is merged into: its mean weighted by size, its plain mean, its maximum
+            in every channel, or the token that it keeps.
         x: tokens [B, N, C], any floating dtype.
         size: original patches each token stands for, float32 [B, N]; None means all ones.
-        constants: those of the model; None makes what is needed anew.
+        constants: the model's cache; None caches nothing.
 
     Returns:
         Tokens [B, n_out, C] in x's dtype and sizes float32 [B, n_out]. sum(size), and with ``weighted`` sum(size * x),
@@ -159,10 +159,10 @@ def merge(
 def _means(
     constants: Constants | None, batch: int, x: Tensor, kept: Tensor, moved: Tensor, into: Tensor, share: Tensor
 ) -> Tensor:
-    """Weighted means of the groups of a plan, touching only what moves: [B * N, C] -> [B * n_out, C].
+    """Weighted means of the groups of a plan, computed for moved tokens only: [B * N, C] -> [B * n_out, C].
 
     Args:
-        constants: of the model.
+        constants: the model's cache.
         batch: B.
         x: tokens [B * N, C].
         kept, moved, into: rows of the plan.
@@ -179,7 +179,7 @@ def _means(
         pull = (source - target).mul_(share)
         out.index_fill_(0, into, 0).index_add_(0, into, pull)  # one after the other, in their order
         return out.index_copy_(0, into, target.add_(out.index_select(0, into)))
-    # Elsewhere that would add atomically, in any order: sum by a small product, and take the sum of the first.
+    # Elsewhere index_add adds atomically, in any order: sum by a small matrix product, and write each slot's sum.
     target = target.to(wide)
     pull = (source.to(wide) - target).mul_(share)
     moves = into.shape[0] // max(batch, 1)
@@ -193,17 +193,17 @@ def _means(
 
 
 def _adds_in_order(x: Tensor) -> bool:
-    """Whether index_add adds one row after the other: on a CPU, but not in a kernel that a compiler writes."""
+    """Whether index_add adds row after row, so that sums are deterministic: on a CPU, but not in a compiled kernel."""
     return x.is_cpu and x.dtype == wider(x.dtype) and not is_compiling()
 
 
 def first_rows(batch: int, n: int, device: torch.device) -> Tensor:
-    """The row of the first of n tokens of every image, int64 [B, 1]."""
+    """Row number of the first of the n tokens of every image, int64 [B, 1]."""
     return torch.arange(batch, device=device).unsqueeze(1) * n
 
 
 class _Means(torch.autograd.Function):
-    """:func:`_means` with its gradient, which adds nothing atomically either.
+    """:func:`_means` with its gradient, which uses no atomic additions either, and so is deterministic.
 
     Further inputs: weights of the tokens [B * N], and of the groups [B * n_out].
     """
@@ -219,29 +219,29 @@ class _Means(torch.autograd.Function):
         kept, moved, into, share, weight, total = ctx.saved_tensors
         kept_share = cast(weight.index_select(0, kept), wider(grad.dtype)) / total
         kept_share = kept_share.unsqueeze(-1)
-        of_x = grad.new_zeros(len(weight), grad.shape[1])  # and it stays zero for what was dropped
+        of_x = grad.new_zeros(len(weight), grad.shape[1])  # stays zero for dropped tokens
         of_x.index_copy_(0, kept, grad * cast(kept_share, grad.dtype))
         of_x.index_copy_(0, moved, grad.index_select(0, into) * cast(share, grad.dtype))
         return None, None, of_x, *[None] * 6
 
 
 def wider(dtype: torch.dtype) -> torch.dtype:
-    """What sums of a floating dtype are computed in: fp64 for fp64, else fp32."""
+    """The dtype in which values of a floating dtype are summed: fp64 for fp64, else fp32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """``x.to(dtype)`` without an operation where there is nothing to do."""
+    """``x.to(dtype)``, or ``x`` itself where it has that dtype: at batch size 1 every call costs time."""
     return x if x.dtype == dtype else x.to(dtype)
 
 
 def autocasts(device_type: str) -> bool:
-    """Whether products would be computed in another dtype than that of their factors."""
+    """Whether autocast is on for a device, so that matrix products are computed in another dtype."""
     return device_type != "meta" and torch.is_autocast_enabled(device_type)
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:
-    """Leaves autocast for a product that has to be exact; nothing where it is off, so that no graph sees it."""
+    """Context without autocast, for products that must keep their dtype; a null context where autocast is off."""
     return torch.autocast(device_type, enabled=False) if autocasts(device_type) else nullcontext()
 
 
@@ -260,12 +260,12 @@ def unmerge(plan: MergePlan, y: Tensor) -> Tensor:
 
 
 def compose_sources(source: Tensor | None, plan: MergePlan) -> Tensor:
-    """Follow the original tokens through one more reduction.
+    """Map the original tokens through one more plan, to the tokens that they are part of after it.
 
     Args:
         source: token each original one is part of before this plan, int64 [B, N0], -1 where dropped; None before the
-            first reduction.
-        plan: the next reduction.
+            first plan.
+        plan: of the next layer.
 
     Returns:
         The same after the plan, int64 [B, N0].

@@ -1,4 +1,4 @@
-"""The reduction methods, by name. An entry is data; its code is imported when it is used.
+"""Registry of reduction methods by name. An entry is data; its code is imported when it is used.
 
 To add a method:
 
@@ -23,7 +23,7 @@ from tomebench.reduction.method import Method
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """A line of ``tomebench list methods``."""
+    """Name, import path and description of a method, as ``tomebench list methods`` shows it."""
 
     name: str
     target: str  # "module:class"
@@ -64,7 +64,7 @@ METHODS: Mapping[str, MethodInfo] = {
 
 
 def method_class(name: str) -> type[Method]:
-    """The class of a method, whose fields are its options.
+    """Import the class of a method, whose dataclass fields are its options.
 
     Raises:
         SpecError: no such method; the message names the nearest one.
@@ -81,7 +81,7 @@ def method_class(name: str) -> type[Method]:
 
 
 def get_method(name: str, options: Mapping[str, object] | None = None) -> Method:
-    """The method of that name.
+    """Build a method by its name.
 
     Args:
         name: see ``METHODS``.

@@ -1,4 +1,4 @@
-"""How many tokens each layer removes: from r and the shape of a schedule to the tokens left after every block.
+"""The schedule of r: how many tokens each layer removes, and how many are left after it once the cap is applied.
 
 Source: ToMe (arXiv 2210.09461), section 3 and appendix on schedules; the linear family is the one of its
 released code: layer l removes ``int(lo + l * step)`` with ``lo = int(r * (1 - inflect))``.
@@ -82,7 +82,7 @@ def parse_schedule(text: str) -> Schedule:
 
 @dataclass(frozen=True)
 class TokenTrace:
-    """What a schedule comes to on a given number of tokens."""
+    """Tokens removed and left in every block when a schedule is applied to a given number of tokens."""
 
     r_layers: tuple[int, ...]  # tokens removed in each block
     tokens: tuple[int, ...]  # tokens after each block
@@ -102,13 +102,13 @@ def token_trace(
     cap: Callable[[int, int], int] = half_of_patches,
     prefix_only: bool = False,
 ) -> TokenTrace:
-    """Lower r to what the method can remove, block by block.
+    """Clamp r to what the method can remove, block by block, and count the tokens left.
 
     Args:
         r_layers: tokens to remove in each block, as asked.
         tokens: N, tokens before the first block, prefix included.
         prefix: P, class, distillation and register tokens; they are never merged.
-        cap: the most tokens that the method can remove of some, of which some are prefix.
+        cap: function (tokens, prefix) -> the most tokens that the method can remove.
         prefix_only: the last block keeps the prefix and drops everything else, whatever its r.
     """
     applied, counts = [], []

@@ -31,13 +31,13 @@ except ImportError:
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 MAX_WIDTH = 128
-"""Widest head the kernel takes."""
+"""Most channels d of an attention head that the kernel takes."""
 _MIN_BLOCK = 16  # the smallest side of a product that tensor cores take
 _LOG2E = math.log2(math.e)
 
 
 def available(device: torch.device) -> bool:
-    """Whether the kernel runs there: Triton is installed, and it is a CUDA device or Triton interprets its kernels."""
+    """Whether the kernel runs on a device: with Triton installed, on CUDA, or anywhere in Triton's interpreter."""
     return triton is not None and (device.type == "cuda" or _INTERPRETED)
 
 
@@ -49,8 +49,8 @@ def vector_bias_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tens
     Args:
         q, k, v: [B, heads, N, d] in one dtype of fp16, bf16 and fp32, N >= 1, 1 <= d <= 128; any strides, as long as
             the last dimension is contiguous.
-        bias: natural logarithms, float32 [B, N]; -inf for a key that must not count, but not for all keys of an image,
-            whose output would be nan.
+        bias: natural logarithms, float32 [B, N]; -inf for a key of weight 0, but not for all keys of an image, whose
+            output would be nan.
 
     Returns:
         [B, heads, N, d] in q's dtype, stored as [B, N, heads, d], so that joining the heads is no copy.
@@ -110,10 +110,10 @@ _operator.register_fake(lambda q, k, v, bias: _empty_output(q))
 
 
 def _launch_options(n: int, d: int, dtype: torch.dtype) -> dict[str, int]:
-    """Block sizes and warps.
+    """Block sizes and number of warps of a launch.
 
     They are fixed rather than autotuned, because autotuning times candidates at the first call of every new shape: in
-    the middle of a measurement, and with a result that differs from run to run.
+    the middle of a measurement, and with a result that may differ each time.
     """
     width = max(triton.next_power_of_2(d), _MIN_BLOCK)
     # The largest that spill no registers on any GPU since Ampere: fp32 products run without tensor cores and keep their
@@ -179,7 +179,7 @@ def _attention_kernel(  # one program: BLOCK_M queries of one head of one image 
         scores = tl.dot(queries, tl.trans(keys), input_precision="ieee") * scale
         scores += (log_size * 1.4426950408889634)[None, :]  # log2(e)
         new_highest = tl.maximum(highest, tl.max(scores, 1))
-        # As long as all keys seen are dead the maximum is -inf; subtracting 0 then gives weights of 0, not nan.
+        # While all keys so far have a bias of -inf so is the maximum; subtracting 0 then gives weights of 0, not nan.
         shift = tl.where(new_highest == float("-inf"), 0.0, new_highest)
         weights = tl.exp2(scores - shift[:, None])
         decay = tl.exp2(highest - shift)

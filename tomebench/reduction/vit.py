@@ -1,7 +1,7 @@
-"""ReducedViT: a Vision Transformer run block by block, with fewer tokens after each block.
+"""ReducedViT: run a Vision Transformer block by block with fewer tokens after each; SlicedViT: its slicing ceiling.
 
 It wraps a model and changes nothing on it. Tokens and their sizes are passed from block to block as values; the model's
-own modules do all the arithmetic. How a concrete model library exposes its parts is the business of a ``Backbone``.
+own modules do all the arithmetic. A ``Backbone`` adapts the parts of a model library's ViT.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tomebench.schema import Route
 
 
 class Backbone(Protocol):
-    """The parts of a ViT that a reduction runs between; :func:`tomebench.backbones.adapt.adapt` gives a model's."""
+    """Interface of an adapter: the parts of a ViT. :func:`tomebench.backbones.adapt.adapt` gives that of a model."""
 
     @property
     def model(self) -> nn.Module:
@@ -45,12 +45,12 @@ class Backbone(Protocol):
 
     @property
     def head_reads_prefix_only(self) -> bool:
-        """The classifier looks at class and distillation tokens and at nothing else."""
+        """True if the class head reads class and distillation tokens only."""
 
     def attention(self, layer: int, tokens: Tokens, route: Route) -> tuple[Tensor, Heads]:
-        """Tokens [B, N, C] -> (their x plus its attention branch [B, N, C], what its heads computed on).
+        """Tokens [B, N, C] -> (x plus its attention branch [B, N, C], queries, keys and values of the heads).
 
-        Keys count as often as their size says, None being once.
+        Proportional attention where the tokens have sizes: each key counts as often as its size.
         """
 
     def attention_kernel(
@@ -65,37 +65,37 @@ class Backbone(Protocol):
         """[B, N, C] -> features [B, N, C]: the norm after the last block."""
 
     def head_counts_sizes(self, prop_attn: bool) -> bool:
-        """The classifier pools over tokens and counts each as often as its size says."""
+        """True if the class head pools over tokens, each weighted by its size."""
 
     def head(self, features: Tensor, size: Tensor | None, prop_attn: bool, *, pre_logits: bool = False) -> Tensor:
-        """Features [B, N, C] -> logits, or with ``pre_logits`` what the last layer maps to them.
+        """Class head: features [B, N, C] -> logits, or with ``pre_logits`` what its last layer maps to them.
 
-        Pooling counts each token as often as its size says.
+        Pooling weights each token by its size.
         """
 
     def macs(self) -> MacTerms:
-        """Multiply-accumulates of the matmuls, split by what they scale with."""
+        """MACs of the model's matmuls, in terms per image, per token and per pair of tokens."""
 
 
 def _of_model(name: str) -> Any:
-    """An attribute of the wrapped model; none where the model has none."""
+    """Property that reads an attribute of the wrapped model; AttributeError where the model has none."""
     return property(lambda self: getattr(self.model, name))
 
 
 class ReducedViT(nn.Module):
-    """A ViT that removes tokens in its blocks, over the weights of the model it was given.
+    """A ViT that removes tokens in its blocks; it shares the weights of the model that it wraps.
 
     Args:
-        backbone: the model's parts.
-        method: decides which tokens go where.
+        backbone: adapter of the model.
+        method: chooses the plan of each layer.
         r_layers: tokens to remove in each block, before the cap.
-        prop_attn: let attention count a token as often as its size says.
+        prop_attn: proportional attention: a token counts as often as its size.
         attention: how attention is computed, see :mod:`tomebench.reduction.attention`.
-        prefix_only: after the attention of the last block keep nothing but the prefix tokens, all that the head reads.
+        prefix_only: after the attention of the last block keep the prefix tokens only, all that the class head reads.
             The logits stay the same; the last merge and most of the last MLP are saved, at r = 0 too.
 
     Raises:
-        SpecError: ``prefix_only`` for a model whose head reads the other tokens.
+        SpecError: ``prefix_only`` for a model whose class head reads the other tokens.
     """
 
     def __init__(
@@ -138,8 +138,8 @@ class ReducedViT(nn.Module):
         tokens = self._run(images)
         return self.head(tokens.x, tokens.size)
 
-    # What timm's tools ask of a model, where the wrapped one has it. By name, since an attribute that is looked up
-    # whatever it is called would hide a mistake.
+    # Attributes that timm's tools read, where the wrapped model has them. Listed by name, since passing on every lookup
+    # would hide mistakes.
 
     pretrained_cfg = _of_model("pretrained_cfg")
     default_cfg = _of_model("default_cfg")
@@ -157,7 +157,7 @@ class ReducedViT(nn.Module):
     def features_and_sizes(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """[B, 3, H, W] -> (the tokens that are left, after the final norm [B, N_left, C], their sizes).
 
-        Sizes are [B, N_left], how many tokens each stands for; None where all are one.
+        Sizes are float32 [B, N_left], the patches that each token stands for; None where all are one.
         """
         tokens = self._run(images)
         return self.backbone.norm(tokens.x), tokens.size
@@ -168,10 +168,10 @@ class ReducedViT(nn.Module):
         Args:
             features: the tokens that are left, after the final norm.
             pre_logits: what the last layer maps to logits instead.
-            size: from :meth:`features_and_sizes`; a head that averages or pools by attention counts a token so often.
+            size: from :meth:`features_and_sizes`, for a class head that averages or pools by attention.
 
         Raises:
-            SpecError: such a head, merged tokens, and no sizes.
+            SpecError: such a class head, merged tokens, and no sizes.
         """
         merged = any(map(self._counts_sizes, self.r_layers)) and not self.prefix_only
         if size is None and merged and self.backbone.head_counts_sizes(self.prop_attn):
@@ -214,19 +214,19 @@ class ReducedViT(nn.Module):
         return self.backbone.embed(images)
 
     def attend(self, layer: int, tokens: Tokens) -> tuple[Tensor, Heads]:
-        """Tokens -> (their x after the attention residual [B, N, C], what the heads computed on)."""
+        """Tokens -> (x after the attention residual [B, N, C], queries, keys and values of the heads)."""
         counted = tokens if self.prop_attn or tokens.size is None else tokens._replace(size=None)
         return self.backbone.attention(layer, counted, self.attention)
 
     def plan(self, ctx: Context) -> MergePlan:
-        """Decide which ``ctx.r`` tokens go where. Choices have no gradient."""
+        """Choose the plan of one layer, without gradient."""
         if not torch.is_grad_enabled():
             return self.method.choose(ctx)
         with torch.no_grad():
             return self.method.choose(ctx)
 
     def merge(self, plan: MergePlan, tokens: Tokens) -> Tokens:
-        """Carry a plan out: n_out tokens of each image. A group is where the token is that stays."""
+        """Merge tokens, sizes and positions by a plan; a group takes the position of the token that stays."""
         x, size = merge(plan, tokens.x, tokens.size, self.constants)
         return Tokens(x, size, None if tokens.position is None else plan.keep(tokens.position))
 
@@ -254,7 +254,7 @@ class ReducedViT(nn.Module):
         return r > 0 and self.method.merges
 
     def _block(self, layer: int, r: int, tokens: Tokens) -> tuple[Tokens, MergePlan | None]:
-        """Run one block on [B, N, C]; the size of the tokens is None for as long as all are one."""
+        """Run one block on tokens [B, N, C]; their sizes stay None as long as all are one."""
         x, heads = self.attend(layer, tokens)
         plan, prefix, depth = None, self.backbone.prefix, self.backbone.depth
         if self.prefix_only and layer == depth - 1:
@@ -279,11 +279,11 @@ def _first(values: Tensor | None, count: int) -> Tensor | None:
 
 
 class SlicedViT(ReducedViT):
-    """The slicing ceiling: as many tokens after every block, but the surplus is cut off the end.
+    """The ceiling: as many tokens after every block, but the surplus is sliced off the end.
 
-    No matching, no merging, no sizes. On the same machine no method that leaves as many tokens can be faster, so what a
-    method takes longer is its own cost, and what the ceiling misses of the MAC ratio is the hardware's. Its logits are
-    worthless.
+    No matching, no merging, no sizes. On the same machine no method that leaves as many tokens can be faster: the time
+    that a method takes beyond it is the method's cost, and the gap between it and the MAC ratio is the hardware's. Its
+    logits are meaningless.
     """
 
     def _counts_sizes(self, r: int) -> bool:

@@ -1,1 +1,4 @@
-"""The reduction methods, one in a file. How to add one stands above :data:`tomebench.reduction.registry.METHODS`."""
+"""Reduction methods, one per file: ToMe, greedy matching, k-means, pruning.
+
+:mod:`tomebench.reduction.registry` lists them, and says how to add one.
+"""

@@ -1,7 +1,7 @@
-"""The flags of ToMe that the paper ablates: what is compared, how, between whom, and what becomes of a pair.
+"""Options of ToMe that the paper ablates: metric, heads, distance, combination, partition and matching algorithm.
 
-Source: Bolya et al., arXiv 2210.09461, Table 1 and appendix D. The defaults are the paper's own method. ``matching``
-puts another method in the place of bipartite matching, with those of the other options that it has.
+Source: Bolya et al., arXiv 2210.09461, Table 1 and appendix D. The defaults are the paper's own choices. Another value
+of ``matching`` selects another method, which takes those of the other options that it has.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tomebench.reduction.registry import get_method, method_class, option_names
 from tomebench.schema import Scalar
 
 Matching = Literal["bipartite", "greedy", "kmeans-2", "kmeans-5", "random-prune", "attention-prune"]
-"""bipartite soft matching; greedy without replacement; k-means with 2 or 5 iterations; or pruning, which drops."""
+"""Bipartite soft matching; greedy without replacement; k-means with 2 or 5 iterations; pruning, which drops tokens."""
 _MATCHINGS: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "bipartite": ("tome", {}),
     "greedy": ("greedy", {}),
@@ -28,15 +28,15 @@ _MATCHINGS: Mapping[str, tuple[str, Mapping[str, object]]] = {
     "random-prune": ("random-prune", {}),
     "attention-prune": ("attention-prune", {}),
 }
-"""Name and options of the method that each way of matching is."""
+"""Name and fixed options of the method that each value of ``matching`` selects."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """One choice of each.
+    """One value of each of these options, and of further ones that another method has.
 
     Raises:
-        SpecError: a value that is none, or an option that means nothing with the others.
+        SpecError: a value that is not allowed, or an option that the selected matching does not have.
     """
 
     metric: Metric = "k"
@@ -46,7 +46,7 @@ class Options:
     partition: Partition = "alternating"
     matching: Matching = "bipartite"
     more: tuple[tuple[str, Scalar], ...] = ()
-    """Options of another method that are no flags of ToMe, those that are not at their default."""
+    """Name and value of a method's options that ToMe does not have, where they are not at their default."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -58,10 +58,10 @@ class Options:
             raise SpecError(f"matching {self.matching} has no {unused[0]}; leave {unused[0]} out")
 
     def method(self, name: str = "tome") -> Method:
-        """The method of a name with these options.
+        """Build a method by name with these options; ``matching`` may select another one than ``tome``.
 
         Raises:
-            SpecError: no such method, or it has none of these.
+            SpecError: no such method, or it lacks one of these options.
         """
         options: dict[str, object] = dict(self.changed())
         if name == "tome":
@@ -71,14 +71,14 @@ class Options:
         return get_method(name, options)
 
     def changed(self) -> tuple[tuple[str, Scalar], ...]:
-        """Name and value of what is not the default, sorted by name."""
+        """Name and value of every option that is not at its default, sorted by name."""
         mine = {name: getattr(self, name) for name, default in _DEFAULTS.items() if getattr(self, name) != default}
         return tuple(sorted({**mine, **dict(self.more)}.items()))
 
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Options) if field.name != "more"}
 OPTIONS = tuple(_DEFAULTS)
-"""Names of the options that are flags."""
+"""Names of ToMe's options, each of them a flag of ``tomebench sweep``."""
 
 
 def choices(name: str) -> tuple[Any, ...]:

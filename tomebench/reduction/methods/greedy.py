@@ -1,4 +1,4 @@
-"""Greedy matching: the most similar pair of all patches is merged, one pair after the other."""
+"""Greedy matching without replacement: merge the most similar pair of all patches, one pair after the other."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Greedy(Method):
     combine: Combine = "weighted"
 
     def choose(self, ctx: Context) -> MergePlan:
-        """A token is in one pair at most, of which the one at the lower index stays; so do ties go."""
+        """Merge r disjoint pairs; of each the token at the lower index stays, and ties go to the lower index."""
         import torch
 
         from tomebench.reduction.metric import comparable, metric_of, similarity
@@ -49,5 +49,5 @@ class Greedy(Method):
         return MergePlan.moving(moved, onto, ctx.x.shape[1], ctx.prefix, self.combine)
 
     def cost(self, n: int, r: int, block: BlockSize) -> float:
-        """Every token with every other."""
+        """MACs of the similarity of every token with every other: N² d."""
         return float(n**2 * metric_channels(self.metric, self.heads, block))

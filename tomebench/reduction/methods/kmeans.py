@@ -1,4 +1,4 @@
-"""K-means over the patches, weighted by the attention that each receives."""
+"""K-means: cluster the patches into r fewer groups, each patch weighted by the attention that it receives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kmeans(Method):
-    """K-means on attention keys, from the tokens that receive most attention."""
+    """K-means on attention keys; the patches that receive most attention are the first centres."""
 
     source = "Marin et al., Token Pooling in Vision Transformers for Image Classification, WACV 2023"
     cap = staticmethod(half_of_patches)
@@ -28,8 +28,8 @@ class Kmeans(Method):
     def choose(self, ctx: Context) -> MergePlan:
         """Cluster the patches into r fewer groups.
 
-        A cluster never loses the token that it started from, so none is ever empty and the number of tokens is fixed;
-        that token's place is where the group goes. Ties go to the lower index.
+        A cluster keeps the token that it started from, so that none is empty and the number of tokens is fixed; the
+        group takes that token's place. Ties go to the lower index.
         """
         import torch
         from torch.nn import functional as F
@@ -55,6 +55,6 @@ class Kmeans(Method):
         return MergePlan.moving(moved, onto, ctx.x.shape[1], ctx.prefix, self.combine)
 
     def cost(self, n: int, r: int, block: BlockSize) -> float:
-        """Attention received, in each iteration distances and centres, and distances once more."""
+        """MACs of the received attention, of distances and centres in each iteration, and of the last distances."""
         distances = n * (n - r) * metric_channels(self.metric, self.heads, block)
         return float(n**2 * block.heads + (2 * self.iterations + 1) * distances)

@@ -1,4 +1,4 @@
-"""Pruning without training: patches are dropped at random, or those that the class token looks at least."""
+"""Pruning without training: drop patches at random, or those that the class token attends to least."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RandomPruning(Method):
     cap = staticmethod(half_of_patches)
 
     def choose(self, ctx: Context) -> MergePlan:
-        """Others in every layer."""
+        """Drop other patches in every layer, the same ones in every image."""
         from tomebench.reduction.plan import MergePlan
 
         batch, n = ctx.x.shape[:2]
@@ -33,20 +33,20 @@ class RandomPruning(Method):
         return MergePlan.dropping(kept, n)
 
     def cost(self, n: int, r: int, block: BlockSize) -> float:
-        """Nothing is compared."""
+        """No MACs: nothing is compared."""
         return 0.0
 
 
 @dataclass(frozen=True)
 class AttentionPruning(Method):
-    """Drop the r patches that the class token attends to least; without one, that receive least."""
+    """Drop the r patches that the class token attends to least; without class token, that receive least attention."""
 
     source = _SOURCE
     merges = False
     cap = staticmethod(half_of_patches)
 
     def choose(self, ctx: Context) -> MergePlan:
-        """Of patches that get as much attention those at the lower index stay."""
+        """Keep the patches with most attention; ties go to the lower index."""
         import torch
 
         from tomebench.reduction.metric import class_attention
@@ -58,7 +58,7 @@ class AttentionPruning(Method):
         return MergePlan.dropping(torch.cat([lead, kept + ctx.prefix], dim=1), ctx.x.shape[1])
 
     def cost(self, n: int, r: int, block: BlockSize) -> float:
-        """The class token's query with every key."""
+        """MACs of the class token's query with every key."""
         return float(n * block.heads)
 
 

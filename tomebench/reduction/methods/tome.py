@@ -27,7 +27,7 @@ class Tome(Method):
     partition: Partition = "alternating"
 
     def choose(self, ctx: Context) -> MergePlan:
-        """Merge the r tokens of one half that are most similar to one of the other."""
+        """Merge the r tokens of set A that are most similar to a token of set B."""
         from tomebench.reduction.matching import bipartite_soft_matching
         from tomebench.reduction.metric import metric_of
 
@@ -43,5 +43,5 @@ class Tome(Method):
         )
 
     def cost(self, n: int, r: int, block: BlockSize) -> float:
-        """Every token of one half with every one of the other."""
+        """MACs of the similarity of every token of A with every token of B: N²/4 d."""
         return n**2 / 4 * metric_channels(self.metric, self.heads, block)
