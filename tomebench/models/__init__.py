@@ -1,1 +1,1 @@
-"""Which model is measured: names, weights and preprocessing."""
+"""Models: names and aliases, architectures, loading of weights and checkpoints, preprocessing, digests."""

@@ -1,4 +1,4 @@
-"""Short names for models: torchvision-style aliases of timm models, and presets that are no timm id.
+"""Short model names: torchvision-style aliases of timm ids, and presets (SWAG, MAE, digits_vit) that are no timm id.
 
 An alias always stands for a full timm id with its tag, because the tag decides the weights: timm's own default tag of
 ``vit_base_patch16_224`` is a different training from the one the ToMe paper uses.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Alias:
-    """A short name and what it stands for."""
+    """What a short name stands for: a timm id with its tag, and a line about the weights."""
 
     timm_id: str
     note: str
@@ -38,7 +38,7 @@ ALIASES: Mapping[str, Alias] = {
 
 @dataclass(frozen=True)
 class TorchvisionViT:
-    """A ViT of torchvision: an architecture of timm, and the name of torchvision's weights."""
+    """A ViT of torchvision: its architecture in timm, and the name of torchvision's weights."""
 
     architecture: str
     weights: str
@@ -61,7 +61,7 @@ TORCHVISION: Mapping[str, TorchvisionViT] = {
 
 @dataclass(frozen=True)
 class MaeViT:
-    """A ViT fine-tuned after MAE pre-training: an architecture of timm, and the file that its authors publish."""
+    """A ViT fine-tuned after MAE pre-training: its architecture in timm, and the file that its authors publish."""
 
     architecture: str
     file: str
@@ -87,9 +87,9 @@ PRESETS: Mapping[str, str] = {
     **{name: preset.note for name, preset in TORCHVISION.items()},
     **{name: preset.note for name, preset in MAE.items()},
 }
-"""Models that are no timm id: name to what it is."""
+"""Names of models that are no timm id, each with a line about it."""
 
 
 def default_prop_attn(name: str) -> bool:
-    """Whether a model is merged with proportional attention where nobody says so: all but MAE's off the shelf are."""
+    """Whether proportional attention is on by default for a model: for all but MAE's own weights."""
     return name not in MAE

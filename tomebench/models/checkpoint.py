@@ -1,7 +1,6 @@
-"""Weights from a file: which of its states is meant, what its tensors are called, and whether they fit.
+"""Checkpoint loading: find the state_dict in a file, rename its tensors to timm's names, check the fit, load strictly.
 
-A checkpoint also says what its model must be like: how many classes its head has and how many patches it was trained
-with.
+A checkpoint also says how many classes its model's class head has, and how many patches it was trained with.
 """
 
 from __future__ import annotations
@@ -26,29 +25,29 @@ from tomebench.words import counted
 _TRAINED = ("model", "state_dict", "model_state", "model_state_dict")
 _AVERAGED = ("model_ema", "state_dict_ema", "ema_state_dict")
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
-"""What DataParallel, torch.compile, Lightning and training code put before the names of a model's tensors."""
+"""Prefixes that DataParallel, torch.compile, Lightning and training code put before a model's tensor names."""
 _COUNTER = "n_averaged"
-"""What torch's AveragedModel keeps among its tensors: of how many states they are the mean."""
+"""Entry that torch's AveragedModel keeps among its tensors: the number of states averaged."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The tensors of a file that are meant to be a model's weights, under the names that they have there."""
+    """The state_dict of a weights file, under the tensor names of the file."""
 
     path: Path
     state: Mapping[str, Tensor]
-    taken: str | None = None  # which weights these are, where it could be asked: averaged, or beside averaged ones
+    taken: str | None = None  # which weights were taken, where the file has averaged ones
     note: str | None = None  # the same as a sentence
     content: Mapping[Any, Any] | None = None  # what else the file holds
-    files: Sequence[tuple[int, ...]] | None = None  # stamp of the file before it was read
+    files: Sequence[tuple[int, ...]] | None = None  # stamp (size, times) of the file before it was read
 
     def unwrapped(self) -> Iterator[dict[str, Tensor]]:
-        """The tensors under their own names, then with one name of a wrapper after the other taken off.
+        """Yield the tensors under the file's names, then with one wrapper prefix after the other taken off.
 
         Raises:
             ModelError: two tensors would have the same name.
         """
-        names = {name: name for name in self.state}  # as it is called now: in the file
+        names = {name: name for name in self.state}  # name with prefixes taken off: name in the file
         while True:
             yield {name: self.state[original] for name, original in names.items()}
             shorter: dict[str, str] = {}
@@ -66,15 +65,15 @@ class Checkpoint:
 
     @property
     def num_classes(self) -> int | None:
-        """Outputs of its head; None if it has none that is called so."""
+        """Outputs of the class head; None if no tensor has the name of one."""
         head = self._tensor("head.weight", "heads.head.weight")
         return int(head.shape[0]) if head is not None and head.ndim == 2 else None
 
     def grid(self, prefix: int) -> tuple[int, int] | None:
-        """Patches on a side and pixels on a side of a patch; None if its position embedding does not say.
+        """(Patches per side, pixels per side of a patch); None if the file has no position or patch embedding.
 
         Args:
-            prefix: positions of the model that are no patches, where the file does not say otherwise.
+            prefix: positions of the model that belong to prefix tokens, tried before the number that the file says.
 
         Raises:
             ModelError: the patches do not fill a square.
@@ -109,12 +108,12 @@ class Checkpoint:
 
 
 def read_checkpoint(path: Path, use_ema: bool | None = None) -> Checkpoint:
-    """Read the weights of a file.
+    """Read the state_dict of a checkpoint file.
 
     Args:
-        path: a file, recognised by what it holds; an index of shards; or a folder with one of them.
-        use_ema: take the averaged weights (``model_ema``, ``state_dict_ema``) of a file that has both, or those that
-            were trained; None takes the latter where there are any, and says so.
+        path: a file, recognised by its content; an index of shards; or a folder with one of them.
+        use_ema: of a file that has both, take the averaged weights (``model_ema``, ``state_dict_ema``) or the trained
+            ones; None takes the trained ones, with a note.
 
     Raises:
         ModelError: no such file, damaged, not only weights, or not the weights asked for.
@@ -146,7 +145,7 @@ def read_checkpoint(path: Path, use_ema: bool | None = None) -> Checkpoint:
 
 
 def _not_plain(tensor: Tensor) -> str | None:
-    """Why a tensor cannot be a weight, whatever its shape; None if it can."""
+    """Why a tensor cannot be loaded as a weight (meta, quantised, sparse, complex); None if it can."""
     if tensor.is_meta:
         return "on meta, without values"
     if tensor.is_quantized:
@@ -161,18 +160,18 @@ def _kind(tensor: Tensor) -> str:
 
 
 def load_checkpoint(model: nn.Module, path: Path | Checkpoint, use_ema: bool | None = None) -> str:
-    """Load a checkpoint into a timm VisionTransformer, strictly.
+    """Load a checkpoint into a timm VisionTransformer, strictly: every tensor must fit.
 
-    Key names of torchvision's ViTs are translated, those of other ViT codebases and the size of position embeddings by
-    timm's own conversion; names of wrappers before them are taken off where then all fit.
+    Tensor names of torchvision's ViTs are translated here; timm's own conversion translates those of other code bases
+    and resizes position embeddings. Wrapper prefixes are taken off where every tensor fits without them.
 
     Args:
         model: receives the weights.
-        path: as for :func:`read_checkpoint`; or what that returned.
+        path: as for :func:`read_checkpoint`, or its result.
         use_ema: as for :func:`read_checkpoint`.
 
     Returns:
-        ``"sha256:<16 hex digits>"`` of the file; then which of its weights they are, where it has averaged ones.
+        ``"sha256:<16 hex digits>"`` of the file; then which of its weights were taken, where it has averaged ones.
 
     Raises:
         ModelError: as :func:`read_checkpoint`, or the tensors do not fit the model.
@@ -187,7 +186,7 @@ def load_checkpoint(model: nn.Module, path: Path | Checkpoint, use_ema: bool | N
             continue
         model.load_state_dict(fitting)
         found = digest(checkpoint.path)
-        if checkpoint.files not in (None, stamp(checkpoint.path)):  # as training does that goes on
+        if checkpoint.files not in (None, stamp(checkpoint.path)):  # a training that still runs may have written it
             raise ModelError(
                 f"checkpoint {printable(checkpoint.path)}: changed while it was read; copy it, or run the same command "
                 "again"
@@ -198,7 +197,7 @@ def load_checkpoint(model: nn.Module, path: Path | Checkpoint, use_ema: bool | N
 
 
 class _Misfit(Exception):
-    """Tensors that are not a model's: how many of them, and a text that names the first."""
+    """Some tensors do not fit a model: ``count`` of them; the text names the first."""
 
     def __init__(self, count: int, text: str) -> None:
         super().__init__(text)
@@ -206,7 +205,7 @@ class _Misfit(Exception):
 
 
 def _fitted(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under the model's own names and of its sizes."""
+    """Convert a state_dict to the model's tensor names and shapes; _Misfit where that is impossible."""
     if is_torchvision(state):
         state = to_timm(state)
     _check_floating(model, state)
@@ -214,7 +213,7 @@ def _fitted(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     try:
         converted = checkpoint_filter_fn(state, cast(VisionTransformer, model))
     except (AttributeError, KeyError, RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
-        _check_fit(model, state)  # which tensors are not the model's says more
+        _check_fit(model, state)  # its message, which names tensors, says more than this error
         raise _Misfit(len(state), f"not the weights of a Vision Transformer ({short(error)})") from error
     try:
         _check_fit(model, converted)
@@ -222,15 +221,15 @@ def _fitted(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
         try:
             _check_fit(model, state)
         except _Misfit as before:
-            # What timm takes for the names of another code base may be one tensor too many of this one.
+            # One surplus tensor may look like another code base to timm's conversion: report the smaller misfit.
             raise min(before, after, key=lambda misfit: misfit.count) from after
         raise
-    _check_floating(model, converted)  # under the names of another code base they have only now been the model's
+    _check_floating(model, converted)  # again, as the conversion may have given tensors the model's names
     return converted
 
 
 def _check_floating(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Refuse integers where the model has numbers: loading would convert them without their scale."""
+    """Refuse integer tensors where the model has floating point: loading would drop their quantisation scale."""
     wanted = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}
     wrong = [name for name in wanted if name in state and not state[name].is_floating_point()]
     if wrong:
@@ -240,7 +239,7 @@ def _check_floating(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def _check_patches(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Refuse what timm's conversion would resample without a word: patches of another size or number of channels."""
+    """Refuse patch embeddings of another patch size or number of channels, which timm's conversion would resample."""
     name = "patch_embed.proj.weight"
     there, wanted = state.get(name), model.state_dict().get(name)
     if there is None or wanted is None or there.ndim != 4 or wanted.ndim != 4:
@@ -254,7 +253,7 @@ def _check_patches(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def _check_fit(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Raise with the first three mismatching tensors, if any."""
+    """Raise _Misfit, naming the first three tensors that are missing, unknown or of another shape, if any."""
     wanted = model.state_dict()
     wrong = [f"{name} is missing" for name in wanted if name not in state]
     wrong += [f"{printable(name)} is unknown to the model" for name in state if name not in wanted]
@@ -280,10 +279,10 @@ def _same(one: Mapping[Any, Any], other: Mapping[Any, Any]) -> bool:
 
 
 def _only(content: Any, keys: tuple[str, ...], where: str) -> str | None:
-    """That of some keys under which tensors lie, or else any dictionary.
+    """The first of ``keys`` that holds a dictionary of tensors in a file's content, else one that holds any dictionary.
 
     Raises:
-        ModelError: other tensors lie under several of them.
+        ModelError: several keys hold tensors, and not the same ones.
     """
     there = [key for key in keys if isinstance(content, dict) and isinstance(content.get(key), dict)]
     states = [key for key in there if any(isinstance(value, Tensor) for value in content[key].values())]

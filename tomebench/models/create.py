@@ -1,4 +1,4 @@
-"""From a name (alias, preset, timm id with tag) to a model with random, shipped, given or downloaded weights."""
+"""Build a model from its name (alias, preset, timm id with tag), with random, packaged, pretrained or given weights."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from tomebench.models.weights_file import short
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to run: fp32, on the CPU (or on meta), in evaluation mode."""
+    """A model ready to run (fp32, on the CPU or on meta, in evaluation mode), what its weights are, its class head."""
 
     model: nn.Module
     timm_id: str  # with tag; for a preset its name, for a local folder its architecture
     weights: str  # random:<seed>; sha256:<digest> of a file, or of tensors: then "(pretrained)" if they were fetched
     head: ClassHead = field(default_factory=lambda: ClassHead(0))
-    notes: tuple[str, ...] = ()  # what was decided on the way that nobody asked for
+    notes: tuple[str, ...] = ()  # choices that nobody asked for, such as an image size, as sentences
 
 
 def resolve_model_name(name: str) -> str:
-    """The full id with tag that a name stands for; presets, and models of a hub or folder, stand for themselves.
+    """Resolve a name to the full timm id with tag; presets, and models of a hub or folder, keep their names.
 
     Raises:
         ModelError: unknown name or tag; the message names the nearest one.
@@ -77,7 +77,7 @@ def resolve_model_name(name: str) -> str:
 
 
 def _path_or_hub(name: str) -> str:
-    """What a name that looks like a path or a repository should have been."""
+    """Hint for an unknown name that looks like a path or a hub repository: how to write it."""
     path = user_path(name)
     if (path / CONFIG).is_file():
         return f"a folder with a model is --model local-dir:{name}"
@@ -88,7 +88,7 @@ def _path_or_hub(name: str) -> str:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file of weights, as its authors publish it."""
+    """Name of a published weights file, and where it is published."""
 
     name: str
     where: str
@@ -98,7 +98,7 @@ class WeightsFile:
 
 
 def weights_file(name: str) -> WeightsFile | None:
-    """The file of a preset's weights; None for the demo's, which are shipped, and for what timm fetches."""
+    """The published file of a preset's weights; None for packaged weights and for those that timm fetches."""
     if name in TORCHVISION:
         preset = TORCHVISION[name]
         return WeightsFile(torchvision_vit.file_name(preset), f"by torchvision as {preset.weights}")
@@ -109,7 +109,9 @@ def weights_file(name: str) -> WeightsFile | None:
 
 @in_usual_state
 def build_model(spec: ModelSpec | str, *, meta: bool = False, **settings: Any) -> LoadedModel:
-    """Build a model with random weights, made for those that it is to get; needs no network but for a hub's model.
+    """Build a model with random weights, in the class head and image size that its weights need.
+
+    Needs the network for the settings of a model on a hub only.
 
     Args:
         spec: the model; or its name, and as ``settings`` what else a :class:`ModelSpec` says.
@@ -125,7 +127,7 @@ def build_model(spec: ModelSpec | str, *, meta: bool = False, **settings: Any) -
 
 
 def _read(spec: ModelSpec, source: Source | None) -> Checkpoint | None:
-    """The file that a model's weights are in, if they come from one; for the demo's preset that is known here."""
+    """Read the weights file of a model, if its specification or source has one."""
     path = spec.checkpoint if spec.checkpoint is not None else source.weights if source is not None else None
     return None if path is None else read_checkpoint(path, spec.use_ema)
 
@@ -159,7 +161,7 @@ def _build(spec: ModelSpec, source: Source | None, file: Checkpoint | None, meta
 
 
 def _num_classes(spec: ModelSpec, file: Checkpoint | None) -> int | None:
-    """Outputs of the head as asked for or as the file has them; None: the model's own."""
+    """Outputs of the class head: as asked for, else as in the checkpoint; None: the model's own."""
     there = None if file is None else file.num_classes
     if file is not None and spec.num_classes is not None and there not in (None, spec.num_classes):
         raise ModelError(
@@ -170,7 +172,7 @@ def _num_classes(spec: ModelSpec, file: Checkpoint | None) -> int | None:
 
 
 def _create(timm_id: str, source: Source | None, kwargs: dict[str, Any], on: str, seed: int) -> nn.Module:
-    """A model with random weights on a device."""
+    """Create the architecture with seeded random weights on a device (``cpu`` or ``meta``)."""
     size = kwargs.get("img_size")
     with torch.random.fork_rng(devices=[]), torch.device(on):
         torch.manual_seed(seed)
@@ -195,9 +197,9 @@ def _create(timm_id: str, source: Source | None, kwargs: dict[str, Any], on: str
 
 
 def _check_square(name: str, model: Any) -> None:
-    """Refuse a model of oblong images: at a square size its weights would be read as if their patches filled a square.
+    """Refuse a model of oblong images, whose position embedding would be loaded as if its patches filled a square.
 
-    The number of patches does not give it away where it is that of a square, as 8 x 18 = 12 x 12.
+    The number of patches alone cannot tell: 8 x 18 is 12 x 12.
     """
     height, width = getattr(getattr(model, "patch_embed", None), "grid_size", None) or (1, 1)
     if height != width:
@@ -208,32 +210,32 @@ def _check_square(name: str, model: Any) -> None:
 
 
 def _grid(model: Any) -> tuple[int, int] | None:
-    """Patches in height and width of a model with a position for each; None for any other."""
+    """(Height, width) in patches of a model that has a position embedding; None for any other."""
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
     return tuple(grid) if grid is not None and getattr(model, "pos_embed", None) is not None else None
 
 
 def _positions(model: Any) -> int:
-    """Positions of a model that are no patches."""
+    """Number of a model's position embeddings that belong to prefix tokens."""
     return 0 if getattr(model, "no_embed_class", False) else int(getattr(model, "num_prefix_tokens", 1))
 
 
 def _head(spec: ModelSpec, model: Any, source: Source | None, file: Checkpoint | None) -> ClassHead:
-    """What is known of the outputs; lists that come with the model are read only where the user gives none."""
+    """The class head, with the class names that come with the model unless the user gives a list."""
     found: list[ClassNames] = []
     if spec.labelled and spec.class_names is None:
         found += [] if file is None else class_names(file)
         if source is not None and (file is None or not file.is_beside(source.config)):
-            # Weights with another head than the one that the settings describe have other classes.
+            # Weights whose class head has another size than the settings say have other classes.
             found += [names for names in source.names() if file is None or len(names.names) == model.num_classes]
     return head_of(model, spec.class_names, found)
 
 
 def head_of(model: nn.Module, class_names: str | None, found: Sequence[ClassNames]) -> ClassHead:
-    """What is known of the outputs of a model.
+    """Describe the class head of a model: number of outputs, and the lists of class names known for them.
 
     Args:
-        model: which says how many there are.
+        model: its ``num_classes`` is the number of outputs.
         class_names: what the user gives: a file with the names, or one of ``ORDERS``.
         found: lists of names that come with the model.
 
@@ -249,12 +251,12 @@ def head_of(model: nn.Module, class_names: str | None, found: Sequence[ClassName
 
 @in_usual_state
 def load_model(spec: ModelSpec | str, *, pretrained: bool = False, **settings: Any) -> LoadedModel:
-    """Build a model and give it weights: those of its file, or of its folder, else random ones or the published ones.
+    """Build a model and load its weights: from a checkpoint or folder, else the published ones or random ones.
 
     Args:
         spec: the model; or its name, and as ``settings`` what else a :class:`ModelSpec` says.
-        pretrained: fetch the weights that the name stands for through timm, where there is no file. The demo's preset
-            always has its own; the other presets take them from a file.
+        pretrained: where there is no file, fetch the published weights through timm. digits_vit always has its packaged
+            ones; the other presets need a file.
 
     Raises:
         ModelError: unknown name, or weights that cannot be had or do not fit.
@@ -282,5 +284,5 @@ def load_model(spec: ModelSpec | str, *, pretrained: bool = False, **settings: A
             f"the pretrained weights of {loaded.timm_id} have {there} classes, and --num-classes {spec.num_classes} "
             "would leave the head random; pass your own weights with --checkpoint"
         )
-    # A name stands for what its repository holds today: only the tensors say which weights these are.
+    # The repository of a name may change its weights: only a digest of the tensors identifies them.
     return replace(loaded, model=fetched, weights=f"sha256:{tensors_digest(fetched)} (pretrained)")

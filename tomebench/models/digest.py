@@ -1,4 +1,4 @@
-"""What tells one model from another: digests of its tensors and of what its layers do with them."""
+"""Digests that identify a model: of its tensors, and of its layers' settings and code."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ import torch
 from torch import nn
 
 _LIBRARIES = frozenset({"torch", "timm", "tomebench", "numpy"}) | sys.stdlib_module_names
-"""Packages whose versions, or digest, say what their code does."""
+"""Packages identified by version or code digest, whose code need not be read here."""
 _BAGS = (types.SimpleNamespace, argparse.Namespace)
 _OF_MODULES = frozenset(dir(nn.Module)) | frozenset(vars(nn.Module()))
-"""Attributes that every module has: its parts, hooks and what a compiler keeps."""
+"""Attributes that every ``nn.Module`` has (parts, hooks, compiler state): no settings of a layer."""
 _PUBLISHED = frozenset({"pretrained_cfg", "default_cfg"})
-"""What timm notes about published weights, of which the preprocessing is a setting of its own."""
+"""timm's description of published weights: no part of the computation; preprocessing is recorded apart."""
 _DEEPEST = 12
-"""Containers in one another up to which settings are read."""
+"""Depth of nested containers up to which settings are read."""
 _GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME")
 
 
 def tensors_digest(model: nn.Module) -> str:
-    """Sixteen hex digits of all parameters and buffers, those that are not saved included, by name."""
+    """sha256 of the names and values of all parameters and buffers, unsaved ones included: 16 hex digits."""
     found = hashlib.sha256()
     for name, value in sorted({**dict(model.named_buffers()), **model.state_dict()}.items()):
         found.update(name.encode())
@@ -38,10 +38,10 @@ def tensors_digest(model: nn.Module) -> str:
 
 
 def layers_digest(model: nn.Module) -> str:
-    """Sixteen hex digits of a model's layers, their settings and their own code, which no tensor says.
+    """sha256 of a model's layers, their settings and the caller's own code in them: 16 hex digits.
 
-    Of two models with the same tensors one may take the class token and the other the mean, have other heads, or a
-    class of the caller's in an edited form.
+    Two models with the same tensors may differ in pooling, in the number of attention heads, or in an edited class of
+    the caller.
     """
     reader = _Reader()
     found = hashlib.sha256(repr(model).encode())
@@ -54,20 +54,20 @@ def layers_digest(model: nn.Module) -> str:
 
 
 class _Reader:
-    """Makes text of settings and code that is the same in two processes; of each function once."""
+    """Writes settings and code as text that is the same in every process; each function and class once."""
 
     def __init__(self) -> None:
         self._read: set[int] = set()
 
     def said(self, value: Any, depth: int = 0) -> str:
-        """A setting as text; of what is none, such as an open file, its kind."""
+        """A setting as text; of an object without a lasting text form, such as an open file, its class."""
         if value is None or isinstance(value, str | bytes | int | float | complex | torch.dtype | torch.device):
             return repr(value)
         if isinstance(value, enum.Enum | PurePath):
             return f"{_name(type(value))} {value}"
         if isinstance(value, torch.Tensor):
             return _tensor(value)
-        if isinstance(value, nn.Module):  # beside the parts of a layer, whose turn comes
+        if isinstance(value, nn.Module):  # modules that are parts of the model are read in their own turn
             return _name(type(value))
         if depth > _DEEPEST:
             return "..."
@@ -93,7 +93,7 @@ class _Reader:
         return _name(type(value))
 
     def class_code(self, kind: type, depth: int = 0) -> Iterator[str]:
-        """Code and settings of a class and of those that it is made of, but for those of libraries."""
+        """Code and settings of a class and its base classes, except those of libraries."""
         for each in kind.__mro__:
             if _is_library(each) or id(each) in self._read:
                 continue
@@ -105,7 +105,7 @@ class _Reader:
                 yield f"{_name(each)}.{name} {self.said(inside, depth + 1)}\n"
 
     def _function_code(self, function: types.FunctionType, depth: int) -> Iterator[str]:
-        """Code of a function of the caller's, with the values that it closes over and the globals that it names."""
+        """Code of a caller's function, with its defaults, closure values and the globals that it names."""
         if _is_library(function) or id(function) in self._read:
             return
         self._read.add(id(function))
@@ -119,7 +119,7 @@ class _Reader:
         globals_, attributes = _names(function.__code__)
         for name in sorted(globals_ & function.__globals__.keys()):
             value = function.__globals__[name]
-            if isinstance(value, types.ModuleType):  # of which it may call what is named beside it
+            if isinstance(value, types.ModuleType):  # the function may call any attribute whose name it contains
                 inside = [] if _is_library(value) else sorted(attributes & vars(value).keys())
                 yield f"{name}={value.__name__} {[self.said(vars(value)[each], depth + 1) for each in inside]}"
             else:
@@ -142,7 +142,7 @@ def _tensor(tensor: torch.Tensor) -> str:
 
 
 def _name(value: Any) -> str:
-    """What a class or function is called; where it is the caller's, in whatever file that is run or imported."""
+    """Qualified name of a class or function; of the caller's own without its module, which may be ``__main__``."""
     name = str(getattr(value, "__qualname__", type(value).__qualname__))
     return f"{value.__module__}.{name}" if _is_library(value) else name
 
@@ -153,7 +153,7 @@ def _is_library(value: Any) -> bool:
 
 
 def _names(code: types.CodeType) -> tuple[set[str], set[str]]:
-    """Names of the globals of some code, and all others that it names: attributes of something."""
+    """(Global names that some code loads, all other names in it, which are attributes)."""
     loaded = {each.argval for each in dis.get_instructions(code) if each.opname in _GLOBALS}
     others = set(code.co_names)
     for const in code.co_consts:

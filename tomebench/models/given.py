@@ -1,4 +1,4 @@
-"""A model that is handed over as a module instead of by name: copied, so that measuring it changes nothing of it."""
+"""A model passed as an ``nn.Module`` instead of by name: check it and copy it, so that measuring does not change it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tomebench.reduction.vit import ReducedViT
 
 
 def given_name(model: nn.Module) -> str:
-    """The name of a model in settings: its architecture as timm calls it, else its class."""
+    """Name of a passed model in the settings of a run: ``python:`` and timm's architecture name, else its class."""
     return PREFIX + _architecture(model)
 
 
@@ -38,11 +38,10 @@ def given_model(
         preprocessing: some of timm's settings (``mean``, ``std``, ``interpolation``, ``crop_pct``, ``crop_mode``) in
             place of those that the model carries in ``pretrained_cfg``.
         class_names: file with the names of the classes, or how folder names are sorted.
-        evaluated: images are to be evaluated, so the model has to say how it wants them.
+        evaluated: images are to be evaluated, so the model has to say how they are preprocessed.
 
     Returns:
-        The copy in fp32, on the CPU and in evaluation mode; identified by the digest of its tensors and of
-        what else decides how it computes.
+        The copy in fp32, on the CPU and in evaluation mode; identified by a digest of its tensors and its layers.
 
     Raises:
         ModelError: tensors that are quantised, without storage or cannot be copied, or nothing says how images are
@@ -90,7 +89,7 @@ def _architecture(model: nn.Module) -> str:
 
 
 def _as_dict(config: Any) -> dict[str, Any]:
-    """Timm's settings, which are a mapping or an object that makes one."""
+    """A ``pretrained_cfg`` of timm as a dict: it may be None, a mapping, or an object with ``to_dict``."""
     if config is None:
         return {}
     return dict(config) if isinstance(config, Mapping) else dict(config.to_dict())

@@ -1,6 +1,6 @@
-"""Vision Transformers fine-tuned after MAE pre-training: timm's ViT that averages its patches, without the class token.
+"""MAE's fine-tuned Vision Transformers: timm's ViT with average pooling over the patches, without the class token.
 
-Their files name tensors as timm does; what stands between the last block and the classifier is ``fc_norm``.
+Their files name tensors as timm does; the norm between the last block and the class head is ``fc_norm``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PREPROCESSING = {
 
 
 def create_model(preset: MaeViT, img_size: int | None = None, num_classes: int = NUM_CLASSES) -> nn.Module:
-    """A timm model for a fine-tuned MAE file, itself random, with the preprocessing of its authors' evaluation."""
+    """Build a timm model with random weights for a fine-tuned MAE file, with the preprocessing of MAE's evaluation."""
     return timm.create_model(
         preset.architecture,
         img_size=img_size or 224,

@@ -1,7 +1,7 @@
-"""From a decoded image to a model's input: the resize, crop and normalisation that the weights were published with.
+"""Preprocessing: the resize, crop and normalisation of images that a model's weights were published with.
 
 The settings come from timm's rule and the pixels from timm's transform, so that accuracy compares with timm's tables.
-An override replaces a setting in the same structure, so a row always shows what was really used.
+An override replaces a setting in the same structure, so a row always shows the settings that were used.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from tomebench.errors import ConfigError, ModelError
 from tomebench.words import counted
 
 Rules = Literal["timm", "tome"]
-"""Whose settings: those that the weights carry by timm's rule, or those of the ToMe paper."""
+"""Source of resize and crop: ``timm``, the settings that the weights carry, or ``tome``, those of the ToMe paper."""
 TOME_CROP_PCT = 224 / 256
-"""The paper resizes every image to 256/224 of the input size, whatever that is, and takes the centre."""
+"""The paper resizes every image to 256/224 of the model's input size, and crops the centre."""
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 CROP_MODES = ("center", "squash", "border")
 
 
 def checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Some of timm's settings, as they may stand in a model's ``pretrained_cfg``.
+    """Check settings of preprocessing, and give them the types that they have in timm's ``pretrained_cfg``.
 
     Args:
         settings: any of ``mean`` and ``std`` (three numbers each), ``interpolation``, ``crop_pct`` and ``crop_mode``.
@@ -70,7 +70,7 @@ def _checked_crop_pct(value: float) -> float:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What happens to an RGB image before the model sees it."""
+    """Resize, crop and normalisation of an RGB image, as the model's input needs it."""
 
     input_size: tuple[int, int, int]  # channels, height, width
     crop_pct: float  # input size over resized size, in (0, 1]
@@ -93,10 +93,10 @@ class Preprocessing:
 
         Args:
             model: a timm model; one without ``pretrained_cfg`` gets timm's defaults.
-            img_size: height and width the model was made for; None: the size it was built for. Where timm
-                has a test size of its own for the weights and this is it, its crop for that size is used, too.
-            rules: whose resize and crop.
-            crop_pct: overrides theirs, in (0, 1].
+            img_size: input height and width in pixels; None: the size the model was built for. Where it is the size at
+                which timm tests the weights, timm's crop for that size is used, too.
+            rules: source of resize and crop.
+            crop_pct: overrides that of ``rules``, in (0, 1].
             interpolation: overrides timm's, one of INTERPOLATIONS.
 
         Raises:
@@ -109,7 +109,7 @@ class Preprocessing:
         channels, *sides = tuple(published.get("input_size", (3, 224, 224)))
         own: Any = getattr(model, "patch_embed", None)
         if own is not None and getattr(own, "img_size", None) is not None:
-            sides = [int(side) for side in own.img_size]  # what it was built for, whatever was published
+            sides = [int(side) for side in own.img_size]  # may differ from the size of the published weights
         channels = int(getattr(model, "in_chans", channels))
         if channels != 3:
             what = counted(channels, "channel")
@@ -139,7 +139,7 @@ class Preprocessing:
         )
 
     def transform(self) -> Callable[[Image.Image], Tensor]:
-        """RGB image to uint8 tensor ``input_size``: timm's evaluation transform without its last step. Picklable."""
+        """The evaluation transform of timm without normalisation: RGB image to uint8 ``input_size``. Picklable."""
         return timm.data.create_transform(
             input_size=self.input_size,
             is_training=False,
@@ -150,10 +150,10 @@ class Preprocessing:
         )
 
     def normalise(self, pixels: Tensor) -> Tensor:
-        """The last step of timm's transform, on the device where the pixels are.
+        """Normalise pixels on the device that they are on: the last step of timm's transform.
 
-        Bytes are a quarter of what floats would be on their way there. The operations are those of the transform, in
-        its order, so on a CPU the result has the same bits.
+        Done there because uint8 is a quarter of the bytes of fp32 to copy to a device. The operations are those of
+        timm's transform in the same order, so on a CPU the result has the same bits.
 
         Args:
             pixels: uint8 [..., 3, H, W].

@@ -1,4 +1,4 @@
-"""Published weights, fetched through timm or taken from the local cache of the Hugging Face hub."""
+"""Published pretrained weights: fetch them through timm, or take them from the local cache of the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tomebench.models.sources import HUB, not_cached, quiet_hub, split_hub_id
 
 
 def is_cached(timm_id: str) -> bool:
-    """Whether the pretrained weights of a timm model have been fetched before."""
+    """Whether the pretrained weights of a timm model are in the local cache."""
     repository, revision = _repository(timm_id)
     names = ("model.safetensors", "pytorch_model.bin")
     return bool(repository) and any(
@@ -25,7 +25,7 @@ def is_cached(timm_id: str) -> bool:
 
 
 def _repository(timm_id: str) -> tuple[str, str | None]:
-    """Where the weights of a timm model are on the hub, and which revision; empty where they are not."""
+    """Hub repository of a timm model's weights, and its revision; empty where the hub has none."""
     if timm_id.startswith(HUB):
         return split_hub_id(timm_id)
     config = get_pretrained_cfg(timm_id, allow_unregistered=True)
@@ -34,7 +34,7 @@ def _repository(timm_id: str) -> tuple[str, str | None]:
 
 
 def fetch(timm_id: str, img_size: int | None, offline: bool) -> nn.Module:
-    """A timm model with the pretrained weights of its tag or repository: fp32, on the CPU, in evaluation mode.
+    """Load a timm model with the pretrained weights of its tag or repository: fp32, on the CPU, in evaluation mode.
 
     Args:
         timm_id: with tag, or ``hf-hub:ORG/NAME``.

@@ -1,4 +1,4 @@
-"""Models that are named by where they are: ``hf-hub:ORG/NAME`` and ``local-dir:PATH``, read by timm's own rules."""
+"""Models named by location, ``hf-hub:ORG/NAME`` and ``local-dir:PATH``: find the ``config.json`` that timm saved."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from tomebench.regular import read_bytes
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
 _LARGEST = 16 * 2**20
-"""Bytes of the settings of a model."""
+"""Largest ``config.json`` that is read, in bytes."""
 _OLD_HUB = "hf_hub:"
 
 
 @dataclass(frozen=True)
 class Source:
-    """A model of timm that its own settings describe."""
+    """A timm model at a location, described by its ``config.json``."""
 
     name: str  # as timm takes it
     architecture: str
@@ -39,7 +39,7 @@ class Source:
     weights: Path | None = None  # the folder with its weights; None: timm fetches them
 
     def names(self) -> list[ClassNames]:
-        """Every list of class names in its settings.
+        """Read every list of class names in ``config.json``.
 
         Raises:
             DataError: one is no list of names.
@@ -47,23 +47,23 @@ class Source:
         return lists_in_config(self.config)
 
     def create(self, **kwargs: Any) -> nn.Module:
-        """The model with random weights."""
+        """Build the model with random weights."""
         with quiet_hub(False):
             model: nn.Module = timm.create_model(self.name, **kwargs)
         return model
 
 
 def located_name(name: str) -> str | None:
-    """The name of a model that says where it is, as timm writes it; None for any other."""
+    """A name with a location, in timm's current spelling (``hf-hub:``, ``local-dir:``); None for any other name."""
     name = HUB + name.removeprefix(_OLD_HUB) if name.startswith(_OLD_HUB) else name
     return name if name.startswith((HUB, FOLDER)) else None
 
 
 def source_of(name: str, offline: bool = False) -> Source | None:
-    """Where a model is, if its name says that; its settings are fetched where they are not in the local cache.
+    """Find the model of a name with a location, None for any other name; fetches ``config.json`` if it is not cached.
 
     Raises:
-        ModelError: it is not there, cannot be had, or is no model of timm.
+        ModelError: it is not there, cannot be fetched, or is no model that timm saved.
     """
     if (located := located_name(name)) is None:
         return None
@@ -87,7 +87,7 @@ def split_hub_id(name: str) -> tuple[str, str | None]:
 
 
 def not_cached(file: str, repository: str, offline: bool) -> ModelError:
-    """The error for a file that is not in the local cache when the network must not be touched."""
+    """The error for a file that is not in the local cache when the network must not be used."""
     asked = "--offline" if offline else "HF_HUB_OFFLINE"
     return ModelError(
         f"{asked}: {file} of {printable(repository)} is not in the local cache ({constants.HF_HUB_CACHE}); "
@@ -97,7 +97,7 @@ def not_cached(file: str, repository: str, offline: bool) -> ModelError:
 
 @contextmanager
 def quiet_hub(offline: bool) -> Iterator[None]:
-    """No log lines of the hub's library within it, whose retries an error says once; and no network, if so asked."""
+    """Context in which huggingface_hub logs nothing (its errors are reported once), and with ``offline`` is offline."""
     verbosity, mode = hub_logging.get_verbosity(), constants.HF_HUB_OFFLINE
     hub_logging.set_verbosity_error()
     constants.HF_HUB_OFFLINE = mode or offline
@@ -126,7 +126,7 @@ def _fetched_config(name: str, offline: bool) -> Path:
 
 
 def _architecture(config: Path, name: str) -> str:
-    """The timm model that settings describe."""
+    """Name of the timm architecture in a ``config.json``; ModelError if it is none that this timm has."""
     try:
         content = json.loads(read_bytes(str(config), most=_LARGEST))
     except (OSError, ValueError, RecursionError) as error:

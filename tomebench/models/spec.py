@@ -1,4 +1,4 @@
-"""Which model is asked for: everything that decides its shape and its weights. Needs no torch to be written down."""
+"""ModelSpec: the model that a user asks for (name, checkpoint, number of classes, image size). Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PREFIX = "python:"
-"""What the name of a model begins with that was handed over as a module: no command can build it again."""
+"""Start of the name of a model that was passed as a module, which no command can build again."""
 
 
 @dataclass(frozen=True)
@@ -14,9 +14,9 @@ class ModelSpec:
     """A model and its weights as a user names them."""
 
     name: str  # alias, preset or timm id; timm/NAME, hf-hub:ORG/NAME or local-dir:PATH
-    checkpoint: Path | None = None  # file of weights, which decides about head and size where nothing else does
+    checkpoint: Path | None = None  # file of weights; sets class head and image size where nothing else does
     use_ema: bool | None = None  # the averaged weights of a file that has both; None: those that were trained
-    num_classes: int | None = None  # outputs of the head; None: those of the weights, else the model's own
+    num_classes: int | None = None  # outputs of the class head; None: those of the weights, else the model's own
     class_names: str | None = None  # file with the names of the classes, or how folder names are sorted
     labelled: bool = False  # look for lists of class names that come with the model
     img_size: int | None = None  # input height and width in pixels; None: that of the weights, else the model's own

@@ -1,4 +1,4 @@
-"""What a checkpoint states besides weights: names of classes, and how images are to be preprocessed."""
+"""Class names and preprocessing settings that stand in a checkpoint beside its weights, or in files next to it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LARGEST = 16 << 20
 
 
 def class_names(checkpoint: Checkpoint) -> list[ClassNames]:
-    """Every list of class names in the file and beside it.
+    """Every list of class names in a checkpoint and in the files beside it.
 
     Raises:
         DataError: a list beside it cannot be read.
@@ -38,7 +38,7 @@ def class_names(checkpoint: Checkpoint) -> list[ClassNames]:
 
 
 def other_preprocessing(checkpoint: Checkpoint, model: nn.Module, name: str) -> str | None:
-    """A line on settings that the file, or timm's ``config.json`` beside it, states in another way than the model.
+    """A note where a checkpoint, or the ``config.json`` beside it, has other preprocessing than the model; else None.
 
     Args:
         checkpoint: whose weights the model gets.
@@ -59,7 +59,7 @@ def other_preprocessing(checkpoint: Checkpoint, model: nn.Module, name: str) -> 
 
 
 def _places(checkpoint: Checkpoint) -> Iterator[tuple[str, Mapping[Any, Any], str]]:
-    """Where settings of preprocessing are stated, the most particular first, and what to do to have them used."""
+    """Places with settings of preprocessing, the most specific first: (name, settings, how to have them used)."""
     path = checkpoint.path
     for bag in _bags(checkpoint.content or {}):
         yield f"the checkpoint {printable(path.name)}", bag, "preprocessing= of tomebench.sweep(model, ...)"
@@ -70,7 +70,7 @@ def _places(checkpoint: Checkpoint) -> Iterator[tuple[str, Mapping[Any, Any], st
 
 
 def _checked(key: str, value: Any) -> Any:
-    """A value as a model's settings would have it; None where nothing usable is stated."""
+    """A setting in the type that a model's ``pretrained_cfg`` has; None where the value cannot be used."""
     if value in (None, "", "random"):
         return None
     try:
@@ -84,7 +84,7 @@ def _shown(value: Any) -> str:
 
 
 def _bags(content: Mapping[Any, Any]) -> Iterator[Mapping[Any, Any]]:
-    """What training code keeps its settings in."""
+    """The dictionaries of a checkpoint in which training code keeps its settings."""
     for key in ("args", "hyper_parameters", "config", "meta"):
         bag = content.get(key)
         if isinstance(bag, argparse.Namespace):

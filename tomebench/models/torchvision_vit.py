@@ -1,7 +1,7 @@
-"""torchvision's Vision Transformers in timm's layout: the same tensors under other names.
+"""torchvision's Vision Transformers (SWAG among them) as timm models: the same tensors under other names.
 
-Among them are the SWAG weights (``ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1`` and those of L/16 and H/14), which the ToMe
-paper merges off the shelf and timm does not have.
+The SWAG weights (``ViT_B_16_Weights.IMAGENET1K_SWAG_E2E_V1`` and those of L/16 and H/14) are those that the ToMe paper
+merges off the shelf; timm does not have them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _INSIDE = {
 
 
 def create_model(preset: TorchvisionViT, img_size: int | None = None, num_classes: int = NUM_CLASSES) -> nn.Module:
-    """A timm model for weights of torchvision, itself random, with the preprocessing that these were published with."""
+    """Build a timm model with random weights for a torchvision checkpoint, with that checkpoint's preprocessing."""
     published: Any = torchvision.models.get_weight(preset.weights).transforms()
     size, resized = int(published.crop_size[0]), int(published.resize_size[0])
     preprocessing = {
@@ -61,17 +61,17 @@ def create_model(preset: TorchvisionViT, img_size: int | None = None, num_classe
 
 
 def file_name(preset: TorchvisionViT) -> str:
-    """The file that torchvision publishes the weights in."""
+    """Name of the file that torchvision publishes a preset's weights in."""
     return str(torchvision.models.get_weight(preset.weights).url).rpartition("/")[2]
 
 
 def is_torchvision(state: Mapping[str, Tensor]) -> bool:
-    """The tensors are named as in ``torchvision.models.VisionTransformer``."""
+    """Whether tensors are named as in ``torchvision.models.VisionTransformer``."""
     return "encoder.pos_embedding" in state and "conv_proj.weight" in state
 
 
 def to_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a ``torchvision.models.VisionTransformer`` under timm's names; names it does not know stay."""
+    """Rename tensors of a ``torchvision.models.VisionTransformer`` to timm's names; unknown names stay."""
     return {_renamed(name): tensor for name, tensor in state.items()}
 
 

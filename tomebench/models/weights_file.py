@@ -1,6 +1,6 @@
-"""Files of tensors, told by what they hold and not by their names: safetensors, pickles, and either in shards.
+"""Read files of tensors (safetensors or pickles, whole or in shards), recognised by content, not by name.
 
-A pickle is read without running anything in it.
+A pickle is read without running code in it.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".pkl")
 _LARGEST_HEADER = 16 * 2**20
 _ZIP = b"PK\x03\x04"
 _BLOCKED = re.compile(r"\bGLOBAL (\S+)")
-"""How torch names a class or function that a pickle asks for and that is no part of weights."""
+"""Finds, in torch's error, the class or function that a pickle wants to import and that is no part of weights."""
 
 
 def find_weights(path: Path) -> Path:
-    """The file of weights that a path names: itself, or that of a folder as timm and transformers keep one.
+    """Find the weights file of a path: the path itself, or the one in a folder that timm or transformers saved.
 
     Raises:
         ModelError: no such file or folder, or a folder with none or several.
@@ -55,7 +55,7 @@ def find_weights(path: Path) -> Path:
 
 
 def read_content(path: Path) -> Any:
-    """What a file of weights holds: a dictionary of tensors, or whatever its training code saved.
+    """Read the content of a weights file: a dictionary of tensors, or whatever its training code saved.
 
     Raises:
         ModelError: it cannot be read, is damaged, or would have to run code.
@@ -78,7 +78,7 @@ def read_content(path: Path) -> Any:
 
 
 def stamp(path: Path) -> list[tuple[int, ...]]:
-    """What tells the files of some weights from others that take their place: number, size and times of each."""
+    """(Device, inode, size, modification and change time) of each file of some weights, to notice a change."""
     found = (part.stat() for part in _parts(path))
     return [(each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns, each.st_ctime_ns) for each in found]
 
@@ -138,7 +138,7 @@ def _start(path: Path) -> bytes:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """A length of eight bytes and a JSON object; of a damaged file its name says what it was meant to be."""
+    """Whether a file is safetensors: a length of eight bytes, then a JSON object; a damaged file goes by its name."""
     start = _start(path)
     return (start[8:9] == b"{" and start[6:8] == b"\0\0") or (path.suffix == ".safetensors" and start[:4] != _ZIP)
 
@@ -148,7 +148,7 @@ def _is_index(path: Path) -> bool:
 
 
 def _shards(index: Path) -> list[Path]:
-    """The files that an index names, each beside it."""
+    """The shard files that an index names, each in the folder of the index."""
     try:
         content = json.loads(read_bytes(str(index), most=_LARGEST_HEADER))
         names = sorted({*content["weight_map"].values()})
@@ -167,7 +167,7 @@ def _shards(index: Path) -> list[Path]:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is such a file; none has a name that the file system refuses."""
+    """Whether a file exists; False for a name that the file system refuses."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -175,15 +175,15 @@ def _is_there(path: Path) -> bool:
 
 
 def _unpickled(path: Path) -> Any:
-    """What a pickled file holds, nothing in it being run.
+    """Unpickle a file without running code in it.
 
     Raises:
         pickle.UnpicklingError: it is damaged, or would need to run code.
         OSError, RuntimeError: it cannot be read.
     """
-    # What training scripts save beside the weights; a Namespace is a bag of values and runs nothing.
+    # Training scripts save their arguments as a Namespace beside the weights; loading one runs no code.
     safe = torch.serialization.safe_globals([argparse.Namespace])
-    with warnings.catch_warnings(), safe:  # torch names odd pickles in lines of its own; the caller says it once
+    with warnings.catch_warnings(), safe:  # torch warns of odd pickles, which the caller reports once
         warnings.simplefilter("ignore")
         try:
             return torch.load(path, map_location="cpu", weights_only=True)

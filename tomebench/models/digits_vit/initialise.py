@@ -22,7 +22,7 @@ _NEIGHBOURS = (((-1, 0), (1, 0)), ((0, -1), (0, 1)))  # (down, right) of each he
 
 @torch.no_grad()
 def initialise(model: VisionTransformer) -> None:
-    """Replace the weights of a model with two heads by the start of training; draws from torch's random state."""
+    """Initialise a model with two attention heads for training; draws from torch's random state."""
     for module in model.modules():
         if isinstance(module, nn.Linear):  # keeps the variance of its input; timm's fixed 0.02 is for wide models
             nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
@@ -49,14 +49,14 @@ def initialise(model: VisionTransformer) -> None:
 
 
 def _waves(side: int) -> Tensor:
-    """Sines and cosines of every patch's row and column: [side * side, 16]."""
+    """Position channels: sines and cosines of every patch's row and column, [side * side, 16]."""
     phase = torch.arange(side)[:, None] * torch.tensor(_FREQUENCIES)
     line = torch.cat([phase.sin(), phase.cos()], dim=1)
     return torch.cat([line[:, None].expand(-1, side, -1), line[None].expand(side, -1, -1)], dim=2).flatten(0, 1)
 
 
 def _shifted(shift: tuple[int, int]) -> Tensor:
-    """The matrix [16, 16] that turns the waves of a place into those of the place ``shift`` patches away."""
+    """Matrix [16, 16] that maps the position channels of a patch to those of the patch ``shift`` away."""
     blocks = []
     for distance in shift:
         angle = distance * torch.tensor(_FREQUENCIES)

@@ -1,4 +1,4 @@
-"""The architecture of the demo model and where its weights are: a plain timm ``VisionTransformer``.
+"""Architecture and weights file of the demo model digits_vit: a plain timm ``VisionTransformer``.
 
 56 x 56 pixels in patches of 4 x 4 give 196 patches and a class token, as many tokens as ViT-B/16 has at 224 x 224.
 Eight blocks of width 64 keep the weights under 2 MiB.

@@ -1,11 +1,11 @@
-"""Train the demo model on the training digits, on the CPU, from nothing.
+"""Train the demo model digits_vit from scratch on the training digits, on the CPU.
 
     python -m tomebench.models.digits_vit.train --out digits_vit.safetensors
 
 Seeded and deterministic: the same machine and library versions give the same weights, bit for bit. Every epoch draws
 every training digit afresh, in new clutter. Besides the class token, each patch token learns whether it lies on the
-digit and on which one (token labelling, Jiang et al., arXiv 2104.10858); that head is thrown away afterwards. It gives
-a ViT far more signal than 1 198 labels, which is what makes training from nothing possible here.
+digit and on which one (token labelling, Jiang et al., arXiv 2104.10858); that second class head is dropped afterwards.
+It gives a ViT far more signal than 1 198 labels do, which is what makes training from scratch possible here.
 
 Held-out digits are only counted, never learned from and never used to choose anything: the last weights are kept.
 """
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the weights, next to the code and the library versions."""
+    """Hyperparameters of the training; with code and library versions they decide the weights."""
 
     epochs: int = 80
     batch_size: int = 16
@@ -60,7 +60,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Digits, drawn once."""
+    """Rendered digits as tensors: images, labels, and the digit under each patch."""
 
     images: Tensor  # float32 [n, 3, 56, 56], normalised
     labels: Tensor  # int64 [n]
@@ -68,11 +68,11 @@ class Drawn:
 
 
 def train(recipe: Recipe, held_out: Drawn | None = None) -> VisionTransformer:
-    """Train from nothing. Sets torch's seed and number of threads.
+    """Train from scratch. Sets torch's seed and number of threads.
 
     Args:
-        recipe: what to do.
-        held_out: images to count on after every fifth epoch, for the log alone.
+        recipe: hyperparameters.
+        held_out: images whose top-1 is logged after every fifth epoch; used for nothing else.
     """
     torch.manual_seed(recipe.seed)
     torch.set_num_threads(recipe.threads)
@@ -116,7 +116,7 @@ def train(recipe: Recipe, held_out: Drawn | None = None) -> VisionTransformer:
 
 
 def draw(split: Split, seed: int, clutter: float = 1.0, only: Sequence[int] | None = None) -> Drawn:
-    """Draw the digits of a split with one seed: all, in order, or only those at the given places."""
+    """Render the digits of a split with one seed: all in order, or only those at the positions ``only``."""
     places = range(len(split_indices(split))) if only is None else only
     labels = torch.from_numpy(load_digits()[1][split_indices(split)[list(places)]])
     drawn = [render_array(place, split, seed, clutter) for place in places]
@@ -128,7 +128,7 @@ def draw(split: Split, seed: int, clutter: float = 1.0, only: Sequence[int] | No
 
 @torch.inference_mode()
 def count_correct(model: nn.Module, drawn: Drawn, batch_size: int = 64) -> int:
-    """How many images a model puts into their true class."""
+    """Number of images whose top-1 prediction is right."""
     model.eval()
     batches = zip(drawn.images.split(batch_size), drawn.labels.split(batch_size), strict=True)
     return sum(int((model(images).argmax(dim=1) == labels).sum()) for images, labels in batches)
@@ -171,7 +171,7 @@ def _windows(tokens: Tensor) -> Tensor:
 
 
 def _learning_rate(progress: float, warmup: float) -> float:
-    """Factor of the learning rate: a linear rise, then half a cosine down to nothing."""
+    """Factor of the learning rate at a ``progress`` in [0, 1]: linear warm-up, then a half cosine to 0."""
     if progress < warmup:
         return (progress + 1e-3) / warmup
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
