@@ -1,1 +1,1 @@
-"""Where images and labels come from."""
+"""Data sets: listing and reading of images, labels and the order of classes, decoding, batches, pixel cache, checks."""

@@ -1,11 +1,11 @@
-"""Preprocessed images on disk, so that a second pass over them decodes nothing.
+"""PixelCache: preprocessed images on disk, so that a second evaluation of the same list decodes nothing.
 
 One file of fixed-size records, one for each image, read from the system's page cache. A record is the uint8 image, the
-digest of the bytes that it was decoded from, and a checksum over both and over the state of the file it came from. So a
-record that was never written, was cut off by a kill or a power cut, was damaged since, or whose image file has changed
-is simply not there: the image is decoded again, and no wrong pixel is ever used. Many processes may read and fill one
-cache at the same time. It is not mapped into memory, where it would count as this process's own, and where a file that
-is cut off under it is a signal and not an error.
+digest of the bytes that it was decoded from, and a checksum over both and over the state of the file it came from. A
+record that was never written, is incomplete or damaged, or whose image file has changed fails its checksum: the image
+is decoded again, and no wrong pixel is ever used. Many processes may read and fill one cache at the same time. The file
+is not mapped into memory, because it would count as this process's memory, and a truncated one would end the process
+with a signal instead of an error.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tomebench.words import counted
 _DIGEST, _CHECKSUM = 16, 4
 """Bytes of the digest behind the pixels of a record, and of the checksum at its end."""
 _SPARE = 64 * 2**20
-"""Free space that must be left when the cache is full."""
+"""Bytes of disk that must stay free when the cache is full."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ class PixelCache:
     def open(
         cls, folder: Path, name: str, key: Mapping[str, Any], count: int, shape: tuple[int, int, int]
     ) -> PixelCache:
-        """The cache of a list of images in a folder of caches; begun if it is not there.
+        """Open the cache of a list of images in a folder of caches; create it if it is not there.
 
         Args:
             folder: made if it is missing.
-            name: of the image list, for people who look into the folder.
-            key: JSON object of all that decides the pixels: images, preprocessing, library versions. Another key,
-                another file.
+            name: of the image list, a readable part of the file name.
+            key: JSON object of all that decides the pixels: images, preprocessing, library versions. Every key has a
+                file of its own.
             count: number of images.
             shape: of every image: channels, height, width.
 
@@ -78,7 +78,7 @@ class PixelCache:
                 )
             if present is None or present.st_size != cache._bytes:
                 cache._begin(path, key)
-            _descriptor(cache.path)  # which finds out whether it can be read and written
+            _descriptor(cache.path)  # fails here if it cannot be read and written
         except OSError as error:
             raise DataError(
                 f"--cache {folder}: {error.strerror or error}; give a folder that can be written"
@@ -95,7 +95,7 @@ class PixelCache:
         try:
             record = bytearray(os.pread(_descriptor(self.path), self._record, index * self._record))
         except OSError:
-            return None  # a damaged disk; what is decoded in its place says so if it cannot be kept
+            return None  # a damaged disk; the image is decoded, and put() fails if it cannot be written
         if len(record) < self._record:
             return None  # cut off
         if _checksum(record[:-_CHECKSUM], file) != record[-_CHECKSUM:]:
@@ -104,7 +104,7 @@ class PixelCache:
         return torch.from_numpy(pixels.reshape(self.shape)), record[-_DIGEST - _CHECKSUM : -_CHECKSUM].hex()
 
     def put(self, index: int, file: str, digest: str, image: Tensor) -> None:
-        """Keep one image.
+        """Store one image.
 
         Args:
             index: of the image.
@@ -135,13 +135,13 @@ class PixelCache:
         return self.count * self._record
 
     def _begin(self, path: Path, key: Mapping[str, Any]) -> None:
-        """Lay out an empty file, which takes no room yet, and beside it in words what it is of."""
+        """Create a sparse file of the full size, and a JSON file beside it that describes it."""
         new = beside(path)
         try:
             new.touch(exist_ok=False)
             os.truncate(new, self._bytes)
             if path.exists():
-                new.replace(path)  # of another size, which nobody can use
+                new.replace(path)  # the file there has another size, so it cannot be used
             else:
                 with suppress(FileExistsError):  # another process was faster: both must fill the same file
                     _put(new, path)
@@ -154,7 +154,7 @@ class PixelCache:
 
 @functools.cache
 def _descriptor(path: str) -> int:
-    """Of a cache's file, once in every process; OSError for one that somebody else has laid there."""
+    """File descriptor of a cache's file, opened once in every process; OSError if another user owns the file."""
     file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     found = os.fstat(file)
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
@@ -164,7 +164,7 @@ def _descriptor(path: str) -> int:
 
 
 def _put(new: Path, path: Path) -> None:
-    """Give a file its name; FileExistsError if there is one of that name."""
+    """Move a new file to its final name; FileExistsError if there is one of that name."""
     try:
         path.hardlink_to(new)
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""The whole set, looked at before any time is spent on it: unreadable, changed, missing and unlisted images."""
+"""Check all images of a data set before measuring: unreadable, changed, missing and unlisted ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Mismatch:
-    """How images differ from a manifest. Names are those in the manifest."""
+    """Differences between images and a manifest of checksums; names are those in the manifest."""
 
     changed: Mapping[int, str]  # by index of the image
     missing: Sequence[str]  # in the manifest only
@@ -38,22 +38,22 @@ def check_images(
     whole: bool = True,
     stop_if_asked: Callable[[], None] = lambda: None,
 ) -> ImageSet:
-    """Find what is wrong with images before the others are evaluated, all of it at once.
+    """Find all images that are unreadable, changed, missing or unlisted, and leave them out or refuse the data set.
 
     Args:
         image_set: what is to be evaluated.
         allow_missing: leave out up to this many images that are missing, changed or cannot be read; the note says how
             many. Above 0 every image is decoded, since damage in the middle of a file shows only then.
         verify: manifest of checksums that the images must have.
-        whole: what else the manifest lists is missing; False for images of which a limit chose some.
-        stop_if_asked: called between images; what it raises ends the look, which can take minutes.
+        whole: count what else the manifest lists as missing; False where a limit chose some of the images.
+        stop_if_asked: called between images; its exception ends the check, which can take minutes.
 
     Returns:
-        The images that are left; the set itself if that is all.
+        The images that are left; ``image_set`` itself if that is all of them.
 
     Raises:
-        DataError: more than that cannot be used, or images are not in the manifest: names the first few of each kind
-            and counts all.
+        DataError: more images than ``allow_missing`` cannot be used, or images are not in the manifest; names the first
+            few of each kind and counts all.
     """
     mismatch = Mismatch({}, [], {})
     if verify is not None:
@@ -74,12 +74,12 @@ def check_images(
 
 
 def leave_out(image_set: ImageSet, indices: Collection[int], note: str) -> ImageSet:
-    """The other images. Their digest is that of a folder in which these never were.
+    """The image set without some images. Its digest is that of a folder that never had them.
 
     Args:
         image_set: images that have names.
         indices: of those to leave out.
-        note: says so.
+        note: what the list's note says of it.
     """
     left = [index for index in range(len(image_set)) if index not in indices]
     labels = image_set.info.labels[left].tolist()
@@ -99,7 +99,7 @@ def find_unreadable(
     Args:
         image_set: what to look at.
         indices: of the images to look at.
-        decode: decode each, instead of a cheap look that misses damage in the middle of a file.
+        decode: decode each, instead of a quick check that misses damage in the middle of a file.
         stop_if_asked: as in :func:`check_images`.
     """
     if image_set.problem is None:
@@ -119,7 +119,7 @@ def find_unreadable(
 def compare_with_manifest(
     image_set: ImageSet, manifest: Path, *, whole: bool = True, stop_if_asked: Callable[[], None] = lambda: None
 ) -> Mismatch:
-    """Hash every image and compare; arguments as in :func:`check_images`.
+    """Compare the sha256 of every image with a manifest; arguments as in :func:`check_images`.
 
     Raises:
         DataError: the manifest cannot be read, or the images are not stored anywhere.
@@ -162,7 +162,7 @@ def checksums(image_set: ImageSet, stop_if_asked: Callable[[], None] = lambda: N
 def _each(
     look: Callable[[int], _T], indices: Sequence[int], stop_if_asked: Callable[[], None]
 ) -> Iterator[tuple[int, _T]]:
-    """A function of every index, in order. In threads: PIL and hashlib let others run while they work."""
+    """Call a function with every index, in threads (PIL and hashlib release the GIL); results come in order."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with ThreadPoolExecutor(min(usable, _THREADS)) as pool:
         try:

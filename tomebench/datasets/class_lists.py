@@ -1,4 +1,4 @@
-"""Lists of class names as training code leaves them: a text file, or JSON in one of the usual shapes."""
+"""Read lists of class names: a text file with a name in each line, or JSON (``class_to_idx``, ``id2label``, ...)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tomebench.errors import DataError
 from tomebench.regular import read_bytes
 
 BESIDE = ("classes.txt", "class_to_idx.json", "labels.txt", "class_names.txt", "class_names.json")
-"""Names of files that hold the list of a folder's model or data set."""
+"""Names of files beside a model or data set that hold its list of class names."""
 CONFIG = "config.json"
 """The file in which timm and transformers keep a model's settings, its class names among them."""
 _KEYS = ("label_names", "class_names", "classes", "class_to_idx", "label2id", "id2label", "labels")
 _SAMPLES = "labels"
-"""The one of these names that may as well stand for the classes of single images."""
+"""The one of these keys that may also hold the labels of single images."""
 _LARGEST = 16 << 20
 
 
@@ -31,7 +31,7 @@ def read_class_names(path: Path, source: str | None = None) -> ClassNames:
         source: how messages call the file; by default its path.
 
     Raises:
-        DataError: there is no such file, or it is nothing of that.
+        DataError: there is no such file, or it is in none of these forms.
     """
     source = source or printable(path)
     text = _text(path)
@@ -51,10 +51,10 @@ def read_class_names(path: Path, source: str | None = None) -> ClassNames:
 
 
 def lists_in(content: Mapping[Any, Any], source: str, *, strict: bool = False) -> list[ClassNames]:
-    """Every list that settings, or a checkpoint, hold under one of the usual names.
+    """Every list of class names that settings or a checkpoint hold under one of the usual keys.
 
     Args:
-        content: the settings; a single number or word under such a name is something else.
+        content: the settings; a single number or word under such a key is ignored.
         source: how messages call them.
         strict: refuse a list or mapping that does not name classes, instead of leaving it out.
 
@@ -76,7 +76,7 @@ def lists_in(content: Mapping[Any, Any], source: str, *, strict: bool = False) -
 
 
 def as_names(content: Any, source: str) -> ClassNames | None:
-    """Names in order, from a list of them or a mapping that numbers them; None if it is nothing of that."""
+    """Class names in order, from a list of names or a mapping between names and numbers; None for anything else."""
     if isinstance(content, list | tuple) and content and all(isinstance(name, str) for name in content):
         return ClassNames(tuple(content), source)
     if not isinstance(content, Mapping) or not content:
@@ -93,7 +93,7 @@ def as_names(content: Any, source: str) -> ClassNames | None:
 
 
 def names_beside(folder: Path, of: str = "") -> ClassNames | None:
-    """The list in a folder of images or shards, in one of the files of ``BESIDE``; None if there is none.
+    """The list of class names in a folder of images or shards, from a file of ``BESIDE``; None if there is none.
 
     Raises:
         DataError: there are two that disagree, or one cannot be read.
@@ -106,7 +106,7 @@ def names_beside(folder: Path, of: str = "") -> ClassNames | None:
 
 
 def all_beside(folder: Path, of: str = "") -> list[ClassNames]:
-    """Every list in a folder, in the order of ``BESIDE``.
+    """Every list of class names in a folder, in the order of ``BESIDE``.
 
     Raises:
         DataError: one cannot be read.
@@ -120,7 +120,7 @@ def all_beside(folder: Path, of: str = "") -> list[ClassNames]:
 
 
 def lists_in_config(path: Path) -> list[ClassNames]:
-    """Every list that a ``config.json`` holds, at its top or among timm's ``pretrained_cfg``.
+    """Every list of class names that a ``config.json`` holds, at its top level or in timm's ``pretrained_cfg``.
 
     Raises:
         DataError: it cannot be read, or a list or mapping in it does not name classes.

@@ -1,4 +1,4 @@
-"""Which class a folder or a label stands for: ImageNet ids as they are, own classes in the order that the model has.
+"""Class order: the model output that each folder or label of a data set stands for, by ImageNet id or class list.
 
 The position of a class among a model's outputs is never guessed. It comes from a list of names: the one that the user
 gives, or those that are found with the model, which must agree. Where there is no list and there are as many folders as
@@ -21,10 +21,10 @@ from tomebench.words import are, counted
 
 NUM_CLASSES = 1000
 IMAGENET_21K = frozenset({11221, 11821, 21841, 21842, 21843})
-"""Sizes of the heads that were trained on ImageNet-21k or most of it."""
+"""Sizes of class heads that were trained on ImageNet-21k or most of it."""
 SORTED, NATURAL = "sorted", "natural"
 ORDERS = (SORTED, NATURAL)
-"""Words in place of a list: folder names sorted as text, as ImageFolder does, or with numbers in them as numbers."""
+"""Values of ``--class-names`` instead of a list: folders sorted as text, as ImageFolder does, or naturally, as timm."""
 _SHOWN = 5
 
 
@@ -42,7 +42,7 @@ def class_numbers() -> dict[str, int]:
 
 @dataclass(frozen=True)
 class ClassNames:
-    """A list of class names in the order of a model's outputs, and where it stands."""
+    """A list of class names in the order of a model's outputs, and its source."""
 
     names: tuple[str, ...]
     source: str
@@ -53,18 +53,18 @@ class ClassNames:
 
 @dataclass(frozen=True)
 class ClassHead:
-    """What is known of a model's outputs."""
+    """A model's class head: number of outputs, and what is known of the names and order of their classes."""
 
-    num_classes: int  # 0: the model has no classifier
+    num_classes: int  # 0: the model has no class head
     found: tuple[ClassNames, ...] = ()  # every list that came with the model
-    chosen: ClassNames | None = None  # the list that the user gave, which goes before all others
+    chosen: ClassNames | None = None  # the list that the user gave, which overrides all others
     order: str | None = None  # one of ORDERS, where the user gave that
 
     def names(self) -> ClassNames | None:
-        """The names of all classes; None where no list says them.
+        """Class names of all outputs; None where there is no list.
 
         Raises:
-            DataError: a list is not one of these outputs, or two of those found disagree.
+            DataError: a list has another length than the outputs, or two lists disagree.
         """
         lists = (self.chosen,) if self.chosen is not None else () if self.order is not None else self.found
         for each in lists:
@@ -77,14 +77,14 @@ class ClassHead:
         return agreed(lists)
 
     def has_list_of(self, there: Sequence[str]) -> bool:
-        """Whether all of some names are in one of the lists."""
+        """Whether one of the lists contains all these class names."""
         lists = self.found if self.chosen is None else (self.chosen,)
         return any({*there} <= {*each.names} for each in lists)
 
     def may_be_imagenet(self, there: Sequence[str]) -> bool:
-        """Whether classes, some of which ImageNet-1k has too, are those of ImageNet-1k to this model.
+        """Whether a data set with classes of ImageNet-1k in it is ImageNet-1k for this class head.
 
-        A model of ImageNet-21k is refused later, with what to do; so is one without a classifier.
+        A model of ImageNet-21k, or without class head, is refused later, with what to do.
         """
         if self.chosen is not None or self.order is not None or self.has_list_of(there):
             return False
@@ -93,7 +93,7 @@ class ClassHead:
         return self.num_classes in (0, NUM_CLASSES)
 
     def lists_seen(self) -> str:
-        """In words, for messages: which lists of names there are."""
+        """The lists of class names, in words for messages."""
         if self.order is not None:  # none was looked for
             return f"--class-names {self.order} takes no list"
         lists = [*(() if self.chosen is None else (self.chosen,)), *self.found]
@@ -101,7 +101,7 @@ class ClassHead:
 
 
 ANY_HEAD = ClassHead(-1)
-"""Outputs of whatever model fits the data set: for looking at one without a model."""
+"""Stands for a class head that fits any data set, to look at one without a model."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class ClassMap:
 
     names: tuple[str, ...]
     how: str | None = None  # where the order comes from; None: the class ids of ImageNet-1k
-    by_position: bool = False  # no list says the order, the folders' own does
+    by_position: bool = False  # the order is that of the folders, not of a list
 
     @functools.cached_property
     def numbers(self) -> dict[str, int]:
@@ -125,21 +125,21 @@ class ClassMap:
 
 @functools.cache
 def imagenet() -> ClassMap:
-    """The 1000 class ids."""
+    """The classes of ImageNet-1k: the 1000 sorted class ids."""
     return ClassMap(wnids())
 
 
 def map_classes(where: str, there: Sequence[str], head: ClassHead | None, *, ordered: bool = False) -> ClassMap:
-    """Decide what the classes of a data set are to a model.
+    """Map the classes of a data set to the outputs of a model.
 
     Args:
         where: the data set, for messages.
         there: names of its classes, sorted; or in its own order.
-        head: the model's outputs; None: one for ImageNet-1k.
+        head: the model's class head; None: one for ImageNet-1k.
         ordered: the data set itself numbers its classes, in this order.
 
     Raises:
-        DataError: their numbers are not known; the message says what was found and what to pass.
+        DataError: nothing says which output a class has; the message says what was found and what to pass.
     """
     ids = class_numbers().keys()
     if head is None:
@@ -167,7 +167,7 @@ def map_classes(where: str, there: Sequence[str], head: ClassHead | None, *, ord
 
 
 def agreed(lists: Sequence[ClassNames]) -> ClassNames | None:
-    """The first of some lists, which all have to say the same; None if there is none.
+    """The first of some lists of class names, which must all agree; None if there is none.
 
     Raises:
         DataError: two disagree; the message names the first class that they call differently.
@@ -195,7 +195,7 @@ def _by_list(where: str, there: Sequence[str], names: ClassNames) -> ClassMap:
 
 
 def _by_folders(where: str, there: Sequence[str], order: str | None) -> ClassMap:
-    """The order of the folder names, which ImageFolder and timm must agree about where nobody says whose it is."""
+    """Order classes by folder name; where the user names no order, ImageFolder's and timm's must agree."""
     from timm.utils.misc import natural_key
 
     _check_apart(where, there)
@@ -213,7 +213,7 @@ def _by_folders(where: str, there: Sequence[str], order: str | None) -> ClassMap
 
 
 def _check_apart(where: str, there: Sequence[str]) -> None:
-    """Refuse folders that are one on other machines, unless a list names them both: letters alone are what they are.
+    """Refuse folders whose names some file systems take for one; single letters differ in capitals on purpose.
 
     Raises:
         DataError: two names differ in capitals or the coding of accents only; names both.

@@ -1,4 +1,4 @@
-"""One image file to RGB pixels, by what the file holds rather than by its name; and the reason when that fails."""
+"""Reading of one image: decode a file to RGB pixels by its content, not its name; or say why it cannot be decoded."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _DECODE_ERRORS = (
     Image.DecompressionBombWarning,
     Image.DecompressionBombError,
 )
-"""What PIL raises for damaged files. Nothing but PIL runs where these are caught."""
+"""Exceptions that PIL raises for damaged files; they are caught where nothing but PIL runs."""
 
 FORMATS = {
     "JPEG": ("jpg", "jpeg", "jpe", "jfif"),
@@ -46,37 +46,37 @@ FORMATS = {
     "JPEG2000": ("jp2", "j2k", "jpc", "jpf", "jpx", "j2c"),
     "PPM": ("ppm", "pgm", "pbm", "pnm"),
 }
-"""What Pillow may take a file for, and how the names of such files end; all readers go by these.
+"""Image formats that are read, and the file extensions of each, for all readers.
 
-Pillow's other formats are rare, and one of them starts Ghostscript on what a file says.
+Pillow's other formats are rare, and one of them runs Ghostscript on the content of a file.
 """
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # what it logs of damaged files is in the error, too
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # its log lines about damaged files are in the error, too
 
 _WHOLE = ((b"\xff\xd8\xff", b"\xff\xd9"), (b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"))
 """First and last bytes of a complete JPEG and a complete PNG."""
 _THINNEST = 300
-"""Length over width: resizing makes of a thin image one of so many times the pixels of a crop."""
+"""Largest length over width: the resize would make a thinner image over so many times as large as the crop."""
 _HEAD_TAIL = 8
 _MOST_PIXELS = 1024 * 1024 * 1024 // 4 // 3
-"""Above so many pixels Pillow warns, as it comes."""
+"""Pixels above which Pillow warns of a decompression bomb, by its own default."""
 _WHITE_IS_ZERO = (262, 0)
 """Tag of a TIFF, and its value where 0 is white."""
 _BITS = 258
 """Tag of a TIFF: bits of each sample."""
 _NO_WHITE = {"I": "integers of 32 bits", "F": "floating point"}
-"""Modes of Pillow whose values have no range of their own."""
+"""Modes of Pillow without a fixed range of values, so without a value for white."""
 _SAMPLES, _SIGNED = 339, 2
-"""Tag of a TIFF that says what its values are; and its value for signed ones, which Pillow takes for unsigned ones."""
+"""Tag of a TIFF with the type of its samples, and its value for signed ones, which Pillow reads as unsigned."""
 
 
 def decode_rgb(path: str, offset: int = 0, size: int | None = None, name: str | None = None) -> Image.Image:
-    """Decode a file as published accuracies do: converted to RGB, its EXIF orientation ignored.
+    """Decode an image file as for published accuracies: converted to RGB, EXIF orientation ignored.
 
     Args:
-        path: a JPEG, PNG, ... file; CMYK, gray, palette and alpha images are converted, whatever the extension says.
+        path: a JPEG, PNG, ... file, whatever its extension; CMYK, gray, palette and alpha images are converted.
         offset: byte at which the image begins, where the file holds more than it.
         size: bytes of the image there; None is the whole file.
-        name: what an error calls it; by default its path.
+        name: of the image in an error message; by default its path.
 
     Raises:
         DataError: the file cannot be decoded to its end, or has so many pixels that it may be a decompression bomb.
@@ -92,13 +92,13 @@ def load_rgb(path: str, offset: int = 0, size: int | None = None, name: str | No
 
 
 def decode_bytes(data: bytes, name: str) -> Image.Image:
-    """:func:`decode_rgb` of an encoded image in memory; ``name`` is what an error calls it."""
+    """:func:`decode_rgb` of an encoded image in memory; ``name`` is its name in an error message."""
     with _named(name):
         return _decode(io.BytesIO(data))
 
 
 def problem(path: str, offset: int = 0, size: int | None = None) -> str | None:
-    """Why a file is not a readable image, or None. Cheap: decodes only files that do not look complete.
+    """Why a file is not a readable image, or None. A quick check: decodes only files that do not look complete.
 
     A JPEG or PNG with damage in its middle passes; :func:`decode_rgb` finds it. The arguments are its own.
     """
@@ -139,16 +139,16 @@ def _decode(source: BinaryIO) -> Image.Image:
 
 @functools.cache
 def _decoders() -> tuple[str, ...]:
-    """Those of FORMATS that this Pillow has."""
+    """The formats of FORMATS that the installed Pillow can decode."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """A gray image of 16 bits scaled to 8, as Pillow does with colours; its conversion would cut off what is over 255.
+    """Scale a gray image of 16 bits to 8, as Pillow does with colours; its own conversion would clip values over 255.
 
     Raises:
-        ValueError: pixels that do not say what white is.
+        ValueError: pixels without a defined white: signed integers, floating point, integers of 32 bits.
     """
     tags = getattr(image, "tag_v2", {})  # of a TIFF
     if np.any(np.equal(tags.get(_SAMPLES, 1), _SIGNED)):
@@ -166,7 +166,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 class _OfAllThreads:
-    """A context that belongs to the process: the first thread in enters it, the last one out leaves it."""
+    """A process-wide context shared by threads: the first thread in enters it, the last one out leaves it."""
 
     def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
         self._make = make
@@ -190,9 +190,9 @@ class _OfAllThreads:
 
 @contextmanager
 def _strict_warnings() -> Iterator[None]:
-    """PIL warns about odd metadata, which does not touch the pixels, and about bombs, which must not be decoded.
+    """Context in which PIL ignores odd metadata, and refuses truncated files and decompression bombs.
 
-    Training code lets it take half a file for an image, and any number of pixels.
+    Set anew each time, since training code may have allowed truncated files and any number of pixels.
     """
     before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
     ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, _MOST_PIXELS
@@ -207,7 +207,7 @@ def _strict_warnings() -> Iterator[None]:
 
 @contextmanager
 def _libtiff_unheard() -> Iterator[None]:
-    """Libtiff writes to the process's stderr what it thinks of a file; what is wrong with it Pillow says, too."""
+    """Context with stderr closed to libtiff, which writes its complaints there; Pillow raises them as errors, too."""
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
     except OSError:
@@ -233,7 +233,7 @@ _STRICT, _LIBTIFF_UNHEARD = _OfAllThreads(_strict_warnings), _OfAllThreads(_libt
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """What PIL raises as a DataError that names the image and says what to do."""
+    """Context that turns exceptions of PIL into a DataError that names the image and says what to do."""
     try:
         yield
     except _DECODE_ERRORS as exc:
@@ -245,7 +245,7 @@ def _named(name: str) -> Iterator[None]:
 
 def _ends(path: str, offset: int, size: int | None) -> tuple[bytes, bytes]:
     """The first and last bytes of an image."""
-    # Of 50 000 files: no Path and no file object, which cost more than the reading.
+    # Called for 50 000 files: a Path and a file object would cost more than the read.
     file, whole = open_regular(path)
     try:
         size = whole if size is None else size
@@ -261,7 +261,7 @@ def _looks_whole(head: bytes, tail: bytes) -> bool:
 
 
 def reason(exc: BaseException) -> str:
-    """What is wrong with an image, in a few words, from what reading it raised."""
+    """What is wrong with an image, in a few words, from the exception that reading it raised."""
     match exc:
         case FileNotFoundError():
             return "no such file"

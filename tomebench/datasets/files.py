@@ -1,4 +1,4 @@
-"""Where the bytes of listed images lie: files in a folder, or members of tars. Both look the same from outside."""
+"""Reading of listed images from where they are stored: files in a folder, or members of tars; digests of lists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tomebench.regular import read_bytes
 
 
 class Files(Protocol):
-    """The images of a list, by their index in it. Picklable, so that worker processes can read them."""
+    """Interface to the stored images of a list, by index. Picklable, so that worker processes can read them."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -24,14 +24,14 @@ class Files(Protocol):
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Where each image lies in the data folder, as a manifest of checksums says it; empty if that is its name."""
+        """Path of each image in the data folder, as in a manifest of checksums; empty where names are the paths."""
 
     @property
     def extra(self) -> tuple[str, ...]:
-        """What else was found among the images and is none of them."""
+        """Files that were found among the images and are no images of the list."""
 
     def load(self, index: int) -> tuple[Image.Image, bytes]:
-        """Decode one image to RGB; the second are the bytes that were decoded. DataError naming it if that fails."""
+        """Decode one image: (RGB image, the bytes it was decoded from). DataError naming it if that fails."""
 
     def problem(self, index: int) -> str | None:
         """Name and reason of an image that cannot be read, or None; see :func:`tomebench.datasets.decode.problem`."""
@@ -40,7 +40,7 @@ class Files(Protocol):
         """Bytes that change when the file behind the image does; empty if it is gone."""
 
     def read(self, index: int) -> bytes:
-        """The image as it is stored, not decoded; OSError if that fails."""
+        """The stored bytes of one image, not decoded; OSError if that fails."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class ImageFiles:
         return reason and f"{printable((self.paths or self.names)[index])} ({reason})"
 
     def stamp(self, index: int) -> bytes:
-        """Size, times of change and number of a file; empty if it is gone."""
+        """Size, times of change, disk and inode of a file; empty if it is gone."""
         return file_stamp(self._path(index))
 
     def read(self, index: int) -> bytes:
@@ -95,7 +95,7 @@ class PackedImages:
         return reason and f"{printable(self.names[index])} ({reason})"
 
     def stamp(self, index: int) -> bytes:
-        """The same of the tar, and the image's offset in it; empty if the tar is gone."""
+        """Stamp of the tar, and the image's offset in it; empty if the tar is gone."""
         tar, offset, _ = self.places[index]
         found = file_stamp(self.tars[tar])
         return found and found + b" %d" % offset
@@ -107,17 +107,17 @@ class PackedImages:
 
 
 def user_path(text: str) -> Path:
-    """A path as the user wrote it, ``~`` being a home folder; as it stands where nobody has that name."""
+    """A path that the user wrote, with ``~`` expanded; unchanged where there is no such user."""
     return Path(os.path.expanduser(text))  # noqa: PTH111 (pathlib's raises there)
 
 
 def bytes_digest(data: bytes) -> str:
-    """Thirty-two hex digits that tell the bytes of one image from those of another."""
+    """BLAKE2b digest of the bytes of an image: 32 hex digits."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def list_digest(names: Iterable[str], labels: Iterable[Any]) -> str:
-    """The sha256 over names and labels in order; neither can hold the NUL that separates them.
+    """Digest of an image list: sha256 over names and labels in order, separated by NUL, which neither can hold.
 
     Args:
         names: of the images.
@@ -131,10 +131,10 @@ def list_digest(names: Iterable[str], labels: Iterable[Any]) -> str:
 
 
 def file_stamp(path: str) -> bytes:
-    """Size, times of change, disk and number of a file; empty if there is none."""
+    """Size, times of change, disk and inode of a file; empty if there is none."""
     try:
         found = os.stat(path)  # noqa: PTH116 (asked for every image)
     except OSError:
         return b""
-    # Two folders may hold other images of the same names, sizes and times; no two files have the same number and disk.
+    # Two folders may hold other images of the same names, sizes and times; inode and disk tell any two files apart.
     return b"%d %d %d %d %d" % (found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_dev, found.st_ino)

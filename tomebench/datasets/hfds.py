@@ -1,4 +1,4 @@
-"""Data sets of Hugging Face ``datasets``, from the hub or from a folder of parquet or image files, through timm."""
+"""Reader of Hugging Face data sets (``hfds/NAME``): image lists from the hub or from folders of parquet or images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tomebench.words import counted
 
 @dataclass(frozen=True)
 class Rows:
-    """Images that are rows of a table. Picklable: the table is a memory-mapped file."""
+    """Images stored as rows of a Hugging Face table. Picklable: the table is a memory-mapped file."""
 
     reader: Any  # timm's
     rows: tuple[int, ...]
@@ -43,8 +43,8 @@ class Rows:
     paths: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     roots: tuple[str, ...] = ()  # folders in which its files may lie
-    files: tuple[str, ...] = ()  # that rows name instead of holding an image; empty where a row holds it
-    state: str = ""  # of the files that the table was made of
+    files: tuple[str, ...] = ()  # file that a row names instead of holding an image; empty where it holds one
+    state: str = ""  # digest of the stamps of the files that the table was made of
 
     def load(self, index: int) -> tuple[Image.Image, bytes]:
         """Decode one image to RGB, and its bytes; DataError naming it if that fails."""
@@ -63,9 +63,9 @@ class Rows:
         return reason and f"{printable(self.names[index])} ({reason})"
 
     def stamp(self, index: int) -> bytes:
-        """The table and the row, neither of which changes; and the state of the file where the row only names one.
+        """Identity of table and row, and the stamp of the image file where the row only names one.
 
-        A table on the hub is told by its fingerprint, one of a folder by the state of its files.
+        A table from the hub is identified by its fingerprint, one from a folder by the state of its files.
         """
         file = self.files[index] if self.files else ""
         table = f"{self.reader.dataset._fingerprint} {self.state} {self.rows[index]} "
@@ -89,10 +89,10 @@ def read_hfds(name: str, head: ClassHead | None = None, *, offline: bool = False
     Args:
         name: of a data set on the hub, ``owner/name``; or a folder. It has columns ``image`` and ``label``; the names
             of the labels are class ids (a subset of them keeps its true labels), 1000 classes in the order of the
-            sorted class ids (by their names or numbers), or other classes, which the model's list of names orders or
-            else their own numbers do.
-        head: the model's outputs; None: any.
-        offline: use what is in the local cache only. Code that comes with a data set is never run.
+            sorted class ids (by their names or numbers), or other classes, in the order of the model's list of class
+            names or else of their own numbers.
+        head: the model's class head; None: any.
+        offline: use the local cache only. Code that comes with a data set is never run.
 
     Returns:
         The list, sorted by class and then by file name as bytes, or by row where files have no names of their own.
@@ -111,7 +111,7 @@ def read_hfds(name: str, head: ClassHead | None = None, *, offline: bool = False
 
 
 def read_hfds_pictures(name: str, *, offline: bool = False) -> tuple[ImageList, Rows]:
-    """List the images of the same split without looking at labels, which need not be there; in order of the rows.
+    """List the images of the split that :func:`read_hfds` takes without labels, in the order of the rows.
 
     Raises:
         DataError: the library is not installed, or the data set is not there or has no images.
@@ -156,10 +156,10 @@ def _listed(name: str, split: str, reader: Any, own: Sequence[str], head: ClassH
 
 
 def _numbering(name: str, classes: Sequence[str], head: ClassHead | None) -> tuple[ClassMap, list[int]]:
-    """The model's classes, and which of them each of the data set's own labels is.
+    """The model's classes, and the class number of each label of the data set.
 
     Raises:
-        DataError: the names are class ids in part only, or those of ImageNet-1k in another order, or of nothing known.
+        DataError: only some label names are class ids, or they are those of ImageNet-1k in another order, or unknown.
     """
     if head is not None and head != ANY_HEAD and not _may_be_imagenet(classes, head):
         found = map_classes(f"--data hfds/{name}", classes, head, ordered=True)
@@ -197,19 +197,19 @@ def _numbering(name: str, classes: Sequence[str], head: ClassHead | None) -> tup
 
 
 def _may_be_imagenet(classes: Sequence[str], head: ClassHead) -> bool:
-    """Whether the labels have to be those of ImageNet-1k for this model."""
+    """Whether the labels of a data set are those of ImageNet-1k for this class head."""
     if len(classes) != NUM_CLASSES and class_numbers().keys().isdisjoint(classes):
         return False
     return head.may_be_imagenet(classes)
 
 
 def _shown(name: str) -> str:
-    """A folder by its own name, a data set on the hub by its whole one."""
+    """Name of a data set in notes: of a folder its last part, of a data set on the hub all."""
     return printable(name.rstrip("/").rpartition("/")[2] if Path(name).is_dir() else name)
 
 
 def _file_names(reader: Any) -> list[str]:
-    """The file name that each row's image had, empty where none is kept; the images themselves are not read."""
+    """File name stored with each row's image, empty where there is none; images are not read."""
     import pyarrow.compute
 
     names = pyarrow.compute.struct_field(reader.dataset.data.column(IMAGE), "path").to_pylist()
@@ -217,7 +217,7 @@ def _file_names(reader: Any) -> list[str]:
 
 
 def _named_files(reader: Any) -> list[str]:
-    """Of each row the file that it names instead of holding an image; the images themselves are not read."""
+    """File that each row names instead of holding an image, else empty; images are not read."""
     import pyarrow.compute
 
     held = pyarrow.compute.struct_field(reader.dataset.data.column(IMAGE), "bytes").is_valid().to_pylist()

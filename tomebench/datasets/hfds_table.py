@@ -1,4 +1,4 @@
-"""A data set of Hugging Face ``datasets`` as a table of what its files hold now, and nothing from elsewhere."""
+"""Open a Hugging Face data set as a table: never stale, and never with files from outside of the data set."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from tomebench.extras import is_installed
 IMAGE, LABEL = "image", "label"
 _SPLITS = ("validation", "val", "test")
 _KEPT = 7 * 24 * 3600
-"""Seconds since it was last opened after which the table of an earlier state of a folder goes."""
+"""Seconds after its last use after which the cached table of an earlier state of a folder is deleted."""
 
 
 def open_table(name: str, *, offline: bool = False) -> tuple[str, Any, str]:
-    """The split of a data set that is read, timm's reader of it, and what stands for the state of a folder's files.
+    """Open a data set: (name of the split, timm's reader, digest of the state of a folder's files; empty for the hub).
 
     Raises:
         DataError: the library is not installed, or the data set is not there, or has no images or files elsewhere.
     """
-    if not is_installed("datasets"):  # before timm, which prints that it is missing
+    if not is_installed("datasets"):  # checked before timm is asked, which prints that it is missing
         raise DataError(f"--data hfds/{printable(name)} needs the datasets library; pip install 'tomebench[hf]'")
     from timm.data.readers import create_reader
 
@@ -56,7 +56,7 @@ def open_table(name: str, *, offline: bool = False) -> tuple[str, Any, str]:
         reader = create_reader(f"hfds/{path}", root=cache, split=split)
         if state and _state(files) != state:
             raise DataError(f"--data hfds/{printable(name)} changed while it was read; run the same command again")
-    if reader.dataset.data.column(IMAGE).null_count == len(reader) > 0:  # which is what timm makes of a missing one
+    if reader.dataset.data.column(IMAGE).null_count == len(reader) > 0:  # timm fills in a missing column with nulls
         raise DataError(
             f"--data hfds/{printable(name)} has no images in a column {IMAGE}; name its columns {IMAGE} and {LABEL}"
         )
@@ -64,10 +64,10 @@ def open_table(name: str, *, offline: bool = False) -> tuple[str, Any, str]:
 
 
 def _files_of(name: str, folder: str) -> list[str]:
-    """The files of a folder that its data set is made of: those that hold data, and its settings.
+    """The files that the data set in a folder is made of: data files and settings.
 
     Raises:
-        DataError: its own settings name files elsewhere, such as a README with ``data_files: /home/*``.
+        DataError: the settings name files outside of it, such as a README with ``data_files: /home/*``.
     """
     import datasets
 
@@ -87,28 +87,28 @@ def _files_of(name: str, folder: str) -> list[str]:
 
 
 def _state(files: Sequence[str]) -> str:
-    """What stands for the state of some files."""
+    """Digest of the names, sizes and times of some files."""
     return bytes_digest(b"\0".join(os.fsencode(file) + b" " + file_stamp(file) for file in files))
 
 
 def _tables() -> Path:
-    """Where the tables are kept into which the library copies the files of folders."""
+    """Folder of the tables into which the library copies the files of data set folders."""
     import datasets
 
     return Path(datasets.config.HF_DATASETS_CACHE) / "tomebench"
 
 
 def _cache_of(folder: str, state: str) -> str:
-    """Where the table of a folder's files in one state is kept; those of earlier states are removed after a while.
+    """Folder of the table for one state of a data set folder's files; deletes unused ones of earlier states.
 
-    The library itself tells a table by the paths and times of its files: of a file that another one of the same time
-    has taken the place of, it would give the old rows.
+    The library's own cache goes by the paths and times of files: if a file is replaced by another of the same time, it
+    would return the old rows.
     """
     states = _tables() / bytes_digest(os.fsencode(os.path.realpath(folder)))[:16]
     cache = states / state
     cache.mkdir(parents=True, exist_ok=True)
     os.utime(cache)
-    with suppress(OSError):  # another process removes them, too
+    with suppress(OSError):  # another process may be deleting them, too
         for other in states.iterdir():
             if time.time() - other.stat().st_mtime > _KEPT:  # until then a process may still read it
                 shutil.rmtree(other)
@@ -116,7 +116,7 @@ def _cache_of(folder: str, state: str) -> str:
 
 
 def roots(name: str) -> tuple[str, ...]:
-    """Folders in which files of a data set may lie: its own, and the caches of the libraries."""
+    """Folders in which the files of a data set may lie: its own folder, and the caches of the libraries."""
     import datasets
     from huggingface_hub import constants
 
@@ -127,7 +127,7 @@ def roots(name: str) -> tuple[str, ...]:
 
 
 def inside(file: str, roots: Sequence[str]) -> bool:
-    """Whether a file, or a member of an archive, lies in one of some folders; on the hub it always does."""
+    """Whether a file, or the archive that it is in, lies in one of the folders ``roots``; True for files on the hub."""
     if file.startswith(("hf://", "https://huggingface.co/")):
         return True
     path = os.path.abspath(file.rpartition("::")[2])  # noqa: PTH100
@@ -136,7 +136,7 @@ def inside(file: str, roots: Sequence[str]) -> bool:
 
 @contextmanager
 def _quiet(offline: bool) -> Iterator[None]:
-    """No progress bars and log lines of the libraries within it; and no network, if that is asked for."""
+    """Context in which the libraries print no progress bars and log lines, and with ``offline`` use no network."""
     import datasets
     from datasets.utils import logging
     from huggingface_hub import constants
@@ -163,7 +163,7 @@ def _quiet(offline: bool) -> Iterator[None]:
 
 @contextmanager
 def _one_line(name: str) -> Iterator[None]:
-    """What the libraries raise for a data set that cannot be had, as a DataError."""
+    """Context that turns the libraries' exceptions for a data set that cannot be opened into a one-line DataError."""
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError
 

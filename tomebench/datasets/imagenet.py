@@ -1,8 +1,8 @@
-"""Images in class folders, always with their true labels.
+"""Reader of images in class folders, of ImageNet or of own classes, with labels that a missing folder cannot shift.
 
 The label of a folder that is named by an ImageNet class id is the position of its name among the 1000 sorted class ids
-that ship with the package, never its position among the folders that happen to be there: a missing class shifts none.
-For own classes :mod:`tomebench.datasets.classes` says what a folder is to a model.
+in the package, never its position among the folders that are there. For other classes
+:mod:`tomebench.datasets.classes` gives the order.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from tomebench.words import are, counted
 VALIDATION_IMAGES = 50_000
 PARTS = ("val", "validation")
 _SPLITS = (*PARTS, "valid", "eval", "test", "testing", "train", "training")
-"""Names of folders that hold parts of a data set, if a folder holds nothing else: what to evaluate first."""
+"""Folder names that mean parts of a data set where a folder holds nothing else, the best to evaluate first."""
 _WNID = re.compile(r"(?<![0-9A-Za-z])n[0-9]{8}(?![0-9])")
 
 
@@ -48,7 +48,7 @@ def read_class_folders(
     Args:
         root: the folder. Names that start with a dot are skipped; so are files that are no images, which the list's
             note counts.
-        head: the model's outputs; None: one for ImageNet-1k.
+        head: the model's class head; None: one for ImageNet-1k.
         tolerant: skip unknown class folders as well, instead of refusing them.
 
     Returns:
@@ -60,7 +60,7 @@ def read_class_folders(
     found = find_classes(str(root), list_folder, head, tolerant=tolerant)
     check_distinct(found.folder, found.names)
     files = ImageFiles(found.folder, tuple(found.names), extra=tuple(found.extra))
-    return found.image_list(data_name(Path(found.folder))), files  # of a part by its name
+    return found.image_list(data_name(Path(found.folder))), files  # named after the part that was read
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ class ClassFolders:
     classes: ClassMap = field(default_factory=imagenet)
 
     def image_list(self, name: str) -> ImageList:
-        """The list of these images, under a name.
+        """Make the image list, under a name.
 
         Raises:
-            DataError: the name of one holds the id of another class.
+            DataError: the file name of an image holds the id of another class.
         """
         for image, label in zip(self.names, self.labels, strict=True):
             check_named_class(image, label, self.classes)
@@ -95,12 +95,12 @@ class ClassFolders:
 def find_classes(
     root: str, look: Callable[[str], Listing], head: ClassHead | None = None, *, tolerant: bool = False
 ) -> ClassFolders:
-    """Find class folders and the images in them, wherever folders can be listed.
+    """Find class folders and the images in them, on disk or in a tar.
 
     Args:
         root: the folder that holds the class folders, or whose ``val`` or ``validation`` does.
-        look: lists the folder of a path that begins with ``root``; DataError if it is none.
-        head: the model's outputs; None: one for ImageNet-1k.
+        look: lists the folder at a path that begins with ``root``; DataError if it is none.
+        head: the model's class head; None: one for ImageNet-1k.
         tolerant: skip unknown class folders instead of refusing them.
 
     Raises:
@@ -110,7 +110,7 @@ def find_classes(
     classes = map_classes(folder, listing.folders, head)
     unknown = [name for name in listing.folders if name not in classes.numbers]
     if unknown and not tolerant:
-        mostly = len(unknown) > len(listing.folders) / 2  # of a model of its own, which happens to have such names too
+        mostly = len(unknown) > len(listing.folders) / 2  # then own classes, a few of which are named by class ids
         way = "move them out" + (", or pass the model's list of names with --class-names" if mostly else "")
         raise DataError(f"{printable(folder)}: {_some(unknown, 'folder')} not ImageNet-1k class ids; {way}")
     extra = [f"{name}/" for name in unknown] + listing.images + listing.others
@@ -135,7 +135,7 @@ def find_classes(
 
 
 def _class_root(root: str, look: Callable[[str], Listing], head: ClassHead | None) -> tuple[str, Listing]:
-    """The folder that holds the class folders: the root itself or its validation part."""
+    """Find the folder that holds the class folders: the root itself or its validation part."""
     listing = look(root)
     parts = [f"{root}/{part}" for part in PARTS if part in listing.folders]
     found = [(root, listing)] + [(part, look(part)) for part in parts]
@@ -152,7 +152,7 @@ def _class_root(root: str, look: Callable[[str], Listing], head: ClassHead | Non
         raise DataError(_complaint(shown, inside))
     others = not {*listing.folders} <= {*_SPLITS}
     if others and not _holds_parts(root, listing, look, head):
-        shown, inside = found[0]  # own classes, one of which may have the name of a part
+        shown, inside = found[0]  # own classes, of which one may be called like a part, such as "test"
     elif others or len(parts) != 1:
         best = next(part for part in _SPLITS if part in listing.folders)
         raise DataError(
@@ -174,7 +174,7 @@ def _class_root(root: str, look: Callable[[str], Listing], head: ClassHead | Non
 
 
 def _holds_parts(root: str, listing: Listing, look: Callable[[str], Listing], head: ClassHead) -> bool:
-    """Whether folders beside others are parts of a data set: they have such names, and in them are folders only."""
+    """Whether some folders are parts of a data set, such as ``train``: called so, and with folders only in them."""
     if head.has_list_of(listing.folders):
         return False
     parts = (look(f"{root}/{name}") for name in listing.folders if name in _SPLITS)
@@ -182,7 +182,7 @@ def _holds_parts(root: str, listing: Listing, look: Callable[[str], Listing], he
 
 
 def _complaint(folder: str, listing: Listing) -> str:
-    """What is wrong with a folder that has no class folders, and how to mend it."""
+    """Error text for a folder without class folders: what was found, and what to do."""
     where = printable(folder)
     if listing.folders and all(name.isdecimal() for name in listing.folders):
         return (
@@ -205,7 +205,7 @@ def _some(names: Sequence[str], noun: str) -> str:
 
 
 def data_name(root: Path) -> str:
-    """The folder's own name; for a validation part with the name of the data set before it."""
+    """Name of a data set: the folder's name; for a validation part the folder above is in front, ``imagenet/val``."""
     path = Path(os.path.abspath(root))  # noqa: PTH100 (no symlink resolved: the name the user knows)
     return printable("/".join(path.parts[-2:]) if path.name in PARTS else path.name)
 
@@ -217,14 +217,14 @@ def coverage(
     expected: int | None = None,
     classes: ClassMap | None = None,
 ) -> str | None:
-    """How a set differs from the whole one; of own classes, how they are numbered. None if there is nothing to say.
+    """Note on how an image list differs from the full set, and how own classes are ordered; None if in no way.
 
     Args:
         labels: class number of every image.
         empty: class folders without images.
         ignored: files that are no images.
-        expected: images of the whole set; by default those of the validation set of ImageNet-1k.
-        classes: all of the data set; by default those of ImageNet-1k.
+        expected: images of the full set; by default of the validation set of ImageNet-1k.
+        classes: of the full set; by default those of ImageNet-1k.
     """
     classes = classes or imagenet()
     seen, images, total = len(set(labels)), len(labels), len(classes.names)
@@ -241,15 +241,14 @@ def coverage(
 
 
 def check_named_class(name: str, label: int, classes: ClassMap) -> None:
-    """Refuse a label that a class id in the image's own name contradicts: labels are shifted or mixed up.
+    """Refuse a label that a class id in the image's own name contradicts, since labels may be shifted.
 
-    A name that holds the id of its own class, too, contradicts nothing: it is of two images, or of one that was made to
-    be taken for another.
+    A name with several class ids passes if the label's is among them, as for a mix of two images or an adversarial one.
 
     Args:
         name: of the image, with its folders within the data set.
         label: its class number.
-        classes: all of the data set; one that is not named by an id of ImageNet-1k contradicts nothing.
+        classes: of the data set; a class that is not named by an id of ImageNet-1k passes.
 
     Raises:
         DataError: the name holds the id of another class.

@@ -1,4 +1,4 @@
-"""Images in one tar: ImageNet's original validation tar of numbered images, or one of class folders."""
+"""Reader of images in one tar: ImageNet's original validation tar of numbered images, or a tar of class folders."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def read_imagenet_tar(
     """List the images of a tar in place; nothing is extracted.
 
     Class folders in it are read like those on disk. Images that are only numbered, as in the original tar, get their
-    labels from a file beside the tar (:mod:`tomebench.datasets.truth`). Both give the list, and the digest, of the same
-    images in class folders.
+    labels from a file beside the tar (:mod:`tomebench.datasets.truth`). Either way list and digest are the same as for
+    these images in class folders.
 
     Args:
         path: a tar, not compressed.
-        head: the model's outputs; None: one for ImageNet-1k.
+        head: the model's class head; None: one for ImageNet-1k.
         tolerant: skip unknown class folders instead of refusing them.
 
     Raises:
-        DataError: the tar cannot be read, or what is in it has no labels.
+        DataError: the tar cannot be read, or its images have no labels.
     """
     members = index_tar(str(path))
     tree = _Tree(str(path), members)
@@ -62,7 +62,7 @@ def read_imagenet_tar(
 
 
 class _Tree:
-    """The folders of a tar, listed like those on disk: a path is that of the tar and goes on inside it."""
+    """The folders of a tar, listed like those on disk; paths are the tar's path and the path within it."""
 
     def __init__(self, tar: str, names: Mapping[str, Member]) -> None:
         self._tar = tar
@@ -75,7 +75,7 @@ class _Tree:
                 above, _, last = folder.rpartition("/")
                 self._folders.setdefault(above, set()).add(last)
                 folder = above
-        # A tar made of one folder holds that folder's name before every other.
+        # A tar of a single folder has that folder's name in front of every member.
         self.top = tar
         while self._only_folder() is not None:
             self.top += f"/{self._only_folder()}"
@@ -86,12 +86,12 @@ class _Tree:
         return sorted_listing(self._folders.get(folder, ()), self._files.get(folder, ()))
 
     def member(self, path: str) -> str:
-        """What the names of the members in a folder begin with: nothing, or the folder and a slash."""
+        """Prefix of the member names in a folder of the tar: empty, or the folder and a slash."""
         inside = path.removeprefix(self._tar).strip("/")
         return inside and f"{inside}/"
 
     def numbered_images(self) -> list[str]:
-        """Members that are numbered images without class folders; empty if there are others or class folders."""
+        """Members, if the tar holds numbered images without class folders, as the original one; else empty."""
         for folder in (self.top, *(f"{self.top}/{part}" for part in PARTS)):
             listing = self.look(folder)
             if not class_numbers().keys().isdisjoint(listing.folders):
@@ -109,7 +109,7 @@ class _Tree:
 
 
 def _label(path: Path, members: Sequence[str], truth: Mapping[int, int]) -> tuple[ClassFolders, list[str]]:
-    """Numbered images as if they lay in class folders, and the members that they are, in the same order."""
+    """Put numbered images into the class folders of their labels; (these, the members in the same order)."""
     numbers = {member: file_number(member) for member in members}
     unlabelled = [member for member, number in numbers.items() if number not in truth]
     if unlabelled:

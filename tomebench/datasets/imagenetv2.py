@@ -1,4 +1,4 @@
-"""ImageNetV2: folders 0 to 999 that are class numbers. Read so only on request, since the names do not say it."""
+"""Reader of ImageNetV2 (``imagenetv2/DIR``), whose folders 0 to 999 are class numbers; used on request only."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def read_imagenetv2(root: Path, head: ClassHead | None = None) -> tuple[ImageLis
 
     Args:
         root: the folder.
-        head: of no matter: the classes are those of ImageNet-1k.
+        head: not used: the classes are those of ImageNet-1k.
 
     Raises:
         DataError: no such folder, or folders that are no class numbers.

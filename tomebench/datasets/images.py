@@ -1,7 +1,7 @@
-"""Data sets as the rest of the package sees them: an ordered list of labelled images, and a way to open each.
+"""ImageSet: a data set as an ordered list of labelled images, each of which can be opened; subsets by ``--limit``.
 
-A reader (:mod:`tomebench.datasets.readers`) gives an ``ImageList`` and the files behind it
-(:mod:`tomebench.datasets.files`); here the two become one set, of which some can be chosen.
+A reader (:mod:`tomebench.datasets.readers`) gives an ``ImageList`` and the stored files
+(:mod:`tomebench.datasets.files`); here the two become one ImageSet.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ class ImageSet:
 
     info: ImageList
     open: Callable[[int], Image.Image]
-    """Index to RGB image; picklable, so that worker processes can call it. DataError if the image cannot be decoded."""
+    """Index to RGB image; picklable, for worker processes. DataError if the image cannot be decoded."""
     problem: Callable[[int], str | None] | None = None
-    """Cheap look at one image: its name and why it cannot be read, or None. Absent where nothing can be wrong."""
+    """Quick check of one image: its name and why it cannot be read, or None. Absent where nothing can be wrong."""
     stamp: Callable[[int], bytes] | None = None
     """Bytes that change when the file behind an image does (size, time of change). Absent where images never change."""
     read: Callable[[int], bytes] | None = None
-    """The image as it is stored, not decoded; OSError if that fails. Absent where nothing is stored."""
+    """The stored bytes of an image, not decoded; OSError if that fails. Absent where nothing is stored."""
     load: Callable[[int], tuple[Image.Image, bytes]] | None = None
-    """:attr:`open`, and what :attr:`read` would have given. Absent where nothing is stored."""
+    """The image as :attr:`open` gives it and the bytes it was decoded from. Absent where nothing is stored."""
     names: tuple[str, ...] = ()
     """Name of every image, as the digest covers it; empty where images have none."""
     paths: tuple[str, ...] = ()
-    """Where every image lies in the data folder, as a manifest of checksums says it."""
+    """Path of every image in the data folder, as in a manifest of checksums."""
     extra: tuple[str, ...] = ()
-    """What else was found among the images and is none of them."""
+    """Files that were found among the images and are no images of the set."""
     listed: tuple[str, ...] = ()
     """Paths of all images that were found, when this set has only some of them."""
 
@@ -54,7 +54,7 @@ class ImageSet:
         return len(self.info.labels)
 
     def decoded(self, index: int) -> tuple[Image.Image, str]:
-        """One image, and the digest of what it was decoded from: its bytes, or its pixels where nothing is stored.
+        """Decode one image: (RGB image, digest of its stored bytes, or of its pixels where nothing is stored).
 
         Raises:
             DataError: it cannot be decoded.
@@ -70,7 +70,7 @@ class ImageSet:
         return bytes_digest(self.stamp(index))[:16] if self.stamp else ""
 
     def digest(self, index: int) -> str:
-        """The digest of an image as :meth:`decoded` gives it, without decoding what is stored.
+        """The digest of an image that :meth:`decoded` gives, without decoding stored images.
 
         Raises:
             DataError: it cannot be read.
@@ -84,7 +84,7 @@ class ImageSet:
             raise DataError(f"cannot read image {printable(name)}: {reason(error)}; restore the data") from error
 
     def only(self, indices: Sequence[int], info: ImageList) -> ImageSet:
-        """Some of the images, in this order, under the list that says so."""
+        """The subset of images ``indices``, in this order; ``info`` is its list."""
         chosen: Any = tuple(indices)
         picked: dict[str, Any] = {}
         for name in ("open", "problem", "stamp", "read", "load"):
@@ -106,7 +106,7 @@ def open_dataset(
     real: Path | None = None,
     offline: bool = False,
 ) -> ImageSet:
-    """Open a data set by what ``--data`` says.
+    """Open the data set that ``--data`` names.
 
     Args:
         spec: ``digits`` (embedded, held-out split); a directory, one folder per class in it or in its ``val`` or
@@ -115,14 +115,13 @@ def open_dataset(
         limit: keep this many images, spread evenly over the classes; the note says so. None, or a number that is not
             less than the number of images, keeps all.
         seed: which images a limit keeps.
-        head: the model's outputs, which say what own classes are called and how they are numbered; None: those of
-            ImageNet-1k.
-        labels: read the classes of the images; without, any pictures are a data set.
-        real: file of ReaL labels, which take the place of the data set's own.
-        offline: never touch the network.
+        head: the model's class head, which gives the order of classes; None: that of ImageNet-1k.
+        labels: read the classes of the images; if False, any folder of pictures is a data set.
+        real: file of ReaL labels, which replace the data set's own.
+        offline: never use the network.
 
     Raises:
-        DataError: no such data set, a layout that does not give true labels, a limit below 1.
+        DataError: no such data set, a layout from which labels cannot be known, a limit below 1.
     """
     if spec == DIGITS:
         image_set = _open_digits()
@@ -137,7 +136,7 @@ def open_dataset(
 
 
 def open_tolerant(spec: str) -> ImageSet:
-    """:func:`open_dataset`, with unknown class folders skipped and not refused: for looking at a data set."""
+    """:func:`open_dataset` with unknown class folders skipped instead of refused, to inspect a data set."""
     return _with_files(*read_path(spec, ANY_HEAD, tolerant=True))
 
 
@@ -163,7 +162,7 @@ def _with_files(info: ImageList, files: Files) -> ImageSet:
 
 @dataclass(frozen=True)
 class _Opened:
-    """The image alone of what is loaded. Picklable."""
+    """``load`` without the bytes: index to RGB image. Picklable."""
 
     load: Callable[[int], tuple[Image.Image, bytes]]
 
@@ -173,7 +172,7 @@ class _Opened:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """A function of the index in a subset, from the same function of the index in the whole set. Picklable."""
+    """A function of the index in a subset, made of the same function for the full set. Picklable."""
 
     of_whole: Callable[[int], object]
     indices: tuple[int, ...]
@@ -202,10 +201,10 @@ def sublist(info: ImageList, indices: Sequence[int], digest: str, note: str) -> 
 
 
 def stratified(labels: Sequence[int], limit: int, seed: int) -> tuple[int, ...]:
-    """Choose images so that no class has two more than another that still has some left.
+    """Choose images evenly over the classes: no class has two more than another that still has some left.
 
-    Hashes decide, not a random number generator, so the choice is the same with every library version; and a smaller
-    limit chooses among the images of a larger one.
+    Hashes decide, not a random number generator, so that the choice is the same with every library version. The choice
+    of a smaller limit is a subset of that of a larger one.
 
     Args:
         labels: class of every image.
@@ -222,7 +221,7 @@ def stratified(labels: Sequence[int], limit: int, seed: int) -> tuple[int, ...]:
     classes: defaultdict[int, list[int]] = defaultdict(list)
     for index, label in enumerate(labels):
         classes[label].append(index)
-    turns = [  # every class gives one image a turn; who comes last in a turn may be cut off
+    turns = [  # every class gives one image a turn; the limit may fall in the middle of the last turn
         (turn, draw("class", label), index)
         for label, members in classes.items()
         for turn, index in enumerate(sorted(members, key=lambda i: draw("image", i)))

@@ -1,4 +1,4 @@
-"""What is in a folder: folders, images by their names, and other files."""
+"""List folders: sub-folders, images by file extension, other files; refuse an image that is listed twice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LAYOUT = "n01440764/*.JPEG, n01443537/*.JPEG, ..."
 
 @dataclass(frozen=True)
 class Listing:
-    """What is in one folder, each kind sorted by name as bytes."""
+    """Content of one folder: sub-folders, images and other files, each sorted by name as bytes."""
 
     folders: list[str]
     images: list[str]
@@ -30,7 +30,7 @@ def is_image_name(name: str) -> bool:
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry of a folder is one itself; a link that leads nowhere, or to itself, is a file like any other."""
+    """Whether a directory entry is a folder; a broken or circular link counts as a file."""
     try:
         return entry.is_dir()
     except OSError:
@@ -38,7 +38,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def sorted_listing(folders: Iterable[str], files: Iterable[str]) -> Listing:
-    """The listing of a folder with these folders and files in it, names that begin with a dot left out."""
+    """Sort the content of a folder into a Listing; names that begin with a dot are left out."""
     images: list[str] = []
     others: list[str] = []
     for name in files:
@@ -49,7 +49,7 @@ def sorted_listing(folders: Iterable[str], files: Iterable[str]) -> Listing:
 
 
 def list_folder(folder: str) -> Listing:
-    """What is in a folder on disk.
+    """List a folder on disk.
 
     Raises:
         DataError: there is none, or it cannot be read.
@@ -70,12 +70,12 @@ def list_folder(folder: str) -> Listing:
 
 
 def same_name(name: str) -> str:
-    """What two names share that some file systems take for one, which differ in capitals or the coding of accents."""
+    """A name in NFC and lower case: equal for names that some file systems cannot tell apart."""
     return unicodedata.normalize("NFC", name).lower()
 
 
 def check_distinct(folder: str, paths: Sequence[str]) -> None:
-    """Refuse images that are one file: by links, or by names that differ in capitals or accents' coding only.
+    """Refuse images that would count twice: one file by links, or names that some file systems cannot tell apart.
 
     Args:
         folder: that holds them.
@@ -88,7 +88,7 @@ def check_distinct(folder: str, paths: Sequence[str]) -> None:
     for path in paths:
         within, _, name = path.rpartition("/")
         keys: list[object] = [f"{within}/{same_name(name)}"]
-        with suppress(OSError):  # which the reader of images says
+        with suppress(OSError):  # an unreadable file is reported where images are read
             found = os.stat(f"{folder}/{path}")  # noqa: PTH116 (asked for every image)
             keys.append((found.st_dev, found.st_ino))
         for key in keys:
@@ -101,13 +101,13 @@ def check_distinct(folder: str, paths: Sequence[str]) -> None:
 
 
 def all_inside(folder: str, look: Callable[[str], Listing]) -> tuple[list[str], list[str]]:
-    """Images in a folder and in the folders in it, as ImageFolder takes them, and its other files.
+    """Images in a class folder and all folders in it, as ImageFolder takes them, and its other files.
 
     A link to a folder that it lies in is not followed.
 
     Args:
         folder: path of a class folder.
-        look: lists the folder of a path.
+        look: lists the folder at a path.
 
     Returns:
         Both as paths relative to the folder, sorted as bytes.

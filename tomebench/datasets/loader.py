@@ -1,7 +1,7 @@
-"""Images to batches, in one fixed order, decoded here or in worker processes.
+"""Data loader: decode and preprocess images into batches of a fixed order, here or in worker processes.
 
-Batch i holds images ``i * batch_size`` onwards, whatever the number of workers and whatever was done before: an image
-always meets the same neighbours, so its logits are the same to the last bit when a run is resumed.
+Batch i holds images ``i * batch_size`` onwards, whatever the number of workers and whichever batches are asked for: an
+image always has the same neighbours, so its logits are the same to the last bit when a run is resumed.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ Transform = Callable[[Image.Image], Tensor]
 SECONDS = 60.0
 SECONDS_PER_IMAGE = 0.25
 _RARE = 100
-"""Batches after which a worker that is lost counts as the first again."""
+"""Batches without a lost worker after which the next loss is tolerated again."""
 _LOOKED_AT = 50
-"""Of so many cached images one is compared with its file by what that holds, not by its size and times alone."""
+"""One of so many cached images is compared with the content of its file, not by size and times alone."""
 _POLL = 2
-"""Seconds between two looks at the workers while a batch is awaited."""
+"""Seconds between two checks that the workers are alive while a batch is awaited."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +63,7 @@ def batch_count(n_images: int, batch_size: int) -> int:
 
 
 def time_limit(batch_size: int) -> float:
-    """Seconds after which a batch counts as lost: a disk that does not answer is behind it."""
+    """Seconds after which a batch counts as lost, as when a disk does not answer."""
     return SECONDS + batch_size * SECONDS_PER_IMAGE
 
 
@@ -81,8 +81,8 @@ def batches(
 ) -> Iterator[Batch]:
     """Decode and preprocess a data set, batch by batch in order.
 
-    A worker process that dies or hangs costs nothing but time, if that is rare: its batch is read in this process and
-    the others start again.
+    A worker process that dies or hangs now and then costs time only: its batch is read in this process, and new workers
+    are started.
 
     Args:
         image_set: what to read.
@@ -92,10 +92,10 @@ def batches(
             process may hold threads, a CUDA context or locks), so a script that asks for workers needs the usual
             ``if __name__ == "__main__":``.
         only: indices of the batches that are wanted, None for all; the images of others are not opened.
-        cache: where preprocessed images are kept from one pass to the next.
-        pin: put batches in page-locked memory, from which copies to a GPU do not wait.
-        bytes_per_image: of a preprocessed image: batches come from workers through shared memory.
-        trouble: is told in words when a worker was lost, or none can be had.
+        cache: of preprocessed images, read and filled.
+        pin: put batches in page-locked memory, from which copies to a GPU are asynchronous.
+        bytes_per_image: of a preprocessed image, to see whether shared memory has room for the workers' batches.
+        trouble: called with a sentence when a worker was lost, or none can be started.
 
     Raises:
         DataError: an image cannot be decoded (names the file), or worker processes die or hang again and again.
@@ -108,7 +108,7 @@ def batches(
     waiting = list(range(total)) if only is None else sorted(only)
     reader = _Reader(image_set, transform, batch_size, cache)
     limit = time_limit(batch_size)
-    since, delivered = _RARE, 0  # batches since a worker was lost, and that workers have given
+    since, delivered = _RARE, 0  # batches since the last lost worker, and from workers in all
     while waiting:
         try:
             for batch in _stream(reader, tuple(waiting), workers, limit, pin):
@@ -139,7 +139,7 @@ def _stream(reader: _Reader, indices: Sequence[int], workers: int, limit: float,
             yield _unwrap(reader[index])
         return
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="This DataLoader will create")  # the caller knows the machine
+        warnings.filterwarnings("ignore", message="This DataLoader will create")  # the caller chose the number
         loader = DataLoader(
             reader,
             batch_size=None,  # one item of the reader is one whole batch
@@ -158,14 +158,14 @@ def _stream(reader: _Reader, indices: Sequence[int], workers: int, limit: float,
     except OSError as error:
         where = tempfile.gettempdir()
         how = "use --workers 0"
-        if "AF_UNIX" in str(error):  # which knows no longer names than about a hundred bytes
+        if "AF_UNIX" in str(error):  # names of such sockets have at most about a hundred bytes
             how = f"the folder for temporary files has a name of {len(where)} characters: set TMPDIR=/tmp, or {how}"
         raise DataError(f"no process that reads images can be started ({printable(error)}); {how}") from error
     try:
         for _ in indices:
             yield _unwrap(_next(stream, limit))
     except _WorkerLost:
-        for worker in stream._workers:  # one that hangs would be waited for, and one that is stopped hears nothing else
+        for worker in stream._workers:  # shutting down would wait for one that hangs; a stopped one takes SIGKILL only
             worker.kill()
         raise
     finally:
@@ -182,7 +182,7 @@ def _next(stream: Iterator[Batch | TomebenchError], limit: float) -> Batch | Tom
         except (RuntimeError, OSError, EOFError) as exc:
             if "in DataLoader worker process" in str(exc):
                 raise  # an exception of the worker's code, brought here by torch: a bug
-            # The loader looks whether its workers are alive when its timeout is over; it can be asked again.
+            # After its timeout the loader has checked that its workers are alive; it can be asked again.
             if "timed out" in str(exc) and time.monotonic() < deadline:
                 continue
             # A dead worker shows as torch's RuntimeError, or as a broken connection if its last batch was on the way.
@@ -190,7 +190,7 @@ def _next(stream: Iterator[Batch | TomebenchError], limit: float) -> Batch | Tom
 
 
 def _within(limit: float, reader: _Reader, index: int) -> Batch:
-    """One batch, read in this process, with a limit on how long that may take."""
+    """Read one batch in this process; DataError if that takes longer than ``limit`` seconds."""
     found: Future[Batch | TomebenchError] = Future()
 
     def read() -> None:
@@ -199,7 +199,7 @@ def _within(limit: float, reader: _Reader, index: int) -> Batch:
         except Exception as error:  # noqa: BLE001 (raised where the result is asked for)
             found.set_exception(error)
 
-    # A thread, because nothing else can give up a read that a disk never answers; it dies with the process.
+    # In a thread, because a read that a disk never answers can only be abandoned; it ends with the process.
     threading.Thread(target=read, daemon=True).start()
     try:
         return _unwrap(found.result(limit))
@@ -211,14 +211,14 @@ def _within(limit: float, reader: _Reader, index: int) -> Batch:
 
 @dataclass(frozen=True)
 class _Reader(Dataset["Batch | TomebenchError"]):
-    """Batches by index. An error that names a file is returned, because raising it in a worker would bury it."""
+    """Data set of batches, by index. Errors are returned: raised in a worker they would lose their one-line message."""
 
     image_set: ImageSet
     transform: Transform
     batch_size: int
     cache: PixelCache | None = None
-    code: str = field(default_factory=code_digest)  # of the process that asks: a worker imports what is there now
-    looked_at: int = field(default_factory=lambda: secrets.randbelow(_LOOKED_AT))  # which of so many
+    code: str = field(default_factory=code_digest)  # of the main process; a worker may import newer files
+    looked_at: int = field(default_factory=lambda: secrets.randbelow(_LOOKED_AT))  # which of so many is compared
 
     def __getitem__(self, index: int) -> Batch | TomebenchError:
         if self.code != code_digest():
@@ -234,7 +234,7 @@ class _Reader(Dataset["Batch | TomebenchError"]):
         return Batch(index, self._pad(images), len(members), self._pad(labels), tuple(state for _, state in found))
 
     def _image(self, index: int) -> tuple[Tensor, ImageState]:
-        # Before the image is read: what changes in between is not taken for what it was.
+        # Taken before the image is read, so that a change in between is noticed later.
         file = self.image_set.state(index)
         if self.cache is not None and (kept := self.cache.get(index, file)) is not None:
             pixels, digest = kept

@@ -1,6 +1,6 @@
-"""Manifests of checksums, as the ``sha256sum`` tool writes and checks them: hash, two spaces, name in the data folder.
+"""Manifests of checksums, read and written as by ``sha256sum``: hash, two spaces, name in the data folder.
 
-A JPEG with a flipped bit still decodes, to other pixels; only a checksum notices.
+They are needed because a JPEG with a flipped bit still decodes, to other pixels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ESCAPES = {b"\\\\": b"\\", b"\\n": b"\n", b"\\r": b"\r"}
 
 
 def sha256(data: bytes) -> str:
-    """The checksum of a file's bytes, in hexadecimal."""
+    """The sha256 of a file's bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -45,7 +45,7 @@ def write_manifest(path: Path, checksums: Mapping[str, str]) -> None:
 
 
 def read_manifest(path: Path) -> dict[str, str]:
-    """Checksums in lower case by name relative to the data folder; a leading ``./`` is taken off.
+    """Read a manifest: name relative to the data folder, without a leading ``./``, to checksum in lower case.
 
     Raises:
         DataError: there is no such file, it cannot be read, it is no manifest, or it contradicts itself.

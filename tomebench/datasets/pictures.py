@@ -1,4 +1,4 @@
-"""Pictures without labels: a folder with any folders in it, a tar, shards, or the images of a Hugging Face data set."""
+"""Reader of pictures without labels (``--no-labels``): all images of a folder and its sub-folders, a tar, or shards."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ def read_pictures(path: Path, *, shards: bool = False) -> tuple[ImageList, Files
 
     Args:
         path: the folder or tar. Names that start with a dot are skipped. A folder that a link leads back to is not
-            entered twice. Tars in a folder are read where there are no pictures beside or below them; else they are
-            other files.
+            entered twice. Tars in a folder are read only where the folder holds no pictures.
         shards: read the tars of a folder whatever lies beside them.
 
     Returns:
         The list, sorted by path as bytes, none of whose images has a label, and its files.
 
     Raises:
-        DataError: nothing that can be read, or no pictures.
+        DataError: it cannot be read, or holds no pictures.
     """
     files: Files = _packed([path]) if path.is_file() else _in_folder(path)
     if (shards or not files.names) and (tars := _tars(path)):
@@ -48,7 +47,7 @@ def read_shards(path: Path) -> tuple[ImageList, Files]:
 
 
 def unlabelled(name: str, files: Files) -> ImageList:
-    """The list of images that have no labels."""
+    """Make the image list of images without labels."""
     labels = np.full(len(files.names), NO_LABEL, dtype=np.int64)
     note = f"{counted(len(labels), 'image')} without labels"
     if files.extra:

@@ -1,4 +1,4 @@
-"""The kinds of data sets, and who reads what ``--data`` says. An entry is data; its code is imported when it is used.
+"""Registry of data set readers by ``--data KIND/PATH``. An entry is data; its code is imported when it is used.
 
 To add a kind:
 
@@ -29,22 +29,22 @@ from tomebench.schema import ImageList
 
 DIGITS = "digits"
 _OTHER_SCHEMES = ("hfids", "tfds", "torch")
-"""Prefixes of data sets that timm's tools know and that have no reader here."""
+"""Prefixes of data sets that timm's tools accept and that have no reader here."""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A kind of data set, which ``--data KIND/PATH`` names, and a line of ``tomebench list datasets``."""
+    """Reader of a kind of data set: ``--data KIND/PATH``, import path, description in ``tomebench list datasets``."""
 
     form: str  # KIND/PATH, as --data says it
-    target: str  # "module:function": from a path that is there and a head (None: of ImageNet-1k) to list and files
+    target: str  # "module:function": (existing path, class head; None: of ImageNet-1k) -> (list, files)
     doc: str
-    pictures: str = ""  # "module:function": the same of --no-labels, without a head; where there is none, labels go
+    pictures: str = ""  # "module:function" for --no-labels: path -> (list, files); empty: target, labels taken off
     by_name: bool = False  # what follows KIND/ is the name of a data set and no path; "offline" is passed on
 
     @property
     def kind(self) -> str:
-        """What stands before the first slash."""
+        """KIND: the part before the first slash."""
         return self.form.partition("/")[0]
 
     def read(self, where: Path | str, head: ClassHead | None, **more: Any) -> tuple[ImageList, Files]:
@@ -56,7 +56,7 @@ class Reader:
         return _function(self.target)(where, head, **more)
 
     def read_unlabelled(self, where: Path | str, **more: Any) -> tuple[ImageList, Files]:
-        """List the pictures of a data set, whatever their labels are.
+        """List the images of a data set without their labels.
 
         Raises:
             DataError: it cannot be read.
@@ -98,13 +98,13 @@ def read_files(spec: str, head: ClassHead | None, *, labels: bool, offline: bool
     """List the images of any data set but the embedded one.
 
     Args:
-        spec: as ``--data`` says it.
-        head: the model's outputs; None: one for ImageNet-1k.
-        labels: read the classes of the images; without, any pictures are a data set.
-        offline: never touch the network.
+        spec: value of ``--data``.
+        head: the model's class head; None: one for ImageNet-1k.
+        labels: read the classes of the images; if False, any folder of pictures is a data set.
+        offline: never use the network.
 
     Raises:
-        DataError: no such data set, or a layout that does not give true labels.
+        DataError: no such data set, or a layout from which labels cannot be known.
     """
     reader = _reader(spec)
     if reader is not None and reader.by_name:
@@ -117,15 +117,15 @@ def read_files(spec: str, head: ClassHead | None, *, labels: bool, offline: bool
 
 
 def read_path(spec: str, head: ClassHead | None = None, *, tolerant: bool = False) -> tuple[ImageList, Files]:
-    """List the images of something on disk.
+    """List the images of a data set on disk.
 
     Args:
-        spec: as ``--data`` says it.
-        head: the model's outputs; None: one for ImageNet-1k.
+        spec: value of ``--data``.
+        head: the model's class head; None: one for ImageNet-1k.
         tolerant: skip unknown class folders instead of refusing them.
 
     Raises:
-        DataError: it is not there, or cannot be read as what it is said to be.
+        DataError: it is not there, or cannot be read as the kind that ``spec`` says.
     """
     path = _existing(spec)
     if (reader := _reader(spec)) is not None and not reader.by_name:
@@ -146,7 +146,7 @@ def read_path(spec: str, head: ClassHead | None = None, *, tolerant: bool = Fals
 
 
 def _reader(spec: str) -> Reader | None:
-    """The reader of a kind that is named; none of a folder or tar."""
+    """The reader of a ``--data`` that names a kind; None for a plain folder or tar."""
     kind, slash, _ = spec.partition("/")
     return READERS.get(kind) if slash else None
 
@@ -158,10 +158,10 @@ def _function(target: str) -> Callable[..., tuple[ImageList, Files]]:
 
 
 def _existing(spec: str) -> Path:
-    """The path that a data set names, which is there.
+    """The path in a ``--data``.
 
     Raises:
-        DataError: it is not.
+        DataError: there is nothing at it.
     """
     if (reader := _reader(spec)) is not None and not reader.by_name:
         inside = user_path(spec.removeprefix(f"{reader.kind}/"))
@@ -175,7 +175,7 @@ def _existing(spec: str) -> Path:
 
 
 def _original_tar(path: Path) -> Path | None:
-    """The original validation tar in a folder without class folders, or in its validation part."""
+    """ImageNet's original validation tar in a folder without class folders, or in its validation part; else None."""
     for folder in (path, *(path / part for part in PARTS)):
         if (folder / ORIGINAL).is_file() and not any((folder / wnid).is_dir() for wnid in class_numbers()):
             return folder / ORIGINAL
@@ -183,7 +183,7 @@ def _original_tar(path: Path) -> Path | None:
 
 
 def _nothing_there(spec: str) -> str:
-    """Why a path that does not exist is no data set, and what would be."""
+    """Error text for a path that does not exist: why it is no data set, and what to give instead."""
     if "://" in spec or spec.startswith(tuple(f"{s}{mark}" for s in (*_OTHER_SCHEMES, "hfds", "wds") for mark in "/:")):
         return "no reader for this kind of data set; give a folder of class folders, a tar, wds/PATH or hfds/NAME"
     parent = user_path(spec).absolute().parent

@@ -1,7 +1,7 @@
-"""ReaL labels: for each validation image every class that people saw in it, which may be several or none.
+"""ReaL labels of ImageNet: for each validation image all classes that annotators saw in it, several or none.
 
-Beyer et al., "Are we done with ImageNet?", 2020: a prediction is right if it is any of them, and images without a label
-do not count.
+Source: Beyer et al., "Are we done with ImageNet?", 2020. A prediction is right if it is any of them; images without a
+label do not count.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _MOST = 64 * 2**20
 
 
 def real_labels(info: ImageList, names: Sequence[str], path: Path) -> tuple[list[int], ImageList]:
-    """Give a list of validation images their ReaL labels.
+    """Replace the labels of a list of validation images by their ReaL labels.
 
     Args:
-        info: the list with its own labels, which are not looked at.
-        names: of its images; the number in ``ILSVRC2012_val_00000293`` says which entry of the file is whose.
+        info: the list; its own labels are ignored.
+        names: of its images; the number in ``ILSVRC2012_val_00000293`` is that of the image's entry in the file.
         path: ``real.json``, a list of 50 000 lists of class numbers in order of the file numbers.
 
     Returns:
-        Indices of the images that have a label, and their list, with labels [n, k] padded with -1.
+        Indices of the images that have a label, and their list, with labels int64 [n, k] padded with -1.
 
     Raises:
         DataError: the file is not that, an image's name does not say its number, no image has a label.

@@ -1,4 +1,4 @@
-"""What is in a tar and where, so that its members can be read in place."""
+"""Index of a tar: name, offset and size of each member, so that images are read in place without extraction."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tomebench.words import counted
 _COMPRESSED = {b"\x1f\x8b": "gzip -d", b"BZh": "bzip2 -d", b"\xfd7zXZ": "xz -d", b"\x28\xb5\x2f\xfd": "zstd -d"}
 _BLOCK = 512
 _LONGEST = 4096
-"""Characters of a path in a tar; one of many thousand folders would take gigabytes to list."""
+"""Most characters of a path in a tar; a path of many thousand folders would take gigabytes to list."""
 
 
 _IMAGES = frozenset(ending for endings in FORMATS.values() for ending in endings)
 _NOTES = (b"D", b"V")
-"""Types of members in which GNU tar keeps what was in a folder, and what the tar is called."""
+"""Types of GNU tar's own members, with a folder's listing or the label of the tar: no files."""
 
 
 class Member(NamedTuple):
@@ -30,16 +30,16 @@ class Member(NamedTuple):
 
 
 def index_tar(path: str) -> dict[str, Member]:
-    """The files in a tar: name, without a leading ``./``, to place. Hidden files are left out.
+    """Index the files in a tar: name, without a leading ``./``, to offset and size. Hidden files are left out.
 
     Of two members with one name the later counts, as it would if they were extracted.
 
     Raises:
-        DataError: not a tar, a compressed one, one that is cut off or damaged, one that cannot be read, or one with
-            images, or a class folder, that are links, sparse files or devices: they hold no bytes to read in place.
+        DataError: no tar, or a compressed, truncated, damaged or unreadable one; or images or class folders in it are
+            links, sparse files or devices, which cannot be read in place.
     """
     found: dict[str, Member] = {}
-    elsewhere: dict[str, tuple[str, str]] = {}  # members that are no plain files: what they are, where a link leads
+    elsewhere: dict[str, tuple[str, str]] = {}  # members that are no plain files: (kind, target of a link)
     try:
         with os.fdopen(open_regular(path)[0], "rb") as file:
             start = file.read(8)
@@ -67,10 +67,10 @@ def index_tar(path: str) -> dict[str, Member]:
                     else:
                         found[name] = Member(member.offset_data, member.size)
                 end = tar.offset
-            # tarfile stops quietly at a damaged header, and where the file ends between two members.
+            # tarfile raises nothing at a damaged header, nor where the file ends between two members.
             if os.pread(file.fileno(), _BLOCK, end) != bytes(_BLOCK):
                 raise tarfile.ReadError("unexpected end of data")
-    # Headers that were made to mislead end in other errors than tarfile's own.
+    # Malformed headers raise other errors than tarfile's own, too.
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         if not found:
             raise DataError(
@@ -83,7 +83,7 @@ def index_tar(path: str) -> dict[str, Member]:
     except OSError as error:
         raise DataError(f"{printable(path)}: {error.strerror}; give a tar that can be read") from error
     of_images = {name.rpartition("/")[0] for name in found if _is_image(name)}
-    folders = {folder.rpartition("/")[0] for folder in of_images}  # in which those of classes lie
+    folders = {folder.rpartition("/")[0] for folder in of_images}  # that hold class folders
     for name, (kind, target) in elsewhere.items():
         above = name.rpartition("/")[0]
         leads = os.path.normpath(f"{above}/{target}".lstrip("/")) if target else None
@@ -100,7 +100,7 @@ def _is_image(name: str) -> bool:
 
 
 def _no_plain_file(member: tarfile.TarInfo) -> str | None:
-    """What a member is that does not hold its bytes as they are; None of one that does."""
+    """Kind of a member whose bytes are not stored as they are (link, sparse file, ...); None for a plain file."""
     if member.issym() or member.islnk():
         return f"a {'hard ' * member.islnk()}link to {printable(member.linkname)}"
     if member.issparse():

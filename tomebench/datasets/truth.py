@@ -1,8 +1,8 @@
-"""The classes of the numbered validation images, from a file that states them beyond doubt.
+"""Labels of ImageNet's numbered validation images, read from a ground-truth file (class ids, Kaggle's csv, devkit).
 
-The images of the original validation tar are named by number alone. The devkit's own ground truth numbers the classes
-1 to 1000 in an order that is *not* that of the sorted class ids; only its ``meta.mat`` says which is which. An order is
-never guessed: without that file the labels are refused.
+The images of the original validation tar are named by number alone. The devkit's ground truth numbers the classes 1 to
+1000 in an order that is *not* that of the sorted class ids; its ``meta.mat`` has the mapping. An order is never
+guessed: without that file the labels are refused.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ _NUMBER = re.compile(r"ILSVRC2012_val_([0-9]{8})(?![0-9])")
 
 
 def file_number(name: str) -> int | None:
-    """The number of a validation image, from 1, by its file name; None if that does not say it."""
+    """Number of a validation image in its file name, from 1; None if there is none."""
     found = _NUMBER.search(name.rpartition("/")[2])
     return int(found[1]) if found else None
 
 
 def find_truth(folder: Path) -> Mapping[int, int] | None:
-    """Class number in [0, 1000) by number of the validation image, from the first file in or under a folder that says.
+    """Read the first ground-truth file in a folder: number of the validation image to class number in [0, 1000).
 
     Args:
-        folder: where the data lies; an unpacked devkit in it is looked into.
+        folder: of the data; an unpacked devkit in it is searched, too.
 
     Returns:
         None if there is no such file.
 
     Raises:
-        DataError: a file cannot be read, or numbers the classes in an order that nothing explains.
+        DataError: a file cannot be read, or has devkit numbers without a ``meta.mat``.
     """
     readers: dict[str, Callable[[Path, list[str]], Mapping[int, int]]] = {
         SYNSETS: _numbered_lines,
@@ -58,12 +58,12 @@ def find_truth(folder: Path) -> Mapping[int, int] | None:
 
 
 def check_truth(names: Sequence[str], labels: Iterable[int], folder: Path) -> None:
-    """Refuse class folders that a file of labels beside them contradicts: one of class ids, which needs no table.
+    """Refuse class folders that a ground-truth file of class ids in the same folder contradicts.
 
     Args:
         names: of the images.
         labels: their class numbers, by the folders they lie in.
-        folder: where the data lies.
+        folder: of the data.
 
     Raises:
         DataError: an image lies in the folder of another class, or the file cannot be read.
@@ -81,7 +81,7 @@ def check_truth(names: Sequence[str], labels: Iterable[int], folder: Path) -> No
 
 
 def missing_truth(where: str) -> DataError:
-    """The error for numbered images without a file that says their classes."""
+    """The error for numbered images without a ground-truth file."""
     return DataError(
         f"{printable(where)}: file numbers alone do not say the classes; put {SYNSETS} or {SOLUTION} beside it, or "
         f"{DEVKIT} with {META} (both are in ILSVRC2012_devkit_t12/data)"
@@ -100,7 +100,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _numbered_lines(path: Path, lines: Sequence[str]) -> dict[int, int]:
-    """One class per line, in order of the file numbers: a class id, or the devkit's own number of one."""
+    """Read one class per line, in the order of the image numbers: class ids, or the devkit's numbers of classes."""
     entries = [line.strip() for line in lines]
     if len(entries) != VALIDATION_IMAGES:
         raise DataError(
@@ -115,7 +115,7 @@ def _numbered_lines(path: Path, lines: Sequence[str]) -> dict[int, int]:
 
 
 def _solution(path: Path, lines: Sequence[str]) -> dict[int, int]:
-    """``ILSVRC2012_val_00048981,n03995372 85 1 499 272``: image, then class ids and boxes, all of one class."""
+    """Read lines ``ILSVRC2012_val_00048981,n03995372 85 1 499 272``: image, then class ids and boxes of one class."""
     found: dict[int, int | None] = {}
     for place, line in enumerate(lines[1:], start=2):
         name, _, prediction = line.partition(",")
@@ -138,7 +138,7 @@ def _known(path: Path, classes: Mapping[int, int | None]) -> dict[int, int]:
 
 
 def _devkit_classes(truth: Path) -> dict[int, int]:
-    """The devkit's number of a class, 1 to 1000, to its position among the sorted class ids."""
+    """Read the devkit's ``meta.mat``: its number of a class, 1 to 1000, to the position among the sorted class ids."""
     meta = truth.with_name(META)
     if not meta.is_file():
         raise DataError(

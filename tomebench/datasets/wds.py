@@ -1,4 +1,4 @@
-"""WebDataset shards: plain tars that hold an image and its label under one key."""
+"""Reader of WebDataset shards (``wds/PATH``): tars that hold an image and its label under one key."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ from tomebench.regular import read_bytes
 from tomebench.schema import ImageList
 
 _KINDS = {suffix: form for form, suffixes in FORMATS.items() for suffix in suffixes}
-"""Format by the end of a name. Of a picture and its mask in one sample the first in this order is the picture."""
+"""Image format by file extension. Of an image and its mask in one sample the first in this order is the image."""
 
 
 def read_wds(root: Path, head: ClassHead | None = None) -> tuple[ImageList, PackedImages]:
     """List the images of shards, in place.
 
-    timm's reader of shards can only go through them from the first image to the last; resuming a run and dealing
-    batches to several processes need any image at any time, hence this one.
+    timm's own reader gives images in sequence only; resuming a run and distributing batches over processes need random
+    access.
 
     Args:
-        root: one ``.tar``, or a folder of them. Of shards of which some are named ``*val*``, these are taken. A sample
-            is ``key.jpg`` (png, webp, ...) and ``key.cls``, or ``key.json`` with ``"label"``: the number of the
-            class in the list of names beside the shards, or without one among the model's outputs, which for
-            ImageNet-1k are the sorted class ids.
-        head: the model's outputs; None: one for ImageNet-1k.
+        root: one ``.tar``, or a folder of them; if some are named ``*val*``, only these are taken. A sample is
+            ``key.jpg`` (png, webp, ...) and ``key.cls``, or ``key.json`` with ``"label"``: the number of the class in
+            the list of class names beside the shards, or without one among the model's outputs, which for ImageNet-1k
+            are the sorted class ids.
+        head: the model's class head; None: one for ImageNet-1k.
 
     Returns:
         The list sorted by class and then by name as bytes, named like class folders, and its images.
 
     Raises:
-        DataError: no shards, damaged ones, an image without label or a label that is none, or one that contradicts a
-            class id in the image's name.
+        DataError: no shards, damaged shards, an image without a valid label, or a label that contradicts a class id in
+            the image's name.
     """
     shards = _shards(root)
     classes, numbers = _classes(root, head)
@@ -89,7 +89,7 @@ def read_wds(root: Path, head: ClassHead | None = None) -> tuple[ImageList, Pack
 
 
 def _classes(root: Path, head: ClassHead | None) -> tuple[ClassMap, list[int]]:
-    """The model's classes, and which of them each number in the shards is."""
+    """The model's classes, and the class number of each label in the shards."""
     own = None if head is None else names_beside(root if root.is_dir() else root.parent)
     if head is None or (head == ANY_HEAD and own is None):
         return imagenet(), list(range(NUM_CLASSES))
@@ -106,7 +106,7 @@ def _classes(root: Path, head: ClassHead | None) -> tuple[ClassMap, list[int]]:
 
 
 def _fitting(classes: ClassMap, head: ClassHead | None, labels: Sequence[int]) -> ClassMap:
-    """Those of ImageNet-1k for a head of ImageNet-21k without names, which orders them otherwise, if all labels fit."""
+    """The classes of ImageNet-1k for a class head of ImageNet-21k without names if all labels fit; else ``classes``."""
     unnamed = head is not None and head.num_classes in IMAGENET_21K and head.names() is None
     return imagenet() if unnamed and max(labels) < NUM_CLASSES else classes
 
@@ -124,7 +124,7 @@ def _shards(root: Path) -> list[Path]:
 
 
 def _samples(shard: Path, members: dict[str, Member]) -> tuple[dict[str, dict[str, Member]], list[str]]:
-    """Fields by key: the key ends at the first dot of the file name; and the files that have none."""
+    """Group members into samples: (fields by key, which ends at the first dot of a file name; files without a dot)."""
     samples: defaultdict[str, dict[str, Member]] = defaultdict(dict)
     others = []
     for name, member in members.items():
@@ -147,7 +147,7 @@ def _twice(shard: Path, key: str, fields: Sequence[str]) -> DataError:
 
 
 def _check_apart(shards: Sequence[Path], members: Sequence[dict[str, Member]]) -> None:
-    """Refuse a shard that lies there twice, as a download that was made again leaves it.
+    """Refuse a shard that is there twice, as after a repeated download.
 
     Raises:
         DataError: two hold the same bytes; names both.
@@ -158,7 +158,7 @@ def _check_apart(shards: Sequence[Path], members: Sequence[dict[str, Member]]) -
 
 
 def _label(shard: Path, key: str, fields: dict[str, Member], numbers: Sequence[int], classes: ClassMap) -> int:
-    """The class of a sample, from its ``.cls`` and its ``.json``, which must agree."""
+    """Class number of a sample, from its ``.cls`` and its ``.json``, which must agree."""
     where = f"{printable(shard)}: {printable(key)}"
     stated = []
     try:
@@ -185,7 +185,7 @@ def _label(shard: Path, key: str, fields: dict[str, Member], numbers: Sequence[i
 
 
 def _whole(text: str) -> int:
-    """A number of plain digits: what Python takes besides them is no label."""
+    """Parse a label of plain digits; ValueError for other forms that ``int`` would take, such as ``1_0``."""
     if not re.fullmatch(r"-?[0-9]{1,9}", text):
         raise ValueError(text)
     return int(text)

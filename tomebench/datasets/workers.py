@@ -1,4 +1,4 @@
-"""Processes that read images: where they come from, what they need, and how they end."""
+"""Worker processes of the data loader: how many, shared memory they need, how they are started and ended."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 MAX_WORKERS = 16
-"""More than this compete for memory bandwidth and shared memory rather than help."""
+"""Most worker processes by default: more compete for memory bandwidth and shared memory."""
 _WORTH_A_WORKER = 1000
-"""Images below which starting workers (they import torch) takes longer than decoding."""
+"""Number of images below which starting workers, which import torch, takes longer than decoding."""
 
 _TRACKER: Any = resource_tracker._resource_tracker
 
@@ -25,19 +25,19 @@ def default_workers(n_images: int, cpus: float) -> int:
     """How many worker processes suit a data set.
 
     Args:
-        n_images: images to decode; none are started for so few that starting takes longer.
+        n_images: images to decode; 0 workers where starting them would take longer than decoding.
         cpus: CPUs that this process may use, quotas included.
     """
     return 0 if n_images < _WORTH_A_WORKER else max(1, min(int(cpus), MAX_WORKERS))
 
 
 def lack_of_room(workers: int, batch_bytes: int, shared: Path = Path("/dev/shm")) -> str | None:
-    """Why batches cannot come from workers; None if they can, or nobody knows.
+    """Why shared memory is too small for batches from workers; None if it is not, or that is unknown.
 
     Args:
         workers: processes, each of which holds two batches ahead.
         batch_bytes: of one batch.
-        shared: folder of what processes share, in memory.
+        shared: folder of the system's shared memory.
     """
     try:
         free = shutil.disk_usage(shared).free
@@ -51,14 +51,14 @@ def lack_of_room(workers: int, batch_bytes: int, shared: Path = Path("/dev/shm")
 
 
 def script() -> str | None:
-    """The script that this process runs, which its workers read once more; None where there is none."""
+    """Name of the script that this process runs, which its workers import again; None where there is none."""
     main = sys.modules["__main__"]
     file = getattr(main, "__file__", None)
     return None if file is None or getattr(main, "__spec__", None) is not None else Path(file).name
 
 
 def worker_context() -> BaseContext:
-    """Where workers come from: a server process that has imported the heavy modules once and forks from there."""
+    """Start method of workers: forked from a server process that has imported the heavy modules once."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context: Any = multiprocessing.get_context("forkserver")
@@ -67,9 +67,9 @@ def worker_context() -> BaseContext:
 
 
 def tracker() -> int | None:
-    """Process number of Python's resource tracker, which gives back what processes share if all of them are killed.
+    """Process id of Python's resource tracker, which frees shared memory if all processes are killed.
 
-    None where a parent has started it.
+    None where a parent process has started it.
     """
     resource_tracker.ensure_running()
     found: int | None = _TRACKER._pid
@@ -77,10 +77,10 @@ def tracker() -> int | None:
 
 
 def outlive_tracker(pid: int | None) -> None:
-    """Go on in silence where the tracker is gone: a new one prints a traceback for each name that it was never told of.
+    """Do without a resource tracker that has died: a new one would print a traceback for each name it does not know.
 
     Args:
-        pid: of the tracker that was told of the first names, as :func:`tracker` gave it.
+        pid: of the tracker that the workers were started with, as :func:`tracker` gave it.
     """
     if _TRACKER._pid == pid and _TRACKER._check_alive():
         return
@@ -91,10 +91,10 @@ def outlive_tracker(pid: int | None) -> None:
 
 
 def start_worker(_worker_id: int) -> None:
-    """Leave Ctrl-C to the parent, and end with it."""
+    """Set up a worker process: it ignores Ctrl-C, and ends when its parent does."""
     # Ctrl-C reaches the whole process group; the parent decides what happens and the batch in progress is still wanted.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # The parent of a forked-from-server worker is the server, so torch's own watch would not notice a killed sweep.
+    # The parent of a worker is the fork server, so torch's own check would not notice that the sweep was killed.
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""The embedded data set: UCI optical digits, split once and for all and drawn as small cluttered RGB images."""
+"""The embedded data set ``digits``: UCI optical digits in a fixed split, drawn as small cluttered RGB images."""
 
 from tomebench.datasets.digits.evaluation import image_list, open_image
 

@@ -1,4 +1,4 @@
-"""The 1797 digits as they were published, and their fixed split into training and held-out digits.
+"""The 1797 UCI optical digits as published, and their fixed split into training and held-out digits.
 
 Source: the test part of "Optical Recognition of Handwritten Digits", E. Alpaydin and C. Kaynak, UCI Machine Learning
 Repository, 1998, doi 10.24432/C50P49, CC BY 4.0 (LICENSE, beside this file). The split is by hash, so that it depends

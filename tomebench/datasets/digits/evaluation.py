@@ -12,7 +12,7 @@ from tomebench.schema import ImageList
 
 NAME = "digits"
 _DRAWING = 1
-"""Raise it when the same digits and seed give other pictures, so that results of the two are never compared."""
+"""Version of the rendering: raise it when the same digits and seed give other images, so that digests differ."""
 
 
 def image_list() -> ImageList:

@@ -1,4 +1,4 @@
-"""Draw a digit somewhere in a 56 x 56 RGB image, among fragments of other digits, lines, blobs and noise.
+"""Render a digit at a random place in a 56 x 56 RGB image, among fragments of other digits, lines, blobs and noise.
 
 An image depends on (digit, split, seed) alone, and is the same to the last bit on every machine and in every process:
 random numbers are raw bits of PCG64, whose stream numpy guarantees, and the arithmetic is elementwise float64 in plus,
@@ -20,11 +20,11 @@ IMAGE_SIZE = 56
 EVALUATION_SEED = 0
 """Seed of the evaluation set. Training uses the seeds above it."""
 EVALUATION_CLUTTER = 0.9
-"""How strongly clutter is drawn in the evaluation set. Training goes up to 1: harder than what is asked later."""
+"""Strength of clutter in the evaluation set, in [0, 1]. Training goes up to 1, so that evaluation is easier."""
 
 _Floats = npt.NDArray[np.float64]
 _CENTRES = np.arange(IMAGE_SIZE) + 0.5
-"""Where the pixels of a row or column are."""
+"""Centres of the pixels of a row or column."""
 _DIGIT_SIZE = (18.0, 30.0)  # pixels
 _FRAGMENTS = (4, 7)
 _LINES = (1, 3)
@@ -115,7 +115,7 @@ def _stamp(
 
 
 def _near(centre: float, reach: float) -> slice:
-    """Rows or columns of the image within ``reach`` pixels of a place inside it."""
+    """Slice of rows or columns within ``reach`` pixels of a coordinate in the image."""
     return slice(max(0, int(centre - reach)), min(IMAGE_SIZE, int(centre + reach) + 1))
 
 
