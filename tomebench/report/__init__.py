@@ -1,1 +1,1 @@
-"""Reports from rows: data frames, text tables, the sentence to act on, the figure, and the files that hold them."""
+"""Reports from rows: data frames, text tables, recommendation of an r, figure, and the files that hold them."""

@@ -1,4 +1,4 @@
-"""The sub-tables of an ablation as plain strings, as the paper lays them out: a line for each value."""
+"""Tables of an ablation as plain strings, laid out like the paper's Table 1: one per option, a line per value."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tomebench.words import counted
 
 DEFAULT = "*"
 NARROWER = (without("img/s"), without("p"), without("speed-up"))
-"""What goes, in this order, where a sub-table does not fit."""
+"""Columns that are left out, in this order, where a sub-table does not fit."""
 
 
 def answer(values: Sequence[tuple[str, bool, Row, PairedDelta | None]]) -> str | None:
-    """What the changes cost, in a sentence; None where top-1 was not measured.
+    """What the changes of options cost in top-1, in a sentence; None where top-1 was not measured.
 
     Args:
         values: of all sub-tables, as :func:`sub_table` takes them.
@@ -36,11 +36,12 @@ def answer(values: Sequence[tuple[str, bool, Row, PairedDelta | None]]) -> str |
 
 
 def sub_table(option: str, values: Sequence[tuple[str, bool, Row, PairedDelta | None]]) -> Table:
-    """Headers and cells of one sub-table.
+    """Headers and entries of the table of one option.
 
     Args:
-        option: what is varied.
-        values: of each value its name, whether it is the default, its row, and its top-1 less the default's.
+        option: the option that is varied.
+        values: for each value its name, whether it is the default, its row, and its paired top-1 difference to the
+            default.
     """
     columns = {option: [f"{name} {DEFAULT}" if default else name for name, default, _, _ in values]}
     rows = [row for _, _, row, _ in values]

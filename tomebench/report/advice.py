@@ -1,13 +1,13 @@
-"""Which row may be recommended; and where none may, which row comes nearest and what would settle it.
+"""Recommendation of an r: the fastest row with a surely tolerable loss, or how many images or rounds would settle it.
 
-A row is recommended if it is surely faster than r = 0 (the lower end of its speed-up interval is above 1) and its loss
-is surely within ``max_drop`` points: the whole paired interval is. The fastest of many rows is the one with the most
-luck, so that interval is at the level at which those of all rows hold together. Of the rows that qualify it is the
-fastest. Without labels a row cannot lose more than the images it answers otherwise than r = 0; without images speed
-alone decides; without timing the MAC ratio stands for it. What is unfinished is not recommended.
+A row qualifies if it is surely faster than r = 0 (the lower end of its speed-up interval is above 1) and its loss of
+top-1 is surely within ``max_drop`` points (the whole paired interval is). Since the best of many rows is partly luck,
+the level of the interval is that at which the intervals of all rows hold together (Bonferroni). The fastest row that
+qualifies is recommended. Without labels a row cannot lose more images than those on which it disagrees with r = 0;
+without images speed alone decides; without timing the MAC ratio takes the place of the speed-up. Unfinished rows are
+not recommended.
 
-Nothing here asks whether an estimate is above 1, only whether its interval is: a ratio that moves from 0.9999 to 1.0001
-changes no advice.
+Decisions use intervals, never estimates: a ratio that moves from 0.9999 to 1.0001 changes nothing.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from tomebench.schema import MAX_DROP
 from tomebench.stats import LEVEL, MIN_VALUES, Interval, fewest_images, paired_interval, processes_needed, wilson
 
 REACH = 100
-"""No more than this many times the images or rounds are asked for: beyond it, more of them is no advice."""
+"""Most times the images or rounds measured so far that are asked for; beyond that, no number is given."""
 
 Choice = Literal[
-    "recommended",  # surely faster, surely within; without labels: surely within, whatever the truth is
+    "recommended",  # surely faster, loss surely within the limit; without labels: whatever the labels are
     "speed only",  # surely faster, and no images were asked for
-    "agreement",  # surely faster, and too many images without labels are answered otherwise
-    "images",  # surely faster, and the loss is within as far as the images tell
-    "rounds",  # what is surely faster loses more; this row does not, and may be faster
-    "seems beyond",  # what is surely faster loses more, as far as the images tell
-    "beyond",  # what is surely faster surely loses more
-    "open",  # nothing is surely faster, and what may be seems to lose more
-    "not faster",  # nothing is surely faster
-    "no accuracy",  # surely faster, and no loss could be counted though there are images
-    "unfinished",  # what was measured to its end recommends nothing
+    "agreement",  # surely faster, but on too many images without labels the prediction differs from that of r = 0
+    "images",  # surely faster, loss within the limit but not surely: more images would tell
+    "rounds",  # rows that are surely faster lose more; this row does not and may be faster: more rounds would tell
+    "seems beyond",  # rows that are surely faster lose more, but not surely
+    "beyond",  # rows that are surely faster surely lose more
+    "open",  # no row is surely faster, and those that may be seem to lose more
+    "not faster",  # no row is surely faster
+    "no accuracy",  # surely faster, but no loss could be measured although there are images
+    "unfinished",  # no finished row is recommended, and others are unfinished
 ]
 _Speed = Literal["faster", "open", "not faster"]
 _Loss = Literal["within", "seems within", "seems beyond", "beyond"]
@@ -45,32 +45,32 @@ _Loss = Literal["within", "seems within", "seems beyond", "beyond"]
 
 @dataclass(frozen=True)
 class Advice:
-    """The row to talk about, what may be said about it, and about how much would settle what is open."""
+    """The row that is recommended or comes nearest, the verdict on it, and how much more data would settle it."""
 
     row: Row
     choice: Choice
-    images: int | None = None  # in all; None where they settle nothing, or over REACH times those seen would be needed
+    images: int | None = None  # needed in all; None where they settle nothing, or over REACH times those seen
     rounds: int | None = None  # likewise
-    processes: int | None = None  # likewise, instead of rounds, where several have measured it
-    chances: int = 1  # rows that share the error of what is said about its loss
+    processes: int | None = None  # likewise, instead of rounds, where several processes have measured the row
+    chances: int = 1  # number of rows compared, for the Bonferroni level of its loss
     labelled: int | None = None  # fewest images with labels that could tell, where those without cannot
-    sooner: tuple[Row, int] | None = None  # another row that at most half as many images would do for, and how many
+    sooner: tuple[Row, int] | None = None  # another row that needs at most half as many images, and their number
 
     @property
     def recommended(self) -> bool:
-        """The row may be recommended."""
+        """Whether the row is recommended."""
         return self.choice in ("recommended", "speed only")
 
 
 def advise(rows: Sequence[Row], max_drop: float = MAX_DROP) -> Advice | None:
-    """The advice of a table by the module's rule.
+    """Choose the row to recommend, or the one that comes nearest, by the module's rule.
 
-    Rows that failed, whose codes forbid using them, that repeat a smaller r, or whose top-1 at r = 0 is what guessing
-    gives take no part.
+    Left out are rows that failed, that have an invalidating code, that repeat a smaller r, or whose top-1 at r = 0 is
+    at chance level.
 
     Args:
         rows: of one run or several.
-        max_drop: loss of top-1 against r = 0, in points, up to which a row may be recommended.
+        max_drop: largest tolerable loss of top-1 against r = 0, in points.
 
     Returns:
         None if no row can be compared.
@@ -89,14 +89,14 @@ def advise(rows: Sequence[Row], max_drop: float = MAX_DROP) -> Advice | None:
 
 
 def at_chance(row: Row) -> bool:
-    """True for a row of r = 0 whose top-1 is what guessing gives."""
+    """Whether a row is that of r = 0, with a top-1 at chance level."""
     return is_baseline(row) and CHANCE_LEVEL in row.warnings
 
 
 def _by_losses(rows: Sequence[Row], max_drop: float) -> Advice:
     if evaluated := [row for row in rows if row.delta_top1 is not None]:
         return _by_both(evaluated, max_drop)
-    unlimited = [row for row in rows if not row.clamped] or rows  # beyond the cap r says nothing about the tokens
+    unlimited = [row for row in rows if not row.clamped] or rows  # clamped rows do not remove r tokens per layer
     faster = [row for row in unlimited if _speed(row) == "faster"]
     if not faster:
         maybe = [row for row in unlimited if _speed(row) == "open"]
@@ -121,7 +121,7 @@ def _by_agreement(faster: Sequence[Row], max_drop: float, chances: int) -> Advic
 
 def _by_both(rows: Sequence[Row], max_drop: float) -> Advice:
     faster = [row for row in rows if _speed(row) == "faster"]
-    chances = _chances(rows)  # not only of the faster ones: a wider speed-up interval must not make the others bolder
+    chances = _chances(rows)  # of all rows: if fewer counted as faster, the level of the others must not drop
     losses = {id(row): _loss(row, max_drop, chances) for row in rows}
     if within := [row for row in faster if losses[id(row)] == "within"]:
         return Advice(max(within, key=_gain), "recommended", chances=chances)
@@ -159,7 +159,7 @@ def _usable(row: Row) -> bool:
 
 
 def _images_of(row: Row) -> tuple[object, ...]:
-    """What top-1 at r = 0 depends on."""
+    """Key of the r = 0 that a row is compared with: all that its top-1 depends on."""
     return (row.model, row.weights, row.img_size, row.dtype, row.device, row.dataset_digest)
 
 
@@ -177,7 +177,7 @@ def _delta(row: Row) -> float:
 
 def _speed(row: Row) -> _Speed:
     if row.speedup_vs_r0 is None:
-        return "faster" if row.mac_ratio > 1 else "not faster"  # counted, so there is nothing uncertain about it
+        return "faster" if row.mac_ratio > 1 else "not faster"  # a count, without uncertainty
     if row.speedup_vs_r0_lo is None or row.speedup_vs_r0_hi is None:
         return "open"
     if row.speedup_vs_r0_lo > 1:
@@ -192,7 +192,7 @@ def _loss(row: Row, max_drop: float, chances: int) -> _Loss:
 
 
 def _paired(row: Row, chances: int, times: float = 1.0) -> Interval:
-    """Interval of the change of top-1, as a fraction, if ``times`` as many images of the same kind were seen."""
+    """Paired interval of the change of top-1, as a fraction, as if ``times`` as many like images had been seen."""
     if row.top1_lost is None or row.top1_gained is None or not row.n_seen:
         return Interval(-1.0, 1.0)
     lost, gained, n = (times * count for count in (row.top1_lost, row.top1_gained, row.n_seen))
@@ -200,11 +200,11 @@ def _paired(row: Row, chances: int, times: float = 1.0) -> Interval:
 
 
 def most_lost(row: Row, chances: int, times: float = 1.0) -> float:
-    """Points of top-1 that a row without labels can lose: those of the images it answers otherwise than r = 0.
+    """Upper bound of the loss of top-1 without labels, in points: the share of images that disagree with r = 0.
 
     Args:
         row: of the table.
-        chances: rows that share the error of it.
+        chances: number of rows compared, for the Bonferroni level.
         times: as if that many times as many images had been seen.
     """
     agreed, n = times * (row.agreed or 0), times * (row.n_seen or 0)
@@ -212,17 +212,17 @@ def most_lost(row: Row, chances: int, times: float = 1.0) -> float:
 
 
 def _chances(rows: Sequence[Row]) -> int:
-    """How many answers there are to choose from: rows that differ in speed only have the same."""
+    """Number of different losses among rows, for Bonferroni: rows that differ in speed only share one."""
     return len({(*_images_of(row), row.method, row.options, row.schedule, row.r) for row in rows})
 
 
 def _level(chances: int) -> float:
-    """Level of each of several intervals that hold together at LEVEL, by Bonferroni."""
+    """Level of each of ``chances`` intervals that together hold at LEVEL (Bonferroni)."""
     return 1 - (1 - LEVEL) / chances
 
 
 def _images_to_accept(row: Row, max_drop: float, chances: int) -> int | None:
-    """About how many images would show that the loss is within, if it stays as it is; exactly where none changed."""
+    """Images needed to show that the loss is within the limit, if rates stay as they are; exact if no image changed."""
     if unchanged(row):
         fewest = fewest_images(max_drop / 100, level=_level(chances))
         return None if fewest is None or fewest > REACH * (row.n_seen or 0) else fewest
@@ -230,17 +230,17 @@ def _images_to_accept(row: Row, max_drop: float, chances: int) -> int | None:
 
 
 def unchanged(row: Row) -> bool:
-    """Not one image has been lost or gained, so that any that changes asks for more of them."""
+    """Whether no image was lost or gained, so that a number of images needed is a minimum."""
     return row.top1_lost == row.top1_gained == 0
 
 
 def _images_to_refuse(row: Row, max_drop: float) -> int | None:
-    """About how many images would show that the loss is beyond, if it stays as it is."""
+    """Images needed to show that the loss is beyond the limit, if rates stay as they are."""
     return _enough(row, lambda times: _paired(row, 1, times).hi < -max_drop / 100)
 
 
 def _enough(row: Row, shown: Callable[[float], bool]) -> int | None:
-    """About how many images show something that more of the same show the better; None if out of reach."""
+    """Fewest images, by bisection, at which the monotone condition ``shown`` holds; None if over REACH times more."""
     low, high = 1.0, float(REACH)
     if not row.n_seen or not shown(high):
         return None
@@ -251,9 +251,9 @@ def _enough(row: Row, shown: Callable[[float], bool]) -> int | None:
 
 
 def _rounds(row: Row) -> int | None:
-    """About how many rounds would show that a row is faster, if its speed-up stays as it is; None if none would.
+    """Rounds needed to show that a row is faster, if its speed-up stays as it is; None if no number would.
 
-    Processes, where several have measured it.
+    Processes instead of rounds, where several have measured the row.
     """
     value, low = row.speedup_vs_r0, row.speedup_vs_r0_lo
     if _speed(row) != "open" or value is None or not row.rounds:
@@ -269,7 +269,7 @@ def _rounds(row: Row) -> int | None:
 
 
 def _about(needed: float, done: int) -> int | None:
-    """Rounded up to two digits, and more than there are; None if out of reach."""
+    """A number needed, rounded up to two digits and above ``done``; None if over REACH times ``done``."""
     needed = max(needed, done + 1)
     if needed > REACH * done:
         return None

@@ -1,4 +1,4 @@
-"""A snapshot in the formats of services that plot a number over commits: github-action-benchmark and Bencher."""
+"""Export of a snapshot's figures to services that plot them over commits: github-action-benchmark and Bencher."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _measured(snapshot: Snapshot) -> list[tuple[str, dict[str, _Measure]]]:
 
 
 def _measures(cell: CellRecord) -> dict[str, _Measure]:
-    """All of them better when larger."""
+    """Speed, speed-up and top-1 of one cell: name to measure; larger is better for all."""
     found: dict[str, _Measure] = {}
     if cell.speed is not None and not cell.speed.invalid:
         processes = cell.speed.processes or ()

@@ -1,4 +1,4 @@
-"""Status and warning codes: what stands in the notes of a row, and what is said about it below the table."""
+"""Texts of status and warning codes: the notes of a row, and the lines below the table that explain them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ EXPLANATIONS: Mapping[str, str] = {code: about.text for code, about in CODES.ite
 """What each code means and what to do next."""
 
 _SAME_AS = re.compile(r"SAME_AS_R(\d+)")
-_WITH_ERRORS = ("failed", "oom", "nonfinite")  # the others have no error but a width, which is in the notes
+_WITH_ERRORS = ("failed", "oom", "nonfinite")  # the only statuses with an error text
 
 
 def notes(row: Row) -> str:
-    """What is special about a row, in a few words, e.g. ``±2.3 %, unconverged, cap``."""
+    """Notes of a row: its codes in a few words, e.g. ``±2.3 %, unconverged, cap``."""
     words = []
     if row.status == "unconverged" and (width := widest_half_width(row)) is not None:
         words.append(f"±{100 * width:.1f} %")
@@ -29,7 +29,7 @@ def notes(row: Row) -> str:
 
 
 def short_notes(rows: Sequence[Row]) -> list[str]:
-    """The notes of every row as marks, e.g. ``unc cap``; what every row has is left to the lines below the table."""
+    """Notes of every row as short marks, e.g. ``unc cap``; codes that every row has are left out."""
     everywhere = set.intersection(*(set(_codes(row)) for row in rows)) if len(rows) > 1 else set()
     return [" ".join(_mark(code) for code in _codes(row) if code not in everywhere) for row in rows]
 
@@ -51,14 +51,14 @@ def warning_lines(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def brief_lines(rows: Sequence[Row], width: int) -> list[tuple[str, str]]:
-    """The same in brief, the gravest first: a name to call it by, and a line.
+    """The lines of :func:`warning_lines` in brief, the gravest first: (mark of the code, line).
 
-    A line names its rows, and an error, where ``width`` leaves room; the notes and ``table.csv`` have them, too.
+    A line names its rows, and an error, if ``width`` has room; the notes and ``table.csv`` have them, too.
     """
     found = _found(rows)
     lines = []
     if NOT_STEADY in found:
-        found.pop(DRIFT, None)  # which it says already
+        found.pop(DRIFT, None)  # NOT_STEADY includes it
     for code in sorted(found, key=lambda code: not (code in CODES and CODES[code].grave)):
         brief = CODES[code].brief if code in CODES else "see the column warnings of table.csv"
         if same := _SAME_AS.fullmatch(code):
@@ -73,7 +73,7 @@ def brief_lines(rows: Sequence[Row], width: int) -> list[tuple[str, str]]:
 
 
 def _found(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Rows by code, in the order of the report; unknown codes last, as they came."""
+    """Rows by code, in the order of CODES; unknown codes last, in order of occurrence."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         for code in _codes(row):
@@ -83,7 +83,7 @@ def _found(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def _codes(row: Row) -> list[str]:
-    # Of a row that was cut short it is no news that its interval is wide, and another budget is not what it wants.
+    # An interrupted row has a wide interval anyway, and needs to be continued, not a larger budget.
     unsaid = ("ok", "unconverged") if INTERRUPTED in row.warnings else ("ok",)
     status = [] if row.status in unsaid else [row.status]
     clamped = [R_CLAMPED] if row.clamped else []
@@ -101,5 +101,5 @@ def _errors(rows: Sequence[Row]) -> list[str]:
 
 
 def _longest(texts: Sequence[str], width: int) -> str:
-    """The first that fits, else the last."""
+    """The first of the texts that fits into ``width``, else the last."""
     return next((text for text in texts if len(text) <= width), texts[-1])

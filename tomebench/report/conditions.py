@@ -1,4 +1,4 @@
-"""The conditions of a run, without which its table means nothing: in full, and in the one line that a screen has."""
+"""Measurement conditions of rows (model, method, device, kernel, images, testbed) as text: in full, and in one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tomebench.words import counted
 
 
 def conditions(rows: Sequence[Row]) -> tuple[str, ...]:
-    """The lines without which the table means nothing, from model to testbed. Empty without rows."""
+    """The conditions of a table as lines: model, method, device, images, intervals, testbed. Empty without rows."""
     if not rows:
         return ()
     weights = re.sub(r"(sha256:[0-9a-f]{12})[0-9a-f]+", r"\1…", _same(rows, "weights", "weights {}"))
@@ -51,7 +51,7 @@ def conditions(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def compact_conditions(rows: Sequence[Row], checkpoint: str | None = None) -> str:
-    """What a pasted table cannot do without, in a line: model, method, device, images. Empty without rows.
+    """The conditions that a pasted table needs, in one line: model, method, device, images. Empty without rows.
 
     Args:
         rows: of the table.
@@ -83,7 +83,7 @@ def compact_conditions(rows: Sequence[Row], checkpoint: str | None = None) -> st
 
 
 def _image_sets(rows: Sequence[Row]) -> list[tuple[str, int]]:
-    """The images that rows are about, each list once: what they are, and how many of them were seen."""
+    """Image lists of the rows, each once: (name of the data set, images seen)."""
     sets: dict[str | None, tuple[str, int]] = {}
     for row in rows:
         if row.n_seen is not None:

@@ -1,7 +1,7 @@
-"""Make text from outside inert wherever a report carries it.
+"""Escaping of text from users and files for terminals, csv, markdown and continuous-integration logs.
 
-Model names, paths and error texts come from users and files. In a report they must stay what they are: text. They
-never become a spreadsheet formula, markup, a terminal escape code or a command of a continuous-integration log.
+Model names, paths and error texts must stay text in a report: they never become a spreadsheet formula, markup, a
+terminal escape code or a command of a continuous-integration log.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import re
 import unicodedata
 
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-"""Unicode categories nobody can see: controls, bidi and zero-width formats, lone surrogates, line separators."""
+"""Unicode categories of invisible characters: controls, bidi and zero-width formats, surrogates, line separators."""
 _FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"
-"""First characters a spreadsheet takes for a formula, full-width forms included."""
+"""First characters of what a spreadsheet runs as a formula, full-width forms included."""
 _GUARD = "'"
 
 
 def clean(text: str) -> str:
-    r"""One printable line: invisible characters become visible escapes such as ``\x1b`` or ``\n``.
+    r"""Make text one printable line: invisible characters become visible escapes such as ``\x1b`` or ``\n``.
 
     ``##[``, which build logs read as a command anywhere in a line, gets a space; a leading ``::``, the newer form of
-    the same, gets an apostrophe. The result never changes when cleaned again.
+    the same, gets an apostrophe. Cleaning is idempotent.
     """
     if not (text.isascii() and text.isprintable()):
         text = "".join(_visible(c) if _is_invisible(c) else c for c in text)
@@ -29,9 +29,9 @@ def clean(text: str) -> str:
 
 
 def csv_guard(text: str) -> str:
-    """``text`` with a leading apostrophe if a spreadsheet could run it; :func:`csv_unguard` takes it away again.
+    """Put an apostrophe before text that a spreadsheet could run as a formula; :func:`csv_unguard` removes it.
 
-    Text that itself starts with an apostrophe gets one too, so that the pair is exact. Numbers never come here.
+    Text that itself starts with an apostrophe gets one, too, so that the two are exact inverses. Not for numbers.
     """
     risky = text.startswith((_GUARD, "\t", "\r")) or text.lstrip().startswith(tuple(_FORMULA))
     return _GUARD + text if risky else text
@@ -43,7 +43,7 @@ def csv_unguard(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    """Text as one line of markdown that reads as written: no cell border, html, code, emphasis or link."""
+    """Escape text to one line of markdown that is shown as written: no table border, html, code, emphasis or link."""
     text = clean(text).replace("\\", "\\\\").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"[|`*~]", r"\\\g<0>", text)
     text = re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)  # vit_base needs no escape, _x_ does

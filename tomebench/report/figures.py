@@ -1,6 +1,7 @@
-"""The speed/accuracy figure. matplotlib is optional and used through its objects only, so no state outlives a call.
+"""Figure of a sweep: speed-up against top-1 with intervals, MAC ratio and ceiling, as a PNG.
 
-The same rows and the same matplotlib give the same bytes.
+matplotlib is optional, and used through its objects only, so that no global state changes. The same rows and the same
+matplotlib give the same bytes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 Style = dict[str, Any]
 
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it says of a user without a home where it keeps its fonts
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns a user without home folder about its font cache
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, told apart with any kind of colour vision."""
 _MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -43,15 +44,14 @@ def speed_accuracy_figure(
 ) -> str | None:
     """Write a PNG: speed-up against top-1 with 95 % bars, or, where nothing was evaluated, r against speed-up.
 
-    The MAC ratio of each row is drawn beside it, as what counting promises, and where it was timed the slicing ceiling
-    as a line, as what the hardware gives to any method. Rows without a speed-up or (with accuracy)
-    without top-1 are left out and named below the figure.
+    The MAC ratio of each row is drawn beside it, and the ceiling, where it was timed, as a line. Rows without speed-up
+    or (with accuracy) without top-1 are left out and named below the figure.
 
     Args:
         rows: rows of one run or several; each combination of settings is a series of its own.
         path: file to write.
         conditions: lines for the small print.
-        max_drop: loss in points up to which a row may be recommended, and is labelled in bold.
+        max_drop: largest tolerable loss in points; the row that is recommended by it is labelled in bold.
 
     Returns:
         None if the file was written, else one line with the reason why there is no figure.
@@ -116,7 +116,7 @@ def _draw(
 
 
 def _accuracy_series(axes: Axes, rows: Sequence[Row], label: str, style: Style) -> None:
-    """Speed-up against top-1. The vertical bar is the paired interval of the difference to r = 0."""
+    """Draw speed-up against top-1; vertical bars are paired intervals of the difference to r = 0."""
     xs, ys = [_x(row) for row in rows], [_y(row) for row in rows]
     for row in rows:
         axes.plot([_x(row), row.mac_ratio], [_y(row), _y(row)], color=_GREY, linewidth=0.7, linestyle=":", zorder=1)
@@ -132,7 +132,7 @@ def _accuracy_series(axes: Axes, rows: Sequence[Row], label: str, style: Style) 
 
 
 def _speed_series(axes: Axes, rows: Sequence[Row], label: str, style: Style) -> None:
-    """Speed-up over r, with the MAC ratio as a curve."""
+    """Draw speed-up over r, with the MAC ratio as a curve."""
     rows = sorted(rows, key=lambda row: row.r)
     xs, ys = [row.r for row in rows], [_x(row) for row in rows]
     axes.plot(xs, [row.mac_ratio for row in rows], color=_GREY, linewidth=1.2, linestyle="--", zorder=1)
@@ -143,9 +143,9 @@ def _speed_series(axes: Axes, rows: Sequence[Row], label: str, style: Style) -> 
 
 
 def _curve(axes: Axes, rows: Sequence[Row], xs: Sequence[float], ys: Sequence[float], label: str, style: Style) -> None:
-    """A faint line through the points; markers are hollow where the cap changed r."""
+    """Draw a faint line through the points; markers are hollow where r was clamped."""
     axes.plot(xs, ys, color=style["color"], linewidth=1.0, alpha=0.45, zorder=2)
-    label = _short(f" {_plain(label)}" if label else "measured, 95 % intervals", 60)  # a leading "_" would hide it
+    label = _short(f" {_plain(label)}" if label else "measured, 95 % intervals", 60)  # a leading "_" hides a label
     axes.plot([], [], linestyle="none", markersize=_MARKER_SIZE, label=label, **style)
     for row, x, y in zip(rows, xs, ys, strict=True):
         face = "white" if row.clamped else style["color"]
@@ -153,7 +153,7 @@ def _curve(axes: Axes, rows: Sequence[Row], xs: Sequence[float], ys: Sequence[fl
 
 
 def _legend(axes: Axes, rows: Sequence[Row], accuracy: bool) -> None:
-    """What the series have in common comes last, once."""
+    """Draw the legend; entries that all series share come last, once."""
     common: Style = {"color": _GREY, "marker": "o", "markerfacecolor": "white", "markersize": _MARKER_SIZE}
     if any(row.clamped for row in rows):
         axes.plot([], [], linestyle="none", label="r lowered by the cap", **common)
@@ -166,7 +166,7 @@ def _legend(axes: Axes, rows: Sequence[Row], accuracy: bool) -> None:
 
 
 def _label_points(axes: Axes, rows: Sequence[Row], advice: Advice | None) -> None:
-    """Write r beside the markers: the row of the sentence, the ends, and as many others as fit without touching."""
+    """Write r beside markers: of the recommended row, the first, the last, and all others that fit without overlap."""
     first = [advice.row] if advice else []
     taken: list[tuple[float, float]] = []
     axes.margins(x=0.05, y=0.08)
@@ -204,7 +204,7 @@ def _short(text: str, limit: int) -> str:
 
 
 def _plain(text: str) -> str:
-    """Only characters the bundled font has: Latin, and the few signs tomebench itself writes."""
+    """Text in characters that matplotlib's font has (Latin, Δ, …); others become ``?``."""
     return "".join(c if ord(c) < 0x250 or c in "Δ…" else "?" for c in clean(text))
 
 
@@ -217,7 +217,7 @@ def _y(row: Row) -> float:
 
 
 def _bars(rows: Sequence[Row], field: str) -> list[list[float]]:
-    """Lengths of the 95 % bars, below and above: zero where there is no interval, and for r = 0 itself."""
+    """Lengths of the 95 % error bars, [below, above]: 0 where there is no interval, and for r = 0 itself."""
     bars: list[list[float]] = [[], []]
     for row in rows:
         value, low, high = (getattr(row, field + end) for end in ("", "_lo", "_hi"))

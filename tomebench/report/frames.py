@@ -1,4 +1,4 @@
-"""Rows as a pandas data frame, and back from ``table.csv``: a typed column for each of the table's."""
+"""Rows as a typed pandas data frame; read ``table.csv`` back into the same frame."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _READ: Mapping[str, Callable[[str], Any]] = {
 
 
 def to_frame(rows: Sequence[Row]) -> pd.DataFrame:
-    """One line per row, columns in the order of ``COLUMNS``, dtypes Int64, Float64, boolean and string.
+    """Make a data frame of rows: columns in the order of ``COLUMNS``, dtypes Int64, Float64, boolean and string.
 
-    Not measured is ``pd.NA``, and so is empty text: a file cannot tell the two apart. Lists are text, their items
-    separated by spaces. Text is cleaned (:func:`tomebench.report.escape.clean`).
+    What was not measured is ``pd.NA``, and so is empty text: a csv file cannot tell the two apart. Lists are text with
+    spaces between their items. Text is cleaned (:func:`tomebench.report.escape.clean`).
 
     Raises:
         ValueError: a float that is NaN or infinite; measured values never are.
@@ -35,7 +35,7 @@ def to_frame(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """The frame that ``table.csv`` was written from, value for value and dtype for dtype.
+    """Read ``table.csv`` into the data frame that it was written from, value for value and dtype for dtype.
 
     Raises:
         StorageError: the file cannot be read, or is not a table of this version.

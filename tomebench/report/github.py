@@ -1,4 +1,4 @@
-"""The outcome of a gate for GitHub: a step summary in markdown, and annotations, which are commands in the log."""
+"""Findings of the gate for GitHub Actions: a step summary in markdown, and annotations (workflow commands)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from tomebench.report.tables import markdown_table
 from tomebench.report.verdicts import advice, by_gravity, last_line, verdict_table
 
 MAX_ROWS = 300
-"""Rows of the summary, the gravest first: GitHub takes a MiB a step, and nobody reads more."""
+"""Most findings in the summary, the gravest first; GitHub accepts 1 MiB per step."""
 MAX_BYTES = 900_000
-"""Size of the summary."""
+"""Most bytes of the summary."""
 _MAX_TEXT = 400
 _LEVELS: dict[Verdict, Literal["error", "warning", "notice"]] = {
     "worse": "error",
@@ -27,7 +27,7 @@ _LEVELS: dict[Verdict, Literal["error", "warning", "notice"]] = {
 def step_summary(
     findings: Sequence[Finding], *, subject: str, remarks: Sequence[str] = (), trouble: str | None = None
 ) -> str:
-    """Markdown for ``$GITHUB_STEP_SUMMARY``: the outcome, a table, what to do. Well under its limit of 1 MiB.
+    """Markdown for ``$GITHUB_STEP_SUMMARY``: outcome, table of findings, what to do; under GitHub's limit of 1 MiB.
 
     Args:
         findings: of the gate.
@@ -38,7 +38,7 @@ def step_summary(
     outcome = last_line(findings) if trouble is None else f"NOTHING COMPARED: {trouble}"
     parts = [f"### tomebench: {markdown(_cut(subject))}", f"**{markdown(_cut(outcome))}**"]
     rows, text = MAX_ROWS, _summary(findings, parts, remarks, MAX_ROWS)
-    while len(text.encode()) > MAX_BYTES and rows:  # only text that escapes to many times its length gets here
+    while len(text.encode()) > MAX_BYTES and rows:  # only if escapes make the text many times as long
         rows //= 2
         text = _summary(findings, parts, remarks, rows)
     return text
@@ -63,7 +63,7 @@ def annotation_lines(
 
     Args:
         findings: of the gate.
-        remarks: one more, for all of them.
+        remarks: together one more annotation.
         trouble: why nothing could be compared.
     """
     if not findings:
@@ -84,5 +84,5 @@ def _cut(text: str) -> str:
 
 
 def _data(text: str) -> str:
-    """Text as the message of a workflow command: one line, its own escapes escaped."""
+    """Escape text as the message of a workflow command."""
     return clean(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")

@@ -1,4 +1,4 @@
-"""One sentence a person can act on: what :mod:`tomebench.report.advice` finds, in words."""
+"""The recommendation of an r as a sentence: words for what :mod:`tomebench.report.advice` decides."""
 
 from __future__ import annotations
 
@@ -22,23 +22,21 @@ _GUESSED = (
 
 @dataclass(frozen=True)
 class Answer:
-    """What a table says to someone who has to choose a row."""
+    """The recommended row, if any, with the sentence about it."""
 
-    row: Row | None  # the one that is recommended
-    text: str  # the same in a sentence, or why there is none and what would settle it
-    choice: Choice | Literal["biased", "guessed"]  # the same in a word; of the last two no speed, or no loss, is known
-    images: int | None = (
-        None  # about how many would do for the row of the text if it stays as it is; no fewer at any rate
-    )
+    row: Row | None  # recommended; None: no row is
+    text: str  # the sentence: the recommendation, or why there is none and what would settle it
+    choice: Choice | Literal["biased", "guessed"]  # its kind; the last two: no valid speed, or no valid top-1
+    images: int | None = None  # needed to settle it for the row of the text, if its rates stay as they are
     rounds: int | None = None  # likewise
-    processes: int | None = None  # likewise, instead of rounds, where it was measured in several
+    processes: int | None = None  # likewise, instead of rounds, where several processes have measured it
 
     def __str__(self) -> str:
         return self.text
 
 
 def answer(rows: Sequence[Row], max_drop: float = MAX_DROP) -> Answer | None:
-    """:func:`sentence` with the row that it recommends."""
+    """The recommendation for a table: row, :func:`sentence`, and data needed; None if there is nothing to compare."""
     if (advice := advise(rows, max_drop)) is None:
         if any(AA_FAILED in row.warnings for row in rows):
             return Answer(None, _BIASED, "biased")
@@ -53,15 +51,15 @@ def answer(rows: Sequence[Row], max_drop: float = MAX_DROP) -> Answer | None:
 
 
 def sentence(rows: Sequence[Row], max_drop: float = MAX_DROP) -> str | None:
-    """The advice in words, e.g. ``r=8 is 1.31x faster [1.29, 1.33] at -0.35 points [-0.50, -0.20], ...``.
+    """The recommendation in words, e.g. ``r=8 is 1.31x faster [1.29, 1.33] at -0.35 points [-0.50, -0.20], ...``.
 
-    It either recommends a row, or begins with "Nothing" and says why and, where that is open, how many images or rounds
-    would settle it. If the A/A control failed there is no speed to speak of, and if top-1 at r = 0 is what guessing
-    gives no loss; the sentence says that instead.
+    It recommends a row, or begins with "Nothing" and says why and, if that is open, how many images or rounds would
+    settle it. If the A/A control failed, speeds are invalid, and if top-1 at r = 0 is at chance level, losses are; the
+    sentence says that instead.
 
     Args:
         rows: of one run or several.
-        max_drop: loss of top-1 against r = 0, in points, up to which a row may be recommended.
+        max_drop: largest tolerable loss of top-1 against r = 0, in points.
 
     Returns:
         None if there is nothing to compare.
@@ -71,7 +69,7 @@ def sentence(rows: Sequence[Row], max_drop: float = MAX_DROP) -> str | None:
 
 
 def yardsticks(rows: Sequence[Row], max_drop: float = MAX_DROP) -> str | None:
-    """The row of the sentence against the unwrapped model and its MAC ratio; None where that was not measured."""
+    """A sentence on the same row's speed-up over the unwrapped model, MAC ratio and ceiling; None if not measured."""
     advice = advise(rows, max_drop)
     if advice is None or advice.row.speedup_vs_unwrapped is None:
         return None
@@ -88,7 +86,7 @@ def yardsticks(rows: Sequence[Row], max_drop: float = MAX_DROP) -> str | None:
 
 
 def _words(advice: Advice, found: str, basis: str, limit: str, shown: Sequence[str]) -> str:
-    """The sentence: what was found of a row and on what, the limit, and the settings that tell its row from others."""
+    """Compose the sentence from the row's figures, their basis, the limit, and the settings that name the row."""
     row = advice.row
     same = ""
     if row.agreement is not None and row.delta_top1 is None:
@@ -142,12 +140,12 @@ def _words(advice: Advice, found: str, basis: str, limit: str, shown: Sequence[s
 
 
 def _as_one_of(advice: Advice) -> str:
-    """Why more is asked of a loss than its own interval: the best of several rows is the luckiest."""
+    """Words for the Bonferroni level: "as one of N rows"; empty for a single row."""
     return f", as one of {counted(advice.chances, 'row')}" if advice.chances > 1 else ""
 
 
 def _to_tell(advice: Advice) -> str:
-    """What is needed to tell whether a row pays that is not surely faster; nothing if it is surely not."""
+    """Words for the rounds or processes that would show whether a row is faster; empty if it surely is not."""
     if advice.rounds is None and advice.processes is None:
         unit = "processes" if (advice.row.processes or 1) > 1 else "rounds"
         slower = advice.row.speedup_vs_r0_hi is not None and advice.row.speedup_vs_r0_hi <= 1
@@ -163,7 +161,7 @@ def _to_tell(advice: Advice) -> str:
 
 
 def _images(number: int | None, row: Row) -> str:
-    """How many images a row asks for."""
+    """Words for the number of images that a row needs."""
     return f"{counted(number, 'image')} or more" if number is not None and unchanged(row) else _amount(number, "images")
 
 

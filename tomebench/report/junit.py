@@ -1,4 +1,4 @@
-"""The outcome of a gate as a JUnit file, which every CI system shows. One suite a tier, one case a cell."""
+"""Findings of the gate as a JUnit XML file for CI systems: one suite per tier, one case per finding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tomebench.report.verdicts import last_line
 
 
 def junit_xml(findings: Sequence[Finding], *, subject: str, now: datetime.datetime, trouble: str | None = None) -> str:
-    """The file's text, in the form of the widely used JUnit schema (its strict variant).
+    """Write findings as JUnit XML (the strict variant of the widely used schema).
 
     ``worse`` is a failure; ``inconclusive``, ``incomparable`` and ``missing`` are errors, which CI systems show as red
     too; ``same`` and ``better`` pass. A gate that compared nothing is an error of its own, in the suite ``gate``: a
@@ -46,7 +46,7 @@ def junit_xml(findings: Sequence[Finding], *, subject: str, now: datetime.dateti
 def _suite(
     root: ElementTree.Element, name: str, now: datetime.datetime, *, tests: int, failures: int, errors: int
 ) -> Iterator[ElementTree.Element]:
-    """A suite of that name; its cases go in within the context, since the schema wants them in the middle."""
+    """Add a suite; its cases are added within the context, as the schema has them between other elements."""
     counts = {"tests": tests, "failures": failures, "errors": errors, "time": 0}
     attributes = {"id": str(len(root)), "package": "tomebench", "name": name, "hostname": "localhost"}
     attributes |= {"timestamp": now.strftime("%Y-%m-%dT%H:%M:%S"), **{key: str(n) for key, n in counts.items()}}

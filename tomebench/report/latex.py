@@ -1,4 +1,4 @@
-"""Tables in LaTeX, for a document that uses the package booktabs and nothing else."""
+"""LaTeX tables, which need the package booktabs only."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _SPECIAL = {
 
 @dataclass(frozen=True)
 class ColumnHead:
-    """ColumnHead of a column; those beside each other with the same group share it."""
+    """Title of a table column; neighbours with the same group stand under one group title."""
 
     name: str
     group: str = ""
     left: bool = False  # words, not numbers
-    alone: str = ""  # what it is called where there are no groups; empty: its name
+    alone: str = ""  # title in formats without groups; empty: its name
 
 
 def latex(text: str) -> str:
-    """Text that LaTeX prints as written; what pdfTeX's fonts do not have is named by its code point."""
+    """Escape text so that LaTeX prints it as written; characters missing in pdfTeX's fonts become ``U+XXXX``."""
     written = "".join(_SPECIAL.get(c, c if c.isascii() else rf"\texttt{{U+{ord(c):04X}}}") for c in clean(text))
     return written.replace("--", "-{}-")  # which TeX would make one dash
 
@@ -50,11 +50,11 @@ def latex_table(
     caption: str,
     notes: Sequence[str],
 ) -> str:
-    """A ``table*`` with the rules of booktabs, a line of head for each part, and notes below.
+    """Write a ``table*`` with the rules of booktabs, a title line for each part, and notes below.
 
     Args:
-        heads: of the columns.
-        parts: title, which may be empty, and rows of each.
+        heads: titles of the columns.
+        parts: (title, which may be empty, rows) of each part.
         caption: above the table.
         notes: lines below it.
     """

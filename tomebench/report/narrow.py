@@ -1,4 +1,4 @@
-"""Steps that make a table of text narrower: in a stated order, columns get shorter or are left out."""
+"""Steps that make a text table fit a narrow screen: columns are shortened or left out."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 Table = tuple[list[str], list[list[str]]]
-"""Headers and cells."""
+"""Column titles, and rows of text."""
 Cells = Callable[[list[str]], list[str]]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One way to make a table narrower: a column with a shorter head or shorter cells, or none."""
+    """One step that makes a table narrower: shorten the title or the texts of a column, or leave it out."""
 
-    head: str  # of the column; a table without it stays as it is
-    to: str = ""  # its shorter head; without one the column is left out
-    cells: Cells = list  # its shorter cells; where none has anything in it, the column is left out
-    lost: str = ""  # what the reader misses, if anything
+    head: str  # title of the column; a table without it stays as it is
+    to: str = ""  # shorter title; empty: the column is left out
+    cells: Cells = list  # function that shortens the texts; if all become empty, the column is left out
+    lost: str = ""  # what is no longer shown, for the line below the table
 
     def __call__(self, table: Table) -> Table:
-        """The narrower table."""
+        """Apply the step to a table."""
         heads, rows = table
         if self.head not in heads:
             return table
@@ -34,17 +34,17 @@ class Step:
 
 
 def without(head: str) -> Step:
-    """A column less."""
+    """Step that leaves a column out."""
     return Step(head, lost=head)
 
 
 def before(mark: str) -> Cells:
-    """Cells up to a mark."""
+    """Shorten texts to what stands before a mark."""
     return lambda cells: [cell.partition(mark)[0] for cell in cells]
 
 
 def last(length: int) -> Cells:
-    """The last characters of every cell, where those still tell them apart: of names that begin alike."""
+    """Shorten texts to their last characters, if they stay different: for names that begin alike."""
 
     def shortened(cells: list[str]) -> list[str]:
         short = [cell if len(cell) <= length else f"…{cell[1 - length :]}" for cell in cells]
@@ -54,5 +54,5 @@ def last(length: int) -> Cells:
 
 
 def first(length: int) -> Cells:
-    """The first characters of every cell, for digests."""
+    """Shorten texts to their first characters, for digests."""
     return lambda cells: [cell[:length] for cell in cells]

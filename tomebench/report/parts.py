@@ -1,4 +1,4 @@
-"""Parts of one sweep, as array jobs measure them with ``--cells i/n``, put together to one table."""
+"""Join runs that are parts of one sweep (``--cells i/n``, for array jobs) into one table."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tomebench.report.series import is_baseline
 from tomebench.runs.row import Row
 
 CELLS = "cells"
-"""The setting that says which part of a sweep a run is."""
+"""Name of the setting with the part of the sweep that a run is."""
 
 
 def are_parts(configs: Sequence[Mapping[str, Any]]) -> bool:
-    """True if runs are parts of one sweep: the same settings, each with other cells of the same number of parts.
+    """Whether runs are parts of one sweep: equal settings, but each with another ``i`` of ``--cells i/n``.
 
     Args:
         configs: settings of the runs, as their stores have them.
@@ -27,9 +27,9 @@ def are_parts(configs: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def joined(runs: Sequence[Sequence[Row]], configs: Sequence[Mapping[str, Any]]) -> tuple[list[Row], list[str]]:
-    """The rows of all parts in order of r, and what to know about them.
+    """Join the rows of all parts in order of r; second, notes to show with them.
 
-    Every part has measured r = 0, with which its speed-ups are compared; the table shows that of the first.
+    Every part has measured an r = 0 of its own, the base of its speed-ups; the table shows that of the first part.
 
     Args:
         runs: the rows of each part.

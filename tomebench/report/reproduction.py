@@ -1,4 +1,4 @@
-"""Reported beside measured, in the paper's layout: for a terminal, as markdown and as LaTeX."""
+"""Tables of ``tomebench reproduce``: a paper's reported figures beside measured ones, for terminal, markdown, LaTeX."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tomebench.words import counted
 
 @dataclass(frozen=True)
 class Layout:
-    """A table as text: one set of columns, and rows by part."""
+    """A reproduction table as text: one set of columns, and rows by part."""
 
     title: str
     heads: tuple[ColumnHead, ...]
@@ -29,7 +29,7 @@ class Layout:
     notes: tuple[str, ...]  # what stands below: marks, differences, sources
 
     def table(self, part: int) -> Table:
-        """Headers and cells of one part."""
+        """Column titles and rows of one part."""
         return [head.alone or head.name for head in self.heads], [list(row) for row in self.parts[part][1]]
 
 
@@ -41,14 +41,14 @@ def layout(
     *,
     by_choice: bool = False,
 ) -> Layout:
-    """Lay a table out; columns that nothing is known about are left out.
+    """Lay out a reproduction table; empty columns are left out.
 
     Args:
         title: of the table.
-        lines: in their order; those of a part follow each other.
-        acc_name: what the reported share is: top-1, or another.
-        missing: what runs lack, by their name.
-        by_choice: the lines differ in what they choose, as in an ablation: what all of them cost is said once, below.
+        lines: in order; those of a part are consecutive.
+        acc_name: name of the reported accuracy, such as top-1.
+        missing: what runs lack (images, weights), by name of the run.
+        by_choice: lines differ in an option, as in an ablation, not in r: their common cost is a note below.
     """
     marks = {note: f"({_letters(n)})" for n, note in enumerate(dict.fromkeys(x.note for x in lines if x.note))}
     columns = [(head, cells) for head, cells in _columns(lines, acc_name, marks) if any(cells)]
@@ -107,7 +107,7 @@ def _cost(line: Line) -> str:
 
 
 def _missing(missing: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """What is missing, and for which runs."""
+    """Notes on what is missing, with the runs that lack it."""
     runs: dict[str, list[str]] = {}
     for name, what in missing.items():
         for each in what:
@@ -127,7 +127,7 @@ def _sources(lines: Sequence[Line]) -> Iterator[str]:
 
 
 def narrower(found: Layout) -> tuple[Step, ...]:
-    """What makes the tables narrower, in this order; r or choice, top-1, the speed-up and the verdict never go."""
+    """Steps that make the tables narrower, in order; r or choice, top-1, speed-up and verdict always stay."""
     reported = [head for head in found.table(0)[0] if head.endswith(" reported")]
     return (
         *map(without, ("source", "tokens", "img/s")),
@@ -138,7 +138,7 @@ def narrower(found: Layout) -> tuple[Step, ...]:
 
 
 def context_table(rows: Sequence[Reported]) -> Table:
-    """Headers and cells of what others measured: for context, never a target."""
+    """Table of figures that others measured: for context, not to be reproduced."""
     headers = ["model", "training", "size", "method", "r", "acc", "im/s", "GFLOPs", "hardware", "source"]
     cells = [
         [
@@ -156,7 +156,7 @@ def context_table(rows: Sequence[Reported]) -> Table:
 
 
 def markdown_text(found: Layout, context: Table, conditions: Sequence[str]) -> str:
-    """The table as markdown, a section for each part."""
+    """Write the table as markdown, a section for each part."""
     words = {head.name for head in found.heads if head.left}
     texts = [f"## {markdown(found.title)}"]
     for place, (title, _) in enumerate(found.parts):
@@ -171,11 +171,11 @@ def markdown_text(found: Layout, context: Table, conditions: Sequence[str]) -> s
 
 
 _PAGE = 45
-"""Rows that a page holds: a longer table becomes one for each part."""
+"""Rows that fit a page; a longer table is split into one for each part."""
 
 
 def latex_text(found: Layout, conditions: Sequence[str]) -> str:
-    """The table for a LaTeX document with booktabs."""
+    """Write the table for a LaTeX document with booktabs."""
     notes = (*found.notes, *conditions)
     if sum(len(rows) + 1 for _, rows in found.parts) <= _PAGE:
         return latex_table(found.heads, found.parts, caption=found.title, notes=notes)
@@ -187,7 +187,7 @@ def latex_text(found: Layout, conditions: Sequence[str]) -> str:
 
 
 def summary(lines: Sequence[Line]) -> str:
-    """How many lines came out how, e.g. ``2 reproduced, 1 differs, 5 not measured``."""
+    """Count lines by outcome, e.g. ``2 reproduced, 1 differs, 5 not measured``."""
     counts: dict[str, int] = {}
     for line in lines:
         counts[_outcome(line)] = counts.get(_outcome(line), 0) + 1
@@ -227,7 +227,7 @@ def _measured(line: Line) -> str:
 
 
 def _images(line: Line) -> str:
-    """Images right here, less those that were reported right."""
+    """Right images in this measurement minus those that the paper reports, with sign; empty if not compared."""
     found = [each.images for each in line.findings if each.images is not None]
     return f"{found[0]:+d}" if found else ""
 

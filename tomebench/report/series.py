@@ -1,4 +1,4 @@
-"""Which rows belong to one curve, and how a row and its intervals are written: shared by text, sentence and figure."""
+"""Group rows into series by the settings in which they differ; names of rows and text of intervals, for all reports."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tomebench.words import counted
 _COLUMNS = {column.name for column in COLUMNS}
 _SETTINGS = tuple(each.name for each in dataclasses.fields(Cell) if each.name in _COLUMNS and each.name != "r")
 _IMAGES = ("data", "data seen", "data digest")
-"""Ways to name the images of a row, the shortest first: the data set; with how many; with the digest of their list."""
+"""Names for the images of a row, the shortest first: data set; with the number of images; with the list's digest."""
 _NAMED = {"batch_size": "batch {}", "img_size": "{} px"}
-"""How a number is written that says nothing by itself."""
+"""Text of settings whose number needs a unit."""
 _MANY = 4
-"""Groups of rows that a line names one by one."""
+"""Most groups of rows that a line names one by one."""
 
 
 def varying(rows: Sequence[Row]) -> tuple[str, ...]:
     """Names of the settings, r apart, that are not the same in all rows; :func:`value` gives their values.
 
-    Where rows are about different images, "data" is one of them, or "data" and what else tells them apart. Runs that no
-    one setting tells apart, or only their weights, go by the names of their folders. The testbed is one only
-    where nothing else tells two rows of the same r apart: it is long.
+    Where rows have different image lists, "data" is one of them, or "data" with what tells the lists apart. Runs that
+    differ in several settings, or in their weights, are named by their folders instead. The testbed, a long text, is
+    included only where nothing else tells two rows of the same r apart.
     """
     fields = _settings(rows)
     images: tuple[str, ...] = ()
@@ -48,27 +48,27 @@ def _settings(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _tells_images(rows: Sequence[Row], field: str) -> bool:
-    """Every list of images has one name there, and every name is that of one."""
+    """Whether the name of images in ``field`` and the digest of the list map one to one."""
     named = {(value(row, field), row.dataset_digest) for row in rows}
     return len({label for label, _ in named}) == len(named) == len({digest for _, digest in named})
 
 
 def value(row: Row, field: str) -> str:
-    """The value of one of the settings that :func:`varying` names, as it is shown."""
+    """Text of a row's value of a setting that :func:`varying` names."""
     if field not in _IMAGES:
         return clean(str(_setting(row, field)))
     if row.dataset_digest is None:
         return "-"
-    short = (row.dataset or "").partition(" (")[0]  # without what is partial about them
+    short = (row.dataset or "").partition(" (")[0]  # without the note, such as "(partial: ...)"
     more = {_IMAGES[1]: f" {row.n_seen}", _IMAGES[2]: f" {row.dataset_digest[:8]}"}
     return clean(short + more.get(field, ""))
 
 
 def model_name(model: str, weights: str) -> str:
-    """What a model is called beside its weights: a tag names published ones, so it goes where they are somebody's own.
+    """Name of a model in a report; without timm's tag where the weights are the user's own, since tags name timm's.
 
     Args:
-        model: timm id with tag, or the name of a preset or of a module that was handed over.
+        model: timm id with tag, or the name of a preset or of a module passed in Python.
         weights: of the row.
     """
     own = model.removeprefix("python:")
@@ -80,7 +80,7 @@ def _setting(row: Row, field: str) -> object:
 
 
 def group(rows: Sequence[Row], fields: Sequence[str]) -> dict[str, list[Row]]:
-    """Rows by the values of ``fields``, written out, in the order they first occur."""
+    """Group rows by the values of ``fields``, written out, in order of occurrence."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
         groups.setdefault(" ".join(value(row, field) for field in fields), []).append(row)
@@ -88,16 +88,16 @@ def group(rows: Sequence[Row], fields: Sequence[str]) -> dict[str, list[Row]]:
 
 
 def name(row: Row, fields: Sequence[str]) -> str:
-    """``r=8``, with the values of ``fields`` in front where there are any."""
+    """Name of a row: ``r=8``, with the values of ``fields`` in front."""
     return " ".join([*(_NAMED.get(field, "{}").format(value(row, field)) for field in fields), f"r={row.r}"])
 
 
 def which(rows: Sequence[Row], some: Sequence[Row]) -> str:
-    """``every row``, ``r = 8, 16`` or ``bf16 r = 8``: some of the rows by what tells them apart."""
+    """Name of a subset of rows: ``every row``, ``r = 8, 16`` or ``bf16 r = 8``."""
     if len(some) == len(rows) > 1:
         return "every row"
     groups = group(some, varying(rows))
-    if len(groups) > _MANY:  # the table has their names
+    if len(groups) > _MANY:  # too many to name; the table has them
         whole = all(row in some for row in rows if row.r in {row.r for row in some})
         return ("" if whole else f"{counted(len(some), 'row')} with ") + _values_of_r(some)
     return "; ".join(f"{label} " * bool(label) + _values_of_r(members) for label, members in groups.items())
@@ -108,7 +108,7 @@ def _values_of_r(rows: Sequence[Row]) -> str:
 
 
 def is_baseline(row: Row) -> bool:
-    """True for the row the others are compared with: r = 0 and nothing reduced."""
+    """Whether a row is that of r = 0, with which the others are compared."""
     return row.r == 0 and not row.schedule.startswith("list:")
 
 
@@ -119,18 +119,18 @@ def half_width(row: Row) -> float | None:
 
 
 def widest_half_width(row: Row) -> float | None:
-    """The larger of that and the one of the overhead, which a budget asks for as well."""
+    """The larger of :func:`half_width` and that of the overhead: a budget limits both."""
     low, high = row.merge_overhead_lo, row.merge_overhead_hi
     overhead = None if low is None or high is None else math.sqrt((100 + high) / (100 + low)) - 1
     return max(filter(None, (half_width(row), overhead)), default=None)
 
 
 def reach(rows: Sequence[Row]) -> str:
-    """What the intervals of speeds cover: ``within one process`` or ``between 3 processes``; nothing if none is timed.
+    """Scope of the speed intervals: ``within one process`` or ``between 3 processes``; empty if no row was timed.
 
-    Memory layout and page placement are fixed per process, so intervals over the rounds of one do not have them. Rounds
-    of several that were not told apart, as where a sweep went on, are ``of 2 processes taken as one``; ``of 1 to 2``
-    where some rows are of fewer.
+    Memory layout and page placement are fixed per process, so intervals over the rounds of one process do not cover
+    them. Where a sweep was continued, rounds of several sessions are pooled: ``of 2 processes taken as one``, or ``of 1
+    to 2`` where some rows have fewer.
     """
     timed = [row for row in rows if row.rounds]
     apart = {row.processes for row in timed if (row.processes or 1) > 1}
@@ -145,17 +145,17 @@ def reach(rows: Sequence[Row]) -> str:
 
 
 def interval(low: float | None, high: float | None, spec: str) -> str:
-    """`` [1.29, 1.33]`` with its leading space, or nothing where there is no interval."""
+    """Text of an interval, `` [1.29, 1.33]`` with its leading space; empty where there is none."""
     return "" if low is None or high is None else f" [{_signed(low, spec)}, {_signed(high, spec)}]"
 
 
 def points(value: float | None, low: float | None, high: float | None, unit: str = "") -> str:
-    """``-0.35 [-0.50, -0.20]``: a difference in points with its interval, or nothing if not measured."""
+    """Text of a difference in points with its interval, ``-0.35 [-0.50, -0.20]``; empty if not measured."""
     return "" if value is None else _signed(value, "+.2f") + unit + interval(low, high, "+.2f")
 
 
 def overhead(row: Row) -> str:
-    """``+2.1 % [+1.5, +2.8]``: time over that of the slicing ceiling, less one; nothing where it was not measured."""
+    """Text of the overhead, time over that of the ceiling minus one: ``+2.1 % [+1.5, +2.8]``; empty if not measured."""
     if row.merge_overhead is None:
         return ""
     return _signed(row.merge_overhead, "+.1f") + " %" + interval(row.merge_overhead_lo, row.merge_overhead_hi, "+.1f")

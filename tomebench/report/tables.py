@@ -1,4 +1,4 @@
-"""Rows as text files: csv with full precision, json lines, and markdown tables."""
+"""Rows as text: csv with full precision, JSON lines, and markdown tables."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tomebench.runs.row import COLUMNS, Row
 
 
 def csv_text(rows: Sequence[Row]) -> str:
-    """Comma-separated values with a header: floats as ``repr`` writes them, missing is an empty field.
+    """Write rows as csv with a header: floats as ``repr`` writes them, an empty field where not measured.
 
     Text that a spreadsheet could take for a formula gets a leading apostrophe; numbers are left alone.
     :func:`tomebench.report.frames.read_csv` reads back exactly ``to_frame(rows)``.
@@ -31,7 +31,7 @@ def csv_text(rows: Sequence[Row]) -> str:
 
 
 def jsonl_text(rows: Sequence[Row]) -> str:
-    """One JSON object per line with the keys of ``COLUMNS``: lists are arrays, missing is null, ASCII only.
+    """Write rows as JSON lines with the keys of ``COLUMNS``: lists are arrays, null where not measured, ASCII only.
 
     Raises:
         ValueError: a float that is NaN or infinite.
@@ -42,7 +42,7 @@ def jsonl_text(rows: Sequence[Row]) -> str:
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]], words: Collection[str] = ("notes",)) -> str:
-    """A padded markdown table; every column but those of ``words`` is right-aligned. Cells are escaped here."""
+    """Write a padded markdown table; columns other than ``words`` are right-aligned. Texts are escaped here."""
     lines = [[markdown(cell) for cell in line] for line in (headers, *rows)]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
     left = [name in words for name in headers]

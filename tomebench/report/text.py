@@ -1,6 +1,6 @@
-"""The tables of a report as plain strings, and what stands around them. Nothing here knows about a terminal.
+"""The result tables of a sweep as plain strings (main and detail table), and the context printed around them.
 
-The sentence lives in :mod:`tomebench.report.headline`, what warnings mean in :mod:`tomebench.report.codes`.
+The recommendation is in :mod:`tomebench.report.headline`, the texts of warnings in :mod:`tomebench.report.codes`.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ReportContext:
-    """What a report says around its rows. The lines are plain text; each writer escapes them for its own format."""
+    """Text around the rows of a report, unescaped: each writer escapes it for its own format."""
 
     title: str
     conditions: tuple[str, ...] = ()  # what makes a pasted table complete: model, device, kernel, versions, images
     warnings: tuple[str, ...] = ()
     paths: tuple[str, ...] = ()  # files written
-    command: str | None = None  # makes these results again
-    next_command: str | None = None  # worth trying now
-    max_drop: float = MAX_DROP  # loss in points up to which a row may be recommended
+    command: str | None = None  # measures these results again
+    next_command: str | None = None  # proposed to run next
+    max_drop: float = MAX_DROP  # largest tolerable loss of top-1, in points
     checkpoint: str | None = None  # the file of the weights
 
 
@@ -53,7 +53,7 @@ def context_for(
     max_drop: float = MAX_DROP,
     checkpoint: object = None,
 ) -> ReportContext:
-    """A context with the conditions and warnings that the rows themselves hold."""
+    """Make a context with the conditions and warnings of some rows."""
     shown = tuple(clean(str(path)) for path in paths)
     file = None if checkpoint is None else clean(str(checkpoint))
     lines = (*conditions(rows), *([f"checkpoint: {file}"] if file else []))
@@ -61,11 +61,11 @@ def context_for(
 
 
 def display_table(rows: Sequence[Row]) -> Table:
-    """Headers and cells of the table for people.
+    """Column titles and texts of the main table.
 
     Columns are ``r | tokens | GMACs | img/s ± | speed-up [95%] | p50 ms | p95 ms | end-to-end | ceiling | overhead
     [95%] | top-1 | Δ vs r=0 [95%] | notes``. Speed columns are left out when no row was timed, likewise latencies
-    (batch size 1), img/s with reading (``end-to-end``), those of the slicing ceiling, and accuracy columns. A setting
+    (batch size 1), img/s with reading (``end-to-end``), those of the ceiling, and accuracy columns. A setting
     that differs between rows (dtype, schedule, ...) becomes a column of its own in front. ``-`` stands for "not
     measured". ``±`` is the farther end of the 95 % interval; top-1 is in %, Δ in points.
     """
@@ -102,12 +102,11 @@ def display_table(rows: Sequence[Row]) -> Table:
 
 
 def narrower(rows: Sequence[Row]) -> tuple[Step, ...]:
-    """What makes :func:`display_table` narrower, step by step, until it fits.
+    """Steps that make :func:`display_table` narrower, in order, until it fits.
 
-    Long digests and names of runs get shorter first. In this order go GMACs; the ± of img/s; words in the notes, for
+    Digests and names of runs are shortened first. Then are left out: GMACs; the ± of img/s; words in the notes, for
     marks; p50; the interval of the overhead; the ceiling; the overhead; end-to-end; tokens; img/s; p95; top-1; the
-    notes, which the lines below the table repeat.
-    Settings in front, r, the speed-up and Δ (or the agreement) never go.
+    notes, which the lines below the table repeat. Settings, r, the speed-up and Δ (or the agreement) always stay.
     """
     return (
         Step("weights", "weights", first(19)),  # sha256: and twelve digits, as in the conditions
@@ -129,7 +128,7 @@ def narrower(rows: Sequence[Row]) -> tuple[Step, ...]:
 
 
 def detail_table(rows: Sequence[Row]) -> Table:
-    """Headers and cells of the second table: the other yardstick of speed, memory, and the counts behind top-1."""
+    """Column titles and texts of the detail table: other speed-ups, latencies, memory, counts behind top-1."""
     columns = {field: [value(r, field) for r in rows] for field in varying(rows)}
     columns["r"] = [str(r.r) for r in rows]
     columns["vs unwrapped [95%]"] = [
@@ -160,13 +159,13 @@ def detail_table(rows: Sequence[Row]) -> Table:
 
 
 def _decimals(values: Iterable[float | None], digits: int) -> int:
-    """Decimals (0 to 4) that give the smallest positive value ``digits`` significant digits."""
+    """Number of decimals (0 to 4) with which the smallest positive value has ``digits`` significant digits."""
     smallest = min((v for v in values if v is not None and v > 0), default=1.0)
     return min(4, max(0, digits - 1 - math.floor(math.log10(smallest))))
 
 
 def _numbers(rows: Sequence[Row], field: str) -> list[str]:
-    """Positive values of a column with four significant digits of the smallest; ``-`` where there is none."""
+    """Text of a column of positive values, with four significant digits in the smallest; ``-`` where not measured."""
     values: list[float | None] = [getattr(row, field) for row in rows]
     digits = _decimals(values, 4)
     return ["-" if value is None else f"{value:.{digits}f}" for value in values]
@@ -194,14 +193,14 @@ def _ratio(value: float | None, low: float | None, high: float | None) -> str:
 
 
 def _agreement(row: Row) -> str:
-    """Share of images with the same top-1 class as at r = 0."""
+    """Text of the agreement: share of images with the same top-1 class as at r = 0, with its interval."""
     if row.agreement is None:
         return "-"
     return f"{row.agreement:.1f}{interval(row.agreement_lo, row.agreement_hi, '.1f')}"
 
 
 def _paired(row: Row, text: str) -> str:
-    """A comparison with r = 0; that row itself has no interval, as it is not compared with anything."""
+    """Text of a comparison with r = 0, without interval for the row of r = 0 itself; ``-`` where not measured."""
     return (text.partition(" [")[0] if is_baseline(row) else text) or "-"
 
 

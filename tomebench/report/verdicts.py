@@ -1,4 +1,4 @@
-"""The outcome of a gate as plain strings: its table, its last line, what to do."""
+"""Findings of the gate as plain strings: table, last line, details, and what to do."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _QUANTITY = re.compile(r"^(top-1|speed-up over [^:]*|img/s): | right \([^)]*\)")
 
 
 def by_gravity(findings: Sequence[Finding]) -> list[Finding]:
-    """Findings, the gravest first, otherwise in their order."""
+    """Sort findings by verdict, the gravest first; equal ones stay in order."""
     return sorted(findings, key=lambda finding: VERDICTS.index(finding.verdict))
 
 
 def verdict_table(findings: Sequence[Finding]) -> tuple[list[str], list[list[str]]]:
-    """Headers and cells: tier, cell, verdict and what was found."""
+    """Table of findings: tier, cell, verdict and detail."""
     cells = [
         [f.tier, f.cell, mark(f), " ".join(filter(None, (f.quantity and f"{f.quantity}:", f.detail)))] for f in findings
     ]
@@ -33,7 +33,7 @@ def verdict_table(findings: Sequence[Finding]) -> tuple[list[str], list[list[str
 
 
 def mark(finding: Finding) -> str:
-    """``FAIL``, ``ok`` or why neither can be said."""
+    """Text of a verdict: ``FAIL``, ``ok``, ``ok, better``, or ``?`` with the reason."""
     sign = _MARKS[finding.verdict]
     return f"{sign} {finding.verdict}" if sign == "?" else sign
 
@@ -60,14 +60,14 @@ NARROWER = (
     Step("found", "found", lambda cells: [_brief(cell) for cell in cells], lost=FULL_TEXT),
     without("found"),
 )
-"""What gets shorter or goes, in this order, where the table does not fit."""
+"""Steps, in order, where the table of findings does not fit."""
 
 
 def details(findings: Sequence[Finding], lost: Sequence[str]) -> list[str]:
-    """What was found wherever it is not simply the same, in full, unless the table says it.
+    """Full text of the findings that are not simply the same, where the table does not show it.
 
     Args:
-        findings: those of the table.
+        findings: of the table.
         lost: what the table leaves out.
     """
     return [
@@ -79,7 +79,7 @@ def details(findings: Sequence[Finding], lost: Sequence[str]) -> list[str]:
 
 
 def advice(findings: Sequence[Finding]) -> list[str]:
-    """What to do about verdicts that ask for something."""
+    """Lines on what to do about verdicts other than ``same`` and ``worse``."""
     found = {finding.verdict for finding in findings}
     lines = []
     if "better" in found:

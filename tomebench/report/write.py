@@ -1,6 +1,7 @@
-"""Write the files of a report: all are made beside their targets first, then moved over them one by one.
+"""Write the files of a report: ``table.csv``, ``rows.jsonl``, ``summary.md`` and ``figure.png``.
 
-A reader never sees half a file, and if any of them cannot be made the earlier ones stay as they were.
+All are written under temporary names first, then renamed, so that a reader never sees half a file, and existing files
+stay as they were if any new one cannot be written.
 """
 
 from __future__ import annotations
@@ -65,12 +66,12 @@ def write_reports(directory: Path, rows: Sequence[Row], context: ReportContext) 
 
 
 def summary_text(rows: Sequence[Row], context: ReportContext, no_figure: str | None = None) -> str:
-    """The report as markdown: conditions, table, sentence, figure, warnings, details, and the command to do it again.
+    """The report as markdown: conditions, table, recommendation, figure, warnings, details, command to measure again.
 
     Args:
-        rows: at least the rows to show; may be empty.
-        context: what stands around them.
-        no_figure: why there is no figure; None links to it.
+        rows: to show; may be empty.
+        context: text around them.
+        no_figure: why there is no figure; None: there is one, and it is linked.
     """
     said = sentence(rows, context.max_drop), yardsticks(rows, context.max_drop)
     parts = [
@@ -92,7 +93,7 @@ def _bullets(lines: Sequence[str]) -> str:
 
 
 def _stage(staged: dict[Path, Path], target: Path, make: Callable[[Path], object]) -> None:
-    """Make ``target`` under a temporary name beside it and flush it to the disk; forget it if nothing was made."""
+    """Write ``target`` under a temporary name beside it and flush it to disk; not staged if ``make`` wrote nothing."""
     temporary = beside(target)
     staged[target] = temporary
     make(temporary)
