@@ -1,4 +1,4 @@
-"""``python -m tomebench``."""
+"""Entry point of ``python -m tomebench``: the command line."""
 
 from tomebench.cli.app import main
 

@@ -1,8 +1,7 @@
-"""State of the process that changes what PyTorch computes, brought to what it is in a new one.
+"""Reset PyTorch's global state (default dtype and device, autocast, kernel switches) to its defaults while measuring.
 
-A caller may have set a default dtype or device, be inside autocast or inference mode, or have asked for other kernels.
-Rows would say fp32 of what was rounded to bf16. Whatever computes or loads anything for a row enters
-:func:`usual_state`; what cannot be set aside is refused.
+A caller in Python may have changed it, and a row would say fp32 of what autocast rounded to bf16. Whatever computes or
+loads anything for a row enters :func:`usual_state`; a state that cannot be reset is refused.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _SWITCHES: tuple[tuple[Callable[[], Any], Callable[[Any], None], Any], ...] = (
         (False, True),
     ),
 )
-"""How a choice is asked for, how it is made, and what it is in a new process."""
+"""(Getter, setter, default in a new process) of each global switch."""
 _FLAGS: tuple[tuple[Any, str, bool], ...] = (
     (torch.backends.mkldnn, "enabled", True),
     (torch.backends.cudnn, "enabled", True),
@@ -48,15 +47,15 @@ _FLAGS: tuple[tuple[Any, str, bool], ...] = (
 
 @contextmanager
 def usual_state() -> Iterator[None]:
-    """Everything in it is computed as in a new process; afterwards all is as the caller had it. May be nested.
+    """Context with PyTorch's global state as in a new process; restores the caller's state. May be nested.
 
     Raises:
-        DeviceError: a mode of PyTorch is on that nothing but its own ``with`` block can end.
+        DeviceError: a mode of PyTorch is on that only its own ``with`` block can end, or global hooks are set.
     """
     with ExitStack() as stack:
         device = torch.get_default_device()
         if _get_current_function_mode_stack():
-            torch.set_default_device(None)  # which ends that mode, but not ``with torch.device(...)``
+            torch.set_default_device(None)  # ends the mode of a default device, but not ``with torch.device(...)``
             if torch.get_default_device() != device:
                 stack.callback(torch.set_default_device, device)
         if modes := [*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()]:
@@ -89,7 +88,7 @@ def usual_state() -> Iterator[None]:
 
 
 def in_usual_state(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """A function whose calls are within :func:`usual_state`."""
+    """Decorator: call the function within :func:`usual_state`."""
 
     @wraps(function)
     def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:

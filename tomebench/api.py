@@ -1,4 +1,4 @@
-"""The public functions of the package; ``tomebench.apply`` and the others are these."""
+"""The public Python functions: ``tomebench.sweep``, ``apply``, ``advise``, ``check``, ``load_results``."""
 
 from __future__ import annotations
 
@@ -76,30 +76,30 @@ def sweep(
     cache: str | Path | None = None,
     offline: bool | None = None,
 ) -> list[Row]:
-    """Measure what merging r tokens per layer does to a model's speed, and with ``data`` to its accuracy.
+    """Measure the speed of a model, and with ``data`` its top-1, when r tokens per layer are merged.
 
     Args:
         model: alias or timm id, ``hf-hub:ORG/NAME`` or ``local-dir:PATH``; or a timm VisionTransformer itself, which is
             copied and stays as it is.
         r: values of r, such as "0..24", "0..24:4", 8 or [0, 8, 16].
-        out: run folder; one that holds a run goes on: the same settings where it stopped, another r, a larger budget
-            or more options of the method with what is missing.
+        out: run folder. A run in it is continued: with the same settings where it stopped; with another r, a larger
+            budget or more options of the method, what is missing is measured.
         progress: draw a bar on stderr, or in a notebook.
         preprocessing: timm or tome; or for a module some of ``mean``, ``std``, ``interpolation``, ``crop_pct`` and
             ``crop_mode`` in place of what its ``pretrained_cfg`` says.
-        data: images for top-1. Where no list names the classes of the model, they are those of the sorted folder names,
-            as ImageFolder numbers them, and ``dataset`` of a row says so.
+        data: images for top-1. Where no list names the classes of the model, their order is that of the sorted folder
+            names, as in ImageFolder, and ``dataset`` of a row says so.
 
-    All others are the flags of ``tomebench sweep``; ``tomebench sweep --help-all`` explains them, None is the default.
+    All others are the flags of ``tomebench sweep``, explained by ``tomebench sweep --help-all``; None is the default.
     Reading more than a thousand images starts worker processes that import the caller's script again: call this under
     ``if __name__ == "__main__":``, or pass ``workers=0``. From the first call on, memory that is freed stays with the
     process (:mod:`tomebench.measure.allocator`).
 
-    What the command line notes on the way is said as Python warnings, where no bar is drawn.
+    Notes that the command line would print are Python warnings, unless ``progress`` is on.
 
     Returns:
-        One row per cell of the run folder, for :func:`advise`; none in a process of rank 1 and up, where torchrun has
-        started several. The run folder holds the raw measurements, and the reports that the command line writes.
+        One row per cell of the run, for :func:`advise`; none in a process of rank 1 and up under torchrun. The run
+        folder holds the raw measurements, and the reports that the command line writes.
 
     Raises:
         TomebenchError: see :mod:`tomebench.errors`.
@@ -138,14 +138,14 @@ def sweep(
         if isinstance(event, Note) and not isinstance(event, Estimate) and not progress:
             warnings.warn(event.text, stacklevel=2)
         if isinstance(event, Finished):
-            rows = list(event.rows)  # not returned at once: other processes wait for the end
+            rows = list(event.rows)  # the generator must run to its end, for which other processes wait
             if rows:
                 _write_reports(event, config)
     return rows
 
 
 def _write_reports(finished: Finished, config: SweepConfig) -> None:
-    """The table, rows, summary and figure of a run, beside its store."""
+    """Write table, rows, summary and figure of a run into its folder."""
     from tomebench.models.spec import PREFIX
     from tomebench.report.text import context_for
     from tomebench.report.write import write_reports
@@ -163,7 +163,7 @@ def _write_reports(finished: Finished, config: SweepConfig) -> None:
 
 
 def _r_text(r: str | int | Sequence[int]) -> str:
-    """Values of r as the flag takes them; whole numbers of any library."""
+    """Values of r as text for ``--r``; integers of any library are accepted."""
     from tomebench.errors import SpecError
 
     if isinstance(r, str):
@@ -175,24 +175,24 @@ def _r_text(r: str | int | Sequence[int]) -> str:
 
 
 def _is_whole(value: object) -> bool:
-    """A whole number of another library."""
+    """Whether a value is an integer of another library, such as numpy."""
     return isinstance(value, numbers.Integral) and not isinstance(value, int)
 
 
 def advise(rows: Sequence[Row] | str | Path, max_drop: float | None = None) -> Answer | None:
-    """Which of some rows may be used: the fastest that is surely faster than r = 0 and loses surely little.
+    """Recommend a row: the fastest that is surely faster than r = 0 and surely loses at most ``max_drop``.
 
     Args:
         rows: what :func:`sweep` returned, of one sweep or of several; or the folder of a stored run.
-        max_drop: loss of top-1 against r = 0 that is acceptable, in points, from 0 to 100; by default 1, or of a folder
-            what its sweep was told.
+        max_drop: largest tolerable loss of top-1 against r = 0, in points, in [0, 100]; by default 1, or for a folder
+            that of its sweep.
 
     Returns:
-        The row, None where none can be recommended, and the answer in words; None if there is nothing to compare.
+        The recommended row, None if no row is, with a sentence about it; None if there is nothing to compare.
 
     Raises:
-        InputError: a limit or rows that are none, or no run there.
-        StorageError: its store is damaged.
+        InputError: an invalid limit, values that are no rows, or a folder without a run.
+        StorageError: the store of the run is damaged.
     """
     from tomebench.errors import InputError
     from tomebench.report.headline import answer
@@ -224,21 +224,22 @@ def check(
     confirm: bool = True,
     checkpoint: str | Path | None = None,
 ) -> list[Finding]:
-    """Compare a run with a stored baseline, as ``tomebench check`` does.
+    """Compare a run with a stored baseline, as ``tomebench check`` does (the gate).
 
     Args:
         run: run folder; None computes the static tier of the baseline's own settings.
         baseline: file that ``tomebench check --update-baseline`` wrote.
-        tiers: what to look at; by default all that the baseline has.
-        tolerance: slow-down that is still the same, in %.
-        max_drop: loss of top-1 that passes where it is not sure: 0.5 (points) or "3images"; a sure one is worse.
+        tiers: to compare; by default all that the baseline has.
+        tolerance: slow-down in % up to which speeds count as the same.
+        max_drop: loss of top-1 up to which a loss that is not significant passes, 0.5 (points) or "3images"; a
+            significant loss is always worse.
         absolute: compare images per second too, where the testbeds match.
-        confirm: measure what looks slower once more, in a fresh process, before saying so.
+        confirm: measure cells that look slower again, in a fresh process, before they count as worse.
         checkpoint: where the weights are on this machine.
 
     Returns:
-        A finding for each tier and cell. Nothing has become worse if and only if there is one and every ``verdict`` is
-        "same" or "better".
+        A finding for each tier and cell. The gate passes if and only if there is at least one finding and every
+        ``verdict`` is "same" or "better".
 
     Raises:
         TomebenchError: see :mod:`tomebench.errors`; BaselineError where the baseline cannot be used.
@@ -255,13 +256,13 @@ def check(
 
 
 def load_results(run: str | Path) -> pd.DataFrame:
-    """The result table of a run folder, rebuilt from what was measured.
+    """Load the result table of a run folder, rebuilt from the raw measurements.
 
     Returns:
         One line per row with the columns of :data:`tomebench.runs.row.COLUMNS`; what was not measured is missing.
 
     Raises:
-        InputError: no run there.
+        InputError: the folder holds no run.
         StorageError: the store is damaged.
     """
     from tomebench.report.frames import to_frame

@@ -1,4 +1,4 @@
-"""The exceptions tomebench raises on purpose, and the exit code each one carries.
+"""Exceptions of tomebench and their exit codes.
 
 ::
 
@@ -27,19 +27,19 @@ from typing import ClassVar
 EXIT_DIFFERS = 3
 """Exit code of a comparison that found something worse, or not as reported."""
 EXIT_OPEN = 4
-"""Exit code of a comparison that cannot be told."""
+"""Exit code of a comparison that could not be decided."""
 EXIT_FAILED_CELLS = 5
 """Exit code of a sweep that finished although some cells failed."""
 
 
 class TomebenchError(Exception):
-    """Root of all deliberate errors; ``exit_code`` is what the command line returns."""
+    """Base class of all errors raised on purpose; ``exit_code`` is that of the command line."""
 
     exit_code: ClassVar[int] = 1
 
 
 class InputError(TomebenchError):
-    """The caller asked for something that cannot be done as asked."""
+    """Bad usage or input of the caller."""
 
     exit_code = 2
 
@@ -85,7 +85,7 @@ class StorageError(TomebenchError):
 
 
 class DeviceLostError(TomebenchError):
-    """A GPU that is of no use to this process any more; what was measured before is kept."""
+    """A GPU failed during a pass and cannot be used by this process any more; earlier results are kept."""
 
     exit_code = 5
 
@@ -93,7 +93,7 @@ class DeviceLostError(TomebenchError):
 class RankError(TomebenchError):
     """One of several processes that share a run has died, hangs or has given up; what was committed can be resumed.
 
-    ``quiet``: another process says so, and this one only ends.
+    ``quiet``: another process prints the error.
     """
 
     exit_code = 5

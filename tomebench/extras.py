@@ -1,4 +1,4 @@
-"""Libraries that need not be installed."""
+"""Optional libraries: whether one is installed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import importlib.util
 
 
 def is_installed(name: str) -> bool:
-    """Whether a library can be imported; a folder of that name in the current one is none."""
+    """Whether a library can be imported; a folder of its name in the working directory does not count."""
     found = importlib.util.find_spec(name)
     return found is not None and found.origin is not None

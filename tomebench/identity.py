@@ -1,8 +1,7 @@
-"""What a measurement was made of, and the one comparison that whoever adds to it goes through.
+"""Digests of what a measurement was made with (code, model, libraries, processor), and their comparison.
 
-A run that goes on, a process that shares one, a cache and a second measurement of the gate add to what others have
-measured. What they add belongs there only if it was made of the same: of the same code, model, images and libraries.
-Names and versions say little about that; digests do.
+A run that is continued, a process that shares one, a cache and the gate's second measurement all add to earlier
+results. They may do so only if code, model, images and libraries are the same; digests tell, names and versions do not.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 CODE, WEIGHTS, LAYERS = "code", "weights", "structure"
-# Of "layers", as baselines of before call it, an unchanged model had another digest.
+# Not "layers": older baselines have another digest of an unchanged model under that name.
 MODEL = (WEIGHTS, LAYERS)
-"""Facts that make it another model, with whose figures nothing is compared."""
+"""Facts that identify the model; figures are never compared between models."""
 _ROOMS = ("backbones", "datasets", "measure", "models", "ranks", "reduction", "runs", "sweeps")
-"""Folders of the package whose files make numbers; the others show and compare them."""
+"""Folders of the package whose code decides measured values; the others show and compare them."""
 _MODULES = ("ambient.py", "identity.py", "regular.py", "rspec.py", "schema.py")
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy")
 _CODECS = ("libjpeg_turbo", "zlib", "webp", "libtiff", "jpg_2000", "avif")
@@ -27,7 +26,7 @@ UNKNOWN = "unknown"
 
 
 class Difference(NamedTuple):
-    """The first thing in which two measurements are not made of the same."""
+    """A fact in which two measurements differ, with both values."""
 
     name: str
     there: str
@@ -38,11 +37,11 @@ class Difference(NamedTuple):
 
 
 def difference(there: Mapping[str, str], here: Mapping[str, str]) -> Difference | None:
-    """The first fact in which two descriptions differ; one that either lacks differs, too. None: the same.
+    """The first fact in which two measurements differ, or that one of them lacks; None if all are equal.
 
     Args:
-        there: what is to be added to: :func:`made_of`, as it was kept.
-        here: what would be added.
+        there: stored result of :func:`made_of`, of the measurement that is to be added to.
+        here: that of the measurement to add.
     """
     for name in dict.fromkeys([*here, *there]):
         before, now = there.get(name, UNKNOWN), here.get(name, UNKNOWN)
@@ -52,18 +51,18 @@ def difference(there: Mapping[str, str], here: Mapping[str, str]) -> Difference 
 
 
 def differences(there: Mapping[str, str], here: Mapping[str, str]) -> list[Difference]:
-    """All facts that two descriptions have and in which they differ; what one of them does not say is left out."""
+    """All facts in which two measurements differ; facts that one of them lacks are left out."""
     both = ((name, before, here[name]) for name, before in there.items() if name in here)
     return [Difference(*each) for each in both if each[1] != each[2]]
 
 
 def made_of(weights: str, layers: str, *, images: bool, processor: str, arithmetic: str) -> dict[str, str]:
-    """What decides the figures of a measurement besides its settings and its images.
+    """The facts that decide the figures of a measurement besides its settings and images: name to digest or version.
 
     Args:
-        weights: digest of the tensors that were loaded; of random ones that answer no image, how they were drawn.
-        layers: digest of what the model does with them.
-        images: some are decoded and counted; where none are, libraries and processor change speeds only.
+        weights: digest of the tensors that were loaded; of random ones without images, how they were drawn.
+        layers: digest of the model's layers and their code.
+        images: images are evaluated; otherwise libraries and processor affect speeds only, and are left out.
         processor: name of the CPU or GPU that computes.
         arithmetic: which of its instructions are used, as far as that can be told.
     """
@@ -72,13 +71,13 @@ def made_of(weights: str, layers: str, *, images: bool, processor: str, arithmet
 
 
 def decoding() -> dict[str, str]:
-    """What decides the pixels that come of an image's bytes, besides the preprocessing: code and libraries."""
+    """The facts that decide the pixels decoded from an image's bytes, besides preprocessing: code and libraries."""
     return {CODE: code_digest(), **{name: _version(name) for name in _LIBRARIES}, "Pillow": _pillow()}
 
 
 @functools.cache
 def code_digest(package: Path = Path(__file__).parent) -> str:
-    """Sixteen hex digits of the files that make numbers: which code this is, whatever version or commit it is called.
+    """Digest of the package's code that decides measured values, whatever its version or commit: 16 hex digits.
 
     Args:
         package: folder of the package.
@@ -93,7 +92,7 @@ def code_digest(package: Path = Path(__file__).parent) -> str:
 
 
 def _is_source(path: Path) -> bool:
-    """A file that is imported or read; not what editors leave beside it."""
+    """Whether a file is code or data of the package, and no hidden file of an editor."""
     return path.suffix in (".py", ".txt", ".csv") and not any(part.startswith(".") for part in path.parts)
 
 
@@ -106,7 +105,7 @@ def _version(library: str) -> str:
 
 @functools.cache
 def _pillow() -> str:
-    """Versions of Pillow and of the libraries that decode for it."""
+    """Versions of Pillow and of the codec libraries that it uses."""
     import PIL
     from PIL import features
 

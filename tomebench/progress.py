@@ -1,4 +1,4 @@
-"""A bar for a sweep that runs in a script or notebook, by tqdm; the command line draws its own."""
+"""Progress bar (tqdm) of ``tomebench.sweep`` in a script or notebook; the command line has its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def drawn(events: Iterable[Event]) -> Iterator[Event]:
-    """Draw the phases of a sweep on stderr, or as widgets where a notebook has them, while its events pass by."""
+    """Yield the events of a sweep, and show its phases as bars on stderr or as widgets in a notebook."""
     from tqdm.auto import tqdm
 
     from tomebench.sweeps.events import Note, Phase, Progress

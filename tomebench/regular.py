@@ -1,4 +1,4 @@
-"""The way in for files that somebody names: regular ones, not too large, and none that is waited for."""
+"""Read files that a user or data set names: only regular files of limited size, never pipes or devices that block."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import os
 import stat
 
 _MOST = 2**30
-"""Bytes of the largest file that is read, an image, unless a reader knows better: it is held in memory."""
+"""Most bytes of a file that is read into memory, unless the caller sets another limit; enough for any image."""
 
 
 def read_bytes(path: str, offset: int = 0, size: int | None = None, *, most: int = _MOST) -> bytes:
-    """The bytes of a file that somebody names, an image or a text; the way in for all that are held in memory.
+    """Read a file, an image or a text, or a part of it, into memory.
 
     Args:
         path: of a regular file.
         offset: byte at which to begin, where the file holds more than is wanted.
         size: bytes that are wanted; None is the whole file.
-        most: bytes that such a file may have.
+        most: most bytes to read.
 
     Raises:
-        OSError: there is no such file, it is no file, cannot be read, has more bytes, or ends before ``size`` of them.
+        OSError: there is no such regular file, it cannot be read, has more bytes, or ends before ``size`` of them.
     """
     file, whole = open_regular(path)
     try:
@@ -39,7 +39,7 @@ def read_bytes(path: str, offset: int = 0, size: int | None = None, *, most: int
 
 
 def open_regular(path: str) -> tuple[int, int]:
-    """Descriptor and size of a regular file; OSError for anything else, such as a pipe that nobody writes to."""
+    """Open a regular file: (descriptor, size in bytes); OSError for anything else, such as a pipe."""
     file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     found = os.fstat(file)
     if not stat.S_ISREG(found.st_mode):

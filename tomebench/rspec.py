@@ -1,4 +1,4 @@
-"""Read and write lists of r: ``"0..24"``, ``"0..24:4"``, ``"0,8,16"`` <-> tuples of ints."""
+"""Parse and format the value of ``--r``: ``"0..24"``, ``"0..24:4"``, ``"0,8,16"`` <-> tuples of ints."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def parse_r(text: str) -> tuple[int, ...]:
 
 
 def format_r(values: Sequence[int]) -> str:
-    """Write values as a specification that :func:`parse_r` reads back to them, as a range where they are one."""
+    """Format values of r as text that :func:`parse_r` reads back, as a range if they are one."""
     items = tuple(values)
     if len(items) >= 3:
         step = items[1] - items[0]
@@ -61,7 +61,7 @@ def format_r(values: Sequence[int]) -> str:
 
 
 def _number(digits: str, given: str) -> int:
-    """Digits as an int; looks at their count first, because Python refuses to convert thousands of them."""
+    """Convert digits to an int of at most MAX_R; checks their number first, as Python refuses thousands of digits."""
     digits = digits.lstrip("0") or "0"
     if len(digits) > len(str(MAX_R)) or int(digits) > MAX_R:
         raise SpecError(f"{given}: {_shorten(digits)} is more than {MAX_R}; no Vision Transformer has that many tokens")
@@ -69,5 +69,5 @@ def _number(digits: str, given: str) -> int:
 
 
 def _shorten(text: str) -> str:
-    """Text that fits into a message of one line."""
+    """Cut text to 40 characters, to fit a message of one line."""
     return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and never through a link that somebody has laid in the way."""
+"""Atomic writes: a file is written completely or not at all, and never through a symbolic link."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from pathlib import Path
 
 
 def beside(path: Path) -> Path:
-    """A name in the folder of a file for what is to take its place: hidden, and one that nobody can foresee."""
+    """A hidden, random temporary name in the folder of a file, for the content that will replace it."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
 
 
 def write_new(path: Path, content: str | bytes) -> None:
-    """Write a file that is not there.
+    """Create a file.
 
     Raises:
-        OSError: it is there, also as a link, or cannot be written.
+        OSError: it exists, if only as a link, or cannot be written.
     """
     with path.open("xb") as file:
         file.write(_bytes(content))
 
 
 def check_writable(path: Path) -> None:
-    """See that a file can be written before the work begins whose result it is to hold; its folder is made.
+    """Check that a file can be written, before the work for it begins; creates its folder.
 
     Raises:
-        OSError: it cannot; names the file.
+        OSError: it cannot be written; names the file.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def check_writable(path: Path) -> None:
 
 
 def append(path: Path, text: str) -> None:
-    """Add to a file, which is made where it is not there.
+    """Append text to a file; create it if it is not there.
 
     Raises:
         OSError: it cannot be written.
@@ -58,10 +58,10 @@ def _bytes(content: str | bytes) -> bytes:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file beside its place and move it there: whatever fails, an earlier one stays as it was.
+    """Write a file under a temporary name and rename it: if anything fails, an existing file stays as it was.
 
     Raises:
-        OSError: it cannot be written; its name is that of ``path``.
+        OSError: it cannot be written; names ``path``.
     """
     if path.exists() and not path.is_file():  # such as /dev/stdout
         path.write_bytes(_bytes(content))

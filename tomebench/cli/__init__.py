@@ -1,1 +1,1 @@
-"""The command line: one file per command. Only this room imports typer and rich."""
+"""The command line ``tomebench``: one file per command. Only this package imports typer and rich."""

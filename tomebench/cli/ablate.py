@@ -1,4 +1,4 @@
-"""``tomebench ablate``: the ablation of the ToMe paper on any model and images."""
+"""``tomebench ablate``: the ToMe paper's ablation of the method's options, on any model and images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program: its commands, and the one place where an error becomes a line on stderr and an exit code."""
+"""Entry point of the command line: register the commands; turn any error into one line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Results go to stdout, progress to stderr. Bad input gets one line; --traceback a
 """
 
 _RESUMABLE = ("sweep", "demo", "ablate", "reproduce")
-"""Commands that keep what they have done when they are interrupted."""
+"""Commands that can be continued after an interrupt."""
 
 app = typer.Typer(help=_HELP, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command("demo", cls=PanelCommand)(demo.demo)
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the program and exit.
 
     Args:
-        arguments: the command line without the program; None is this process's own.
+        arguments: the command line without the program; None: that of this process.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     prepare_streams()
@@ -89,7 +89,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line.
 
     Returns:
-        The exit code. Whatever goes wrong is said on stderr, in one line.
+        The exit code. Any error is printed on stderr, in one line.
     """
     try:
         command = typer.main.get_command(app)
@@ -100,7 +100,7 @@ def run(arguments: Sequence[str]) -> int:
     except typer.Exit as exit_:
         return exit_.exit_code
     except BrokenPipeError:
-        # The reader of a pipe has closed it, so there is nobody to tell; the interpreter must not try again at exit.
+        # The reader of the pipe has closed it; the interpreter must not try to flush it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return StorageError.exit_code
     except (TomebenchError, typer.TyperException, OSError) as error:
@@ -111,7 +111,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _fail(error: BaseException, arguments: Sequence[str]) -> int:
-    """Say what went wrong in one line on stderr; with --traceback, show where first."""
+    """Print an error in one line on stderr, with --traceback after its traceback; returns the exit code."""
     shown = "--traceback" in arguments
     if shown and not isinstance(error, typer.TyperException):
         traceback.print_exception(error)
@@ -120,7 +120,7 @@ def _fail(error: BaseException, arguments: Sequence[str]) -> int:
         and isinstance(error, TomebenchError | typer.TyperException)
         and not isinstance(error, RankError)
     ):
-        return error.exit_code  # the first on this machine says it, or rank 0 that hears of it
+        return error.exit_code  # another process prints it: the first to fail, or rank 0
     if not isinstance(error, TomebenchError) and (limit := limit_behind(error)) is not None:
         print(f"tomebench: error: {limit}", file=sys.stderr)  # noqa: T201
         return StorageError.exit_code
@@ -152,7 +152,7 @@ def _fail(error: BaseException, arguments: Sequence[str]) -> int:
 
 
 def _interrupted(arguments: Sequence[str]) -> str:
-    """The last words of an interrupted program: the command that goes on, or begins again."""
+    """Line printed when the program is interrupted: the command that continues or repeats it."""
     again = clean(shlex.join([*program_name().split(), *arguments]))
     if arguments and arguments[0] in _RESUMABLE:
         return f"tomebench: interrupted; what was done is kept. go on with: {again}"

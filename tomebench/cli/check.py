@@ -1,4 +1,4 @@
-"""``tomebench check``: has anything become worse than a baseline? For people and for continuous integration."""
+"""``tomebench check``: the regression gate; compare a run with a stored baseline, for people and for CI."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _update(
     floor: bool,
     checkpoint: Path | None,
 ) -> None:
-    """Write a run as the baseline ``to``, or say how exact its speeds are, or both."""
+    """Write a run as the baseline ``to``, or print the noise floor of its speed-ups (``--self-check``), or both."""
     from tomebench.gate.update import measure_baseline, refresh_baseline
 
     if floor and tiers and "speed" not in tiers:
@@ -207,10 +207,10 @@ def _show(screen: Screen, judgement: Judgement, code: int, *, baseline: Path, ru
 
 @dataclass(frozen=True)
 class _Reports:
-    """What else is to be written: files, and commands to GitHub Actions.
+    """Further outputs of the gate: JUnit and benchmark files, and the summary and annotations of GitHub Actions.
 
     Raises:
-        InputError: there is no GitHub Actions, or a file that cannot be written.
+        InputError: ``--github`` outside of GitHub Actions, or a file that cannot be written.
     """
 
     junit: Path | None
@@ -241,7 +241,7 @@ class _Reports:
         remarks: Sequence[str] = (),
         trouble: str | None = None,
     ) -> None:
-        """Write them; ``snapshot`` is what was judged, ``trouble`` why nothing could be."""
+        """Write all outputs; ``snapshot`` is that of the run, ``trouble`` says why nothing could be compared."""
         from tomebench.report.benchmark import bencher_metric_format, github_action_benchmark
         from tomebench.report.github import annotation_lines, step_summary
         from tomebench.report.junit import junit_xml

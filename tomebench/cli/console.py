@@ -1,6 +1,6 @@
-"""The screen: results to stdout, laid out for its width; what is going on to stderr.
+"""Screen: print results to stdout, laid out for the width of the terminal, and status lines to stderr.
 
-Everything that is data (paths, names, numbers) is printed literally: no markup, and control characters made visible.
+Data (paths, names, numbers) are printed literally: without markup, control characters escaped.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from tomebench.report.escape import clean
 from tomebench.report.narrow import Step
 
 MOST_REMARKS = 3
-"""Lines of what to know."""
-_WIDE = 10_000  # lines are laid out here; rich would cut what it finds too long
+"""Most remarks below a table that are printed without ``--details``."""
+_WIDE = 10_000  # lines are wrapped in this package; rich must not wrap or cut them again
 
 
 class _Console(Console):
-    """A console that leaves a closed pipe to the command boundary; rich's own way out would be exit 1, a bug."""
+    """A rich console that raises on a closed pipe, for app.py to handle; rich itself would exit with 1."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -44,7 +44,7 @@ class _Console(Console):
 
 @dataclass(frozen=True)
 class Screen:
-    """Where a command prints."""
+    """Printer of a command's output: lines, tables and remarks, or one JSON object."""
 
     out: Console
     err: Console
@@ -54,12 +54,12 @@ class Screen:
     width: int = 80
 
     def note(self, text: str) -> None:
-        """A line about what is going on, on stderr."""
+        """Print a status line on stderr."""
         if not self.quiet:
             self.err.print(Text(clean(text)), soft_wrap=True)
 
     def line(self, text: str = "", style: str = "", *, whole: Iterable[str] = ()) -> None:
-        """A line of the result, on stdout: wrapped at words, but not within what stands in ``whole``."""
+        """Print a line of the result on stdout, wrapped at words, but not within the texts ``whole``."""
         self._print(wrapped(clean(text), self.width, whole=map(clean, whole)), style)
 
     def table(
@@ -71,16 +71,16 @@ class Screen:
         steps: Sequence[Step] = (),
         keys: Collection[str] = (),
     ) -> list[str]:
-        """A table of the result, on stdout, never wrapped.
+        """Print a table of the result on stdout, never wrapped.
 
-        Where it is too wide it is made narrower; with ``--details`` it becomes several tables instead.
+        Where it is too wide it is made narrower; with ``--details`` it is split into several tables instead.
 
         Args:
-            headers: one for each column.
-            rows: cells, as they are shown.
-            left: heads of columns that hold words; all others hold numbers and are set to the right.
-            steps: what makes it narrower, in their order.
-            keys: heads of the columns that stand in front of each of several tables; by default the first.
+            headers: title of each column.
+            rows: texts, as they are shown.
+            left: titles of columns that hold words; all others hold numbers and are right-aligned.
+            steps: ways to make it narrower, in order.
+            keys: titles of the columns that are repeated in each of several tables; by default the first.
 
         Returns:
             What is left out.
@@ -97,7 +97,7 @@ class Screen:
         return lost
 
     def listing(self, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table of words; where it is too wide, a list of names with what there is to say about each."""
+        """Print a table of words; where it is too wide, a list of names with descriptions."""
         table = (list(headers), [[clean(cell) for cell in row] for row in rows])
         if table_width(table) <= self.width:
             self._print(table_lines(table, headers))
@@ -110,15 +110,15 @@ class Screen:
         )
 
     def entries(self, items: Sequence[tuple[str, str]]) -> None:
-        """Names with what there is to say about each."""
+        """Print names with descriptions."""
         self._print(entries([(clean(name), clean(text)) for name, text in items], self.width))
 
     def remarks(self, brief: Sequence[tuple[str, str]], full: Sequence[str], lost: Sequence[str] = ()) -> None:
-        """What to know: the first three in brief and what the others are called; with ``--details`` all in full.
+        """Print remarks: the first three in brief and the names of the others; with ``--details`` all in full.
 
         Args:
             brief: names and lines, the gravest first.
-            full: lines.
+            full: lines in full.
             lost: what the tables leave out.
         """
         for text in full if self.details else [line for _, line in brief[:MOST_REMARKS]]:
@@ -136,7 +136,7 @@ class Screen:
             self.line("; ".join(parts) + ": --details")
 
     def next(self, command: str) -> None:
-        """A command to go on with, on a line of its own, where it can be copied."""
+        """Print the command to run next, on lines of its own, so that it can be copied."""
         self.line("next:")
         self._print(command_lines(clean(command), self.width))
 
@@ -148,11 +148,11 @@ class Screen:
         return text.translate(ASCII) if self.out.options.ascii_only else text
 
     def command(self, line: str) -> None:
-        """A command to whatever reads the log, such as a GitHub annotation; its text is escaped already."""
+        """Print a workflow command for the log of a CI system, such as a GitHub annotation; escaped already."""
         print(line, file=(self.err if self.as_json else self.out).file)
 
     def object(self, value: Mapping[str, Any]) -> None:
-        """The result as one JSON object on stdout; NaN and infinity are refused."""
+        """Print the result as one JSON object on stdout; ValueError for NaN and infinity."""
         self.out.file.write(json.dumps(value, allow_nan=False, default=str) + "\n")
 
 
@@ -161,9 +161,9 @@ def _named(head: str, cell: str) -> str:
 
 
 def open_screen(*, as_json: bool = False, quiet: bool = False, details: bool = False) -> Screen:
-    """The screen of this process: plain unless it is a terminal and NO_COLOR is unset.
+    """Open the screen of this process: with colours only on a terminal without NO_COLOR.
 
-    It is as wide as the terminal, or as COLUMNS says, and 80 columns where nobody says.
+    It is as wide as the terminal or COLUMNS, else 80 columns.
     """
     color: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
     out = _Console(markup=False, highlight=False, emoji=False, color_system=color, width=_WIDE)

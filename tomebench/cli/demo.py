@@ -1,4 +1,4 @@
-"""``tomebench demo``: an ordinary sweep of the embedded model on the embedded images."""
+"""``tomebench demo``: a sweep of the embedded model digits_vit on the embedded digits, offline."""
 
 from __future__ import annotations
 

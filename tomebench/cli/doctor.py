@@ -1,4 +1,4 @@
-"""``tomebench doctor``: what would go wrong, before it does. It reports, whatever it finds; it does not stop at it."""
+"""``tomebench doctor``: check device, libraries, threads, disk, model and images before a sweep; report all problems."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OPTIONAL = {
     "matplotlib": ("report", "there will be no figure"),
     "datasets": ("hf", "--data hfds/NAME cannot be read"),
 }
-"""Library to its extra and what is not possible without it."""
+"""Optional libraries: name to its extra, and what is not possible without it."""
 _MIN_FREE = 200 * 2**20
 
 
@@ -157,7 +157,7 @@ def _threads(asked: int | None) -> list[Check]:
 
 
 def _asked(what: str, look: Callable[[], str]) -> list[Check]:
-    """Look at something the user named; what is wrong with it is a finding."""
+    """Check something that the user named; an error becomes a failed check."""
     try:
         return [Check(what, "ok", look())]
     except TomebenchError as error:

@@ -1,4 +1,4 @@
-"""What ``tomebench doctor`` finds in a data set: all of it, each with what to do about it."""
+"""Checks of a data set for ``tomebench doctor``: classes, counts, readability, sizes, checksums."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SAMPLE = 64
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at. ``fail``: something that was asked for, or that nothing works without, is not there."""
+    """Result of one check. ``fail``: something that was asked for, or that is indispensable, is not there."""
 
     what: str
     state: Literal["ok", "warn", "fail"]
@@ -41,16 +41,16 @@ def data_findings(
     decode: bool = False,
     offline: bool = False,
 ) -> Iterator[Check]:
-    """Look at the images that ``--data`` names.
+    """Check the images that ``--data`` names.
 
     Args:
-        spec: as for ``--data``.
-        model: whose head must fit; None says which heads do.
+        spec: value of ``--data``.
+        model: model whose class head must fit; None: report which class heads fit.
         real: file of ReaL labels.
         verify: manifest of checksums to compare with.
         manifest: where to write one.
         decode: decode every image.
-        offline: never touch the network.
+        offline: never use the network.
     """
     from tomebench.datasets.classes import ANY_HEAD
     from tomebench.datasets.images import open_dataset, open_tolerant
@@ -58,14 +58,14 @@ def data_findings(
 
     head: ClassHead | None = ANY_HEAD
     if model is not None:
-        with suppress(TomebenchError):  # what is wrong with it is the model's own finding
+        with suppress(TomebenchError):  # reported by the check of the model
             head = build_model(model, meta=True).head
     try:
         images = open_dataset(spec, head=head, offline=offline)
     except TomebenchError as error:
         yield Check("data", "fail", str(error))
         head = None
-        try:  # unknown class folders are no reason not to look at the others
+        try:  # once more without the unknown class folders, to check the others
             images = open_tolerant(spec)
         except TomebenchError:
             return
@@ -85,7 +85,7 @@ def data_findings(
     yield from looked
     if manifest is not None:
         if any(finding.state == "fail" for finding in looked):
-            # What a manifest lists is as it should be.
+            # A manifest must not list damaged images as good.
             yield Check("manifest", "fail", "not written, since not all images are as they should be")
         else:
             yield _written(images, manifest)
@@ -103,7 +103,7 @@ def _real(images: ImageSet, path: Path) -> Check:
 
 
 def _head(head: ClassHead | None, images: ImageSet) -> Check:
-    """Which models fit, or whether the one asked for does."""
+    """Check that the class head of the model fits the classes; without a model, say which class heads do."""
     from tomebench.datasets.classes import ANY_HEAD, wnids
     from tomebench.measure.accuracy import require_matching_head
 
@@ -170,7 +170,7 @@ def _readable(images: ImageSet, decode: bool) -> Iterator[Check]:
 
 
 def _sizes(images: ImageSet, good: Sequence[int]) -> Check:
-    """Pixels and bytes of a sample: opening every file would take minutes."""
+    """Pixels and bytes of a sample of the images: opening every file would take minutes."""
     sample = [good[i * len(good) // _SAMPLE] for i in range(_SAMPLE)] if len(good) > _SAMPLE else good
     sizes, total = set(), 0
     for index in sample:
@@ -178,7 +178,7 @@ def _sizes(images: ImageSet, good: Sequence[int]) -> Check:
             sizes.add(images.open(index).size)
             total += len(images.read(index)) if images.read else 0
         except (TomebenchError, OSError):
-            continue  # damaged in its middle: what --decode is for
+            continue  # damaged in the middle, which --decode reports
     if not sizes:
         return Check("sizes", "warn", "no image could be opened")
     widths, heights = zip(*sizes, strict=True)

@@ -1,4 +1,4 @@
-"""The command worth trying after a run. It keeps the run's settings, and is never one that would be refused."""
+"""The command that is proposed after a run ("next:"): it keeps the run's settings, and is always accepted."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from tomebench.schema import MAX_DROP
 from tomebench.sweeps.config import SweepConfig, command_line, run_directory
 
 _MACHINE = ("device", "dtype", "mode", "compile", "cuda_graphs", "attention", "threads")
-"""Settings that mean the same for any model."""
+"""Settings that can be kept for another model."""
 _MEASURED = ("r", "cells", "mode", "budget", "processes")
 _LARGER = {"quick": "standard", "standard": "publish"}
-"""What aims at narrower intervals than a budget."""
-_ELSEWHERE = " --name NEW"  # other images or weights in the same folder are refused
+"""The next larger budget, which aims at narrower intervals."""
+_ELSEWHERE = " --name NEW"  # a run folder refuses other images or weights
 
 
 def next_command(rows: Sequence[Row], config: Mapping[str, Any], directory: Path | None = None) -> str | None:
-    """The next command, with DIR, MORE_IMAGES, LABELLED, FILE and NEW for what the user has to say.
+    """The command to propose, with DIR, MORE_IMAGES, LABELLED, FILE and NEW as placeholders for the user's values.
 
-    None for a nameless model.
+    None for a model that was passed in Python.
 
     Args:
         rows: of the run.
         config: its stored settings, :meth:`tomebench.sweeps.config.SweepConfig.stored`.
-        directory: the run folder, where a command can go on; by default the one that a sweep of that model takes.
+        directory: the run folder, which a command can continue; by default the one that a sweep of that model takes.
     """
     if is_unnamed(config):
         return None
@@ -46,7 +46,7 @@ def next_command(rows: Sequence[Row], config: Mapping[str, Any], directory: Path
     advice = advise(rows, config.get("max_drop", MAX_DROP))
     if advice is not None and advice.choice == "images" and config.get("limit") is not None:
         return command_line({**config, "limit": None})
-    if advice is not None and advice.choice in ("images", "agreement"):  # more of them, or such as have labels
+    if advice is not None and advice.choice in ("images", "agreement"):  # more images, or images with labels
         data = "MORE_IMAGES" if advice.choice == "images" else "LABELLED"
         return command_line({**config, "data": data, "labels": True, "limit": None}) + _ELSEWHERE
     if advice is not None and advice.choice in ("rounds", "not faster") and advice.images is not None:
@@ -60,29 +60,29 @@ def next_command(rows: Sequence[Row], config: Mapping[str, Any], directory: Path
     if any(row.status == "unconverged" for row in rows) and (larger := _LARGER.get(str(config["budget"]))):
         return command_line({**config, "budget": larger}) + _here(config, directory)
     if advice is not None and advice.choice == "recommended" and directory is not None:
-        if advice.row.rounds and (advice.row.processes or 1) == 1:  # which differ by what no interval of one has
+        if advice.row.rounds and (advice.row.processes or 1) == 1:  # no interval covers other processes
             return command_line({**config, "processes": PUBLISH_PROCESSES}) + _here(config, directory)
         run = shlex.quote(str(directory))
         return f"tomebench check {run} --baseline {run}.json --update-baseline"
     planned = {name: value for name, value in config.items() if name not in (*about_images(), "max_drop", *_MEASURED)}
-    if str(config["schedule"]).startswith("list:"):  # which says r itself
+    if str(config["schedule"]).startswith("list:"):  # such a schedule includes r
         del planned["schedule"]
     return command_line(planned).replace("sweep", "plan", 1) + " --r 0..24"
 
 
 def is_unnamed(config: Mapping[str, Any]) -> bool:
-    """Whether the model was handed over in Python, so that no command can measure it."""
+    """Whether the model was passed as a module in Python, so that no command can measure it."""
     return str(config["model"]).startswith(PREFIX)
 
 
 def _here(config: Mapping[str, Any], directory: Path | None) -> str:
-    """What makes a command go on in a folder: nothing where it would do so anyway."""
+    """The ``--out`` flag that makes a command continue in a run folder; empty where it would do so anyway."""
     asked = SweepConfig.model_construct(**{"out": None, "name": None, "cells": None, **config})
     return "" if directory in (None, run_directory(asked)) else f" --out {shlex.quote(str(directory))}"
 
 
 def _weights(rows: Sequence[Row], config: Mapping[str, Any]) -> str | None:
-    """What --checkpoint takes for top-1; None where timm has weights for ImageNet's classes under the model's name."""
+    """Value of --checkpoint for top-1; None where timm has weights with ImageNet's classes for the model."""
     if config["checkpoint"] is not None:
         return str(config["checkpoint"])
     tag = (rows[0].model if rows else str(config["model"])).partition(".")[2]

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM. While a sweep runs the first asks it to stop where nothing is lost, the second ends the program.
+"""Handlers of Ctrl-C and SIGTERM: in a sweep the first stops it after the current step, the second ends the program.
 
-At any other time there is nothing to lose and the first ends it, without an exception: one that is raised in the middle
-of an import comes out as some other error of the module being imported.
+At any other time the first ends the program at once and without an exception, because an exception raised in the middle
+of an import surfaces as another error of the module being imported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def leave_on_signal(last_words: str | None) -> None:
-    """From now on a signal ends the program at once, after a line on stderr; without one if that is None."""
+    """Let a signal end the program at once from now on, after printing ``last_words`` on stderr unless None."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         _write(f"{last_words}\n" if last_words else "")
@@ -31,7 +31,7 @@ def leave_on_signal(last_words: str | None) -> None:
 
 @contextmanager
 def stop_on_signal(*, quiet: bool = False) -> Iterator[Callable[[], bool]]:
-    """Within the context, signals only set a flag, and say so unless ``quiet``.
+    """Context in which the first signal only sets a flag, with a line on stderr unless ``quiet``.
 
     Yields:
         A function that says whether to stop.
@@ -42,7 +42,7 @@ def stop_on_signal(*, quiet: bool = False) -> Iterator[Callable[[], bool]]:
     def handle(number: int, frame: FrameType | None) -> None:
         nonlocal stopping
         if os.getpid() != process:
-            return  # a worker inherits this handler; its parent decides
+            return  # a worker process that inherited this handler; its parent decides
         if stopping:
             _write("\x1b[?25h" if sys.stderr.isatty() else "")  # the progress bar hid the cursor
             os._exit(Interrupted.exit_code)
@@ -58,6 +58,6 @@ def stop_on_signal(*, quiet: bool = False) -> Iterator[Callable[[], bool]]:
 
 
 def _write(text: str) -> None:
-    """Straight to the descriptor: a handler may run in the middle of a write to sys.stderr."""
+    """Write to the file descriptor of stderr: a handler may run in the middle of a write to sys.stderr."""
     with suppress(OSError):
         os.write(2, text.encode())

@@ -1,7 +1,7 @@
-"""``--nproc-per-node``: the same command in several processes, which PyTorch's own launcher starts and watches.
+"""Launch of ``--nproc-per-node`` processes for one sweep, by torchrun's launcher.
 
-The launcher runs in this process, which does nothing else, so there is one process less to forward a signal and to hand
-an exit code back, and none of its own reports is printed beside the line that says what went wrong.
+The launcher runs in this process, which does nothing else: no further process has to forward signals and exit codes,
+and the launcher's own reports are not printed beside the line with the error.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from tomebench.cli.options import (
 from tomebench.errors import ConfigError, InputError, Interrupted, RankError, SpecError
 
 LAUNCHED_AS = "TOMEBENCH_LAUNCHED_AS"
-"""Environment variable of a process that this module has started: how its user calls the program."""
+"""Environment variable of a launched process: the name by which the user called the program."""
 
 
 @dataclass(frozen=True)
 class LaunchFlags(SweepFlags):
-    """Flags of sweep, and those that say how many processes share it: torchrun's own, by its names."""
+    """Flags of sweep, and torchrun's own flags for the number of processes that share it."""
 
     nproc_per_node: NprocPerNode = None
     nnodes: Nnodes = None
@@ -54,24 +54,24 @@ class LaunchFlags(SweepFlags):
 
 _OWN = tuple(f.name for f in dataclasses.fields(LaunchFlags) if f.name not in SweepFlags.__dataclass_fields__)
 _MEETING = ("rdzv_backend", "rdzv_endpoint", "rdzv_id", "node_rank", "master_addr", "master_port")
-"""The flags that say where processes meet."""
+"""The flags for the rendezvous of the processes."""
 
 
 def program_name() -> str:
-    """How the user calls the program."""
+    """Name by which the user called the program."""
     as_module = Path(sys.argv[0]).parts[-2:] == ("tomebench", "__main__.py")
     return os.environ.get(LAUNCHED_AS) or ("python -m tomebench" if as_module else "tomebench")
 
 
 def start_processes(flags: SweepFlags) -> None:
-    """Start the processes that ``flags`` ask for, wait for them and exit as they did; return if none are asked for.
+    """Start the processes that ``flags`` ask for, wait for them and exit with their code; return if none are asked for.
 
     Args:
-        flags: of this command, whose configuration has been found good.
+        flags: of this command; its configuration has been checked.
 
     Raises:
         InputError: flags that do not go together.
-        RankError: the processes cannot meet, or were ended by signals.
+        RankError: the rendezvous failed, or the processes were ended by signals.
         Exit: they have ended.
     """
     if not isinstance(flags, LaunchFlags) or LAUNCHED_AS in os.environ:
@@ -85,7 +85,7 @@ def start_processes(flags: SweepFlags) -> None:
 
 
 def launcher_arguments(flags: LaunchFlags, environment: Mapping[str, str]) -> list[str]:
-    """The options of torchrun for these flags; none if this process does it alone.
+    """The options of torchrun for these flags; empty if this process measures alone.
 
     Raises:
         InputError: flags that do not go together, or a process that has been started by torchrun already.
@@ -102,7 +102,7 @@ def launcher_arguments(flags: LaunchFlags, environment: Mapping[str, str]) -> li
     meeting = [name for name in _MEETING if name in given]
     named_outside = any(name.startswith("PET_") for name in environment)  # torchrun takes its options from there, too
     if not meeting and not _several_machines(flags) and not named_outside:
-        given["standalone"] = True  # a port of its own: two sweeps on one machine must not meet
+        given["standalone"] = True  # own port, so that processes of two sweeps on one machine do not join
     return [
         word
         for name, value in given.items()
@@ -111,10 +111,10 @@ def launcher_arguments(flags: LaunchFlags, environment: Mapping[str, str]) -> li
 
 
 def exit_code(codes: Sequence[int]) -> int:
-    """One exit code for several processes; a process that was ended by a signal counts as lost.
+    """The exit code of several processes together: that of the cause. Ended by a signal counts as a lost process.
 
-    A process that ends with an error ends all others, and they say so with another code. The causes come first in the
-    table of codes: a bug 1, bad input 2, storage or a lost process 5, and what they lead to after them.
+    A process that fails ends all others, which then exit with another code. Codes of causes (a bug 1, bad input 2,
+    storage or a lost process 5) take precedence over those that they lead to.
     """
     return min((code if code >= 0 else RankError.exit_code for code in codes if code), default=0)
 
@@ -149,17 +149,17 @@ def _flag(name: str) -> str:
 
 
 def _launch(arguments: Sequence[str]) -> int:
-    """Run torchrun's own code with these arguments until all processes have ended.
+    """Run torchrun's launcher with these arguments until all processes have ended.
 
     Returns:
-        The exit code they come to.
+        Their exit code together.
 
     Raises:
         InputError: it refuses an argument.
-        RankError: the processes cannot meet, or were all ended by a signal, so that none could say it.
+        RankError: the rendezvous failed, or all processes were ended by a signal, so that none could report it.
     """
     if "LOGLEVEL" not in os.environ:
-        logging.disable(logging.ERROR)  # whom it signals; the processes say themselves what is wrong
+        logging.disable(logging.ERROR)  # the launcher logs which processes it signals; their own errors are enough
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

@@ -1,4 +1,4 @@
-"""Text that fits a screen: lines wrapped at words, tables that are never wrapped, commands that can be copied."""
+"""Layout of text for the width of a screen: lines wrapped at words, tables, lists, commands that can be copied."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from rich.cells import cell_len
 from tomebench.report.narrow import Step, Table
 
 NARROWEST = 40
-"""Columns below which nothing is laid out; a narrower terminal folds what is longer."""
+"""Narrowest layout, in columns; a narrower terminal breaks longer lines itself."""
 _GAP = 2
 _GLUE = "\0"  # a space at which no line ends; clean text has no such character
 _TOGETHER = re.compile(r"\[[^\[\]]{1,24}\]|\S+ = \S+|\S+ %")
 ASCII = str.maketrans({"─": "-", "±": "+-", "Δ": "d", "…": "...", "×": "x", "→": "->", "√": "sqrt "})
-"""For terminals without Unicode, where an escape would take more room than there is."""
+"""Replacements for terminals without Unicode; escapes would be too wide for tables."""
 
 
 def wrapped(text: str, width: int, *, indent: int = 0, whole: Iterable[str] = ()) -> list[str]:
-    """Lines of a text, ended at spaces.
+    """Wrap a text at spaces into lines.
 
-    A word longer than the screen stays whole, and so does what stands in ``whole``: paths.
+    Words longer than the screen stay whole, and so do the texts ``whole``, such as paths.
 
     Args:
         text: one line.
@@ -46,7 +46,7 @@ def wrapped(text: str, width: int, *, indent: int = 0, whole: Iterable[str] = ()
 
 
 def command_lines(command: str, width: int) -> list[str]:
-    """A command in lines that a shell takes as one: all but the last end with a backslash. A flag keeps its value."""
+    """Wrap a shell command into lines that end with a backslash; a flag and its value stay on one line."""
     if cell_len(command) <= width:
         return [command]
     pieces: list[str] = []
@@ -65,7 +65,7 @@ def command_lines(command: str, width: int) -> list[str]:
 
 
 def entries(items: Sequence[tuple[str, str]], width: int) -> list[str]:
-    """Names with what there is to say about each, beside it or, where that is too narrow, below it."""
+    """Lay out names with descriptions, beside them or, where that is too narrow, below them."""
     longest = max((cell_len(name) for name, _ in items), default=0)
     lines: list[str] = []
     for name, text in items:
@@ -86,16 +86,16 @@ def _entry(name: str, text: str, beside: int, width: int) -> list[str]:
 
 
 def table_width(table: Table) -> int:
-    """Columns of the screen that a table takes."""
+    """Width of a table, in columns of the screen."""
     return sum(_widths(table)) + _GAP * (len(table[0]) - 1)
 
 
 def table_lines(table: Table, left: Collection[str]) -> list[str]:
-    """A table as lines: heads, a rule, rows.
+    """Lay out a table as lines: titles, a rule, rows.
 
     Args:
-        table: heads and cells.
-        left: heads of the columns that hold words; all others hold numbers and are set to the right.
+        table: column titles and rows.
+        left: titles of the columns that hold words; all others hold numbers and are right-aligned.
     """
     heads, rows = table
     widths = _widths(table)
@@ -108,7 +108,7 @@ def table_lines(table: Table, left: Collection[str]) -> list[str]:
 
 
 def narrowed(table: Table, steps: Sequence[Step], width: int) -> tuple[Table, list[str]]:
-    """The table after as many of the steps as it takes to fit, and what a reader misses then."""
+    """Apply steps to a table until it fits; second, what is no longer shown."""
     lost = []
     for step in steps:
         if table_width(table) <= width:
@@ -120,9 +120,9 @@ def narrowed(table: Table, steps: Sequence[Step], width: int) -> tuple[Table, li
 
 
 def in_parts(table: Table, keys: Collection[str], left: Collection[str], width: int) -> list[str]:
-    """All columns of a table, in as many tables as it takes, each with the columns ``keys`` in front.
+    """Split a table by columns into tables that fit, each with the columns ``keys`` in front.
 
-    A column that is too wide even so is a list below them.
+    A column that is too wide even so becomes a list below them.
     """
     heads, rows = table
     if table_width(table) <= width:
@@ -152,7 +152,7 @@ def in_parts(table: Table, keys: Collection[str], left: Collection[str], width: 
 
 
 def records(table: Table, width: int) -> list[str]:
-    """A table as a paragraph for each row, for screens on which not even its narrowest form fits."""
+    """Lay out a table as one paragraph per row, for screens on which not even its narrowest form fits."""
     heads, rows = table
     return [
         line

@@ -1,4 +1,4 @@
-"""Limits of the surroundings that look like bugs: an import, or an allocation, that fails for want of memory."""
+"""Recognise errors that come from a limit on the address space (``ulimit -v``): failed imports and allocations."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ _MEMORY = re.compile(r"alloc|memory|map segment|failed to map", re.IGNORECASE)
 
 
 def limit_behind(error: BaseException) -> str | None:
-    """The limit that an error comes from, with what to do; None if it is none of these.
+    """Error text, with what to do, if an exception comes from a limit on the address space; else None.
 
     Args:
-        error: what was raised. Under a limit of the address space, as ``ulimit -v`` and batch systems set it, a
-            library cannot be loaded, or Python itself loses what went wrong.
+        error: the exception. Under such a limit, set by ``ulimit -v`` or a batch system, libraries cannot be loaded, or
+            Python raises SystemError instead of the cause.
     """
     try:
         import resource

@@ -1,4 +1,4 @@
-"""``tomebench list``: the models, methods and data sets there are."""
+"""``tomebench list``: available models, reduction methods, data sets, reported tables of papers, and columns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tomebench.report.narrow import without
 from tomebench.words import counted
 
 _TIMM_MODULES = ("vision_transformer", "deit")
-"""Where timm's ViTs of standard blocks are; a few of their models are refused all the same, naming the reason."""
+"""timm's modules with ViTs of standard blocks; a few of their models are refused when used, with the reason."""
 _KINDS = ("models", "methods", "datasets", "papers", "columns")
 
 
@@ -63,7 +63,7 @@ def list_(
 
 _REPORTED = ("table", "model", "size", "training", "method", "r", "acc", "im/s", "GFLOPs", "schedule", "read", "kind")
 _NARROWER = tuple(map(without, ("training", "kind", "read", "schedule", "method", "size", "GFLOPs", "im/s", "table")))
-"""What goes, in this order, where these do not fit."""
+"""Columns that are left out, in this order, where these tables do not fit."""
 
 _Listing = tuple[Sequence[str], Sequence[Sequence[str]], Sequence[str]]  # headers, rows, lines below the table
 
@@ -88,7 +88,7 @@ def _models(pattern: str | None) -> _Listing:
 
 
 def _why_none(pattern: str) -> str:
-    """Why there is no model with this in its name, in a line."""
+    """Why no model has ``pattern`` in its name, in a line."""
     import timm
 
     from tomebench.backbones.adapt import adapt

@@ -1,7 +1,7 @@
-"""The flags of the commands, each defined once, and how a command takes all of a sweep's as one argument.
+"""The flags of all commands, each defined once; SweepFlags passes all of a sweep's to a command as one argument.
 
-The flags of a sweep are its settings (:mod:`tomebench.runs.settings`), with the help that stands there. Their values
-are checked later, together with those from YAML, so here choices are plain text and "not given" is always ``None``.
+The flags of a sweep are its settings (:mod:`tomebench.runs.settings`) with the help text there. Their values are
+checked later, together with those from YAML, so here choices are plain text and "not given" is always ``None``.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 def setting(name: str, *, in_panel: bool = False, defaults: bool = True) -> Any:
-    """The option of a setting.
+    """Make the command-line option of a setting.
 
     Args:
         name: of the setting.
-        in_panel: its place in the help is that of the sweeping commands.
-        defaults: say the default.
+        in_panel: show it in its panel of the help, as in the sweeping commands.
+        defaults: show the default in the help.
     """
     declared = settings()[name]
     flags = flag(name) if declared.one_way or _type(name) != bool | None else f"{flag(name)}/{flag(name, False)}"
@@ -54,13 +54,13 @@ def _option(
     panel: Panel | None = None,
     often: bool = True,
 ) -> Any:
-    """An option that is None where it is not given: the text ``default`` is for the reader."""
+    """Make an option whose value is None if not given; ``default`` is only shown in the help."""
     shown = f"{help} [default: {default}]" if default else help
     return typer.Option(flags, help=shown, metavar=metavar, show_default=False, rich_help_panel=panel, hidden=not often)
 
 
 def _default(name: str) -> str:
-    """The default of a setting as its help shows it; empty where there is none to be shown."""
+    """Text of a setting's default for the help; empty where none is shown."""
     if (shown := settings()[name].shown) is not None:
         return shown
     match usual := default(name):
@@ -74,7 +74,7 @@ def _default(name: str) -> str:
 
 
 def _type(name: str) -> Any:
-    """What typer makes of the words after the flag of a setting: text, where only the configuration can say."""
+    """Type by which typer parses the flag of a setting; ``str`` where only the configuration can parse it."""
     if settings()[name].repeated:
         return list[str] | None
     hint = hints()[name]
@@ -121,7 +121,7 @@ Standalone = Annotated[
 
 @dataclass(frozen=True)
 class SweepFlags:
-    """What a sweeping command was asked: settings, and the flags that all such commands share."""
+    """Flags given to a sweeping command: settings, and those that all such commands share."""
 
     given: Mapping[str, Any] = field(default_factory=dict)
     """Settings by name; None where a flag was not given."""
@@ -144,7 +144,7 @@ class SweepFlags:
         return cls(given, **{name: value for name, value in values.items() if name not in given})
 
     def load(self, *first: Path) -> SweepConfig:
-        """The configuration these flags ask for, on top of the files ``first`` and those of ``--config``.
+        """Load the configuration: the files ``first``, then those of ``--config``, then the flags; later ones win.
 
         Raises:
             InputError: a file or a value that cannot be used.
@@ -161,12 +161,12 @@ _HELP_ALL = "help_all"
 def takes_sweep_flags(
     command: Callable[[Any], None], *, defaults: bool = True, flags: type[SweepFlags] = SweepFlags
 ) -> Callable[..., None]:
-    """Let a command take one :class:`SweepFlags`; typer sees a parameter for every setting and every other flag.
+    """Wrap a command that takes one :class:`SweepFlags`, so that typer sees a parameter for every flag.
 
     Args:
-        command: what to call.
+        command: function to wrap.
         defaults: show the defaults of sweep in its help.
-        flags: those of sweep, or a class that adds the command's own.
+        flags: SweepFlags, or a subclass with the command's own flags.
     """
     own = get_type_hints(flags, include_extras=True)
     others = {each.name: (own[each.name], each.default) for each in dataclasses.fields(flags) if each.name != "given"}

@@ -1,4 +1,4 @@
-"""Files that flags name, known to be writable before anything is measured for them."""
+"""Check that an output file named by a flag can be written, before anything is measured for it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ _STORAGE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 def writable(flag: str, path: Path) -> None:
-    """See that a file can be written that a flag names, before anything is measured for it.
+    """Raise unless an output file can be written.
+
+    Args:
+        flag: that names the file, for the message.
+        path: of the file.
 
     Raises:
-        InputError: it is no file.
-        StorageError: it may not be written, or there is no room.
+        InputError: the path is that of a folder.
+        StorageError: it cannot be written, or the disk is full.
     """
     try:
         check_writable(path)

@@ -1,4 +1,4 @@
-"""The help of a sweeping command: its options in panels, of which ``--help`` shows what is used often.
+"""Help of the sweeping commands: options in panels (sections); ``--help`` shows often used ones, ``--help-all`` all.
 
 The panels are plain sections: the boxes that typer would draw take twice the lines, and importing rich takes time.
 """
@@ -39,7 +39,7 @@ class PanelCommand(TyperCommand):
     """A command whose help has a section for each panel, in the order of :data:`~tomebench.runs.facets.Panel`."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write the sections: arguments, the command's own options, the panels, help."""
+        """Write the sections of the help: arguments, the command's own options, the panels, help."""
         order = ["Arguments", "Options", *get_args(Panel), _LAST]
         sections: dict[str, list[tuple[str, str]]] = {title: [] for title in order}
         for param in self.get_params(ctx):

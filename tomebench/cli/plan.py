@@ -1,4 +1,4 @@
-"""``tomebench plan``: what a sweep would run."""
+"""``tomebench plan``: tokens per layer, GMACs and estimated time of a sweep, without measuring it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NARROWER = (
     without("MAC ratio"),
     without("notes"),
 )
-"""What gets shorter or goes, in this order, where the table does not fit."""
+"""Steps, in order, where the table does not fit."""
 
 
 @partial(takes_sweep_flags, flags=LaunchFlags)
@@ -53,7 +53,7 @@ def plan(flags: LaunchFlags) -> None:
     seconds, why = None, ""
     try:
         seconds = estimate_sweep(config, cells)
-    except DeviceError as error:  # what a GPU would do is planned on a machine without one, too
+    except DeviceError as error:  # a sweep for a GPU can be planned on a machine without one
         why = str(error)
     said = []
     if images is not None:
@@ -73,7 +73,7 @@ def plan(flags: LaunchFlags) -> None:
         screen.line(text, style="bold")
     first = cells[0]
     name = first.resolved.timm_id
-    if config.checkpoint is not None:  # a tag names others' weights
+    if config.checkpoint is not None:  # the tag of a timm id names other weights
         name = f"{name.partition('.')[0]} with {clean(config.checkpoint.name)}"
     screen.line(
         f"{name}, {first.cell.img_size} px, {counted(first.resolved.tokens_in, 'token')}, "
@@ -90,7 +90,7 @@ def plan(flags: LaunchFlags) -> None:
 
 
 def _lines(cells: Sequence[ResolvedCell]) -> Sequence[Sequence[str]]:
-    """A row of the table for each cell; cells that come to the same layers point to the first of them."""
+    """A line of the table for each cell; cells with the same tokens in every layer refer to the first of them."""
     first: dict[tuple[int, ...], int] = {}
     lines = []
     for planned in cells:

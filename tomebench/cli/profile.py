@@ -1,4 +1,4 @@
-"""``tomebench profile``: where the time of a pass goes."""
+"""``tomebench profile``: time of a pass by stage (attention, matching, merging, MLP) beside its floor and ceiling."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from tomebench.sweeps.profile import Profile, ProfileReport
 
 _R = "0,8,13"
-"""The r profiled when nobody says which."""
+"""Default values of r."""
 _HEADERS = ("part", "ms", "ms/block", "% of pass", "% of block", "floor ms", "x floor", "bound by", "ceiling ms")
 
 _NARROWER = tuple(map(without, ("bound by", "% of block", "ms/block", "x floor", "floor ms", "% of pass")))
-"""What goes, in this order, where the table does not fit."""
+"""Columns that are left out, in this order, where the table does not fit."""
 
 
 @partial(takes_sweep_flags, defaults=False)
@@ -54,21 +54,21 @@ def profile(flags: SweepFlags) -> None:
 
         def events() -> Iterator[Event]:
             reports.append((yield from run_profile(config, should_stop)))
-            yield Finished((), Path())  # what is followed ends with one
+            yield Finished((), Path())  # follow() expects this as the last event
 
         follow(events(), screen)
     _show(screen, reports[0])
 
 
 def _with_default_r(config: SweepConfig) -> SweepConfig:
-    """The configuration with this command's own default of r, unless a flag, a file or the schedule says it."""
+    """Set this command's own default of r in a configuration, unless a flag, a file or the schedule sets r."""
     if "r" in config.model_fields_set or config.schedule.startswith("list:"):
         return config
     return config.model_copy(update={"r": _R})
 
 
 def _show(screen: Screen, report: ProfileReport) -> None:
-    """A table for every r, what it says in a sentence, warnings, conditions."""
+    """Print a table for every r with a sentence, then warnings and conditions."""
     said = [sentence(profile) for profile in report.profiles]
     warnings = [line for profile in report.profiles for line in _warnings(profile)]
     conditions = _conditions(report)
@@ -91,7 +91,7 @@ def _show(screen: Screen, report: ProfileReport) -> None:
 
 
 def _lines(profile: Profile) -> list[Sequence[str]]:
-    """A row for every part that ran, then their sum and the pass without marks."""
+    """A line of the table for every stage of the pass, then their sum and the pass timed without marks."""
     lines: list[Sequence[str]] = [
         (
             part.part,
@@ -119,7 +119,7 @@ def _lines(profile: Profile) -> list[Sequence[str]]:
 
 
 def sentence(profile: Profile) -> str:
-    """What a profile says: the price of merging, and how well the parts add up."""
+    """A profile in a sentence: the cost of merging over the ceiling, and how well the stages add up to the pass."""
     percent = {part.part: part.percent_of_pass for part in profile.parts}
     if profile.ceiling_ms is None or profile.overhead_percent is None:
         what = f"attention takes {percent['attention']:.1f} % of the pass, MLP {percent['mlp']:.1f} %"

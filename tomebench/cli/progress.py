@@ -1,4 +1,4 @@
-"""How far a sweep is, on stderr: a terminal gets bars with the time left, anything else a plain line now and then."""
+"""Progress of a sweep on stderr: bars with the time left on a terminal, else a plain line now and then."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LINE_SECONDS = 10.0
 
 
 def follow(events: Iterable[Event], screen: Screen) -> Finished:
-    """Draw a sweep as it runs.
+    """Show the progress of a sweep by its events, until it ends.
 
     Returns:
         Its last event.
@@ -62,7 +62,7 @@ def _planned(event: Any) -> str:
 
 
 class _Drawing(Protocol):
-    """What can show a phase and how far it is."""
+    """Interface of what shows a phase and its progress."""
 
     def live(self) -> AbstractContextManager[object]: ...
     def phase(self, event: Phase) -> None: ...
@@ -89,7 +89,7 @@ class _Nothing:
 
 
 class _Live:
-    """One bar for the current phase, on a terminal."""
+    """A progress bar for the current phase, on a terminal."""
 
     def __init__(self, console: Console) -> None:
         self._bars = Bars(
@@ -130,17 +130,17 @@ class Lines:
     _start: tuple[float, float] | None = field(default=None, init=False)  # when, done
 
     def live(self) -> AbstractContextManager[object]:
-        """Nothing to keep alive."""
+        """A null context: lines need no redrawing."""
         return nullcontext()
 
     def phase(self, event: Phase) -> None:
-        """Name the phase."""
+        """Print the name of a phase that begins."""
         self._said, self._start = self.now(), None
-        if event.name != "load":  # most bad input is found while loading, and gets one line only
+        if event.name != "load":  # errors in the input are mostly found while loading, and should stand alone
             self.say(f"{event.name} ...")
 
     def progress(self, event: Progress) -> None:
-        """Say how far the phase is, unless that was said a moment ago."""
+        """Print the progress of the phase, at most every ten seconds."""
         now = self.now()
         if self._start is None:
             self._start = (now, event.done)

@@ -1,4 +1,4 @@
-"""``tomebench report``: rebuild the tables and the figure from stored results."""
+"""``tomebench report``: rebuild tables and figure of stored runs; show several runs in one table."""
 
 from __future__ import annotations
 
@@ -82,10 +82,10 @@ def report(
 
 
 def _compared(runs: Sequence[Path], origins: Sequence[Origin], parts: bool) -> list[str]:
-    """What to say of runs in one table whose figures are not made of the same.
+    """Remarks on runs in one table that were measured with different code, libraries, models or images.
 
     Raises:
-        RunError: they are parts of one sweep, and of other images or of another model than the first.
+        RunError: they are parts of one sweep, but one has other images or another model than the first.
     """
     found: list[str] = []
     first, there = runs[0], origins[0]
@@ -101,7 +101,7 @@ def _compared(runs: Sequence[Path], origins: Sequence[Origin], parts: bool) -> l
 
 
 def _names(runs: Sequence[Path]) -> dict[Path, str]:
-    """What each run is called beside the others: the shortest end of its path that no other has; nothing if alone."""
+    """Name of each run: the shortest end of its path that no other run has; empty for a single run."""
     parts = {run: run.resolve().parts for run in runs}
     most = max(map(len, parts.values()))
     for length in range(1, most + 1):

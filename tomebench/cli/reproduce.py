@@ -1,4 +1,4 @@
-"""``tomebench reproduce``: what a paper reports beside what is measured here, with a verdict for each row."""
+"""``tomebench reproduce``: measure the tables of a paper, beside the reported figures, with a verdict for each row."""
 
 from __future__ import annotations
 
@@ -116,12 +116,12 @@ def reproduce(flags: ReproduceFlags) -> None:
 
 
 def _given(flags: ReproduceFlags) -> dict[str, object]:
-    """The settings of sweep that go on top of every run; None: not given."""
+    """The settings of sweep that the user gave for all runs of the table; None: not given."""
     return {**flags.given, "out": None}
 
 
 def _ignored(flags: ReproduceFlags) -> list[str]:
-    """Flags that mean nothing where nothing is measured."""
+    """Given flags that have no effect with ``--static``, which measures nothing."""
     given = {**_given(flags), "weights": flags.weights, "config": flags.config, "offline": None}
     return [f"--{name.replace('_', '-')}" for name, value in given.items() if value]
 
@@ -135,7 +135,7 @@ def _make(directory: Path) -> None:
 
 
 def _check(flags: ReproduceFlags) -> None:
-    """Raise InputError for what does not go together."""
+    """Raise InputError for flags that exclude each other."""
     if (flags.table is None) != flags.list_:
         what = "--list lists all tables; leave the table out" if flags.list_ else "which table? name one; see: --list"
         raise SpecError(what)
@@ -159,10 +159,10 @@ def _check(flags: ReproduceFlags) -> None:
 def _measure(
     runs: Sequence[TableRun], facts: Sequence[Found], directory: Path, screen: Screen, flags: ReproduceFlags
 ) -> tuple[list[Found], list[str], dict[str, tuple[str, ...]]]:
-    """Measure what lacks nothing, one run after another.
+    """Measure the runs of the table whose images and weights are there, one after another.
 
     Returns:
-        What is known now, under which conditions, and what other runs lack, by their name.
+        The facts known now, the conditions they were measured under, and what the other runs lack, by their name.
     """
     from tomebench.cli.results import read_run, write_run
     from tomebench.cli.sweep import measure
@@ -174,7 +174,7 @@ def _measure(
     for run, folder in zip(runs, folders, strict=True):
         if run.missing and not measured_before(run, folder):
             missing[run.full_name] = run.missing
-    if 0 < len(missing) < len(runs):  # said before hours are spent, and once more below the table
+    if 0 < len(missing) < len(runs):  # printed before measuring for hours, and again below the table
         screen.note(f"will not be measured, for want of images or weights: {', '.join(missing)}")
     for place, (run, folder) in enumerate(zip(runs, folders, strict=True)):
         if run.full_name in missing:
@@ -199,7 +199,7 @@ def _measure(
 
 
 def _exit_code(lines: Sequence[Line], flags: ReproduceFlags) -> int:
-    """3 if something differs, 5 if a cell failed, 4 if something that could be told is not; else 0."""
+    """Exit code: 3 if something differs, 5 if a cell failed, 4 if something comparable was not compared; else 0."""
     if any(line.differs for line in lines):
         return EXIT_DIFFERS
     if any(line.row is not None and line.row.status in ("failed", "oom", "nonfinite") for line in lines):

@@ -1,4 +1,4 @@
-"""From rows to files and to the final screen: shared by the commands that end with a table."""
+"""Write the report files of a run and print its final screen; shared by the commands that end with a table."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tomebench.sweeps.config import command_line
 
 
 class StoredRun(NamedTuple):
-    """What is shown of a stored run, and what it is compared by with others."""
+    """Rows and settings of a stored run, and its origin, by which runs are compared."""
 
     rows: list[Row]
     config: dict[str, Any]
-    max_drop: float  # loss in points that was acceptable to whoever measured it
+    max_drop: float  # largest tolerable loss in points, as given when it was measured
     origin: Origin
 
 
@@ -53,12 +53,12 @@ def write_run(
     Args:
         directory: the run folder.
         rows: of the run.
-        config: what identifies it.
-        max_drop: loss in points up to which a row may be recommended; no part of what identifies a run.
-        keep: write them; else only say what would stand around its table.
+        config: its settings.
+        max_drop: largest tolerable loss in points; no setting that identifies a run.
+        keep: write the files; False only returns the context.
 
     Returns:
-        What to say around its table, the paths written included.
+        The context to print around its table, with the paths written.
     """
     config = {**config, "max_drop": max_drop}
     context = context_for(
@@ -74,7 +74,7 @@ def write_run(
 
 
 def show(screen: Screen, rows: Sequence[Row], context: ReportContext) -> None:
-    """The final screen: the answer, the table, what to know, and what makes it complete enough to be pasted."""
+    """Print the final screen: recommendation, table, remarks, and the conditions that a pasted table needs."""
     found, also = answer(rows, context.max_drop), yardsticks(rows, context.max_drop)
     if screen.as_json:
         table = [json.loads(line) for line in jsonl_text(rows).splitlines()]
@@ -104,18 +104,18 @@ def show(screen: Screen, rows: Sequence[Row], context: ReportContext) -> None:
 
 
 def _plain(found: Answer) -> dict[str, Any]:
-    """An answer as JSON: of the row that is recommended its r and run, None where none is."""
+    """An answer as a JSON object: with r and run of the recommended row, None where there is none."""
     fields = {name: getattr(found, name) for name in ("choice", "text", "images", "rounds", "processes")}
     return {"r": found.row and found.row.r, "run": found.row and found.row.run, **fields}
 
 
 def tell(screen: Screen, rows: Sequence[Row], context: ReportContext, lost: Sequence[str] = ()) -> None:
-    """What stands below a table: what to know, the conditions and the files.
+    """Print what stands below a table: remarks, conditions, and files written.
 
     Args:
-        screen: where to.
+        screen: to print on.
         rows: of the table.
-        context: what is to be said.
+        context: of the rows.
         lost: what the table leaves out.
     """
     of_rows = warning_lines(rows)

@@ -1,4 +1,4 @@
-"""The streams of the program, as it needs them whatever they are connected to."""
+"""Prepare stdin, stdout and stderr: no encoding error, closed stream or full disk behind stderr ends the program."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from contextlib import suppress
 
 
 class _Forgiving(io.FileIO):
-    """A file that takes what it cannot write for written."""
+    """A file whose write errors are ignored."""
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
         try:
-            return super().write(data) or len(data)  # None where it would have to wait for a reader
+            return super().write(data) or len(data)  # None if a non-blocking write would block
         except OSError:
             return len(data)
 
 
 def prepare_streams() -> None:
-    """Let no character end the program, nor a stderr that nobody reads or whose disk is full.
+    """Make the streams robust: escape characters that cannot be encoded, ignore write errors on stderr, open all three.
 
-    Results go to stdout and to files, which say it when they cannot be written; stderr only tells how far they are.
+    Errors on stdout and in files are still raised: they hold the results, stderr only the progress.
     """
-    for descriptor in range(3):  # of one that the caller has closed a file would take the place
+    for descriptor in range(3):  # the next file opened would take the number of a closed one
         with suppress(OSError):
             os.fstat(descriptor)
             continue
-        os.open(os.devnull, os.O_RDWR)  # which gets the lowest number that is free
-    if sys.stderr is None:  # else print takes stdout for it
+        os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, this one
+    if sys.stderr is None:  # print(file=None) would write to stdout
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 (for as long as the program runs)
     elif isinstance(sys.stderr, io.TextIOWrapper):
         kept = _Forgiving(sys.stderr.fileno(), "wb", closefd=False)

@@ -1,4 +1,4 @@
-"""``tomebench sweep``: measure every r, store, report."""
+"""``tomebench sweep``: measure speed and top-1 of a model at every r, store the run, write and show its report."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def sweep(flags: LaunchFlags) -> None:
 
 
 def run(config: SweepConfig, flags: SweepFlags) -> None:
-    """Run a sweep, drawing its progress; then write and show its reports.
+    """Run a sweep with its progress on stderr; then write and show its reports.
 
     Raises:
         Exit: 5 if a cell could not be measured.
@@ -54,10 +54,10 @@ def run(config: SweepConfig, flags: SweepFlags) -> None:
 
 
 def measure(config: SweepConfig, flags: SweepFlags) -> tuple[Finished, ReportContext] | None:
-    """Run a sweep, drawing its progress, and write its reports; None in a process of rank 1 and up.
+    """Run a sweep with its progress on stderr, and write its reports; None in a process of rank 1 and up.
 
     Raises:
-        Exit: several processes were to do it, and have ended.
+        Exit: the sweep was run by several launched processes, which have ended.
     """
     if isinstance(flags, LaunchFlags) and flags.nproc_per_node is not None and config.process_count > 1:
         from tomebench.sweeps.processes import APART
@@ -71,7 +71,7 @@ def measure(config: SweepConfig, flags: SweepFlags) -> tuple[Finished, ReportCon
     from tomebench.sweeps.folder import choose_folder
     from tomebench.sweeps.run import run_sweep
 
-    leads = Place.here().rank == 0  # and is the only one that writes
+    leads = Place.here().rank == 0  # rank 0 alone writes
     screen = open_screen(as_json=flags.json, quiet=flags.quiet or not leads)
     with stop_on_signal(quiet=not leads) as should_stop:
         named = config.out is not None or bool(flags.given["name"] or flags.config)  # not by demo.yaml
@@ -84,7 +84,7 @@ def measure(config: SweepConfig, flags: SweepFlags) -> tuple[Finished, ReportCon
 
 
 def _remarked(events: Iterator[Event], remark: str | None) -> Iterator[Event]:
-    """Events, and a remark once it is certain that something will be measured."""
+    """Pass events on, and insert a remark once it is certain that something will be measured."""
     from tomebench.sweeps.events import Note, Planned
 
     for event in events:
