@@ -1,4 +1,4 @@
-"""``tomebench doctor``: check device, libraries, threads, disk, model and images before a sweep; report all problems."""
+"""``tomebench doctor``: check device, libraries, threads, disk, model, images before a sweep; report all problems."""
 
 from __future__ import annotations
 
