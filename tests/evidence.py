@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from runs.store_samples import make_cell, make_resolved
 
 from tomebench.runs import codes
-from tomebench.runs.code import RowEvidence, RunEvidence
+from tomebench.runs.evidence import RowEvidence, RunEvidence
 from tomebench.schema import Round
 
 

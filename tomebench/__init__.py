@@ -8,11 +8,13 @@ match     find for tokens the others that they are most like
 merge     put the tokens of a group together in one, whose *size* is the number of patches in it
 prune     drop tokens
 plan      what a method chooses for one layer: where each token goes (:class:`tomebench.reduction.plan.MergePlan`)
-pass      one forward pass of a batch, or in mode train one step; a profile divides it into *stages*
+pass      one forward pass of a batch, or in mode train one training step; a profile divides it into *stages*
 ceiling   the pass that slices as many tokens off without matching: no method can be faster
 floor     the least time that a part of a pass can take at the rates this machine shows
 cell      one thing to measure: a model with one r, schedule and set of options, on one device
-variant   what a burst times: a cell, its ceiling, r = 0 once more (the *sentinel*), the unwrapped model
+variant   what a burst times: a cell, its ceiling, r = 0 once more (*sentinel*, for the A/A test), the unwrapped model
+unwrapped the model as its library runs it, without a :class:`~tomebench.reduction.vit.ReducedViT` around it
+baseline  the cell of r = 0 in a run; for the gate, the stored run that a later one is compared with
 burst     passes of one variant between two synchronisations
 round     one burst of every variant, in random order; speed-ups are ratios within a round
 session   what one process measured of a run, from its start to its end

@@ -199,6 +199,9 @@ def test_a_full_disk_under_stderr_loses_what_is_said_and_no_result(tmp_path):
     assert done.returncode == 0
     assert b"digits_vit" in done.stdout
     assert (tmp_path / "run" / "table.csv").read_text().count("\n") == 3
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        refused = subprocess.run([*command[:3], "list", "nothing"], stdout=subprocess.PIPE, stderr=full)
+    assert (refused.returncode, refused.stdout) == (2, b"")
 
 
 def test_a_stderr_that_nobody_reads_or_that_is_closed_changes_nothing(tmp_path):

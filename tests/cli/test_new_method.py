@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 from fault_runs import DIGITS, fast
 from reduction.contexts import make_context
 
@@ -29,14 +30,15 @@ def added(monkeypatch, tmp_path_factory):
     room = tmp_path_factory.mktemp("methods")
     monkeypatch.syspath_prepend(str(room))
     file = textwrap.dedent(re.search(r" *```python\n(.*?)```", RECIPE, flags=re.DOTALL)[1])
-    (room / "ends.py").write_text(file.replace("return 0.0", f"return float({COST} * n * r + block.token)"))
+    (room / "ends.py").write_text(file.replace("return 0.0", f"return float({COST} * n * r + block.token_dim)"))
     (room / "free.py").write_text(re.sub(r"    def cost\(.*?(?=    def cap)", "", file, flags=re.DOTALL))
     line = re.search(r'`(MethodInfo\("ends".*?\))` to', RECIPE)[1]
     lines = [eval(line.replace("{_METHODS}.", "")), MethodInfo("free", "free:Ends", "nobody knows what it costs")]
+    lines.append(MethodInfo("odd", "odd:Ends", "written by odd()"))
     monkeypatch.setattr(registry, "METHODS", {**METHODS, **{line.name: line for line in lines}})
     fast(monkeypatch)
-    yield
-    for name in ("ends", "free"):
+    yield file
+    for name in ("ends", "free", "odd"):
         sys.modules.pop(name, None)
 
 
@@ -88,6 +90,79 @@ def test_one_without_a_cost_is_refused(program):
     result = program("plan", "--model", "test_vit", "--method", "free")
     assert (result.code, result.out) == (2, "")
     assert "method free declares no cost, without which it cannot be used" in result.error
+
+
+@pytest.fixture
+def odd(added, tmp_path, monkeypatch):
+    """Write the method of the recipe with something else in it, as the method odd."""
+
+    def write(*changes: tuple[str, str]) -> None:
+        file = added
+        for old, new in changes:
+            assert old in file
+            file = file.replace(old, new)
+        (tmp_path / "odd.py").write_text(file)
+
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return write
+
+
+SIDE = 'side: Literal["last", "first"] = "last"'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        (SIDE, "side: float = 0.5", "option side is neither a Literal nor a whole number with Bounds"),
+        (SIDE, 'side: Literal["last", "first"]', "option side needs a default, the first of its values"),
+        (SIDE, SIDE.replace('= "last"', '= "first"'), "option side needs a default, the first of its values"),
+        (SIDE, SIDE.replace("side", "Side", 1), "option Side cannot be called so"),
+        (SIDE, SIDE.replace("side", "prop_attn", 1), "option prop_attn cannot be called so"),
+        (SIDE, SIDE.replace("side", "metric", 1), "option metric has other values than --metric; call it something"),
+        (SIDE, "side: Annotated[int, 3] = 1", "name 'Annotated' is not defined"),
+        ("@dataclass(frozen=True)\n", "", "odd:Ends is no dataclass on Method"),
+        ("class Ends", "class Other", "cannot be imported: module 'odd' has no attribute 'Ends'"),
+        ("import dataclass", "import data_class", "cannot be imported: cannot import name 'data_class'"),
+    ],
+)
+def test_one_that_is_declared_wrongly_is_refused_in_a_line(program, odd, old, new, says):
+    odd((old, new))
+    result = program("plan", "--model", "test_vit", "--method", "odd")
+    assert (result.code, result.out) == (2, "")
+    assert "method odd" in result.error
+    assert says in result.error
+
+
+def test_one_that_leaves_other_tokens_than_it_says_is_not_measured(odd):
+    odd(("first : first + n - ctx.r - ctx.prefix", "first : first + n - ctx.prefix"))
+    model = apply(build_model("test_vit").model, 4, method="odd")
+    with pytest.raises(SpecError, match="method Ends was to leave 97 tokens of 101 in block 0, and leaves 101"):
+        model(torch.randn(1, 3, 160, 160))
+
+
+def test_no_cap_takes_the_last_token_or_one_of_the_prefix(program, odd):
+    odd(("return n - prefix\n", "return n\n"))
+    flags = ("--model", "test_vit", "--r", "0,1000", "--method", "odd")
+    cell = json.loads(program("plan", *flags, "--json").out)["cells"][1]["resolved"]
+    assert cell["tokens"] == [1, 1, 1, 1, 1, 1]
+
+
+def test_truth_values_and_numbers_are_options(program, odd):
+    odd(
+        (SIDE, "last: Literal[True, False] = True\n    few: Literal[2, 5] = 2"),
+        ('self.side == "first"', "not self.last"),
+    )
+    listed = json.loads(program("list", "methods", "odd", "--json").out)["methods"]
+    assert [(each["default"], each["values"]) for each in listed] == [("true", "true, false"), ("2", "2, 5")]
+    flags = ("plan", "--model", "test_vit", "--r", "0,8", "--method", "odd")
+    cells = json.loads(program(*flags, "--option", "last=true,false", "--json").out)["cells"]
+    assert [dict(each["cell"]["options"]) for each in cells[1:]] == [
+        {"prop_attn": True},
+        {"last": False, "prop_attn": True},
+    ]
+    assert "8 last=false" in program(*flags, "--option", "last=true,false").out
+    with pytest.raises(SpecError, match="few is 3; use 2, 5"):
+        get_method("odd", {"few": 3})
 
 
 def test_its_options_are_those_of_its_class():
@@ -146,6 +221,38 @@ def test_a_wrong_option_is_one_line(program, options, says):
     result = program("plan", "--model", "test_vit", "--method", "ends", *flags)
     assert (result.code, result.out) == (2, "")
     assert says in result.error
+
+
+def test_a_value_is_one_cell_however_it_is_written(program):
+    flags = ("--method", "kmeans", "--budget", "none")
+    assert program(*DIGITS, *flags, "--option", "iterations=2,02").code == 0
+    assert program(*DIGITS, *flags, "--option", "iterations=002,3").code == 0
+    assert [r for _, r in table("run")] == [0, 8, 8]
+    plan = ("plan", "--model", "test_vit", "--r", "0,8", "--method", "kmeans", "--json")
+    assert json.loads(program(*plan, "--option", "iterations=02").out)["config"]["option"] == "iterations=2"
+    Path("c.yaml").write_text("option: {iterations: [2, 3]}\n")
+    assert json.loads(program(*plan, "--config", "c.yaml").out)["config"]["option"] == "iterations=2,3"
+    assert json.loads(program(*plan, "--option", " ").out)["cells"][1]["cell"]["options"] == [["prop_attn", True]]
+
+
+def test_a_wrong_value_of_a_flag_is_one_line_also_as_an_option(program):
+    result = program("plan", "--model", "test_vit", "--option", "metric=Q")
+    assert (result.code, result.out) == (2, "")
+    assert "--option metric 'Q': use k, q, v, x, x_pre" in result.error
+
+
+def test_a_flag_wins_over_yaml_also_as_an_option(program):
+    Path("c.yaml").write_text("metric: q\n")
+    flags = ("plan", "--model", "test_vit", "--r", "0,8", "--json", "--config", "c.yaml")
+    assert json.loads(program(*flags).out)["cells"][1]["cell"]["options"] == [["metric", "q"], ["prop_attn", True]]
+    cells = json.loads(program(*flags, "--option", "metric=v").out)["cells"]
+    assert cells[1]["cell"]["options"] == [["metric", "v"], ["prop_attn", True]]
+
+
+def test_an_ablation_is_one_of_tome(program):
+    result = program("plan", "--model", "test_vit", "--ablate", "--method", "greedy")
+    assert (result.code, result.out) == (2, "")
+    assert "ablate changes the options of ToMe, and method greedy has no partition; drop --method" in result.error
 
 
 def test_options_of_the_methods_that_are_there(program):

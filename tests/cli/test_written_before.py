@@ -12,7 +12,7 @@ from fault_runs import fast
 from tomebench.runs.store import Store
 from tomebench.sweeps import made
 from tomebench.sweeps.config_files import load_config
-from tomebench.sweeps.folder import choose_folder
+from tomebench.sweeps.resume import choose_folder
 
 BEFORE = Path(__file__).parents[1] / "sweeps" / "before"
 FLAGS = (

@@ -15,9 +15,9 @@ from tomebench.datasets.checks import check_images
 from tomebench.datasets.images import open_dataset
 from tomebench.datasets.loader import Batch, batches
 from tomebench.errors import DataError
-from tomebench.measure.accuracy import predict, require_matching_head
+from tomebench.measure.predict import predict, require_matching_head
 from tomebench.models.preprocess import Preprocessing
-from tomebench.runs.answers import NO_PREDICTION, agreeing, at_chance_level, counts, discordant, is_right
+from tomebench.runs.top1 import NO_PREDICTION, agreeing, at_chance_level, counts, discordant, is_right
 from tomebench.schema import CellPredictions, ImageList
 
 REALDATA = Path(__file__).parents[2].parent / "shared" / "realdata"
@@ -190,7 +190,7 @@ def test_heads_that_do_not_match(model_classes, data_classes, message):
 
 
 def test_counting_needs_no_torch():
-    code = "import sys, tomebench.measure.accuracy; sys.exit('torch' in sys.modules)"
+    code = "import sys, tomebench.measure.predict; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

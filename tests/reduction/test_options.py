@@ -60,7 +60,7 @@ def contexts(draw_: st.DrawFn) -> Context:
 def expected_groups(ctx: Context, o: Options, image: int) -> list[list[int]]:
     n = ctx.x.shape[1]
     q, k = ctx.heads.q[image].tolist(), ctx.heads.k[image].tolist()
-    size = [1.0] * n if ctx.counted is None else ctx.counted[image].tolist()
+    size = [1.0] * n if ctx.bias_size is None else ctx.bias_size[image].tolist()
     if o.matching == "random-prune":
         dropped = draw(n, ctx.prefix, ctx.r, ctx.layer)
         return [[t] for t in range(n) if t not in dropped]
@@ -133,7 +133,7 @@ def test_the_invariants_hold(ctx: Context, o: Options) -> None:
         x_pre=ctx.x_pre.flip(0),
         heads=Heads(*(each.flip(0) for each in ctx.heads)),
         size=None if ctx.size is None else ctx.size.flip(0),
-        counted=None if ctx.counted is None else ctx.counted.flip(0),
+        bias_size=None if ctx.bias_size is None else ctx.bias_size.flip(0),
     )
     assert torch.equal(method.choose(swapped).dest.flip(0), plan.dest)
 

@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from reduction.contexts import make_context
 
 import tomebench
 from tomebench.errors import SpecError
-from tomebench.reduction.registry import METHODS, get_method
+from tomebench.reduction.choices import Bounds
+from tomebench.reduction.method import Method
+from tomebench.reduction.registry import METHODS, get_method, method_class
 
 
-@pytest.mark.parametrize("name", METHODS)
+def with_each_option(name: str) -> list[Method]:
+    """The method at its defaults, and with each value of each option; of numbers with both ends of their range."""
+    kind = method_class(name)
+    found = [kind()]
+    for field in dataclasses.fields(kind):
+        values = get_args(get_type_hints(kind, include_extras=True)[field.name])
+        ends = (values[1].least, min(values[1].most, 3)) if isinstance(values[1], Bounds) else values
+        found += [kind(**{field.name: value}) for value in ends if value != field.default]
+    return found
+
+
+@pytest.mark.parametrize("method", [each for name in METHODS for each in with_each_option(name)], ids=str)
 @pytest.mark.parametrize("prefix", [0, 1, 2, 5])
-def test_every_method_keeps_the_contract_of_a_plan(name: str, prefix: int) -> None:
+def test_every_method_keeps_the_contract_of_a_plan(method: Method, prefix: int) -> None:
     """N - r tokens, the prefix first and in order, every token at most once, on the boundary cases of r."""
-    method = get_method(name)
     for n in (prefix + 2, prefix + 3, 20):
-        for r in {1, (n - prefix) // 2}:
+        most = min(method.cap(n, prefix), n - max(prefix, 1))
+        assert most >= 1
+        for r in {1, most}:
             plan = method.choose(make_context(n, prefix, r))
             assert plan.n_out == n - r
             assert plan.kept[:, :prefix].tolist() == [list(range(prefix))] * 2

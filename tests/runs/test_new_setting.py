@@ -42,7 +42,7 @@ def asked(tmp_path_factory) -> tuple[str, list]:
     declared = textwrap.dedent(re.search(r" *```python\n(.*?)```", RECIPE, flags=re.DOTALL)[1])
     second = (
         'patience: Annotated[int, Setting("How long to wait.", "S", "Data", check=values.between(1),\n'
-        '    needs="patience is about images")] = 9\n'
+        '    needs="patience is about images, but there are none")] = 9\n'
     )
     file, end = copy_package(folder) / "runs" / "settings.py", "    # fmt: on\n"
     before, _, after = file.read_text().partition(end)

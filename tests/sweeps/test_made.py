@@ -27,7 +27,7 @@ from tomebench.sweeps import accuracy, made
 from tomebench.sweeps.config import SweepConfig, run_directory
 from tomebench.sweeps.config_files import load_config
 from tomebench.sweeps.events import Finished
-from tomebench.sweeps.folder import choose_folder
+from tomebench.sweeps.resume import choose_folder
 from tomebench.sweeps.run import run_sweep
 
 IMAGES, BATCH = 12, 4

@@ -26,7 +26,7 @@ from tomebench.schema import Round
 from tomebench.sweeps import run, timing
 from tomebench.sweeps.events import Estimate, Finished
 from tomebench.sweeps.failures import CellFailed
-from tomebench.sweeps.folder import merged, processes_of
+from tomebench.sweeps.resume import merged, processes_of
 
 
 @pytest.fixture

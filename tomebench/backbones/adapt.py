@@ -16,6 +16,7 @@ from importlib import import_module
 from torch import nn
 
 from tomebench.backbones.timm_vit import TimmViT
+from tomebench.errors import UnsupportedModelError
 from tomebench.reduction.vit import Backbone
 
 _ROOM = "tomebench.backbones"
@@ -40,5 +41,9 @@ def adapt(model: nn.Module) -> Backbone:
     if target is None:
         return TimmViT(model)  # raises, and names the part of the model that it does not know
     module, _, name = target.partition(":")
-    adapter: Backbone = getattr(import_module(module), name)(model)
+    try:
+        kind_of_adapter = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UnsupportedModelError(f"the adapter {target} cannot be imported: {error}") from error
+    adapter: Backbone = kind_of_adapter(model)
     return adapter

@@ -105,7 +105,7 @@ def _real(images: ImageSet, path: Path) -> Check:
 def _head(head: ClassHead | None, images: ImageSet) -> Check:
     """Check that the class head of the model fits the classes; without a model, say which class heads do."""
     from tomebench.datasets.classes import ANY_HEAD, wnids
-    from tomebench.measure.accuracy import require_matching_head
+    from tomebench.measure.predict import require_matching_head
 
     names, total = images.info.class_names, images.info.num_classes
     if head is not None and head != ANY_HEAD:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tomebench.models.spec import PREFIX
+from tomebench.reduction.methods.flags import OPTIONS
 from tomebench.report.advice import advise
 from tomebench.runs.budget import PUBLISH_PROCESSES
 from tomebench.runs.codes import INTERRUPTED, PARTIAL_EVAL
@@ -16,7 +17,7 @@ from tomebench.runs.settings import about_images
 from tomebench.schema import MAX_DROP
 from tomebench.sweeps.config import SweepConfig, command_line, run_directory
 
-_MACHINE = ("device", "dtype", "mode", "compile", "cuda_graphs", "attention", "threads")
+_MACHINE = ("device", "dtype", "mode", "compile", "cuda_graphs", "attention", "threads", "method", "option", *OPTIONS)
 """Settings that can be kept for another model."""
 _MEASURED = ("r", "cells", "mode", "budget", "processes")
 _LARGER = {"quick": "standard", "standard": "publish"}

@@ -106,15 +106,16 @@ def _why_none(pattern: str) -> str:
 
 
 def _methods(name: str | None) -> _Listing:
-    from tomebench.reduction.choices import range_of
+    from tomebench.reduction.choices import range_of, written
     from tomebench.reduction.registry import METHODS, method_class, option_defaults
 
     if name is None:
         more = ["tomebench list methods NAME lists the options of one, which --option NAME=VALUE sets"]
         return ("name", "what it does"), [(info.name, info.doc) for info in METHODS.values()], more
     kind = method_class(name)
-    rows = [(option, str(default), range_of(kind, option)) for option, default in option_defaults(kind).items()]
-    return ("--option", "default", "values"), rows, [f"source: {kind.source}"]
+    rows = [(option, written(default), range_of(kind, option)) for option, default in option_defaults(kind).items()]
+    none = [] if rows else [f"{name} has no options"]
+    return ("--option", "default", "values"), rows, [*none, f"source: {kind.source}"]
 
 
 def _datasets(_: str | None) -> _Listing:

@@ -42,8 +42,8 @@ def plan(flags: LaunchFlags) -> None:
     from tomebench.sweeps.cells import resolve_sweep
     from tomebench.sweeps.enough import too_few
     from tomebench.sweeps.estimate import estimate_sweep
-    from tomebench.sweeps.folder import choose_folder
     from tomebench.sweeps.inputs import list_images
+    from tomebench.sweeps.resume import choose_folder
 
     config = flags.load()
     screen = open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details)
@@ -101,7 +101,7 @@ def _lines(cells: Sequence[ResolvedCell]) -> Sequence[Sequence[str]]:
             notes.append(f"same as r={same}")
         lines.append(
             (
-                str(r),
+                planned.name.removeprefix("r="),
                 f"{resolved.gmacs:.2f}",
                 f"{resolved.gmacs_unwrapped / resolved.gmacs:.2f}",
                 " ".join(map(str, resolved.tokens)),

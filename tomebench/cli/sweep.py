@@ -68,7 +68,7 @@ def measure(config: SweepConfig, flags: SweepFlags) -> tuple[Finished, ReportCon
     from tomebench.cli.progress import follow
     from tomebench.cli.results import write_run
     from tomebench.sweeps.config import run_directory
-    from tomebench.sweeps.folder import choose_folder
+    from tomebench.sweeps.resume import choose_folder
     from tomebench.sweeps.run import run_sweep
 
     leads = Place.here().rank == 0  # rank 0 alone writes

@@ -24,6 +24,7 @@ from tomebench.datasets.imagenet import PARTS, read_class_folders
 from tomebench.datasets.imagenet_tar import ORIGINAL, read_imagenet_tar
 from tomebench.datasets.pictures import read_pictures, unlabelled
 from tomebench.datasets.truth import check_truth
+from tomebench.entries import by_name
 from tomebench.errors import DataError
 from tomebench.schema import ImageList
 
@@ -68,9 +69,8 @@ class Reader:
 
 
 _ROOM = "tomebench.datasets"
-READERS: Mapping[str, Reader] = {
-    reader.kind: reader
-    for reader in (
+READERS: Mapping[str, Reader] = by_name(
+    (
         Reader(
             "wds/PATH",
             f"{_ROOM}.wds:read_wds",
@@ -90,8 +90,9 @@ READERS: Mapping[str, Reader] = {
             "ImageNetV2: folders 0 to 999 that are class numbers",
             pictures=f"{_ROOM}.pictures:read_pictures",
         ),
-    )
-}
+    ),
+    lambda reader: reader.kind,
+)
 
 
 def read_files(spec: str, head: ClassHead | None, *, labels: bool, offline: bool) -> tuple[ImageList, Files]:
@@ -153,7 +154,10 @@ def _reader(spec: str) -> Reader | None:
 
 def _function(target: str) -> Callable[..., tuple[ImageList, Files]]:
     module, _, name = target.partition(":")
-    found: Callable[..., tuple[ImageList, Files]] = getattr(import_module(module), name)
+    try:
+        found: Callable[..., tuple[ImageList, Files]] = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise DataError(f"the reader {target} cannot be imported: {error}") from error
     return found
 
 

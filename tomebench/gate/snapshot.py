@@ -13,7 +13,6 @@ from tomebench.errors import ModelError, RunError
 from tomebench.gate.compare import differing
 from tomebench.gate.records import Accuracy, Asked, CellRecord, Snapshot, Speed, cut, packed_bits
 from tomebench.runs import testbed
-from tomebench.runs.answers import is_right
 from tomebench.runs.codes import INVALID
 from tomebench.runs.origin import MADE
 from tomebench.runs.rounds import pairs
@@ -21,6 +20,7 @@ from tomebench.runs.row import Row
 from tomebench.runs.rows import build_rows, options_text
 from tomebench.runs.store import Store
 from tomebench.runs.targets import timed_rounds
+from tomebench.runs.top1 import is_right
 from tomebench.schema import UNWRAPPED, Cell, CellPredictions, ImageList, ImageState, Round, Status, fingerprint
 
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from tomebench import stats
 from tomebench.reduction.methods.flags import PAPER
-from tomebench.runs.answers import discordant
 from tomebench.runs.row import Row
 from tomebench.runs.rows import build_rows
 from tomebench.runs.store import Store
+from tomebench.runs.top1 import discordant
 from tomebench.schema import Cell
 from tomebench.stats import PairedDelta
 

@@ -33,7 +33,7 @@ from tomebench.schema import Cell
 from tomebench.sweeps.cells import reduced_vit, resolve_cells
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.config_files import load_config, packaged_configs
-from tomebench.sweeps.folder import covers
+from tomebench.sweeps.resume import covers
 
 AUDIO: Mapping[str, Any] = {"img_size": (1024, 128), "in_chans": 1, "num_classes": 527}
 """The paper's spectrogram model, for its costs: 512 patches and 527 classes."""

@@ -6,10 +6,12 @@ Source: Bolya et al., arXiv 2210.09461, Table 1 and appendix D.
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from tomebench.errors import SpecError
-from tomebench.schema import Scalar
+from tomebench.schema import WITH_OPTIONS, Scalar
 
 if TYPE_CHECKING:
     from tomebench.reduction.method import BlockSize
@@ -24,6 +26,12 @@ Combine = Literal["weighted", "mean", "max", "keep"]
 """What a group is merged into: mean weighted by size, plain mean, maximum in every channel, or the token that stays."""
 Partition = Literal["alternating", "sequential", "random"]
 """Sets A and B of bipartite matching: every second token, first and second half of the patches, or random halves."""
+
+FLAGS: Mapping[str, Any] = {
+    "metric": Metric, "heads": HeadsChoice, "distance": Distance, "combine": Combine, "partition": Partition
+}  # fmt: skip
+"""Options that have a flag of their own, with its values."""
+_NAME, _RESERVED = re.compile(r"[a-z][a-z0-9_]{0,40}"), {"matching", "more", *WITH_OPTIONS}
 
 
 class Bounds(NamedTuple):
@@ -50,10 +58,52 @@ def check(options: Any) -> None:
             bounds: Bounds = get_args(hint)[1]
             if type(value) is not int or not bounds.least <= value <= bounds.most:
                 raise SpecError(f"{name} is {value!r}; use a whole number from {bounds.least} to {bounds.most}")
-        elif value not in get_args(hint):
-            raise SpecError(f"{name} is {value!r}; use {', '.join(get_args(hint))}")
+        elif not any(type(each) is type(value) and each == value for each in get_args(hint)):
+            raise SpecError(f"{name} is {value!r}; use {', '.join(map(written, get_args(hint)))}")
     if getattr(options, "metric", "k") in ("x", "x_pre") and getattr(options, "heads", "mean") != "mean":
         raise SpecError(f"metric {options.metric} has no heads; leave heads out, or use metric k, q or v")
+
+
+def check_declared(kind: type) -> None:
+    """Check how the options of a method are declared.
+
+    Raises:
+        SpecError: an option is neither a Literal whose default comes first nor a whole number with Bounds, or has the
+            name of something else.
+    """
+    hints = get_type_hints(kind, include_extras=True)
+    for option in dataclasses.fields(kind):
+        name, hint, usual = option.name, hints[option.name], option.default
+        if not _NAME.fullmatch(name) or name in _RESERVED:
+            raise SpecError(f"option {name} cannot be called so; use small letters, and none of {_listed(_RESERVED)}")
+        values = get_args(hint)
+        if get_origin(hint) is Literal:
+            if type(usual) is not type(values[0]) or usual != values[0]:
+                raise SpecError(f"option {name} needs a default, the first of its values")
+            if name in FLAGS and not {*values} <= {*get_args(FLAGS[name])}:
+                raise SpecError(f"option {name} has other values than --{name}; call it something else")
+        elif get_origin(hint) is not Annotated or values[0] is not int or not isinstance(values[1], Bounds):
+            raise SpecError(f"option {name} is neither a Literal nor a whole number with Bounds")
+        elif type(usual) is not int or not values[1].least <= usual <= values[1].most:
+            raise SpecError(f"option {name} needs a default within its Bounds")
+
+
+def written(value: object) -> str:
+    """Write the value of an option as the command line and tables do: ``true`` and ``false`` for truth values."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def canonical(kind: type, name: str, texts: Iterable[str]) -> list[str]:
+    """Values of an option, each written in one way and only once, in the order given.
+
+    Raises:
+        SpecError: one of them is no allowed value.
+    """
+    return list(dict.fromkeys(written(typed(kind, name, text)) for text in texts))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 def range_of(kind: type, name: str) -> str:
@@ -62,7 +112,7 @@ def range_of(kind: type, name: str) -> str:
     if get_origin(hint) is Annotated:
         bounds: Bounds = get_args(hint)[1]
         return f"{bounds.least} to {bounds.most}"
-    return ", ".join(map(str, get_args(hint)))
+    return ", ".join(map(written, get_args(hint)))
 
 
 def typed(kind: type, name: str, text: str) -> Scalar:
@@ -77,14 +127,14 @@ def typed(kind: type, name: str, text: str) -> Scalar:
         if text.isascii() and text.isdigit() and len(text) < 10 and bounds.least <= int(text) <= bounds.most:
             return int(text)
         raise SpecError(f"{name} is {text!r}; use a whole number from {bounds.least} to {bounds.most}")
-    found: Scalar | None = next((each for each in get_args(hint) if str(each) == text), None)
+    found: Scalar | None = next((each for each in get_args(hint) if written(each) == text), None)
     if found is None:
-        raise SpecError(f"{name} is {text!r}; use {', '.join(map(str, get_args(hint)))}")
+        raise SpecError(f"{name} is {text!r}; use {range_of(kind, name)}")
     return found
 
 
 def metric_channels(metric: Metric, heads: HeadsChoice, block: BlockSize) -> int:
     """Channels d of the similarity metric [B, N, d] in a block."""
     if metric in ("x", "x_pre"):
-        return block.token
-    return block.heads if heads == "concat" else block.head
+        return block.token_dim
+    return block.heads_dim if heads == "concat" else block.head_dim

@@ -26,7 +26,7 @@ class BlockMacs:
     @property
     def size(self) -> BlockSize:
         """Channel widths, on which the MACs of choosing a plan depend."""
-        return BlockSize(head=self.metric_dim, heads=self.attention_per_pair // 2, token=self.width)
+        return BlockSize(head_dim=self.metric_dim, heads_dim=self.attention_per_pair // 2, token_dim=self.width)
 
 
 @dataclass(frozen=True)

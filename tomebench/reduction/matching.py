@@ -107,22 +107,24 @@ def partition_halves(
     return Halves(*roles, in_a, in_b)
 
 
-def draw(n: int, prefix: int, count: int, layer: int) -> list[int]:
+def draw(n: int, prefix: int, count: int, layer: int, seed: int = 0) -> list[int]:
     """Draw ``count`` patches at random, the same in every image: results must not depend on an image's batch."""
-    return random.Random(f"{n} {prefix} {layer}").sample(range(prefix, n), count)
+    return random.Random(f"{n} {prefix} {layer}" + f" {seed}" * (seed != 0)).sample(range(prefix, n), count)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _drawn_bits(n: int, prefix: int, count: int, layer: int) -> list[int]:
+def _drawn_bits(n: int, prefix: int, count: int, layer: int, seed: int) -> list[int]:
     """The tokens that :func:`draw` gives as a set of n bits, in integers of _BITS bits, the lowest tokens first.
 
     A constant to torch.compile, of which not every version can trace Python's random numbers.
     """
-    drawn = sum(1 << token for token in draw(n, prefix, count, layer))
+    drawn = sum(1 << token for token in draw(n, prefix, count, layer, seed))
     return [drawn >> first & (1 << _BITS) - 1 for first in range(0, n, _BITS)]
 
 
-def random_halves(n: int, prefix: int, count: int, layer: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def random_halves(
+    n: int, prefix: int, count: int, layer: int, device: torch.device, seed: int = 0
+) -> tuple[Tensor, Tensor]:
     """Split the n - prefix patches at random into ``count`` and the others: indices, int64 ascending.
 
     Computed on the device from a few integers: a list of indices would be copied there in every compiled pass, which
@@ -130,7 +132,7 @@ def random_halves(n: int, prefix: int, count: int, layer: int, device: torch.dev
     """
     token = torch.arange(n, device=device)
     drawn = torch.zeros_like(token)
-    for number, bits in enumerate(_drawn_bits(n, prefix, count, layer)):
+    for number, bits in enumerate(_drawn_bits(n, prefix, count, layer, seed)):
         here = token // _BITS == number
         drawn = torch.where(here, torch.bitwise_right_shift(bits, token % _BITS) & 1, drawn)
     order = drawn[prefix:].sort(descending=True, stable=True).indices + prefix

@@ -35,7 +35,7 @@ class Context:
     x_pre: Tensor  # tokens before the block [B, N, C]
     heads: Heads
     size: Tensor | None  # original patches per token, float32 [B, N]; None is all ones
-    counted: Tensor | None  # sizes in the attention bias of this block; None where it had no bias
+    bias_size: Tensor | None  # sizes in the attention bias of this block; None where it had no bias
     r: int  # tokens to remove, from 1 to the method's cap
     prefix: int
     layer: int
@@ -46,9 +46,9 @@ class Context:
 class BlockSize(NamedTuple):
     """Channel widths of one block, on which the MACs of choosing a plan depend."""
 
-    head: int  # d, channels of a head
-    heads: int  # channels of all heads side by side
-    token: int  # C, channels of a token
+    head_dim: int  # d, channels of one attention head
+    heads_dim: int  # channels of all heads side by side
+    token_dim: int  # C, channels of a token
 
 
 class Method(ABC):

@@ -95,6 +95,6 @@ def _attention(ctx: Context, queries: Tensor) -> Tensor:
     wide = wider(queries.dtype)
     with without_autocast(queries.device.type):
         scores = queries.to(wide) @ ctx.heads.k.to(wide).transpose(-2, -1) / math.sqrt(queries.shape[-1])
-    if ctx.counted is not None:
-        scores = scores + ctx.counted.to(wide).log()[:, None, None, :]
+    if ctx.bias_size is not None:
+        scores = scores + ctx.bias_size.to(wide).log()[:, None, None, :]
     return scores.softmax(dim=-1).mean(dim=(1, 2))

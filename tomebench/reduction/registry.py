@@ -17,7 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 
+from tomebench.entries import by_name
 from tomebench.errors import SpecError
+from tomebench.reduction.choices import check_declared
 from tomebench.reduction.method import Method
 
 
@@ -31,9 +33,8 @@ class MethodInfo:
 
 
 _METHODS = "tomebench.reduction.methods"
-METHODS: Mapping[str, MethodInfo] = {
-    info.name: info
-    for info in (
+METHODS: Mapping[str, MethodInfo] = by_name(
+    (
         MethodInfo(
             "tome",
             f"{_METHODS}.tome:Tome",
@@ -59,8 +60,9 @@ METHODS: Mapping[str, MethodInfo] = {
             f"{_METHODS}.pruning:AttentionPruning",
             "the patches that the class token attends to least are dropped",
         ),
-    )
-}
+    ),
+    lambda info: info.name,
+)
 
 
 def method_class(name: str) -> type[Method]:
@@ -74,7 +76,16 @@ def method_class(name: str) -> type[Method]:
         hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(METHODS)}"
         raise SpecError(f"unknown method {name!r}; {hint}")
     module, _, attribute = METHODS[name].target.partition(":")
-    found: type[Method] = getattr(import_module(module), attribute)
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise SpecError(f"method {name} cannot be imported: {error}") from error
+    if not isinstance(found, type) or not issubclass(found, Method) or "__dataclass_params__" not in vars(found):
+        raise SpecError(f"method {name}: {METHODS[name].target} is no dataclass on Method")
+    try:
+        check_declared(found)
+    except (SpecError, NameError) as error:
+        raise SpecError(f"method {name}: {error}") from error
     if lacking := [what for what in (*sorted(found.__abstractmethods__), "source") if not _declares(found, what)]:
         raise SpecError(f"method {name} declares no {lacking[0]}, without which it cannot be used")
     return found

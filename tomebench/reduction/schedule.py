@@ -90,7 +90,7 @@ class TokenTrace:
 
 
 def half_of_patches(n: int, prefix: int) -> int:
-    """The most tokens that bipartite matching can remove of n: (N - P) // 2."""
+    """Half of the patches, (N - P) // 2: the most that bipartite matching can remove of n tokens, and a usual cap."""
     return max(n - prefix, 0) // 2
 
 
@@ -114,7 +114,8 @@ def token_trace(
     applied, counts = [], []
     clamped = False
     for layer, asked in enumerate(r_layers):
-        r = min(asked, cap(tokens, prefix))
+        most = max(tokens - max(prefix, 1), 0)  # a block needs a token, and never loses one of the prefix
+        r = min(asked, cap(tokens, prefix), most)
         if prefix_only and layer == len(r_layers) - 1:
             r = tokens - prefix
         else:

@@ -19,6 +19,7 @@ from tomebench.reduction.method import Context, Heads, Method
 from tomebench.reduction.plan import MergePlan, Tokens, compose_sources, merge
 from tomebench.reduction.schedule import TokenTrace, token_trace
 from tomebench.schema import Route
+from tomebench.words import counted
 
 
 class Backbone(Protocol):
@@ -215,8 +216,8 @@ class ReducedViT(nn.Module):
 
     def attend(self, layer: int, tokens: Tokens) -> tuple[Tensor, Heads]:
         """Tokens -> (x after the attention residual [B, N, C], queries, keys and values of the heads)."""
-        counted = tokens if self.prop_attn or tokens.size is None else tokens._replace(size=None)
-        return self.backbone.attention(layer, counted, self.attention)
+        biased = tokens if self.prop_attn or tokens.size is None else tokens._replace(size=None)
+        return self.backbone.attention(layer, biased, self.attention)
 
     def plan(self, ctx: Context) -> MergePlan:
         """Choose the plan of one layer, without gradient."""
@@ -261,15 +262,20 @@ class ReducedViT(nn.Module):
             left = Tokens(x[:, :prefix], None, _first(tokens.position, prefix))
         elif r > 0:
             size = tokens.size
-            counted = size if self.prop_attn else None
-            context = Context(x, tokens.x, heads, size, counted, r, prefix, layer, depth, self.constants)
+            bias_size = size if self.prop_attn else None
+            context = Context(x, tokens.x, heads, size, bias_size, r, prefix, layer, depth, self.constants)
             left, plan = self._reduce(context, tokens.position)
         else:
             left = Tokens(x, tokens.size, tokens.position)
         return Tokens(self.mlp(layer, left.x), left.size, left.position), plan
 
     def _reduce(self, ctx: Context, position: Tensor | None) -> tuple[Tokens, MergePlan | None]:
-        plan = self.plan(ctx)
+        plan, n = self.plan(ctx), ctx.x.shape[1]
+        if plan.n_out != n - ctx.r:  # or speeds, MACs and tables would be those of another r
+            kind, left_over = type(self.method).__name__, counted(n - ctx.r, "token")
+            raise SpecError(
+                f"method {kind} was to leave {left_over} of {n} in block {ctx.layer}, and leaves {plan.n_out}"
+            )
         left = self.merge(plan, Tokens(ctx.x, ctx.size, position))
         return left if self.method.merges else left._replace(size=None), plan
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tomebench.report.series import is_baseline
-from tomebench.runs.codes import CHANCE_LEVEL, INTERRUPTED, INVALID, PARTIAL_EVAL
+from tomebench.runs.codes import CHANCE_LEVEL, INTERRUPTED, INVALID, PARTIAL_EVAL, SAME_AS_R
 from tomebench.runs.row import Row
 from tomebench.schema import MAX_DROP
 from tomebench.stats import LEVEL, MIN_VALUES, Interval, fewest_images, paired_interval, processes_needed, wilson
@@ -154,7 +154,7 @@ def _of(row: Row, choice: Choice, images: int | None = None) -> Advice:
 
 
 def _usable(row: Row) -> bool:
-    excluded = any(code in INVALID or code.startswith("SAME_AS_R") for code in row.warnings)
+    excluded = any(code in INVALID or code.startswith(SAME_AS_R) for code in row.warnings)
     return row.status in ("ok", "unconverged") and not is_baseline(row) and not excluded
 
 

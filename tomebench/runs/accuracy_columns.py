@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tomebench import stats
-from tomebench.runs.answers import agreeing, at_chance_level, counts, discordant
+from tomebench.runs.top1 import agreeing, at_chance_level, counts, discordant
 from tomebench.schema import CellPredictions, ImageList, Pace
 
 PROCESSES = "processes"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tomebench.runs.accuracy_columns import guesses
-from tomebench.runs.code import Code, RowEvidence, RunEvidence
+from tomebench.runs.evidence import Code, RowEvidence, RunEvidence
 from tomebench.runs.rounds import throttled, throttled_badly
 from tomebench.runs.testbed import fingerprint
 from tomebench.runs.validity import (
@@ -28,6 +28,8 @@ from tomebench.runs.validity import (
 )
 from tomebench.schema import Burst
 
+SAME_AS_R = "SAME_AS_R"
+"""Followed by the r of an earlier row that removes the same number of tokens in every block: this row repeats it."""
 CODES: dict[str, Code] = {}
 """Every code by name, in the order of the report."""
 
@@ -59,7 +61,13 @@ def _code(
     of_run: Callable[[RunEvidence], bool] | None = None,
     place: int = 1000,
 ) -> str:
-    """Register a code; returns its name."""
+    """Register a code; returns its name.
+
+    Raises:
+        ValueError: there is a code of that name, or :data:`SAME_AS_R` begins it.
+    """
+    if name in CODES or name.startswith(SAME_AS_R):
+        raise ValueError(f"there is a code {name} already")
     CODES[name] = Code(note, mark, brief, text, grave or invalid, invalid, of_row, of_run, place)
     return name
 

@@ -43,13 +43,15 @@ class Setting:
     grows: bool = False
     """It says how much is measured: a run folder can be continued with another value, and then has both."""
     needs: str = ""
-    """Why it has no effect without images: a clause that ends in "but there are none; add --data"."""
+    """Reason of the refusal where it is given without images, to which "; add --data, or drop" is added."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
         """Pydantic schema of the attribute's type, with ``read`` before and ``check`` after it."""
         from pydantic_core import core_schema
 
         schema, check = handler(source), self.check
-        if check is not None:
-            schema = core_schema.no_info_after_validator_function(lambda v: v if v is None else check(v), schema)
-        return schema if self.read is None else core_schema.no_info_before_validator_function(self.read, schema)
+        if self.read is not None:
+            schema = core_schema.no_info_before_validator_function(self.read, schema)
+        if check is None:
+            return schema
+        return core_schema.no_info_after_validator_function(lambda v: v if v is None else check(v), schema)

@@ -270,14 +270,19 @@ class Row:
 
 def _columns() -> tuple[Column, ...]:
     hints = typing.get_type_hints(Row)
-    return tuple(Column(each.name, _kind(hints[each.name]), **each.metadata) for each in dataclasses.fields(Row))
+    fields = [(each, _kind(hints[each.name])) for each in dataclasses.fields(Row)]
+    if odd := [each.name for each, kind in fields if kind is None or not each.metadata]:
+        raise TypeError(f"column {odd[0]} is not made by column(), or its type is none of a table")
+    return tuple(Column(each.name, kind, **each.metadata) for each, kind in fields if kind is not None)
 
 
-def _kind(hint: Any) -> Kind:
-    """Kind of a type hint, its ``| None`` left out; a Literal of strings is a str."""
-    if isinstance(hint, types.UnionType):
-        (hint,) = (part for part in typing.get_args(hint) if part is not types.NoneType)
-    return "str" if typing.get_origin(hint) is Literal else _KINDS[hint]
+def _kind(hint: Any) -> Kind | None:
+    """Kind of a type hint, its ``| None`` left out; a Literal of strings is a str; None for any other type."""
+    parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    found = [part for part in parts if part is not types.NoneType]
+    if len(found) != 1:
+        return None
+    return "str" if typing.get_origin(found[0]) is Literal else _KINDS.get(found[0])
 
 
 COLUMNS: tuple[Column, ...] = _columns()

@@ -10,11 +10,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tomebench.reduction.choices import written
 from tomebench.runs import testbed
 from tomebench.runs.accuracy_columns import Answers, accuracy_columns, pace_columns
 from tomebench.runs.budget import Budget, Shortfall, complete_processes
-from tomebench.runs.code import RowEvidence, RunEvidence
-from tomebench.runs.codes import R_CLAMPED, row_codes, run_codes
+from tomebench.runs.codes import R_CLAMPED, SAME_AS_R, row_codes, run_codes
+from tomebench.runs.evidence import RowEvidence, RunEvidence
 from tomebench.runs.protocol import protocol, unstated
 from tomebench.runs.rounds import step_seconds
 from tomebench.runs.row import COLUMNS, Row
@@ -26,8 +27,6 @@ from tomebench.runs.validity import recompiled
 from tomebench.schema import CEILING, MAX_DROP, SENTINEL, UNWRAPPED, Cell, Resolved, Round, Scalar, Status
 from tomebench.words import counted
 
-SAME_AS_R = "SAME_AS_R"
-"""Prefix of a warning, followed by the r of an earlier row that removes the same number of tokens in every block."""
 ACCURACY_SESSIONS = "accuracy_sessions"
 """Name of a fact in older stores: sessions that evaluated images; now each chunk has its session."""
 LIMIT = "max_drop"
@@ -237,4 +236,4 @@ def _lacking(run: _Run, key: str, missing: Shortfall) -> str:
 
 def options_text(options: tuple[tuple[str, Scalar], ...]) -> str:
     """Options of a method as text, each value as YAML and the command line write it: ``prop_attn=true``."""
-    return " ".join(f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in options)
+    return " ".join(f"{name}={written(value)}" for name, value in options)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from tomebench.reduction.choices import written
 from tomebench.reduction.methods.flags import choices
 from tomebench.reduction.schedule import parse_schedule
 from tomebench.rspec import parse_r
@@ -107,7 +108,7 @@ def option_text(value: object) -> object:
         ValueError: an option is not a name with values, or is given twice.
     """
     if isinstance(value, Mapping):
-        items = [(str(name), str(values)) for name, values in value.items()]
+        items = [(str(name), _joined(values)) for name, values in value.items()]
     elif isinstance(value, str | list | tuple):
         words = value.split() if isinstance(value, str) else [word for each in value for word in str(each).split()]
         items = [(name, values) for name, _, values in (word.partition("=") for word in words)]
@@ -123,9 +124,15 @@ def option_text(value: object) -> object:
     return " ".join(f"{name}={found[name]}" for name in sorted(found)) or None
 
 
-def option_values(text: str | None) -> dict[str, list[str]]:
+def _joined(values: object) -> str:
+    """Values of an option, one or a list of them, with commas between them."""
+    several = values if isinstance(values, list | tuple) else [values]
+    return ",".join(written(each) for each in several)
+
+
+def option_values(text: object) -> dict[str, list[str]]:
     """Values of every option in a text that :func:`option_text` gives."""
-    return {name: values.split(",") for name, _, values in (word.partition("=") for word in (text or "").split())}
+    return {name: values.split(",") for name, _, values in (word.partition("=") for word in str(text or "").split())}
 
 
 def choice(name: str) -> Callable[[str], str]:

@@ -39,6 +39,11 @@ class Settings:
     class_names: Annotated[str | None, Setting("Class names in the order of the head: a file, or sorted, or natural.",
         "FILE", "Model", often=True, shown="what comes with the weights", read=values.path_text, check=values.text,
         states="images")] = None
+    img_size: Annotated[int | None, Setting("Input height and width.", "PIXELS", "Model", often=True,
+        shown="the model's own", check=values.between(1, 8192), since=1, states="cell")] = None
+    preprocessing: Annotated[Literal["timm", "tome"], Setting(
+        "Resize and crop: timm, as the weights say; or tome, to 256/224 of the input size.", "NAME", "Model",
+        states="cell")] = "timm"
     r: Annotated[str, Setting("Tokens to merge per layer: 0..24, 0..24:4 or 0,8,16.", "SPEC", "Method", often=True,
         read=values.r_text, check=values.checked_r, since=1, states="cell", grows=True)] = "0..24"
     schedule: Annotated[str, Setting(
@@ -60,7 +65,7 @@ class Settings:
         "The halves: alternating, sequential, random.")] = PAPER.partition
     matching: Annotated[str, _option_of_tome("matching", f"{', '.join(choices('matching'))}.")] = PAPER.matching
     option: Annotated[str | None, Setting(
-        "An option of the method (see: tomebench list methods NAME); A,B makes cells.", "NAME=A,B", "Method",
+        "Options; see: tomebench list methods NAME.", "NAME=A,B", "Method", often=True,
         read=values.option_text, repeated=True, states="cell", grows=True)] = None
     ablate: Annotated[bool, Setting("Each option of the method changed alone, as cells.", None, "Method",
         states="run")] = False
@@ -72,20 +77,15 @@ class Settings:
     data: Annotated[str | None, Setting("Images for top-1 (see: tomebench list datasets). None: speed only.", "DATA",
         "Data", often=True, read=values.path_text, check=values.text, since=1, states="images")] = None
     labels: Annotated[bool, Setting("Without: any pictures, agreement with r = 0.", None, "Data", often=True,
-        states="images", needs="no-labels is about pictures")] = True
+        states="images", needs="no-labels is about pictures, but there are none")] = True
     limit: Annotated[int | None, Setting("Use only N of the images.", "N", "Data", often=True, check=values.between(1),
-        since=1, states="images", needs="limit is a number of images")] = None
+        since=1, states="images", needs="limit is a number of images, but there are none")] = None
     real: Annotated[Path | None, Setting("ReaL labels (real.json) in place of the images' own.", "FILE", "Data",
-        read=values.path, states="images", needs="real is about images")] = None
+        read=values.path, states="images", needs="real is about images, but there are none")] = None
     allow_missing: Annotated[int, Setting("Leave out up to K images that cannot be used.", "K", "Data",
-        check=values.between(0), states="images", needs="allow-missing is about images")] = 0
+        check=values.between(0), states="images", needs="allow-missing is about images, but there are none")] = 0
     verify: Annotated[Path | None, Setting("Manifest of sha256 checksums that the images must have.", "FILE", "Data",
-        read=values.path, identity=False, needs="verify is about images")] = None
-    img_size: Annotated[int | None, Setting("Input height and width.", "PIXELS", "Model", often=True,
-        shown="the model's own", check=values.between(1, 8192), since=1, states="cell")] = None
-    preprocessing: Annotated[Literal["timm", "tome"], Setting(
-        "Resize and crop: timm, as the weights say; or tome, to 256/224 of the input size.", "NAME", "Model",
-        states="cell")] = "timm"
+        read=values.path, identity=False, needs="verify is about images, but there are none")] = None
     device: Annotated[str, Setting("auto, cpu, cuda or cuda:N.", "NAME", "Timing", often=True,
         check=values.checked_device, since=1, states="cell")] = "auto"
     dtype: Annotated[Literal["fp32", "tf32", "bf16", "fp16"], Setting("fp32, tf32, bf16 or fp16.", "NAME", "Timing",
@@ -121,7 +121,8 @@ class Settings:
     workers: Annotated[int | None, Setting("Processes that read images.", "N", "Data", shown="by the usable CPUs",
         check=values.between(0, 1024), identity=False)] = None
     cache: Annotated[Path | None, Setting("Folder that keeps preprocessed images from one run to the next.", "DIR",
-        "Data", often=True, read=values.path, identity=False, needs="cache keeps preprocessed images")] = None
+        "Data", often=True, read=values.path, identity=False,
+        needs="cache keeps preprocessed images, but there are none")] = None
     offline: Annotated[bool, Setting("Never touch the network.", None, "Model", shown="", one_way=True,
         identity=False)] = False
     # fmt: on
@@ -136,7 +137,10 @@ def hints() -> Mapping[str, Any]:
 @functools.cache
 def settings() -> Mapping[str, Setting]:
     """Every :class:`Setting` by its name, in the order of the declaration."""
-    return {name: get_args(hint)[1] for name, hint in _annotated().items()}
+    found = {name: get_args(hint)[1:] for name, hint in _annotated().items()}
+    if odd := [name for name, more in found.items() if len(more) != 1 or not isinstance(more[0], Setting)]:
+        raise TypeError(f"setting {odd[0]} is not Annotated with one Setting")
+    return {name: more[0] for name, more in found.items()}
 
 
 def about_images() -> tuple[str, ...]:

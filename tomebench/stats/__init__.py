@@ -12,7 +12,9 @@ from tomebench.stats.counts import (
     wilson,
 )
 from tomebench.stats.interval import LEVEL, MIN_VALUES, Interval
-from tomebench.stats.pairs import (
+from tomebench.stats.processes import mean_half_width, process_medians, processes_needed
+from tomebench.stats.series import MIN_BATCHED, Level, batch_half_width, batch_medians, level, quantile_interval
+from tomebench.stats.speedups import (
     Estimate,
     Shift,
     log_ratios,
@@ -22,8 +24,6 @@ from tomebench.stats.pairs import (
     rounds_needed,
     speedup,
 )
-from tomebench.stats.processes import mean_half_width, process_medians, processes_needed
-from tomebench.stats.series import MIN_BATCHED, Level, batch_half_width, batch_medians, level, quantile_interval
 from tomebench.stats.trend import Step, holm, largest_step, mann_kendall, modified_z, theil_sen
 
 __all__ = [

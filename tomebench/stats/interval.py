@@ -1,4 +1,8 @@
-"""The confidence interval type, its level (95 %), and the least number of values for one."""
+"""The confidence interval: its type, level (95 %) and least number of values.
+
+Computed by :mod:`tomebench.stats.speedups` for speed-ups, by :mod:`tomebench.stats.counts` for top-1, by
+:mod:`tomebench.stats.series` for times and by :mod:`tomebench.stats.processes` between processes.
+"""
 
 from __future__ import annotations
 

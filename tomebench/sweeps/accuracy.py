@@ -22,8 +22,8 @@ from torch import Tensor
 from tomebench.datasets.images import ImageSet
 from tomebench.datasets.loader import batch_count
 from tomebench.errors import Interrupted, RankError
-from tomebench.measure.accuracy import predict
 from tomebench.measure.device import lost
+from tomebench.measure.predict import predict
 from tomebench.ranks.group import Ranks
 from tomebench.schema import CellPredictions, Chunk, ImageState, Status
 from tomebench.sweeps.events import Event, Note, Phase, Progress

@@ -12,9 +12,10 @@ from torch import nn
 from tomebench.backbones.adapt import adapt
 from tomebench.datasets.images import ImageSet
 from tomebench.errors import ModelError, SpecError
-from tomebench.measure.accuracy import require_matching_head
 from tomebench.measure.device import DTYPES, resolve_device
+from tomebench.measure.predict import require_matching_head
 from tomebench.models.create import LoadedModel, build_model
+from tomebench.reduction.choices import written
 from tomebench.reduction.methods.flags import PAPER, Options
 from tomebench.reduction.registry import method_class
 from tomebench.reduction.schedule import parse_schedule
@@ -42,7 +43,7 @@ class ResolvedCell:
     @property
     def name(self) -> str:
         """Name of the cell within its sweep: ``r=8`` and the options that differ from the paper's."""
-        return " ".join([f"r={self.cell.r}", *(f"{name}={value}" for name, value in self.options.changed())])
+        return " ".join([f"r={self.cell.r}", *(f"{name}={written(value)}" for name, value in self.options.changed())])
 
 
 def resolve_sweep(

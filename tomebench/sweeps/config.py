@@ -15,12 +15,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from tomebench.errors import ConfigError
+from tomebench.errors import ConfigError, SpecError
 from tomebench.models.aliases import default_prop_attn
 from tomebench.models.spec import ModelSpec
-from tomebench.reduction.choices import typed
+from tomebench.reduction.choices import FLAGS, canonical, typed
 from tomebench.reduction.methods.flags import OPTIONS, PAPER, Options, choices
-from tomebench.reduction.registry import method_class, option_defaults
+from tomebench.reduction.registry import method_class, option_defaults, option_names
 from tomebench.rspec import format_r, parse_r
 from tomebench.runs.budget import PUBLISH_PROCESSES
 from tomebench.runs.setting_values import option_text, option_values
@@ -36,27 +36,27 @@ class SweepConfig(Settings, BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _flags_of_tome(cls, given: Any) -> Any:
-        """Move an ``option`` whose name is also a flag (``metric=k``) to that flag's field."""
+    def _written_in_one_way(cls, given: Any) -> Any:
+        """Write the values of ``option`` canonically, so that ``2`` and ``02`` are one cell.
+
+        What cannot be read, here or as a name of the method's, is left to the checks that follow.
+        """
         if not isinstance(given, dict) or not given.get("option"):
             return given
         try:
-            options = option_values(str(option_text(given["option"])))
-        except ValueError:
-            return given  # not a mapping, which pydantic reports
-        for name in OPTIONS:
-            if name in options:
-                if name in given:
-                    raise ConfigError(f"option {name} is --{name}, which is given, too; write it once")
-                given = {**given, name: ",".join(options.pop(name))}
-        return {**given, "option": {name: ",".join(values) for name, values in options.items()}}
+            asked = option_values(option_text(given["option"]))
+            kind = method_class(given.get("method", default("method")))
+            values = {name: canonical(kind, name, texts) for name, texts in asked.items()}
+        except (ValueError, TypeError, KeyError, SpecError):
+            return given
+        return {**given, "option": {name: ",".join(texts) for name, texts in values.items()}}
 
     @model_validator(mode="after")
     def _images_are_there(self) -> SweepConfig:
         for name, setting in settings().items():
             value = getattr(self, name)
             if setting.needs and value != default(name) and self.data is None:
-                raise ConfigError(f"{setting.needs}, but there are none; add --data, or drop {flag(name, value)}")
+                raise ConfigError(f"{setting.needs}; add --data, or drop {flag(name, value)}")
         return self
 
     @model_validator(mode="after")
@@ -98,6 +98,11 @@ class SweepConfig(Settings, BaseModel):
     @model_validator(mode="after")
     def _options_fit(self) -> SweepConfig:
         changed = self.variants != (PAPER,)  # raises for a combination in which an option has no effect
+        kind = method_class(self.method)
+        if self.ablate and (missing := [name for name in FLAGS if name not in option_names(kind)]):
+            raise ConfigError(
+                f"ablate changes the options of ToMe, and method {self.method} has no {missing[0]}; drop --method"
+            )
         if self.ablate and changed:
             raise ConfigError("ablate changes each option in turn, from the paper's default; leave the options out")
         return self
@@ -167,7 +172,7 @@ class SweepConfig(Settings, BaseModel):
         return [tuple(each for each in one if each[1] != defaults[each[0]]) for one in itertools.product(*named)]
 
     def stored(self) -> dict[str, Any]:
-        """Settings that identify a run, as JSON; :func:`tomebench.sweeps.folder.unlike` compares them on resuming.
+        """Settings that identify a run, as JSON; :func:`tomebench.sweeps.resume.unlike` compares them on resuming.
 
         ``r`` is written in its shortest form, sorted and with the baseline 0, so that ``0..2`` and ``2,1`` are one run.
         """

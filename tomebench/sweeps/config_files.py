@@ -10,6 +10,8 @@ from pydantic import ValidationError
 
 from tomebench.errors import ConfigError
 from tomebench.models.aliases import default_prop_attn
+from tomebench.reduction.methods.flags import OPTIONS
+from tomebench.runs.setting_values import option_text, option_values
 from tomebench.runs.settings import flag, settings
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.yaml_file import read_yaml
@@ -29,12 +31,11 @@ def load_config(files: Sequence[Path], flags: Mapping[str, object]) -> SweepConf
     values: dict[str, object] = {}
     sources: dict[str, str] = {}
     for file in files:
-        path = _find(file)
-        for key, value in read_yaml(path, list(settings())).items():
-            values[key], sources[key] = value, f"config {str(file)!r}: {key.replace('_', '-')}"
-    for key, value in flags.items():
-        if value is not None:
-            values[key], sources[key] = value, flag(key)
+        read = read_yaml(_find(file), list(settings()))
+        own = {key: f"config {str(file)!r}: {key.replace('_', '-')}" for key in read}
+        _put(read, own, values, sources)
+    given = {key: value for key, value in flags.items() if value is not None}
+    _put(given, {key: flag(key) for key in given}, values, sources)
     if "prop_attn" not in values and isinstance(values.get("model"), str):
         values["prop_attn"] = default_prop_attn(str(values["model"]))
     if "r" in values and str(values.get("schedule", "")).startswith("list:"):
@@ -43,6 +44,33 @@ def load_config(files: Sequence[Path], flags: Mapping[str, object]) -> SweepConf
         return SweepConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_one_line(error, sources)) from error
+
+
+def _put(
+    given: Mapping[str, object], named: Mapping[str, str], values: dict[str, object], sources: dict[str, str]
+) -> None:
+    """Put the settings of one file, or the flags, over those that are there; an option that is a flag is that flag.
+
+    Args:
+        given: settings by name.
+        named: what to call each of them in a message.
+        values: all settings so far.
+        sources: what to call each of those.
+
+    Raises:
+        ConfigError: an option is given as a flag, too.
+    """
+    values.update(given)
+    sources.update(named)
+    try:
+        options = option_values(option_text(given.get("option")))
+    except (ValueError, TypeError):
+        return  # its own check says what is wrong
+    for name in [name for name in options if name in OPTIONS]:
+        if name in given:
+            raise ConfigError(f"option {name} is --{name}, which is given, too; write it once")
+        values[name], sources[name] = ",".join(options.pop(name)), f"{named['option']} {name}"
+        values["option"] = {name: ",".join(texts) for name, texts in options.items()}
 
 
 def packaged_config(name: str) -> Path:

@@ -38,13 +38,13 @@ from tomebench.sweeps.enough import too_few
 from tomebench.sweeps.estimate import in_words
 from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Planned, Progress
 from tomebench.sweeps.failures import CellFailed, ending, guarded, lost_with, no_room_is_an_input_error
-from tomebench.sweeps.folder import merged, processes_of, unlike
 from tomebench.sweeps.inputs import Reading, list_images, preprocessing_of, usable_images, weights_dtype
 from tomebench.sweeps.job import LOST, Job, stops
 from tomebench.sweeps.made import check_code, check_unchanged, keep_made, made_by, sample_digests
 from tomebench.sweeps.passes import Passes
 from tomebench.sweeps.pipeline import measure_end_to_end
 from tomebench.sweeps.processes import in_fresh_processes
+from tomebench.sweeps.resume import merged, processes_of, unlike
 from tomebench.sweeps.timing import measure_energy, measure_memory, processes_left, time_cells
 
 
@@ -61,7 +61,7 @@ def run_sweep(
 
     Args:
         config: what to measure.
-        directory: run folder; created, or continued where :func:`tomebench.sweeps.folder.unlike` finds no difference.
+        directory: run folder; created, or continued where :func:`tomebench.sweeps.resume.unlike` finds no difference.
         should_stop: asked between two bursts, and between two cells of an evaluated batch.
         given: a model that the caller hands over; by default the one that the configuration names.
         fresh: this is one of the processes of ``config.processes``, and times the cells that too few of them have

@@ -57,4 +57,4 @@ class Kmeans(Method):
     def cost(self, n: int, r: int, block: BlockSize) -> float:
         """MACs of the received attention, of distances and centres in each iteration, and of the last distances."""
         distances = n * (n - r) * metric_channels(self.metric, self.heads, block)
-        return float(n**2 * block.heads + (2 * self.iterations + 1) * distances)
+        return float(n**2 * block.heads_dim + (2 * self.iterations + 1) * distances)

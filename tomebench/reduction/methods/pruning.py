@@ -59,7 +59,7 @@ class AttentionPruning(Method):
 
     def cost(self, n: int, r: int, block: BlockSize) -> float:
         """MACs of the class token's query with every key."""
-        return float(n * block.heads)
+        return float(n * block.heads_dim)
 
 
 def _left(batch: int, n: int, prefix: int, r: int, layer: int, device: torch.device) -> torch.Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 
 from tomebench.datasets.classes import IMAGENET_21K, NUM_CLASSES
 from tomebench.errors import DataError
-from tomebench.runs.answers import NO_PREDICTION
+from tomebench.runs.top1 import NO_PREDICTION
 from tomebench.schema import MOST_CLASSES, CellPredictions, Chunk, ImageList
 from tomebench.words import noun
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tomebench.measure.device import device_name, resolve_device
+from tomebench.reduction.choices import canonical, written
 from tomebench.reduction.methods.flags import OPTIONS
 from tomebench.reduction.registry import method_class, option_defaults
 from tomebench.rspec import format_r, parse_r
@@ -163,8 +164,9 @@ def _names(*settings: Mapping[str, Any]) -> list[str]:
 def _values(settings: Mapping[str, Any], name: str) -> list[str]:
     if name in OPTIONS:
         return str(settings.get(name, default(name))).split(",")
+    kind = method_class(str(settings["method"]))
     given = option_values(settings.get("option")).get(name)
-    return given or [str(option_defaults(method_class(str(settings["method"]))).get(name))]
+    return canonical(kind, name, given) if given else [written(option_defaults(kind).get(name))]
 
 
 def _says_r(settings: Mapping[str, Any]) -> bool:
