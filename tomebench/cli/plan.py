@@ -61,8 +61,8 @@ def plan(flags: LaunchFlags) -> None:
         said = [] if few is None else [few]
     if screen.as_json:
         asked = {"config": config.stored(), "directory": str(choose_folder(config)[0])}
-        planned = [{"cell": c.cell.to_json(), "resolved": c.resolved.to_json()} for c in cells]
-        screen.object({**asked, "estimated_seconds": seconds, "cells": planned, "remarks": said})
+        listed = [{"cell": c.cell.to_json(), "resolved": c.resolved.to_json()} for c in cells]
+        screen.object({**asked, "estimated_seconds": seconds, "cells": listed, "remarks": said})
         return
     if seconds is None:
         screen.line(f"how long it takes cannot be judged here: {why}", style="bold")
@@ -93,15 +93,15 @@ def _lines(cells: Sequence[ResolvedCell]) -> Sequence[Sequence[str]]:
     """A line of the table for each cell; cells with the same tokens in every layer refer to the first of them."""
     first: dict[tuple[int, ...], int] = {}
     lines = []
-    for planned in cells:
-        r, resolved = planned.cell.r, planned.resolved
+    for cell in cells:
+        r, resolved = cell.cell.r, cell.resolved
         notes = [_CAPPED] if resolved.clamped else []
         same = first.setdefault(resolved.r_layers, r)
         if same != r:
             notes.append(f"same as r={same}")
         lines.append(
             (
-                planned.name.removeprefix("r="),
+                cell.name.removeprefix("r="),
                 f"{resolved.gmacs:.2f}",
                 f"{resolved.gmacs_unwrapped / resolved.gmacs:.2f}",
                 " ".join(map(str, resolved.tokens)),

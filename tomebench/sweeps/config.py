@@ -98,11 +98,12 @@ class SweepConfig(Settings, BaseModel):
     @model_validator(mode="after")
     def _options_fit(self) -> SweepConfig:
         changed = self.variants != (PAPER,)  # raises for a combination in which an option has no effect
-        kind = method_class(self.method)
-        if self.ablate and (missing := [name for name in FLAGS if name not in option_names(kind)]):
-            raise ConfigError(
-                f"ablate changes the options of ToMe, and method {self.method} has no {missing[0]}; drop --method"
-            )
+        if self.ablate:
+            own = option_names(method_class(self.method))
+            if missing := [name for name in FLAGS if name not in own]:
+                raise ConfigError(
+                    f"ablate changes the options of ToMe, and method {self.method} has no {missing[0]}; drop --method"
+                )
         if self.ablate and changed:
             raise ConfigError("ablate changes each option in turn, from the paper's default; leave the options out")
         return self
