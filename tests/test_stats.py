@@ -13,7 +13,7 @@ from scipy import special
 from scipy import stats as oracle
 
 from tomebench import stats
-from tomebench.stats import Interval, pairs, trend
+from tomebench.stats import Interval, speedups, trend
 from tomebench.stats import counts as counting
 
 seconds = st.lists(st.floats(1e-4, 1e2), min_size=1, max_size=30)
@@ -176,7 +176,7 @@ def test_times_that_cannot_be_are_refused(base: list[float], other: list[float],
 
 @pytest.mark.parametrize(("n", "k"), [(6, 1), (7, 1), (8, 1), (9, 2), (10, 2), (20, 6), (25, 8), (100, 40)])
 def test_order_statistics_of_the_median_are_those_of_the_tables(n: int, k: int) -> None:
-    assert pairs._order_statistic(n) == k
+    assert speedups._order_statistic(n) == k
     assert 1 - 2 * oracle.binom.cdf(k - 1, n, 0.5) >= 0.95 > 1 - 2 * oracle.binom.cdf(k, n, 0.5)
 
 
