@@ -113,14 +113,20 @@ SIDE = 'side: Literal["last", "first"] = "last"'
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        (SIDE, "side: float = 0.5", "option side is neither a Literal nor a whole number with Bounds"),
+        (SIDE, "side: float = 0.5", "option side is neither a Literal of words nor a whole number with Bounds"),
         (SIDE, 'side: Literal["last", "first"]', "option side needs a default, the first of its values"),
         (SIDE, SIDE.replace('= "last"', '= "first"'), "option side needs a default, the first of its values"),
         (SIDE, SIDE.replace("side", "Side", 1), "option Side cannot be called so"),
         (SIDE, SIDE.replace("side", "prop_attn", 1), "option prop_attn cannot be called so"),
-        (SIDE, SIDE.replace("side", "metric", 1), "option metric has other values than --metric; call it something"),
+        (SIDE, SIDE.replace("side", "metric", 1), "option metric has other values or another default than --metric"),
         (SIDE, "side: Annotated[int, 3] = 1", "name 'Annotated' is not defined"),
-        ("@dataclass(frozen=True)\n", "", "odd:Ends is no dataclass on Method"),
+        (SIDE, 'metric: Literal["q", "k"] = "q"', "option metric has other values or another default than --metric"),
+        (SIDE, 'side: Literal["a b", "c"] = "a b"', "option side is neither a Literal of words nor"),
+        (SIDE, 'side: Literal[True, "true"] = True', "option side is neither a Literal of words nor"),
+        (SIDE, "side: Nowhere = 1", "its options cannot be read: name 'Nowhere' is not defined"),
+        (SIDE, "source: Literal[1, 2] = 1", "option source cannot be called so"),
+        ("@dataclass(frozen=True)\n", "", "odd:Ends is no frozen dataclass on Method"),
+        ("@dataclass(frozen=True)", "@dataclass", "odd:Ends is no frozen dataclass on Method"),
         ("class Ends", "class Other", "cannot be imported: module 'odd' has no attribute 'Ends'"),
         ("import dataclass", "import data_class", "cannot be imported: cannot import name 'data_class'"),
     ],
@@ -232,6 +238,13 @@ def test_a_value_is_one_cell_however_it_is_written(program):
     assert json.loads(program(*plan, "--option", "iterations=02").out)["config"]["option"] == "iterations=2"
     Path("c.yaml").write_text("option: {iterations: [2, 3]}\n")
     assert json.loads(program(*plan, "--config", "c.yaml").out)["config"]["option"] == "iterations=2,3"
+    Path("d.yaml").write_text("option: {metric: q}\n")
+    files = ("--config", "c.yaml", "--config", "d.yaml", "--option", "heads=concat")
+    config = json.loads(program(*plan, *files).out)["config"]
+    assert [config[name] for name in ("option", "metric", "heads")] == ["iterations=2,3", "q", "concat"]
+    for odd in ("'2 iterations=3'", "{a: 1}"):
+        Path("c.yaml").write_text(f"option: {{iterations: {odd}}}\n")
+        assert "config 'c.yaml': option" in program(*plan, "--config", "c.yaml").error
     assert json.loads(program(*plan, "--option", " ").out)["cells"][1]["cell"]["options"] == [["prop_attn", True]]
 
 

@@ -17,7 +17,7 @@ from tomebench.errors import Interrupted, RunError
 from tomebench.measure import speed
 from tomebench.runs.rows import build_rows
 from tomebench.runs.store import Store
-from tomebench.sweeps import accuracy, run, timing
+from tomebench.sweeps import accuracy, resume, run, timing
 
 
 @pytest.fixture(scope="module")
@@ -223,3 +223,10 @@ def test_other_weights_under_the_same_name_do_not_join(tmp_path: Path, data: dic
 def changed(weights: bytes) -> bytes:
     """Weights of which the last number is another one."""
     return weights[:-4] + np.float32(0.123).tobytes()
+
+
+def test_options_of_other_code_are_compared_as_they_are_written() -> None:
+    for settings in ({"method": "kmeans", "option": "gone=2"}, {"method": "kmeans", "option": "iterations=200,02"}):
+        name, _, values = settings["option"].partition("=")
+        assert resume._values(settings, name) == values.split(",")
+    assert resume._values({"method": "kmeans", "option": "iterations=2,02"}, "iterations") == ["2"]

@@ -31,7 +31,7 @@ FLAGS: Mapping[str, Any] = {
     "metric": Metric, "heads": HeadsChoice, "distance": Distance, "combine": Combine, "partition": Partition
 }  # fmt: skip
 """Options that have a flag of their own, with its values."""
-_NAME, _RESERVED = re.compile(r"[a-z][a-z0-9_]{0,40}"), {"matching", "more", *WITH_OPTIONS}
+_NAME, _RESERVED = re.compile(r"[a-z][a-z0-9_]{0,40}"), {"matching", "more", "source", "merges", *WITH_OPTIONS}
 
 
 class Bounds(NamedTuple):
@@ -71,21 +71,36 @@ def check_declared(kind: type) -> None:
         SpecError: an option is neither a Literal whose default comes first nor a whole number with Bounds, or has the
             name of something else.
     """
-    hints = get_type_hints(kind, include_extras=True)
+    try:
+        hints = get_type_hints(kind, include_extras=True)
+    except Exception as error:
+        raise SpecError(f"its options cannot be read: {error}") from error
     for option in dataclasses.fields(kind):
         name, hint, usual = option.name, hints[option.name], option.default
-        if not _NAME.fullmatch(name) or name in _RESERVED:
+        if not _NAME.fullmatch(name) or name in _RESERVED or not option.init:
             raise SpecError(f"option {name} cannot be called so; use small letters, and none of {_listed(_RESERVED)}")
         values = get_args(hint)
-        if get_origin(hint) is Literal:
+        if get_origin(hint) is Literal and _can_be_written(values):
             if type(usual) is not type(values[0]) or usual != values[0]:
                 raise SpecError(f"option {name} needs a default, the first of its values")
-            if name in FLAGS and not {*values} <= {*get_args(FLAGS[name])}:
-                raise SpecError(f"option {name} has other values than --{name}; call it something else")
-        elif get_origin(hint) is not Annotated or values[0] is not int or not isinstance(values[1], Bounds):
-            raise SpecError(f"option {name} is neither a Literal nor a whole number with Bounds")
+            flag = get_args(FLAGS.get(name, hint))
+            if not {*values} <= {*flag} or usual != flag[0]:
+                raise SpecError(f"option {name} has other values or another default than --{name}; call it otherwise")
+        elif get_origin(hint) is not Annotated or values[0] is not int or not _is_range(values[1]):
+            raise SpecError(f"option {name} is neither a Literal of words nor a whole number with Bounds")
         elif type(usual) is not int or not values[1].least <= usual <= values[1].most:
             raise SpecError(f"option {name} needs a default within its Bounds")
+
+
+def _can_be_written(values: tuple[object, ...]) -> bool:
+    """Whether values can be given on the command line, each in a way of its own."""
+    words = [written(value) for value in values if isinstance(value, str | int)]
+    return len({*words}) == len(values) > 0 and not any(re.search(r"[\s,=]|^$", word) for word in words)
+
+
+def _is_range(bounds: object) -> bool:
+    """Whether the numbers within bounds can be given on the command line: from 0 to nine digits."""
+    return isinstance(bounds, Bounds) and all(type(each) is int and 0 <= each < 10**9 for each in bounds)
 
 
 def written(value: object) -> str:

@@ -78,13 +78,13 @@ def method_class(name: str) -> type[Method]:
     module, _, attribute = METHODS[name].target.partition(":")
     try:
         found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever it does when it is imported
         raise SpecError(f"method {name} cannot be imported: {error}") from error
-    if not isinstance(found, type) or not issubclass(found, Method) or "__dataclass_params__" not in vars(found):
-        raise SpecError(f"method {name}: {METHODS[name].target} is no dataclass on Method")
+    if not isinstance(found, type) or not issubclass(found, Method) or not _is_frozen_dataclass(found):
+        raise SpecError(f"method {name}: {METHODS[name].target} is no frozen dataclass on Method")
     try:
         check_declared(found)
-    except (SpecError, NameError) as error:
+    except SpecError as error:
         raise SpecError(f"method {name}: {error}") from error
     if lacking := [what for what in (*sorted(found.__abstractmethods__), "source") if not _declares(found, what)]:
         raise SpecError(f"method {name} declares no {lacking[0]}, without which it cannot be used")
@@ -115,6 +115,12 @@ def option_names(kind: type[Method]) -> tuple[str, ...]:
 def option_defaults(kind: type[Method]) -> dict[str, object]:
     """Names and defaults of the options of a method, which is a dataclass."""
     return {field.name: field.default for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+
+
+def _is_frozen_dataclass(kind: type) -> bool:
+    """Whether the class itself, and not only a base of it, is a frozen dataclass."""
+    params = vars(kind).get("__dataclass_params__")
+    return params is not None and bool(params.frozen)
 
 
 def _declares(kind: type[Method], name: str) -> bool:

@@ -126,8 +126,13 @@ def option_text(value: object) -> object:
 
 def _joined(values: object) -> str:
     """Values of an option, one or a list of them, with commas between them."""
-    several = values if isinstance(values, list | tuple) else [values]
-    return ",".join(written(each) for each in several)
+    several = values if isinstance(values, list | tuple | range) else [values]
+    if not all(isinstance(each, str | int | float) for each in several):
+        raise ValueError("write a value, or a list of values, for each option")
+    words = [written(each) for each in several]
+    if any(word.split() != [word] for word in words):
+        raise ValueError("write values without spaces, and commas or a list for several cells")
+    return ",".join(words)
 
 
 def option_values(text: object) -> dict[str, list[str]]:

@@ -49,6 +49,8 @@ class SweepConfig(Settings, BaseModel):
             values = {name: canonical(kind, name, texts) for name, texts in asked.items()}
         except (ValueError, TypeError, KeyError, SpecError):
             return given
+        if flags := [name for name in asked if name in OPTIONS]:
+            raise ConfigError(f"option {flags[0]} is --{flags[0]}; write it so")
         return {**given, "option": {name: ",".join(texts) for name, texts in values.items()}}
 
     @model_validator(mode="after")

@@ -60,17 +60,20 @@ def _put(
     Raises:
         ConfigError: an option is given as a flag, too.
     """
+    before = values.get("option")
     values.update(given)
     sources.update(named)
+    if given.get("option") is None:
+        return
     try:
-        options = option_values(option_text(given.get("option")))
+        options, earlier = (option_values(option_text(each)) for each in (given["option"], before))
     except (ValueError, TypeError):
         return  # its own check says what is wrong
     for name in [name for name in options if name in OPTIONS]:
-        if name in given:
+        if given.get(name) is not None:
             raise ConfigError(f"option {name} is --{name}, which is given, too; write it once")
         values[name], sources[name] = ",".join(options.pop(name)), f"{named['option']} {name}"
-        values["option"] = {name: ",".join(texts) for name, texts in options.items()}
+    values["option"] = {name: ",".join(texts) for name, texts in {**earlier, **options}.items()}
 
 
 def packaged_config(name: str) -> Path:

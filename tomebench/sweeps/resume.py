@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tomebench.errors import SpecError
 from tomebench.measure.device import device_name, resolve_device
 from tomebench.reduction.choices import canonical, written
 from tomebench.reduction.methods.flags import OPTIONS
@@ -166,7 +167,12 @@ def _values(settings: Mapping[str, Any], name: str) -> list[str]:
         return str(settings.get(name, default(name))).split(",")
     kind = method_class(str(settings["method"]))
     given = option_values(settings.get("option")).get(name)
-    return canonical(kind, name, given) if given else [written(option_defaults(kind).get(name))]
+    if not given:
+        return [written(option_defaults(kind).get(name))]
+    try:
+        return canonical(kind, name, given)
+    except (KeyError, SpecError):  # of a run of other code, which is refused as such
+        return given
 
 
 def _says_r(settings: Mapping[str, Any]) -> bool:
