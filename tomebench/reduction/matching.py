@@ -139,6 +139,27 @@ def random_halves(
     return order[:count], order[count:]
 
 
+_PRIME = 2**31 - 1
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _three(seed: str) -> list[int]:
+    """Three integers below _PRIME that a seed stands for; a constant to torch.compile."""
+    generator = random.Random(seed)
+    return [generator.randrange(_PRIME) for _ in range(3)]
+
+
+def random_numbers(count: int, seed: str, device: torch.device) -> Tensor:
+    """Pseudo-random integers in [0, 2³¹ - 1), int64 [count], computed on the device from three of the seed's.
+
+    Two rounds of squaring modulo a prime: without state or copy, so it can be compiled and captured in a CUDA graph.
+    """
+    start, first, second = _three(seed)
+    x = (torch.arange(count, device=device) + start) % _PRIME
+    x = (x * x + first) % _PRIME
+    return (x * x + second) % _PRIME
+
+
 def split_by_sort(best: Tensor, r: int) -> tuple[Tensor, Tensor]:
     """Indices of the r largest values of each row and of the others, by a stable sort: the fastest way on a CPU.
 

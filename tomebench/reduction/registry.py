@@ -41,6 +41,16 @@ METHODS: Mapping[str, MethodInfo] = by_name(
             "Token Merging: bipartite soft matching on attention keys (Bolya et al., ICLR 2023)",
         ),
         MethodInfo(
+            "tome-drop",
+            f"{_METHODS}.tome_drop:TomeDrop",
+            "the matching of tome; what it would merge away is dropped",
+        ),
+        MethodInfo(
+            "random-merge",
+            f"{_METHODS}.random_merge:RandomMerge",
+            "tokens at random are merged into others at random, the same ones in every image",
+        ),
+        MethodInfo(
             "greedy",
             f"{_METHODS}.greedy:Greedy",
             "the most similar pair of all patches, one after the other (Bolya et al., ICLR 2023)",
