@@ -13,7 +13,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tomebench.vocabulary import MAX_DROP as MAX_DROP
+from tomebench.vocabulary import MOST_CLASSES as MOST_CLASSES
+from tomebench.vocabulary import WITH_OPTIONS as WITH_OPTIONS
+from tomebench.vocabulary import Route as Route
+from tomebench.vocabulary import Scalar as Scalar
+from tomebench.vocabulary import Status as Status
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,17 +34,8 @@ UNWRAPPED = "unwrapped"
 CEILING = "ceiling:"
 """Prefix of the name of a cell's ceiling, the variant that slices as many tokens off; the cell's key follows."""
 
-MOST_CLASSES = 65_535
-"""Most classes of a model: predictions are stored as 16 bits, whose largest value is no class."""
 NO_LABEL = -1
 """In place of a class: the image has no label, or fewer labels than another image."""
-MAX_DROP = 1.0
-"""Loss of top-1 against r = 0, in points, up to which a row may be recommended, unless a reader says otherwise."""
-
-Route = Literal["auto", "sdpa", "padded", "matmul", "augmented", "efficient", "cudnn", "triton"]
-"""How attention is computed; :mod:`tomebench.reduction.attention` says what each one is."""
-Status = Literal["ok", "failed", "nonfinite", "oom", "unconverged"]
-Scalar = str | int | float | bool
 
 
 def canonical_json(value: Any) -> str:
@@ -49,9 +47,6 @@ def fingerprint(value: Any) -> str:
     """Sixteen hex digits that identify a JSON value."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
 
-
-WITH_OPTIONS = ("prop_attn", "prefix_only", "preprocessing")
-"""Fields of a cell that its key, stores, gate baselines and tables list among the options of its method."""
 
 # Tier of the gate from which on cells that differ in a field are not compared: static, accuracy or speed.
 _STATIC, _ACCURACY, _SPEED = ({"matters": tier} for tier in ("static", "accuracy", "speed"))

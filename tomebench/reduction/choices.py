@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from tomebench.errors import SpecError
-from tomebench.schema import WITH_OPTIONS, Scalar
+from tomebench.vocabulary import WITH_OPTIONS, Scalar
 
 if TYPE_CHECKING:
     from tomebench.reduction.method import BlockSize

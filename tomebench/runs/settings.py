@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 from tomebench.reduction.methods.flags import PAPER, choices
 from tomebench.runs import setting_values as values
 from tomebench.runs.facets import Setting
-from tomebench.schema import MAX_DROP, MOST_CLASSES, Route
+from tomebench.vocabulary import MAX_DROP, MOST_CLASSES, Route
 
 
 def _option_of_tome(name: str, help: str) -> Any:

@@ -16,7 +16,7 @@ from tomebench.reduction import choices as _values
 from tomebench.reduction.choices import Combine, Distance, HeadsChoice, Metric, Partition, check
 from tomebench.reduction.method import Method
 from tomebench.reduction.registry import get_method, method_class, option_names
-from tomebench.schema import Scalar
+from tomebench.vocabulary import Scalar
 
 Matching = Literal["bipartite", "greedy", "kmeans-2", "kmeans-5", "random-prune", "attention-prune"]
 """Bipartite soft matching; greedy without replacement; k-means with 2 or 5 iterations; pruning, which drops tokens."""
