@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from hypothesis import strategies as st
 
 from tomebench.reduction.constants import Constants
 from tomebench.reduction.method import Context, Heads
@@ -31,3 +32,14 @@ def make_context(
     three = Heads(*(normal(batch, heads, n, d) for _ in range(3)))
     x, x_pre = normal(batch, n, heads * d), normal(batch, n, heads * d)
     return Context(x, x_pre, three, size, size, r, prefix, layer, layer + 1, Constants())
+
+
+@st.composite
+def contexts(draw: st.DrawFn) -> Context:
+    """2 to 14 tokens, up to three of them prefix, and any r up to half of the patches."""
+    n = draw(st.integers(2, 14))
+    prefix = draw(st.integers(0, min(n - 2, 3)))
+    r = draw(st.integers(1, (n - prefix) // 2))
+    return make_context(
+        n, prefix, r, seed=draw(st.integers(0, 2**32)), sized=draw(st.booleans()), layer=draw(st.integers(0, 3))
+    )

@@ -10,7 +10,7 @@ import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reduction.contexts import make_context
+from reduction.contexts import contexts, make_context
 
 from tomebench.backbones.apply import apply
 from tomebench.reduction.matching import random_numbers
@@ -19,15 +19,6 @@ from tomebench.reduction.plan import merge
 from tomebench.reduction.registry import get_method
 
 CPU = torch.device("cpu")
-
-
-@st.composite
-def contexts(draw: st.DrawFn) -> Context:
-    n = draw(st.integers(3, 16))
-    prefix = draw(st.integers(0, min(n - 2, 3)))
-    r = draw(st.integers(1, (n - prefix) // 2))
-    layer = draw(st.integers(0, 3))
-    return make_context(n, prefix, r, seed=draw(st.integers(0, 2**32)), sized=draw(st.booleans()), layer=layer)
 
 
 @given(contexts(), st.sampled_from([{}, {"metric": "x"}, {"distance": "dot"}, {"partition": "random"}]))

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from reduction import options_reference as reference
-from reduction.contexts import make_context
+from reduction.contexts import contexts, make_context
 from torch import Tensor
 
 from tomebench.backbones.apply import apply
@@ -45,16 +45,6 @@ def options(draw_: st.DrawFn) -> Options:
     if matching == "bipartite":
         found["partition"] = draw_(st.sampled_from(choices("partition")))
     return Options(**found)  # type: ignore[arg-type]
-
-
-@st.composite
-def contexts(draw_: st.DrawFn) -> Context:
-    n = draw_(st.integers(2, 14))
-    prefix = draw_(st.integers(0, min(n - 2, 3)))
-    r = draw_(st.integers(1, (n - prefix) // 2))
-    return make_context(
-        n, prefix, r, seed=draw_(st.integers(0, 2**32)), sized=draw_(st.booleans()), layer=draw_(st.integers(0, 3))
-    )
 
 
 def expected_groups(ctx: Context, o: Options, image: int) -> list[list[int]]:
