@@ -132,7 +132,7 @@ class Resolved:
     r_layers: tuple[int, ...] = field(metadata=_PROTOCOL)  # tokens removed in each block, after clamping
     tokens: tuple[int, ...]  # tokens after each block
     tokens_in: int = field(metadata=_ALIKE_PROTOCOL)  # tokens before the first block, prefix included
-    clamped: bool  # r was clamped in some block, to half of the tokens
+    clamped: bool  # r was clamped in some block, to what the method can remove
     gmacs: float  # multiply-accumulates of the matmuls, 1e9
     gmacs_unwrapped: float = field(metadata=_ALIKE)
     gmacs_matching: float

@@ -103,7 +103,7 @@ def test_plan_shows_tokens_and_macs_and_loads_no_weights(program):
 def test_plan_names_cells_that_the_cap_makes_the_same(program):
     command = ("plan", "--model", "deit_ti_16", "--r", "200,300")
     assert "cap, =r=200" in program(*command).out
-    assert "capped at half the tokens, same as r=200" in program(*command, "--details").out
+    assert "capped at what the method can remove, same as r=200" in program(*command, "--details").out
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -39,7 +39,7 @@ def test_tome_drop_worked_by_hand() -> None:
     x = torch.arange(7, dtype=torch.float64)[None, :, None]
     for r, left in ((1, [0, 2, 4, 1, 3, 5]), (2, [0, 4, 1, 3, 5])):
         ctx = make_context(7, 1, r)
-        ctx = Context(x, x, Heads(k, k, k), None, None, r, 1, 0, 1, ctx.constants)
+        ctx = Context(x, x, Heads(k, k, k), None, None, r, 1, 0, 1, ctx.constants, True)
         assert get_method("tome-drop").choose(ctx).kept.tolist() == [left]
 
 

@@ -137,7 +137,7 @@ def plane(r: int, keys: list[list[float]] = KEYS, queries: list[list[float]] | N
     k = torch.tensor(keys, dtype=torch.float64)[None, None]
     q = torch.tensor(queries, dtype=torch.float64)[None, None] if queries else torch.zeros_like(k)
     x = torch.arange(len(keys), dtype=torch.float64)[None, :, None]
-    return Context(x, x, Heads(q, k, k), None, None, r, 1, 0, 1, Constants())
+    return Context(x, x, Heads(q, k, k), None, None, r, 1, 0, 1, Constants(), True)
 
 
 def pairs(ctx: Context, **named: str) -> set[tuple[int, int]]:
@@ -168,7 +168,7 @@ def test_heads_worked_by_hand() -> None:
     """On average token 2 points more where 1 does; head by head more where 3 does."""
     k = torch.tensor([[[0, 0], [4, 0], [-2, 0], [1, 0]], [[0, 0], [0, 4], [4, 4], [1, 1]]], dtype=torch.float64)[None]
     x = torch.zeros(1, 4, 2, dtype=torch.float64)
-    ctx = Context(x, x, Heads(k, k, k), None, None, 1, 1, 0, 1, Constants())
+    ctx = Context(x, x, Heads(k, k, k), None, None, 1, 1, 0, 1, Constants(), True)
     assert pairs(ctx) == {(2, 1)}  # means (2, 2), (1, 2), (1, .5): cosine .949 with 1, .800 with 3
     assert pairs(ctx, heads="concat") == {(2, 3)}  # products 8 and 6 over lengths 5.66 and 1.73
 

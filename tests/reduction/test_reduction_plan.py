@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -302,3 +304,44 @@ def test_autocast_does_not_round_the_means(dtype: torch.dtype, monkeypatch: pyte
     expected = merge(plan, x, size)[0]
     with torch.autocast("cpu", dtype):
         assert torch.equal(merge(plan, x, size)[0], expected)
+
+
+def _loop_sums(plan: MergePlan, x: torch.Tensor, weight: torch.Tensor, *, mean: bool) -> torch.Tensor:
+    out = torch.zeros(x.shape[0], plan.n_out, x.shape[2], dtype=torch.float64)
+    for image, dest in enumerate(plan.dest.tolist()):
+        total = [0.0] * plan.n_out
+        for token, slot in enumerate(dest):
+            if slot >= 0:
+                out[image, slot] += weight[image, token].double() * x[image, token].double()
+                total[slot] += float(weight[image, token])
+        if mean:
+            out[image] /= torch.tensor(total, dtype=torch.float64).unsqueeze(1)
+    return out
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("mean", [False, True])
+def test_weights_of_a_plan_are_those_of_its_sums_and_means(dtype: torch.dtype, mean: bool) -> None:
+    """Token 1 is dropped, 3 and 4 join slot 1, 5 joins slot 2, slots 0 and 3 keep a token as it is."""
+    torch.manual_seed(0)
+    kept, moved, into = [[0, 2, 6, 7]] * 2, [[3, 4, 5]] * 2, [[1, 1, 2]] * 2
+    plan = MergePlan.of(torch.tensor(kept), torch.tensor(moved), torch.tensor(into), 8)
+    x, weight = torch.randn(2, 8, 5).to(dtype), torch.rand(2, 8) + 0.1
+    weight[:, [0, 7]] = weight[:, [0, 7]] if mean else 1.0
+    ours = plan.averaged(weight) if mean else plan.summed(weight)
+    out, size = merge(ours, x, None)
+    expected = _loop_sums(plan, x, weight, mean=mean)
+    torch.testing.assert_close(out.double(), expected, rtol=0, atol=2e-2 if dtype == torch.bfloat16 else 1e-6)
+    assert torch.equal(out[:, [0, 3]], x[:, [0, 7]]), "a token alone is the token, bit for bit"
+    assert size.tolist() == [[1.0, 3.0, 2.0, 1.0]] * 2
+
+
+def test_weights_of_zero_are_a_plain_mean_and_growth_is_what_a_moved_token_adds() -> None:
+    plan = MergePlan.of(torch.tensor([[0, 1]]), torch.tensor([[2]]), torch.tensor([[1]]), 3)
+    x = torch.tensor([[[1.0], [2.0], [6.0]]])
+    out, _ = merge(plan.averaged(torch.zeros(1, 3)), x, None)
+    assert out.flatten().tolist() == [1.0, 4.0]
+    grown = dataclasses.replace(plan, growth=torch.tensor([0.25]))
+    out, size = merge(grown, x, torch.tensor([[1.0, 1.0, 3.0]]))
+    assert size.tolist() == [[1.0, 1.25]]
+    assert out.flatten().tolist() == [1.0, 5.0], "the mean is by size, whatever the size grows by"

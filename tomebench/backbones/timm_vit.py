@@ -68,6 +68,11 @@ class TimmViT:
         return int(self._model.num_prefix_tokens)
 
     @property
+    def class_token(self) -> bool:
+        """True if token 0 is a class token; registers may be there without one."""
+        return self._model.cls_token is not None
+
+    @property
     def tokens(self) -> int:
         """Tokens before the first block at the model's own image size, prefix included."""
         patch_embed = self._model.patch_embed

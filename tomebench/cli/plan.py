@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tomebench.sweeps.cells import ResolvedCell
 
 _TOKENS = "tokens after each layer"
-_CAPPED = "capped at half the tokens"
+_CAPPED = "capped at what the method can remove"
 _NARROWER = (
     Step("notes", "notes", lambda cells: [cell.replace(_CAPPED, "cap").replace("same as ", "=") for cell in cells]),
     Step(_TOKENS, "tokens left", lambda cells: [cell.rpartition(" ")[2] for cell in cells], lost=_TOKENS),

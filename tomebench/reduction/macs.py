@@ -26,7 +26,7 @@ class BlockMacs:
     @property
     def size(self) -> BlockSize:
         """Channel widths, on which the MACs of choosing a plan depend."""
-        return BlockSize(head_dim=self.metric_dim, heads_dim=self.attention_per_pair // 2, token_dim=self.width)
+        return BlockSize(self.metric_dim, self.attention_per_pair // 2, self.width, self.mlp_per_token)
 
 
 @dataclass(frozen=True)

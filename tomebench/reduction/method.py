@@ -31,7 +31,7 @@ class Heads(NamedTuple):
 class Context:
     """Input of a method for one layer: tokens, queries, keys and values, sizes, and the r to remove."""
 
-    x: Tensor  # tokens after the attention residual [B, N, C]
+    x: Tensor  # tokens to reduce: after the attention residual, or with ``after_mlp`` at the end of the block [B, N, C]
     x_pre: Tensor  # tokens before the block [B, N, C]
     heads: Heads
     size: Tensor | None  # original patches per token, float32 [B, N]; None is all ones
@@ -41,6 +41,8 @@ class Context:
     layer: int
     depth: int
     constants: Constants  # the model's cache of tensors that depend on shapes only
+    class_token: bool  # whether token 0 is a class token
+    before_mlp: Tensor | None = None  # with ``after_mlp``: tokens after the attention residual [B, N, C]
 
 
 class BlockSize(NamedTuple):
@@ -49,6 +51,7 @@ class BlockSize(NamedTuple):
     head_dim: int  # d, channels of one attention head
     heads_dim: int  # channels of all heads side by side
     token_dim: int  # C, channels of a token
+    mlp_macs: int = 0  # MACs of the MLP for one token
 
 
 class Method(ABC):
@@ -65,9 +68,19 @@ class Method(ABC):
     """The paper: authors, title, venue and year."""
     merges: ClassVar[bool] = True
     """True if tokens are merged, so that sizes differ; False if the method only prunes."""
+    after_mlp: ClassVar[bool] = False
+    """True if the method reduces tokens at the end of the block; else between the attention residual and the MLP."""
 
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def counts_sizes(self) -> bool:
+        """Whether attention counts merged tokens by size, as far as proportional attention is on.
+
+        A method whose authors do otherwise has an option ``count_sizes``, whose default is theirs.
+        """
+        return bool(getattr(self, "count_sizes", True))
 
     @abstractmethod
     def choose(self, ctx: Context) -> MergePlan:

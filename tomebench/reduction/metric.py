@@ -83,7 +83,7 @@ def class_attention(ctx: Context) -> Tensor:
 
     Without class token: :func:`received_attention`. Costs N · C MACs.
     """
-    return _attention(ctx, ctx.heads.q[:, :, :1] if ctx.prefix else ctx.heads.q)
+    return _attention(ctx, ctx.heads.q[:, :, :1] if ctx.class_token else ctx.heads.q)
 
 
 def received_attention(ctx: Context) -> Tensor:

@@ -9,7 +9,7 @@ as they were. Counts are static: they depend on shapes only, never on values.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -35,6 +35,10 @@ class MergePlan:
     n_in: int
     n_out: int
     combine: Combine = "weighted"  # what a group is merged into
+    # Coefficient of every token in the sum that its group becomes, float32 or wider [B * N]; None: as ``combine`` says.
+    weight: Tensor | None = None
+    # What each moved token adds to the size of its slot, float32 [B * m]; None: its own size.
+    growth: Tensor | None = None
 
     @classmethod
     def of(cls, kept: Tensor, moved: Tensor, into: Tensor, n_in: int, combine: Combine = "weighted") -> MergePlan:
@@ -57,6 +61,19 @@ class MergePlan:
     def dropping(cls, kept: Tensor, n: int) -> MergePlan:
         """The plan that keeps tokens [B, n_out] of n and drops the others."""
         return cls.of(kept, kept[:, :0], kept[:, :0], n)
+
+    def summed(self, weight: Tensor) -> MergePlan:
+        """The plan whose groups become the sum of weight · token; weights float32 or wider [B, N]."""
+        return replace(self, weight=weight.reshape(-1))
+
+    def averaged(self, weight: Tensor) -> MergePlan:
+        """The plan whose groups become their mean by these weights >= 0, float32 or wider [B, N]; all zero: plain."""
+        weights = weight.reshape(-1).clamp_min(torch.finfo(weight.dtype).tiny)
+        total = weights.index_select(0, self.kept_rows)
+        total = total.index_add(0, self.into_rows, weights.index_select(0, self.moved_rows))
+        share = torch.zeros_like(weights).index_copy(0, self.kept_rows, weights.index_select(0, self.kept_rows) / total)
+        moved = weights.index_select(0, self.moved_rows) / total.index_select(0, self.into_rows)
+        return replace(self, weight=share.index_copy(0, self.moved_rows, moved))
 
     @property
     def batch(self) -> int:
@@ -119,7 +136,7 @@ def merge(
 
     Args:
         plan: where tokens go, and what a group is merged into: its mean weighted by size, its plain mean, its maximum
-            in every channel, or the token that it keeps.
+            in every channel, the token that it keeps, or a sum by the plan's own weights.
         x: tokens [B, N, C], any floating dtype.
         size: original patches each token stands for, float32 [B, N]; None means all ones.
         constants: the model's cache; None caches nothing.
@@ -136,9 +153,11 @@ def merge(
         size = torch.ones(batch, n, dtype=torch.float32, device=x.device)
     tokens, sizes = x.reshape(-1, channels), size.reshape(-1)
     moved_size = sizes.index_select(0, moved)
-    out_size = sizes.index_select(0, kept).index_add_(0, into, moved_size)
+    out_size = sizes.index_select(0, kept).index_add_(0, into, moved_size if plan.growth is None else plan.growth)
     combine = plan.combine
-    if moved.shape[0] == 0 or combine == "keep":
+    if plan.weight is not None:
+        out = _sums(plan, plan.weight, tokens)
+    elif moved.shape[0] == 0 or combine == "keep":
         out = tokens.index_select(0, kept)
     elif combine == "max":
         index = into.unsqueeze(-1).expand(-1, channels)
@@ -148,12 +167,34 @@ def merge(
         if combine == "mean":
             weight, moved_size = torch.ones_like(sizes), torch.ones_like(moved_size)
             total = weight.index_select(0, kept).index_add_(0, into, moved_size)
+        elif plan.growth is not None:
+            total = sizes.index_select(0, kept).index_add_(0, into, moved_size)
         share = (cast(moved_size, wider(x.dtype)) / total.index_select(0, into)).unsqueeze(-1)
         if torch.is_grad_enabled() and x.requires_grad:
             out = _Means.apply(constants, batch, tokens, kept, moved, into, share, weight, total)
         else:
             out = _means(constants, batch, tokens, kept, moved, into, share)
     return out.view(batch, plan.n_out, channels), out_size.view(batch, plan.n_out)
+
+
+def _sums(plan: MergePlan, weight: Tensor, x: Tensor) -> Tensor:
+    """Sums of weight · token over a plan's groups, in fp32 or wider, rounded once: [B * N, C] -> [B * n_out, C]."""
+    wide = torch.promote_types(wider(x.dtype), weight.dtype)
+    if _adds_in_order(x) and wide == x.dtype:
+        weighted = x * weight.unsqueeze(-1)
+        out = weighted.index_select(0, plan.kept_rows)
+        return out.index_add(0, plan.into_rows, weighted.index_select(0, plan.moved_rows))
+    # Elsewhere index_add adds in any order: a product with the matrix of weights [B, n_out, N] does not.
+    token = torch.arange(len(x), device=x.device)
+    slot = torch.zeros_like(token).index_copy(0, plan.kept_rows, torch.arange(len(plan.kept_rows), device=x.device))
+    slot = slot.index_copy(0, plan.moved_rows, plan.into_rows) % plan.n_out
+    stays = torch.zeros_like(token).index_fill(0, plan.kept_rows, 1).index_fill(0, plan.moved_rows, 1)
+    shares = (weight * stays).to(wide).view(-1, 1, plan.n_in)
+    slots = torch.arange(plan.n_out, device=x.device).unsqueeze(1)
+    matrix = torch.where(slot.view(-1, 1, plan.n_in) == slots, shares, 0.0)
+    with without_autocast(x.device.type):
+        sums = torch.bmm(matrix, x.to(wide).view(-1, plan.n_in, x.shape[1]))
+    return cast(sums, x.dtype).view(-1, x.shape[1])
 
 
 def _means(

@@ -28,7 +28,7 @@ class Schedule:
             raise SpecError("schedule: a list needs one r >= 0 for every layer, such as list:8,8,4,0")
 
     def r_layers(self, r: int, depth: int) -> tuple[int, ...]:
-        """Tokens to remove in each of ``depth`` layers, before the cap of half the tokens.
+        """Tokens to remove in each of ``depth`` layers, before the cap of the method.
 
         Args:
             r: mean tokens per layer, >= 0; ignored by an explicit list.

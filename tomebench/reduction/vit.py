@@ -38,6 +38,10 @@ class Backbone(Protocol):
         """Class, distillation and register tokens at the front."""
 
     @property
+    def class_token(self) -> bool:
+        """True if token 0 is a class token."""
+
+    @property
     def tokens(self) -> int:
         """Tokens before the first block at the model's own image size, prefix included."""
 
@@ -90,7 +94,7 @@ class ReducedViT(nn.Module):
         backbone: adapter of the model.
         method: chooses the plan of each layer.
         r_layers: tokens to remove in each block, before the cap.
-        prop_attn: proportional attention: a token counts as often as its size.
+        prop_attn: proportional attention: a token counts as often as its size, if the method counts sizes.
         attention: how attention is computed, see :mod:`tomebench.reduction.attention`.
         prefix_only: after the attention of the last block keep the prefix tokens only, all that the class head reads.
             The logits stay the same; the last merge and most of the last MLP are saved, at r = 0 too.
@@ -98,6 +102,9 @@ class ReducedViT(nn.Module):
     Raises:
         SpecError: ``prefix_only`` for a model whose class head reads the other tokens.
     """
+
+    reduces_by_method = True
+    """Whether the method says which tokens go, and where in a block."""
 
     def __init__(
         self,
@@ -118,7 +125,7 @@ class ReducedViT(nn.Module):
         self.backbone = backbone
         self.method = method
         self.r_layers = tuple(r_layers)
-        self.prop_attn = prop_attn
+        self.prop_attn = prop_attn and method.counts_sizes
         self.attention = attention
         self.prefix_only = prefix_only
         self.constants = Constants()
@@ -263,8 +270,15 @@ class ReducedViT(nn.Module):
         elif r > 0:
             size = tokens.size
             bias_size = size if self.prop_attn else None
-            context = Context(x, tokens.x, heads, size, bias_size, r, prefix, layer, depth, self.constants)
+            before_mlp = x if self.method.after_mlp and self.reduces_by_method else None
+            x = x if before_mlp is None else self.mlp(layer, x)
+            context = Context(
+                x, tokens.x, heads, size, bias_size, r, prefix, layer, depth, self.constants,
+                self.backbone.class_token, before_mlp,
+            )  # fmt: skip
             left, plan = self._reduce(context, tokens.position)
+            if before_mlp is not None:
+                return left, plan
         else:
             left = Tokens(x, tokens.size, tokens.position)
         return Tokens(self.mlp(layer, left.x), left.size, left.position), plan
@@ -291,6 +305,8 @@ class SlicedViT(ReducedViT):
     that a method takes beyond it is the method's cost, and the gap between it and the MAC ratio is the hardware's. Its
     logits are meaningless.
     """
+
+    reduces_by_method = False
 
     def _counts_sizes(self, r: int) -> bool:
         return False

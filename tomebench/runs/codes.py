@@ -307,9 +307,9 @@ R_CLAMPED = _code(
     "R_CLAMPED",
     note="cap",
     mark="cap",
-    brief="half of the tokens is the most a block merges; read tokens",
-    text="a block can merge away at most half of its patch tokens, and this cap lowered r in some block; read the "
-    "tokens column, not r",
+    brief="a block cannot remove as many; read tokens",
+    text="in some block the method can remove fewer than r tokens (ToMe: half of its patches); read the tokens column, "
+    "not r",
     place=10,
     of_row=lambda row: row.resolved.clamped,
 )

@@ -233,7 +233,7 @@ class Row:
     )
     r_layers: tuple[int, ...] = column("tokens removed in each block, after clamping", unit="tokens")
     tokens: tuple[int, ...] = column("tokens after each block", unit="tokens")
-    clamped: bool = column("the cap of half the tokens changed r in some block")
+    clamped: bool = column("r was capped at what the method can remove in some block")
     gmacs_matching: float = column(
         "multiply-accumulates of the matching, not in gmacs", unit="GMAC", better="lower", fmt=".3f"
     )
