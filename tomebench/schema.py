@@ -30,6 +30,8 @@ SENTINEL = "sentinel"
 """Name of the second r = 0 variant of a round: the A/A control."""
 UNWRAPPED = "unwrapped"
 """Name of the variant that is the model as its library made it, not wrapped."""
+REFERENCE = "reference"
+"""Name of the variant that is another model, or the model at another input size, which several runs are timed with."""
 
 CEILING = "ceiling:"
 """Prefix of the name of a cell's ceiling, the variant that slices as many tokens off; the cell's key follows."""

@@ -109,6 +109,16 @@ class Row:
     )
     speedup_vs_unwrapped_lo: float | None = lower_end(speedup_vs_unwrapped)
     speedup_vs_unwrapped_hi: float | None = upper_end(speedup_vs_unwrapped)
+    speedup_vs_reference: float | None = column(
+        "paired speed-up over the common reference: another model, or another input size, at r = 0",
+        unit="x",
+        better="higher",
+        fmt=".2f",
+        default=None,
+    )
+    speedup_vs_reference_lo: float | None = lower_end(speedup_vs_reference)
+    speedup_vs_reference_hi: float | None = upper_end(speedup_vs_reference)
+    reference: str | None = column("the common reference, timed in the same rounds", default=None)
     mac_ratio: float = column("GMACs of the unwrapped model over GMACs of this row", unit="x", fmt=".2f")
     efficiency: float | None = column("speedup_vs_unwrapped over mac_ratio", better="higher", fmt=".2f", default=None)
     efficiency_lo: float | None = lower_end(efficiency)
