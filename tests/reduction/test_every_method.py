@@ -1,0 +1,109 @@
+"""What every method of the registry owes: r = 0 is the model; any kind of prefix, bf16, torch.compile; its MACs."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from reduction.contexts import make_context
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from tomebench.backbones.adapt import adapt
+from tomebench.backbones.apply import apply
+from tomebench.reduction.method import BlockSize
+from tomebench.reduction.registry import METHODS, get_method
+
+R = (0, 3, 2, 3)
+"""More than one block reduces, so that sizes and what a method makes of them come back to it."""
+
+
+def _vit(**more: object) -> nn.Module:
+    shape = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 5}
+    kind = VisionTransformerDistilled if more.pop("distilled", False) else VisionTransformer
+    return kind(**shape, **more).eval()  # type: ignore[arg-type]
+
+
+MODELS = {
+    "class token": {},
+    "distilled": {"distilled": True},
+    "registers": {"reg_tokens": 4},
+    "registers only": {"reg_tokens": 4, "class_token": False, "global_pool": "avg"},
+    "no prefix": {"class_token": False, "global_pool": "avg"},
+    "attention pooling": {"class_token": False, "global_pool": "map"},
+}
+
+
+@functools.cache
+def model(kind: str) -> nn.Module:
+    torch.manual_seed(7)
+    made = _vit(**MODELS[kind])
+    with torch.no_grad():
+        for weights in made.parameters():  # far from the start of training, where all tokens look alike
+            weights.add_(0.1 * torch.randn_like(weights))
+    return made
+
+
+@functools.cache
+def images() -> torch.Tensor:
+    return torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("name", METHODS)
+@torch.no_grad()
+def test_on_models_with_every_kind_of_prefix(name: str, kind: str) -> None:
+    vit = model(kind)
+    assert torch.equal(apply(vit, 0, method=name)(images()), vit(images())), "r = 0 is the model itself, bit for bit"
+    reduced = apply(vit, R, method=name)
+    tokens = adapt(vit).tokens
+    assert reduced.token_counts == [tokens, tokens - 3, tokens - 5, tokens - 8]
+    features, _ = reduced.features_and_sizes(images())
+    assert features.shape[1] == tokens - 8
+    logits = reduced(images())
+    assert logits.isfinite().all()
+    assert not torch.equal(logits, vit(images()))
+    for image in range(3):  # no image looks at another
+        alone = reduced(images()[image : image + 1])
+        torch.testing.assert_close(alone[0], logits[image], rtol=0, atol=1e-4)
+    sources = reduced.source_map(images())
+    prefix = adapt(vit).prefix
+    assert torch.equal(sources[:, :prefix], torch.arange(prefix).expand(3, -1)), "the prefix stays where it is"
+    if get_method(name).merges:
+        assert {*sources.flatten().tolist()} >= {*range(tokens - 8)}
+
+
+@pytest.mark.parametrize("name", METHODS)
+@torch.no_grad()
+def test_in_bf16_as_many_tokens_are_left(name: str) -> None:
+    half = _vit().bfloat16()
+    features, _ = apply(half, R, method=name).features_and_sizes(images().bfloat16())
+    assert features.dtype == torch.bfloat16
+    assert features.shape[1] == 17 - 8
+    assert features.isfinite().all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+@torch.no_grad()
+def test_compiled_as_one_graph(name: str) -> None:
+    reduced = apply(model("class token"), R, method=name)
+    torch.compiler.reset()
+    compiled = torch.compile(reduced, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(images()), reduced(images()))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_macs_are_those_of_its_matrix_products(name: str) -> None:
+    """Counted by torch as it runs; what is no matrix product (sorting, sums) is not counted, as for the model."""
+    method, n, r = get_method(name), 197, 16
+    ctx = make_context(n, 1, r, batch=1, heads=3, d=64, dtype=torch.float32)
+    with FlopCounterMode(display=False) as counter:
+        method.choose(ctx)
+    counted = counter.get_total_flops() / 2
+    cost = method.cost(n, r, BlockSize(64, 192, 192))
+    assert counted <= 1.01 * cost
+    if not method.after_mlp:
+        assert cost <= 1.1 * counted + 1, "the cost is not larger than what is done"
