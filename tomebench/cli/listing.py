@@ -107,11 +107,11 @@ def _why_none(pattern: str) -> str:
 
 def _methods(name: str | None) -> _Listing:
     from tomebench.reduction.choices import range_of, written
-    from tomebench.reduction.registry import METHODS, method_class, option_defaults
+    from tomebench.reduction.registry import method_class, methods, option_defaults
 
     if name is None:
         more = ["tomebench list methods NAME lists the options of one, which --option NAME=VALUE sets"]
-        return ("name", "what it does"), [(info.name, info.doc) for info in METHODS.values()], more
+        return ("name", "what it does"), [(info.name, info.doc) for info in methods().values()], more
     kind = method_class(name)
     rows = [(option, written(default), range_of(kind, option)) for option, default in option_defaults(kind).items()]
     none = [] if rows else [f"{name} has no options"]

@@ -5,6 +5,7 @@ To add a method:
 1. Write ``tomebench/reduction/methods/NAME.py``: a frozen dataclass on :class:`tomebench.reduction.method.Method` whose
    fields are its options, with ``choose``, ``cost``, ``cap`` and ``source``.
 2. Add a line to ``METHODS``.
+   A package of its own adds it by an entry point instead, see :mod:`tomebench.reduction.added`.
 3. Compare it with a reference of Python loops in ``tests/reduction``; the tests of the registry find it by themselves.
 """
 
@@ -13,12 +14,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 
 from tomebench.entries import by_name
 from tomebench.errors import SpecError
+from tomebench.reduction.added import added_methods, code_of
 from tomebench.reduction.choices import check_declared
 from tomebench.reduction.method import Method
 
@@ -75,23 +77,42 @@ METHODS: Mapping[str, MethodInfo] = by_name(
 )
 
 
+def methods() -> dict[str, MethodInfo]:
+    """Every method by its name: those of this package, then those that other installed packages add."""
+    added = [MethodInfo(each.name, each.target, f"added by {each.package}") for each in added_methods()]
+    return {**METHODS, **{info.name: info for info in added if info.name not in METHODS}}
+
+
+def added_code(names: Iterable[str]) -> dict[str, str]:
+    """The digest of the code of those of the methods that other packages add, as facts by ``method NAME``."""
+    return {f"method {each.name}": code_of(each.target) for each in added_methods() if each.name in {*names}}
+
+
 def method_class(name: str) -> type[Method]:
     """Import the class of a method, whose dataclass fields are its options.
 
     Raises:
-        SpecError: no such method; the message names the nearest one.
+        SpecError: no such method (the message names the nearest one), two of that name, or it cannot be used.
     """
-    if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(METHODS)}"
+    known = methods()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
         raise SpecError(f"unknown method {name!r}; {hint}")
-    module, _, attribute = METHODS[name].target.partition(":")
+    owners = [each.package for each in added_methods() if each.name == name]
+    if len(owners) + (name in METHODS) > 1:
+        raise SpecError(
+            f"method {name} is added by {' and '.join(owners)}{' and is of tomebench' * (name in METHODS)}; uninstall "
+            "one of them"
+        )
+    target = known[name].target
+    module, _, attribute = target.partition(":")
     try:
         found = getattr(import_module(module), attribute)
     except Exception as error:  # whatever it does when it is imported
         raise SpecError(f"method {name} cannot be imported: {error}") from error
     if not isinstance(found, type) or not issubclass(found, Method) or not _is_frozen_dataclass(found):
-        raise SpecError(f"method {name}: {METHODS[name].target} is no frozen dataclass on Method")
+        raise SpecError(f"method {name}: {target} is no frozen dataclass on Method")
     try:
         check_declared(found)
     except SpecError as error:

@@ -6,7 +6,7 @@ and the evaluated images by :func:`check_unchanged`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
@@ -16,6 +16,7 @@ from tomebench.identity import CODE, Difference, code_digest, decoding, differen
 from tomebench.measure.testbed import arithmetic_of, cpu_model
 from tomebench.models.create import LoadedModel
 from tomebench.models.digest import layers_digest, tensors_digest
+from tomebench.reduction.registry import added_code
 from tomebench.runs.origin import MADE
 from tomebench.runs.store import Store
 from tomebench.schema import ImageState
@@ -27,19 +28,24 @@ _SAMPLE = 16
 code_digest()  # at import: the digest of the code that is loaded, even if its files change later
 
 
-def made_by(loaded: LoadedModel, device: torch.device, images: ImageSet | None) -> dict[str, str]:
+def made_by(
+    loaded: LoadedModel, device: torch.device, images: ImageSet | None, methods: Iterable[str] = ()
+) -> dict[str, str]:
     """Provenance of what a sweep is about to measure: digests of code, layers and weights, libraries, processor.
 
     Args:
         loaded: the model with its weights, in the dtype in which they run.
         device: that computes.
         images: to be evaluated; None if there are none.
+        methods: their names; of those that other packages add the code is among the facts.
     """
     processor = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
     # Random weights depend on the processor that draws them, and speed does not depend on the weights.
     drawn = images is None and loaded.weights.startswith("random:")
     weights, layers = loaded.weights if drawn else tensors_digest(loaded.model), layers_digest(loaded.model)
-    return made_of(weights, layers, images=images is not None, processor=processor, arithmetic=arithmetic_of(device))
+    arithmetic = arithmetic_of(device)
+    made = made_of(weights, layers, images=images is not None, processor=processor, arithmetic=arithmetic)
+    return made | added_code(methods)
 
 
 def keep_made(store: Store, made: Mapping[str, str]) -> None:
@@ -48,9 +54,16 @@ def keep_made(store: Store, made: Mapping[str, str]) -> None:
     Raises:
         RunError: it differs, or an older version did not store it.
     """
-    _refuse(store, difference(store.get(MADE) or {}, made) if store.has_results else None)
+    stored: Mapping[str, str] = store.get(MADE) or {}
+    if store.has_results:  # a run may gain methods
+        stored, made = {**_of_methods(made), **stored}, {**_of_methods(stored), **made}
+        _refuse(store, difference(stored, made))
     if store.get(MADE) != dict(made):
         store.put(MADE, dict(made))
+
+
+def _of_methods(made: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in made.items() if name.startswith("method ")}
 
 
 def check_code(store: Store) -> None:
@@ -67,6 +80,7 @@ def code_differences(store: Store) -> Difference | None:
     if not store.has_results:
         return None
     here = decoding() if store.config.get("data") is not None else {CODE: code_digest()}
+    here |= added_code(str(store.config.get("method")).split(","))
     return difference({name: value for name, value in (store.get(MADE) or {}).items() if name in here}, here)
 
 

@@ -147,7 +147,7 @@ def _lead(
     stop_if_asked()
     yield _loading(1, "weights")
     loaded = _load(config, given, device)
-    made = made_by(loaded, device, listed)
+    made = made_by(loaded, device, listed, config.method.split(","))
     ranks.meet(lambda: _facts(made, listed), stop_if_asked)
     yield _loading(2, "first passes")
     with Store.open(directory, config.stored(), unlike) as store, held(directory, fresh):
@@ -228,7 +228,7 @@ def _follow(
     stop_if_asked = stops(should_stop)
     yield Phase("load", None)
     loaded = _load(config, given, device)
-    made = made_by(loaded, device, listed)
+    made = made_by(loaded, device, listed, config.method.split(","))
     ranks.meet(lambda: _facts(made, listed), stop_if_asked)
     if listed is not None:
         assigned = ranks.assignment(stop_if_asked)
