@@ -64,6 +64,7 @@ def sweep(
     compile: bool | None = None,
     cuda_graphs: bool | None = None,
     ceiling: bool | None = None,
+    selector: bool | None = None,
     end_to_end: bool | None = None,
     budget: Literal["quick", "standard", "publish", "none"] | None = None,
     processes: int | None = None,

@@ -49,6 +49,8 @@ FACTS: tuple[tuple[str, str, str], ...] = (
     ("fact", "end_to_end", '{"a": []}'),
     ("fact", "end_to_end", '{"a": [[1, 0.0]]}'),
     ("fact", "energy", "[]"),
+    ("fact", "selector", '{"a": []}'),
+    ("fact", "selector", '{"a": [[1.0, 0.0]]}'),
     ("fact", MADE, '{"code": 1}'),
     ("fact", "of a later version", "[" * 100_000 + "]" * 100_000),
     ("of a later version", "", "{"),

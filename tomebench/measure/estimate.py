@@ -40,6 +40,7 @@ def sweep_seconds(
     training: bool = False,
     ceilings: bool = False,
     processes: int = 1,
+    marked: int = 0,
 ) -> float:
     """Estimated seconds of warm-up, the least number of rounds, and the evaluation of the images.
 
@@ -55,13 +56,15 @@ def sweep_seconds(
         training: passes are training steps, which cost three forward passes.
         ceilings: every cell but the baseline is timed with its ceiling.
         processes: number of fresh processes that time all cells.
+        marked: further passes of every cell but the baseline.
     """
     # R = 0 twice more, as the sentinel and the unwrapped model.
     timed = [*gmacs, gmacs[0], gmacs[0], *(gmacs[1:] if ceilings else ())]
     passes = batch_size * (3 if training else 1)
     bursts = [max(g * 1e9 * passes / rate, MIN_BURST[device_type]) for g in timed]
     rounds = processes * (WARM_UP_BURSTS + share_of(budget, processes).min_rounds) if budget.min_rounds else 0
-    return sum(bursts) * rounds + images * sum(gmacs) * 1e9 / rate
+    marks = marked * sum(gmacs[1:]) * 1e9 * passes / rate
+    return marks + sum(bursts) * rounds + images * sum(gmacs) * 1e9 / rate
 
 
 def _wait(device: torch.device, result: torch.Tensor) -> None:

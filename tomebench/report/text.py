@@ -64,10 +64,11 @@ def display_table(rows: Sequence[Row]) -> Table:
     """Column titles and texts of the main table.
 
     Columns are ``r | tokens | GMACs | img/s ± | speed-up [95%] | p50 ms | p95 ms | end-to-end | ceiling | overhead
-    [95%] | top-1 | Δ vs r=0 [95%] | notes``. Speed columns are left out when no row was timed, likewise latencies
-    (batch size 1), img/s with reading (``end-to-end``), those of the ceiling, and accuracy columns. A setting
-    that differs between rows (dtype, schedule, ...) becomes a column of its own in front. ``-`` stands for "not
-    measured". ``±`` is the farther end of the 95 % interval; top-1 is in %, Δ in points.
+    [95%] | choosing | top-1 | Δ vs r=0 [95%] | notes``. Speed columns are left out when no row was timed, likewise
+    latencies (batch size 1), img/s with reading (``end-to-end``), those of the ceiling, of choosing (its ms in a pass,
+    its share of the blocks), and accuracy columns. A setting that differs between rows (dtype, schedule, ...) becomes a
+    column of its own in front. ``-`` stands for "not measured". ``±`` is the farther end of the 95 % interval; top-1 is
+    in %, Δ in points.
     """
     timed, evaluated = any(r.img_per_s is not None for r in rows), any(r.top1 is not None for r in rows)
     columns = {field: [value(r, field) for r in rows] for field in varying(rows)}
@@ -91,6 +92,8 @@ def display_table(rows: Sequence[Row]) -> Table:
     if any(r.speedup_ceiling is not None for r in rows):
         columns["ceiling"] = [_ratio(r.speedup_ceiling, None, None) or "-" for r in rows]
         columns["overhead [95%]"] = [overhead(r) or "-" for r in rows]
+    if any(r.selector_ms is not None for r in rows):
+        columns["choosing"] = [_choosing(r) for r in rows]
     if evaluated:
         digits = 1 if max(r.n_seen or 0 for r in rows) <= 1000 else 2  # one image of 1000 is 0.1 points
         columns["top-1"] = ["-" if r.top1 is None else f"{r.top1:.{digits}f}" for r in rows]
@@ -105,8 +108,9 @@ def narrower(rows: Sequence[Row]) -> tuple[Step, ...]:
     """Steps that make :func:`display_table` narrower, in order, until it fits.
 
     Digests and names of runs are shortened first. Then are left out: GMACs; the ± of img/s; words in the notes, for
-    marks; p50; the interval of the overhead; the ceiling; the overhead; end-to-end; tokens; img/s; p95; top-1; the
-    notes, which the lines below the table repeat. Settings, r, the speed-up and Δ (or the agreement) always stay.
+    marks; p50; the interval of the overhead; the ceiling; choosing, its share first; the overhead; end-to-end; tokens;
+    img/s; p95; top-1; the notes, which the lines below the table repeat. Settings, r, the speed-up and Δ (or the
+    agreement) always stay.
     """
     return (
         Step("weights", "weights", first(19)),  # sha256: and twelve digits, as in the conditions
@@ -117,6 +121,8 @@ def narrower(rows: Sequence[Row]) -> tuple[Step, ...]:
         without("p50 ms"),
         Step("overhead [95%]", "overhead", before(" ["), lost="the interval of the overhead"),
         without("ceiling"),
+        Step("choosing", "choosing", before(", "), lost="its share of the blocks"),
+        without("choosing"),
         without("overhead"),
         without("end-to-end"),
         without("tokens"),
@@ -144,6 +150,7 @@ def detail_table(rows: Sequence[Row]) -> Table:
     columns["passes"] = ["" if r.passes is None else str(r.passes) for r in rows]
     for name in ("p50", "p95", "p99"):
         columns[f"{name} ms [95%]"] = [_with_interval(r, f"latency_{name}_ms") for r in rows]
+    columns["choosing ms [95%]"] = [_with_interval(r, "selector_ms") for r in rows]
     columns["end-to-end [95%]"] = [_with_interval(r, "img_per_s_end_to_end") for r in rows]
     columns["MHz"] = ["" if r.gpu_mhz is None else f"{r.gpu_mhz:.0f}" for r in rows]
     columns["J/img"] = [cell.strip("-") for cell in _numbers(rows, "j_per_img")]
@@ -190,6 +197,13 @@ def _rate(row: Row, digits: int) -> str:
 
 def _ratio(value: float | None, low: float | None, high: float | None) -> str:
     return "" if value is None else f"{value:.2f}x{interval(low, high, '.2f')}"
+
+
+def _choosing(row: Row) -> str:
+    """Text of the time of choosing in a pass and its share of the blocks; ``-`` where nothing is chosen."""
+    if row.selector_ms is None:
+        return "-"
+    return f"{row.selector_ms:.{_decimals([row.selector_ms], 3)}f} ms, {row.selector_share:.1f} %"
 
 
 def _agreement(row: Row) -> str:

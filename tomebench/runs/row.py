@@ -17,6 +17,8 @@ COMPILE_SECONDS = "compile_seconds"
 """Name of the stored fact: seconds of the first pass, which compiles, by variant name."""
 DEVICE_MEMORY = "device_memory"
 """Name of the stored fact: bytes of the GPU that were taken when a cell had run, by cell key."""
+SELECTOR = "selector"
+"""Name of the stored fact: milliseconds of choosing and of all blocks in each marked pass, by cell key."""
 ENERGY = "energy"
 """Name of the stored fact: joules for one image, by cell key."""
 
@@ -133,6 +135,14 @@ class Row:
     )
     merge_overhead_lo: float | None = lower_end(merge_overhead)
     merge_overhead_hi: float | None = upper_end(merge_overhead)
+    selector_ms: float | None = column(
+        "time of choosing which tokens go, in all blocks of a pass", unit="ms", better="lower", fmt=".3f", default=None
+    )
+    selector_ms_lo: float | None = lower_end(selector_ms, "95 % interval, over passes")
+    selector_ms_hi: float | None = upper_end(selector_ms, "95 % interval, over passes")
+    selector_share: float | None = column(
+        "part of the time of the blocks that choosing takes", unit="%", better="lower", fmt=".1f", default=None
+    )
     top1: float | None = column("top-1 accuracy", unit="%", better="higher", fmt=".2f", default=None)
     top1_lo: float | None = lower_end(top1, "95 % Wilson interval")
     top1_hi: float | None = upper_end(top1, "95 % Wilson interval")

@@ -18,8 +18,8 @@ from tomebench.runs.codes import R_CLAMPED, SAME_AS_R, row_codes, run_codes
 from tomebench.runs.evidence import RowEvidence, RunEvidence
 from tomebench.runs.protocol import protocol, unstated
 from tomebench.runs.rounds import step_seconds
-from tomebench.runs.row import COLUMNS, Row
-from tomebench.runs.speed_columns import speed_columns
+from tomebench.runs.row import COLUMNS, SELECTOR, Row
+from tomebench.runs.speed_columns import selector_columns, speed_columns
 from tomebench.runs.store import Store
 from tomebench.runs.targets import asked_processes, budgets, interrupted, processes, shortfalls, timed_rounds
 from tomebench.runs.turns import Turn, end_to_end_columns, turns
@@ -76,6 +76,7 @@ class _Run:
     statuses: Mapping[str, tuple[Status, str | None]]
     peaks: Mapping[str, int]
     facts: Mapping[str, Mapping[str, float]]  # by name of the fact
+    selectors: Mapping[str, Sequence[Sequence[float]]]  # ms of choosing and of the blocks, of each marked pass
     end_to_end: Mapping[str, Sequence[Turn]]
     output_excess: Mapping[str, float]
     budgets: Mapping[str, str]  # name of the budget that each cell is judged by
@@ -119,6 +120,7 @@ def _load(store: Store, budget: Budget | None) -> _Run:
         statuses=store.statuses(),
         peaks=store.peak_memory(),
         facts={column.fact: store.get(column.fact) or {} for column in COLUMNS if column.fact},
+        selectors=store.get(SELECTOR) or {},
         end_to_end=turns(store),
         output_excess=store.get(OUTPUT_EXCESS) or {},
         answers=answers,
@@ -191,8 +193,9 @@ def _evidence(run: _Run, cell: Cell, resolved: Resolved, status: Status) -> RowE
 
 def _speed(run: _Run, cell: Cell, mac_ratio: float) -> dict[str, Any]:
     """Speed columns of a row; without absolute speeds if a compilation fell into its bursts."""
-    taken = run.end_to_end.get(cell.key)
+    taken, choosing = run.end_to_end.get(cell.key), run.selectors.get(cell.key)
     fields: dict[str, Any] = end_to_end_columns(taken) if taken else {}
+    fields |= selector_columns(choosing) if choosing else {}
     if not recompiled(run.rounds, _beside(run, cell.key)):
         fields |= speed_columns(run.rounds, cell, run.baseline, mac_ratio, between=run.processes[cell.key] > 1)
     return fields

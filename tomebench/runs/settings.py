@@ -99,6 +99,8 @@ class Settings:
     cuda_graphs: Annotated[bool, Setting("Replay each pass as a CUDA graph.", None, "Timing", states="cell")] = False
     ceiling: Annotated[bool, Setting("Time the slicing ceiling too: no method can be faster.", None, "Timing",
         often=True, states="run", grows=True)] = False
+    selector: Annotated[bool, Setting("Time choosing the tokens apart, too.", None, "Timing", states="run",
+        grows=True)] = False
     end_to_end: Annotated[bool, Setting("Time reading the images too, with --data.", None, "Timing", states="run",
         grows=True, needs="end-to-end speed includes reading images")] = False
     budget: Annotated[Literal["quick", "standard", "publish", "none"], Setting(

@@ -66,6 +66,15 @@ def speed_columns(
     return fields
 
 
+def selector_columns(passes: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Time of choosing and its share of the blocks' time, from (choosing, blocks) in ms of each marked pass."""
+    choosing, blocks = np.array(passes, dtype=np.float64).T
+    return {
+        **_estimate("selector_ms", stats.Estimate(float(np.median(choosing)), stats.median_interval(choosing), None)),
+        "selector_share": 100 * float(np.median(choosing / blocks)),
+    }
+
+
 def _latency(rounds: Sequence[Round], name: str, *, between: bool) -> dict[str, Any]:
     """Quantiles of the milliseconds of single passes; each needs a least number of passes.
 

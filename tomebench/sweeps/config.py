@@ -89,6 +89,18 @@ class SweepConfig(Settings, BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _stages_can_be_marked(self) -> SweepConfig:
+        for name, given in (("compile", self.compile), ("cuda-graphs", self.cuda_graphs)):
+            if self.selector and given:
+                raise ConfigError(
+                    f"selector marks the stages of an eager pass, which --{name} leaves no trace of; drop one of them"
+                )
+        if self.selector and (self.mode != "infer" or self.budget == "none"):
+            other = f"--mode {self.mode}" if self.mode != "infer" else "--budget none"
+            raise ConfigError(f"selector times parts of forward passes, and {other} times none; drop one of them")
+        return self
+
+    @model_validator(mode="after")
     def _processes_are_timed(self) -> SweepConfig:
         if self.budget == "publish" and self.process_count < PUBLISH_PROCESSES:
             raise ConfigError(

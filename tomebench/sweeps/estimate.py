@@ -16,6 +16,7 @@ from tomebench.runs.budget import BUDGETS
 from tomebench.sweeps.cells import ResolvedCell
 from tomebench.sweeps.config import SweepConfig, command_line
 from tomebench.sweeps.inputs import list_images
+from tomebench.sweeps.selector import MARKED_PASSES
 from tomebench.words import counted, duration
 
 LONG = 600.0
@@ -48,6 +49,7 @@ def estimate_seconds(
         training=config.mode == "train",
         ceilings=config.ceiling,
         processes=config.process_count,
+        marked=MARKED_PASSES if config.selector else 0,
     )
 
 

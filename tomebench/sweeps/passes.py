@@ -19,7 +19,7 @@ from tomebench.measure.cuda_graph import GraphedForward
 from tomebench.measure.device import DTYPES
 from tomebench.measure.speed import Variant
 from tomebench.measure.training import Trainer
-from tomebench.reduction.vit import SlicedViT
+from tomebench.reduction.vit import ReducedViT, SlicedViT
 from tomebench.schema import CEILING, SENTINEL, UNWRAPPED
 from tomebench.sweeps.cells import ResolvedCell, reduced_vit
 from tomebench.sweeps.config import SweepConfig
@@ -43,7 +43,7 @@ class Passes:
         self._first = next(cell for cell in cells if cell.cell.is_baseline)
         self.baseline = self._first.cell.key
         backbone = adapt(model)
-        self.models: dict[str, nn.Module] = {
+        self.models: dict[str, ReducedViT] = {
             cell.cell.key: reduced_vit(backbone, config, cell.r_asked, cell.options, cell.prop_attn) for cell in cells
         }
         self._ceilings: dict[str, nn.Module] = {}

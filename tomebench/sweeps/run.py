@@ -45,6 +45,7 @@ from tomebench.sweeps.passes import Passes
 from tomebench.sweeps.pipeline import measure_end_to_end
 from tomebench.sweeps.processes import in_fresh_processes
 from tomebench.sweeps.resume import merged, processes_of, unlike
+from tomebench.sweeps.selector import time_selectors
 from tomebench.sweeps.timing import measure_energy, measure_memory, processes_left, time_cells
 
 
@@ -203,6 +204,7 @@ def _lead(
                 if left := processes_left(job):
                     yield Finished((), directory, store.config, processes_left=left)
                     return
+                yield from time_selectors(job)
                 yield from measure_memory(job)
                 yield from measure_energy(job)
             if reading is not None:
