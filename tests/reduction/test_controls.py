@@ -76,12 +76,13 @@ def test_random_merge_draws_every_source_and_destination_about_as_often() -> Non
         assert 100 < min(found.values()) <= max(found.values()) < 200
 
 
-def test_seeds_and_layers_draw_others() -> None:
-    drawn = {
-        tuple(get_method("random-merge", {"seed": seed}).choose(make_context(65, 1, 16, layer=layer)).moved[0].tolist())
+@pytest.mark.parametrize("name", ["random-merge", "random-prune"])
+def test_seeds_and_layers_draw_others(name: str) -> None:
+    plans = [
+        get_method(name, {"seed": seed}).choose(make_context(65, 1, 16, layer=layer))
         for seed, layer in itertools.product(range(4), range(4))
-    }
-    assert len(drawn) == 16
+    ]
+    assert len({(*plan.kept[0].tolist(), *plan.moved[0].tolist()) for plan in plans}) == 16
 
 
 def test_random_numbers_are_those_of_their_seed_and_within_range() -> None:

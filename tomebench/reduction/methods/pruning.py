@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+from tomebench.reduction.choices import Bounds
 from tomebench.reduction.method import BlockSize, Context, Method
 from tomebench.reduction.schedule import half_of_patches
 
@@ -24,12 +25,14 @@ class RandomPruning(Method):
     merges = False
     cap = staticmethod(half_of_patches)
 
+    seed: Annotated[int, Bounds(0, 999_999_999)] = 0
+
     def choose(self, ctx: Context) -> MergePlan:
         """Drop other patches in every layer, the same ones in every image."""
         from tomebench.reduction.plan import MergePlan
 
         batch, n = ctx.x.shape[:2]
-        kept = ctx.constants.get(_left, batch, n, ctx.prefix, ctx.r, ctx.layer, device=ctx.x.device)
+        kept = ctx.constants.get(_left, batch, n, ctx.prefix, ctx.r, ctx.layer, self.seed, device=ctx.x.device)
         return MergePlan.dropping(kept, n)
 
     def cost(self, n: int, r: int, block: BlockSize) -> float:
@@ -62,11 +65,11 @@ class AttentionPruning(Method):
         return float(n * block.heads_dim)
 
 
-def _left(batch: int, n: int, prefix: int, r: int, layer: int, device: torch.device) -> torch.Tensor:
+def _left(batch: int, n: int, prefix: int, r: int, layer: int, seed: int, device: torch.device) -> torch.Tensor:
     """The tokens that are left when r patches are drawn, int64 [B, N - r]."""
     import torch
 
     from tomebench.reduction.matching import random_halves
 
-    _, left = random_halves(n, prefix, r, layer, device)
+    _, left = random_halves(n, prefix, r, layer, device, seed)
     return torch.cat([torch.arange(prefix, device=device), left]).expand(batch, -1)
