@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from hypothesis import strategies as st
 
 from tomebench.reduction.constants import Constants
 from tomebench.reduction.method import Context, Heads
+from tomebench.reduction.schedule import half_of_patches
 
 
 def make_context(
@@ -35,11 +38,11 @@ def make_context(
 
 
 @st.composite
-def contexts(draw: st.DrawFn) -> Context:
-    """2 to 14 tokens, up to three of them prefix, and any r up to half of the patches."""
+def contexts(draw: st.DrawFn, cap: Callable[[int, int], int] = half_of_patches) -> Context:
+    """2 to 14 tokens, up to three of them prefix, and any r up to the cap of a method."""
     n = draw(st.integers(2, 14))
     prefix = draw(st.integers(0, min(n - 2, 3)))
-    r = draw(st.integers(1, (n - prefix) // 2))
+    r = draw(st.integers(1, cap(n, prefix)))
     return make_context(
         n, prefix, r, seed=draw(st.integers(0, 2**32)), sized=draw(st.booleans()), layer=draw(st.integers(0, 3))
     )

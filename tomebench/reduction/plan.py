@@ -180,20 +180,18 @@ def merge(
 def _sums(plan: MergePlan, weight: Tensor, x: Tensor) -> Tensor:
     """Sums of weight · token over a plan's groups, in fp32 or wider, rounded once: [B * N, C] -> [B * n_out, C]."""
     wide = torch.promote_types(wider(x.dtype), weight.dtype)
-    if _adds_in_order(x) and wide == x.dtype:
-        weighted = x * weight.unsqueeze(-1)
-        out = weighted.index_select(0, plan.kept_rows)
-        return out.index_add(0, plan.into_rows, weighted.index_select(0, plan.moved_rows))
-    # Elsewhere index_add adds in any order: a product with the matrix of weights [B, n_out, N] does not.
-    token = torch.arange(len(x), device=x.device)
-    slot = torch.zeros_like(token).index_copy(0, plan.kept_rows, torch.arange(len(plan.kept_rows), device=x.device))
-    slot = slot.index_copy(0, plan.moved_rows, plan.into_rows) % plan.n_out
-    stays = torch.zeros_like(token).index_fill(0, plan.kept_rows, 1).index_fill(0, plan.moved_rows, 1)
-    shares = (weight * stays).to(wide).view(-1, 1, plan.n_in)
+    kept, moved = (
+        cast(x.index_select(0, rows), wide) * weight.index_select(0, rows).unsqueeze(-1)
+        for rows in (plan.kept_rows, plan.moved_rows)
+    )
+    if _adds_in_order(x):
+        return cast(kept.index_add(0, plan.into_rows, moved), x.dtype)
+    # Elsewhere index_add adds in any order: a product with the matrix of who goes where [B, n_out, m] does not.
     slots = torch.arange(plan.n_out, device=x.device).unsqueeze(1)
-    matrix = torch.where(slot.view(-1, 1, plan.n_in) == slots, shares, 0.0)
+    joins = (plan.into.unsqueeze(1) == slots).to(wide)
+    of_image = (plan.batch, -1, x.shape[1])
     with without_autocast(x.device.type):
-        sums = torch.bmm(matrix, x.to(wide).view(-1, plan.n_in, x.shape[1]))
+        sums = torch.baddbmm(kept.view(of_image), joins, moved.view(plan.batch, joins.shape[2], x.shape[1]))
     return cast(sums, x.dtype).view(-1, x.shape[1])
 
 
