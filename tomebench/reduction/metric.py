@@ -86,6 +86,15 @@ def class_attention(ctx: Context) -> Tensor:
     return _attention(ctx, ctx.heads.q[:, :, :1] if ctx.class_token else ctx.heads.q)
 
 
+def by_class_attention(ctx: Context) -> tuple[Tensor, Tensor]:
+    """Patches by :func:`class_attention`: that of each, [B, T], and their numbers without the prefix, int64 [B, T].
+
+    The patch with most attention comes first; ties go to the lower index.
+    """
+    score = class_attention(ctx)[:, ctx.prefix :]
+    return score, score.argsort(dim=1, descending=True, stable=True)
+
+
 def received_attention(ctx: Context) -> Tensor:
     """Attention that each token receives from all tokens on average: float32 or wider [B, N]. Costs N² · C MACs."""
     return _attention(ctx, ctx.heads.q)

@@ -53,6 +53,11 @@ METHODS: Mapping[str, MethodInfo] = by_name(
             "tokens at random are merged into others at random, the same ones in every image",
         ),
         MethodInfo(
+            "topk",
+            f"{_METHODS}.topk:Topk",
+            "the patches that the class token attends to most are kept (the pruning of EViT; Liang et al., ICLR 2022)",
+        ),
+        MethodInfo(
             "greedy",
             f"{_METHODS}.greedy:Greedy",
             "the most similar pair of all patches, one after the other (Bolya et al., ICLR 2023)",

@@ -94,6 +94,11 @@ def half_of_patches(n: int, prefix: int) -> int:
     return max(n - prefix, 0) // 2
 
 
+def all_but_one_patch(n: int, prefix: int) -> int:
+    """All patches but one, N - P - 1: the most that pruning can remove of n tokens."""
+    return max(n - prefix - 1, 0)
+
+
 def token_trace(
     r_layers: Sequence[int],
     tokens: int,

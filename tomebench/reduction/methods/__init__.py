@@ -1,4 +1,4 @@
-"""Reduction methods, one per file: ToMe, greedy matching, k-means, pruning.
+"""Reduction methods, one per file: ToMe, its controls and ablations, and its rivals.
 
 :mod:`tomebench.reduction.registry` lists them, and says how to add one.
 """

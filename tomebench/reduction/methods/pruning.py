@@ -52,12 +52,12 @@ class AttentionPruning(Method):
         """Keep the patches with most attention; ties go to the lower index."""
         import torch
 
-        from tomebench.reduction.metric import class_attention
+        from tomebench.reduction.metric import by_class_attention
         from tomebench.reduction.plan import MergePlan
 
-        score = class_attention(ctx)[:, ctx.prefix :]
-        kept = score.argsort(dim=1, descending=True, stable=True)[:, : score.shape[1] - ctx.r].sort(dim=1).values
-        lead = torch.arange(ctx.prefix, device=score.device).expand(len(score), -1)
+        _, order = by_class_attention(ctx)
+        kept = order[:, : order.shape[1] - ctx.r].sort(dim=1).values
+        lead = torch.arange(ctx.prefix, device=kept.device).expand(len(kept), -1)
         return MergePlan.dropping(torch.cat([lead, kept + ctx.prefix], dim=1), ctx.x.shape[1])
 
     def cost(self, n: int, r: int, block: BlockSize) -> float:
