@@ -44,7 +44,7 @@ def test_worked_by_hand() -> None:
     assert get_method("topk").cap(7, 1) == 5
 
 
-@pytest.mark.parametrize("name", ["topk", "attention-prune"])
+@pytest.mark.parametrize("name", ["topk", "evit", "attention-prune"])
 def test_registers_are_no_class_token(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without class token patches are ranked by what they receive from all tokens, not from the first register."""
     arguments = {"class_token": False, "reg_tokens": 4, "global_pool": "avg", "img_size": 64, "fc_norm": True}

@@ -58,6 +58,11 @@ METHODS: Mapping[str, MethodInfo] = by_name(
             "the patches that the class token attends to most are kept (the pruning of EViT; Liang et al., ICLR 2022)",
         ),
         MethodInfo(
+            "evit",
+            f"{_METHODS}.evit:Evit",
+            "the same are kept, and the others fused into one token (EViT; Liang et al., ICLR 2022)",
+        ),
+        MethodInfo(
             "greedy",
             f"{_METHODS}.greedy:Greedy",
             "the most similar pair of all patches, one after the other (Bolya et al., ICLR 2023)",
