@@ -63,6 +63,11 @@ METHODS: Mapping[str, MethodInfo] = by_name(
             "the same are kept, and the others fused into one token (EViT; Liang et al., ICLR 2022)",
         ),
         MethodInfo(
+            "pitome",
+            f"{_METHODS}.pitome:Pitome",
+            "tokens that resemble many others are merged (PiToMe; Tran et al., NeurIPS 2024)",
+        ),
+        MethodInfo(
             "greedy",
             f"{_METHODS}.greedy:Greedy",
             "the most similar pair of all patches, one after the other (Bolya et al., ICLR 2023)",
