@@ -68,6 +68,11 @@ METHODS: Mapping[str, MethodInfo] = by_name(
             "tokens that resemble many others are merged (PiToMe; Tran et al., NeurIPS 2024)",
         ),
         MethodInfo(
+            "tofu",
+            f"{_METHODS}.tofu:Tofu",
+            "the matching of tome; sources are dropped in the first blocks and merged later (Kim et al., WACV 2024)",
+        ),
+        MethodInfo(
             "greedy",
             f"{_METHODS}.greedy:Greedy",
             "the most similar pair of all patches, one after the other (Bolya et al., ICLR 2023)",
