@@ -153,7 +153,12 @@ def merge(
         size = torch.ones(batch, n, dtype=torch.float32, device=x.device)
     tokens, sizes = x.reshape(-1, channels), size.reshape(-1)
     moved_size = sizes.index_select(0, moved)
-    out_size = sizes.index_select(0, kept).index_add_(0, into, moved_size if plan.growth is None else plan.growth)
+    out_size = sizes.index_select(0, kept)
+    if plan.growth is None or _adds_in_order(plan.growth):  # sums of whole numbers are the same in any order
+        out_size.index_add_(0, into, moved_size if plan.growth is None else plan.growth)
+    else:
+        grown = _joins(plan) * plan.growth.view(batch, 1, moved.shape[0] // max(batch, 1))
+        out_size = out_size + grown.sum(dim=2).view(-1)
     combine = plan.combine
     if plan.weight is not None:
         out = _sums(plan, plan.weight, tokens)
@@ -186,13 +191,17 @@ def _sums(plan: MergePlan, weight: Tensor, x: Tensor) -> Tensor:
     )
     if _adds_in_order(x):
         return cast(kept.index_add(0, plan.into_rows, moved), x.dtype)
-    # Elsewhere index_add adds in any order: a product with the matrix of who goes where [B, n_out, m] does not.
-    slots = torch.arange(plan.n_out, device=x.device).unsqueeze(1)
-    joins = (plan.into.unsqueeze(1) == slots).to(wide)
+    # Elsewhere index_add adds in any order: a product with the matrix of who goes where does not.
+    joins = _joins(plan).to(wide)
     of_image = (plan.batch, -1, x.shape[1])
     with without_autocast(x.device.type):
         sums = torch.baddbmm(kept.view(of_image), joins, moved.view(plan.batch, joins.shape[2], x.shape[1]))
     return cast(sums, x.dtype).view(-1, x.shape[1])
+
+
+def _joins(plan: MergePlan) -> Tensor:
+    """Whether each moved token goes to each slot, bool [B, n_out, m]."""
+    return plan.into.unsqueeze(1) == torch.arange(plan.n_out, device=plan.into_rows.device).unsqueeze(1)
 
 
 def _means(
