@@ -14,19 +14,22 @@ from reduction.contexts import make_context
 
 import tomebench
 from tomebench.errors import SpecError
-from tomebench.reduction.choices import Bounds
+from tomebench.reduction.choices import Bounds, Text
 from tomebench.reduction.method import Method
 from tomebench.reduction.registry import METHODS, get_method, method_class
 
 
 def with_each_option(name: str) -> list[Method]:
-    """The method at its defaults, and with each value of each option; of numbers with both ends of their range."""
+    """The method at its defaults, and with each value of each option; of numbers both ends, of texts the examples."""
     kind = method_class(name)
     found = [kind()]
     for field in dataclasses.fields(kind):
         values = get_args(get_type_hints(kind, include_extras=True)[field.name])
-        ends = (values[1].least, min(values[1].most, 3)) if isinstance(values[1], Bounds) else values
-        found += [kind(**{field.name: value}) for value in ends if value != field.default]
+        if isinstance(values[1], Bounds):
+            values = (values[1].least, min(values[1].most, 3))
+        elif isinstance(values[1], Text):
+            values = values[1].examples
+        found += [kind(**{field.name: value}) for value in values if value != field.default]
     return found
 
 

@@ -41,6 +41,14 @@ class Bounds(NamedTuple):
     most: int
 
 
+class Text(NamedTuple):
+    """The form of an option that is text, such as a list of numbers."""
+
+    pattern: str  # regular expression of the whole; no white space, comma or =, which the command line reads itself
+    form: str  # the same in words
+    examples: tuple[str, ...]  # values that go with every model
+
+
 def choices(kind: type, name: str) -> tuple[Any, ...]:
     """All values of a ``Literal`` option of an options dataclass, the default first."""
     return get_args(get_type_hints(kind)[name])
@@ -55,21 +63,32 @@ def check(options: Any) -> None:
             continue
         value = getattr(options, name)
         if get_origin(hint) is Annotated:
-            bounds: Bounds = get_args(hint)[1]
-            if type(value) is not int or not bounds.least <= value <= bounds.most:
-                raise SpecError(f"{name} is {value!r}; use a whole number from {bounds.least} to {bounds.most}")
+            if not _fits(value, get_args(hint)[1]):
+                raise SpecError(f"{name} is {value!r}; use {_form(get_args(hint)[1])}")
         elif not any(type(each) is type(value) and each == value for each in get_args(hint)):
             raise SpecError(f"{name} is {value!r}; use {', '.join(map(written, get_args(hint)))}")
     if getattr(options, "metric", "k") in ("x", "x_pre") and getattr(options, "heads", "mean") != "mean":
         raise SpecError(f"metric {options.metric} has no heads; leave heads out, or use metric k, q or v")
 
 
+def _fits(value: object, form: Bounds | Text) -> bool:
+    if isinstance(form, Bounds):
+        return type(value) is int and form.least <= value <= form.most
+    return type(value) is str and re.fullmatch(form.pattern, value) is not None
+
+
+def _form(form: Bounds | Text) -> str:
+    if isinstance(form, Bounds):
+        return f"a whole number from {form.least} to {form.most}"
+    return form.form
+
+
 def check_declared(kind: type) -> None:
     """Check how the options of a method are declared.
 
     Raises:
-        SpecError: an option is neither a Literal whose default comes first nor a whole number with Bounds, or has the
-            name of something else.
+        SpecError: an option is neither a Literal whose default comes first nor a whole number with Bounds nor a Text,
+            or has the name of something else.
     """
     try:
         hints = get_type_hints(kind, include_extras=True)
@@ -86,6 +105,9 @@ def check_declared(kind: type) -> None:
             flag = get_args(FLAGS.get(name, hint))
             if not {*values} <= {*flag} or usual != flag[0]:
                 raise SpecError(f"option {name} has other values or another default than --{name}; call it otherwise")
+        elif get_origin(hint) is Annotated and values[0] is str and isinstance(values[1], Text):
+            if not all(_fits(each, values[1]) and _can_be_written((each,)) for each in (usual, *values[1].examples)):
+                raise SpecError(f"option {name} needs a default and examples of its form, which commas do not divide")
         elif get_origin(hint) is not Annotated or values[0] is not int or not _is_range(values[1]):
             raise SpecError(f"option {name} is neither a Literal of words nor a whole number with Bounds")
         elif type(usual) is not int or not values[1].least <= usual <= values[1].most:
@@ -125,8 +147,8 @@ def range_of(kind: type, name: str) -> str:
     """The values that an option of a dataclass accepts, as text: ``1 to 100``, or ``k, q, v, x, x_pre``."""
     hint = get_type_hints(kind, include_extras=True)[name]
     if get_origin(hint) is Annotated:
-        bounds: Bounds = get_args(hint)[1]
-        return f"{bounds.least} to {bounds.most}"
+        form: Bounds | Text = get_args(hint)[1]
+        return f"{form.least} to {form.most}" if isinstance(form, Bounds) else _form(form)
     return ", ".join(map(written, get_args(hint)))
 
 
@@ -138,10 +160,12 @@ def typed(kind: type, name: str, text: str) -> Scalar:
     """
     hint = get_type_hints(kind, include_extras=True)[name]
     if get_origin(hint) is Annotated:
-        bounds: Bounds = get_args(hint)[1]
-        if text.isascii() and text.isdigit() and len(text) < 10 and bounds.least <= int(text) <= bounds.most:
-            return int(text)
-        raise SpecError(f"{name} is {text!r}; use a whole number from {bounds.least} to {bounds.most}")
+        form: Bounds | Text = get_args(hint)[1]
+        number = isinstance(form, Bounds) and text.isascii() and text.isdigit() and len(text) < 10
+        value: Scalar = int(text) if number else text
+        if _fits(value, form):
+            return value
+        raise SpecError(f"{name} is {text!r}; use {_form(form)}")
     found: Scalar | None = next((each for each in get_args(hint) if written(each) == text), None)
     if found is None:
         raise SpecError(f"{name} is {text!r}; use {range_of(kind, name)}")
