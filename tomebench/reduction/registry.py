@@ -63,6 +63,11 @@ METHODS: Mapping[str, MethodInfo] = by_name(
             "the same are kept, and the others fused into one token (EViT; Liang et al., ICLR 2022)",
         ),
         MethodInfo(
+            "diffrate",
+            f"{_METHODS}.diffrate:Diffrate",
+            "of what the class token attends to least some is dropped, some merged (DiffRate; Chen et al., ICCV 2023)",
+        ),
+        MethodInfo(
             "pitome",
             f"{_METHODS}.pitome:Pitome",
             "tokens that resemble many others are merged (PiToMe; Tran et al., NeurIPS 2024)",
