@@ -59,7 +59,7 @@ def test_files_that_are_no_baseline(tmp_path: Path) -> None:
         ("binary", bytes(range(256)), "not complete JSON"),
         ("list", b"[]", "no baseline of tomebench"),
         ("other", b'{"format": "something else"}', "no baseline of tomebench"),
-        ("newer", b'{"format": "tomebench baseline", "version": 4}', "version 4"),
+        ("newer", b'{"format": "tomebench baseline", "version": 5}', "version 5"),
         ("bare", b'{"format": "tomebench baseline", "version": 1}', "Field required"),
         ("deep", b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
         ("deeper", b'{"format":' * 50 + b"1" + b"}" * 50, "nested too deeply"),

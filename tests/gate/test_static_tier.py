@@ -126,13 +126,12 @@ def test_an_unprotected_class_token_shows(intact: Snapshot, monkeypatch: pytest.
 def test_an_r_that_is_off_by_one_shows(intact: Snapshot, monkeypatch: pytest.MonkeyPatch, by: int) -> None:
     from tomebench.sweeps import cells
 
-    real = cells.reduced_vit
+    real = cells._reduced
 
-    def off(backbone, settings, r_asked, *kind):  # type: ignore[no-untyped-def]
-        return real(backbone, settings, [r + by if r else 0 for r in r_asked], *kind)
+    def off(backbone, settings, method, r_asked, *more):  # type: ignore[no-untyped-def]
+        return real(backbone, settings, method, [r + by if r else 0 for r in r_asked], *more)
 
-    monkeypatch.setattr(cells, "reduced_vit", off)
-    monkeypatch.setattr(static, "reduced_vit", off)
+    monkeypatch.setattr(cells, "_reduced", off)
     now = static.static_snapshot(config())
     assert all(cell.static_problem is None for cell in now.cells)
     found = compare(intact, now, ["static"], Limits())

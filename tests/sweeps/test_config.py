@@ -317,22 +317,22 @@ def test_a_packaged_configuration_can_be_given_by_its_name(tmp_path, monkeypatch
 def test_options_with_commas_are_cells_of_their_own():
     config = load_config([], {"model": "m", "metric": "k, q", "combine": "weighted,keep,weighted"})
     assert (config.metric, config.combine) == ("k,q", "weighted,keep")
-    assert [each.changed() for each in config.variants] == [
+    assert [choice.options.changed() for choice in config.cell_choices] == [
         (),
         (("combine", "keep"),),
         (("metric", "q"),),
         (("combine", "keep"), ("metric", "q")),
     ]
-    assert config.cell_choices == tuple((each, True) for each in config.variants)
+    assert {(choice.method, choice.prop_attn) for choice in config.cell_choices} == {("tome", True)}
 
 
 def test_an_ablation_changes_one_option_at_a_time():
     config = load_config([], {"model": "m", "ablate": True, "prop_attn": False})
     (first, *others, last) = config.cell_choices
-    assert (first[0].changed(), first[1]) == ((), False)
-    assert (last[0].changed(), last[1]) == ((), True)
-    assert all(len(options.changed()) == 1 and not prop_attn for options, prop_attn in others)
-    assert len({options for options, _ in others}) == len(others) == 4 + 1 + 3 + 3 + 2 + 5
+    assert (first.options.changed(), first.prop_attn) == ((), False)
+    assert (last.options.changed(), last.prop_attn) == ((), True)
+    assert all(len(each.options.changed()) == 1 and not each.prop_attn for each in others)
+    assert len({each.options for each in others}) == len(others) == 4 + 1 + 3 + 3 + 2 + 5
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from tomebench.words import counted, duration
 
 if TYPE_CHECKING:
     from tomebench.sweeps.cells import ResolvedCell
+    from tomebench.sweeps.config import SweepConfig
 
 _TOKENS = "tokens after each layer"
 _CAPPED = "capped at what the method can remove"
@@ -77,31 +78,38 @@ def plan(flags: LaunchFlags) -> None:
         name = f"{name.partition('.')[0]} with {clean(config.checkpoint.name)}"
     screen.line(
         f"{name}, {first.cell.img_size} px, {counted(first.resolved.tokens_in, 'token')}, "
-        f"{first.resolved.params_m:.2f} M parameters, method {first.cell.method}, {config.schedule} schedule"
+        f"{first.resolved.params_m:.2f} M parameters, method{'s' * (len(config.methods) > 1)} "
+        f"{', '.join(config.methods)}, {config.schedule} schedule"
     )
     screen.line()
-    lost = screen.table(
-        ("r", "GMACs", "MAC ratio", _TOKENS, "notes"), _lines(cells), left=(_TOKENS, "notes"), steps=_NARROWER
-    )
+    headers = [*_apart(config), "r", "GMACs", "MAC ratio", _TOKENS, "notes"]
+    lost = screen.table(headers, _lines(cells), left=(*_apart(config), _TOKENS, "notes"), steps=_NARROWER)
     screen.line()
     screen.remarks([("", line) for line in said], said, lost)
     folder = str(choose_folder(config)[0])
     screen.line(f"results would go to {folder}", whole=[folder])
 
 
+def _apart(config: SweepConfig) -> list[str]:
+    """Titles of the columns for what tells cells of one r apart, besides options."""
+    both = {"method": config.methods, "schedule": config.schedules}
+    return [title for title, values in both.items() if len(values) > 1]
+
+
 def _lines(cells: Sequence[ResolvedCell]) -> Sequence[Sequence[str]]:
     """A line of the table for each cell; cells with the same tokens in every layer refer to the first of them."""
-    first: dict[tuple[int, ...], int] = {}
+    first: dict[tuple[str, tuple[int, ...]], int] = {}
     lines = []
     for cell in cells:
         r, resolved = cell.cell.r, cell.resolved
         notes = [_CAPPED] if resolved.clamped else []
-        same = first.setdefault(resolved.r_layers, r)
+        same = first.setdefault((cell.cell.method, resolved.r_layers), r)
         if same != r:
             notes.append(f"same as r={same}")
         lines.append(
             (
-                cell.name.removeprefix("r="),
+                *cell.apart,
+                " ".join([str(r), *cell.changed]),
                 f"{resolved.gmacs:.2f}",
                 f"{resolved.gmacs_unwrapped / resolved.gmacs:.2f}",
                 " ".join(map(str, resolved.tokens)),

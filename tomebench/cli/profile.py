@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tomebench.cli.interrupt import stop_on_signal
 from tomebench.cli.options import SweepFlags, takes_sweep_flags
+from tomebench.reduction.schedule import lists_every_r
 from tomebench.report.narrow import without
 from tomebench.words import counted
 
@@ -62,7 +63,7 @@ def profile(flags: SweepFlags) -> None:
 
 def _with_default_r(config: SweepConfig) -> SweepConfig:
     """Set this command's own default of r in a configuration, unless a flag, a file or the schedule sets r."""
-    if "r" in config.model_fields_set or config.schedule.startswith("list:"):
+    if "r" in config.model_fields_set or lists_every_r(config.schedule):
         return config
     return config.model_copy(update={"r": _R})
 

@@ -19,6 +19,7 @@ from tomebench.gate.remeasure import sweep_again
 from tomebench.gate.snapshot import run_snapshot, with_static
 from tomebench.gate.verdict import Finding
 from tomebench.identity import CODE, code_digest
+from tomebench.reduction.schedule import lists_every_r
 from tomebench.runs.budget import PUBLISH_PROCESSES
 from tomebench.runs.origin import MADE
 from tomebench.runs.store import Store
@@ -201,7 +202,7 @@ def settings_of(settings: Mapping[str, Any], checkpoint: Path | None = None) -> 
     """
     own = {} if checkpoint is None else {"checkpoint": checkpoint}
     given = dict(settings)
-    if str(given.get("schedule", "")).startswith("list:"):
+    if lists_every_r(str(given.get("schedule", ""))):
         given.pop("r", None)  # has no effect there
     return load_config([], {**given, **own})
 

@@ -18,8 +18,8 @@ TIERS: tuple[Tier, ...] = ("static", "accuracy", "speed")
 """The tiers. Static: what the model computes. Accuracy: which images are right. Speed: relative to r = 0."""
 
 FORMAT: Literal["tomebench baseline"] = "tomebench baseline"
-VERSION: Literal[3] = 3
-"""Version of the file; raise it with every change of these records. Versions 1 and 2 lack fields that have defaults."""
+VERSION: Literal[4] = 4
+"""Version of the file; raise it with every change of these records. Versions 1 to 3 lack fields that have defaults."""
 
 _MAX_TEXT = 500
 Text = Annotated[str, Field(max_length=_MAX_TEXT)]
@@ -128,6 +128,7 @@ class CellRecord(_Record):
     """One cell in all tiers; None is "not measured"."""
 
     asked: Asked
+    apart: Text = ""  # its method and schedule, each where it is not the first of the run
     problem: Text | None = None  # why it could not be measured
     nonfinite: bool = False  # its logits were NaN or infinite when it was evaluated
     static_problem: Text | None = None  # why its static tier could not be computed
@@ -137,16 +138,16 @@ class CellRecord(_Record):
 
     @property
     def name(self) -> str:
-        """Name of a cell within its run: r, and the options that vary from cell to cell."""
+        """Name of a cell within its run: r, what tells it apart, and the options that vary from cell to cell."""
         options = [each for each in self.asked.options.split() if each.partition("=")[0] not in WITH_OPTIONS]
-        return " ".join([f"r={self.asked.r}", *options])
+        return " ".join([f"r={self.asked.r}", *self.apart.split(), *options])
 
 
 class Snapshot(_Record):
     """Snapshot of one run: its cells, settings, testbed and provenance."""
 
     format: Literal["tomebench baseline"] = FORMAT
-    version: Literal[1, 2, 3] = VERSION
+    version: Literal[1, 2, 3, 4] = VERSION
     testbed: Text  # in words
     settings: dict[str, Any]  # of the run, enough to measure it again
     made: dict[Text, Text] = Field(default_factory=dict, max_length=50)  # provenance: digests of code, model, libraries

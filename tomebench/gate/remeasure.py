@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tomebench.errors import Interrupted, RunError
+from tomebench.reduction.schedule import lists_every_r
 from tomebench.sweeps.config import command_line
 from tomebench.sweeps.interpreter import environment, interpreter
 
@@ -20,13 +21,13 @@ def sweep_words(settings: Mapping[str, Any], r: Collection[int], out: Path) -> l
 
     Args:
         settings: of that other sweep, with its batch size as a number.
-        r: values of r to time; with a list schedule there is only one cell, and this has no effect.
+        r: values of r to time; where every schedule is a list, this has no effect.
         out: run folder.
     """
     settings = {**settings, "end_to_end": False}
     if settings.get("data") is not None:  # images are the input of the timed passes; nothing is evaluated
         settings["limit"] = min(settings.get("limit") or sys.maxsize, max(4 * settings["batch_size"], 64))
-    if not str(settings["schedule"]).startswith("list:"):
+    if not lists_every_r(str(settings["schedule"])):
         settings["r"] = ",".join(map(str, sorted({0, *r})))
     return [*shlex.split(command_line(settings))[1:], "--out", str(out), "--quiet"]
 

@@ -12,12 +12,14 @@ import numpy.typing as npt
 from tomebench.errors import ModelError, RunError
 from tomebench.gate.compare import differing
 from tomebench.gate.records import Accuracy, Asked, CellRecord, Snapshot, Speed, cut, packed_bits
+from tomebench.reduction.schedule import split_schedules
 from tomebench.runs import testbed
 from tomebench.runs.codes import INVALID
 from tomebench.runs.origin import MADE
 from tomebench.runs.rounds import pairs
 from tomebench.runs.row import Row
 from tomebench.runs.rows import build_rows, options_text
+from tomebench.runs.settings import default
 from tomebench.runs.store import Store
 from tomebench.runs.targets import timed_rounds
 from tomebench.runs.top1 import is_right
@@ -55,6 +57,7 @@ def run_snapshot(store: Store) -> Snapshot:
         cells.append(
             CellRecord(
                 asked=asked(cell, store.config),
+                apart=apart(cell, store.config),
                 problem=cut(error or status) if status in ("failed", "oom") else None,
                 nonfinite=row.status == "nonfinite",
                 accuracy=_accuracy(stored, cell.key, row),
@@ -108,6 +111,15 @@ def asked(cell: Cell, settings: Mapping[str, Any]) -> Asked:
         device="cuda" if cell.device.startswith("cuda") else "cpu",
         threads=settings.get("threads"),
     )
+
+
+def apart(cell: Cell, settings: Mapping[str, Any]) -> str:
+    """Method and schedule of a cell, each where it is not the first that the settings of its run name."""
+    if cell.is_baseline:
+        return ""
+    method, schedule = (str(settings.get(name, default(name))) for name in ("method", "schedule"))
+    first = (method.partition(",")[0], split_schedules(schedule)[0])
+    return " ".join(own for own, usual in zip((cell.method, cell.schedule), first, strict=True) if own != usual)
 
 
 def _accuracy(stored: _Stored, key: str, row: Row) -> Accuracy | None:

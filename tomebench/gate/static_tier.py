@@ -16,7 +16,7 @@ from tomebench.ambient import in_usual_state
 from tomebench.backbones.adapt import adapt
 from tomebench.errors import DeviceError, InputError
 from tomebench.gate.records import CellRecord, Snapshot, Static, cut, packed_logits
-from tomebench.gate.snapshot import asked
+from tomebench.gate.snapshot import apart, asked
 from tomebench.measure.probe import is_oom
 from tomebench.models.create import LoadedModel, load_model
 from tomebench.models.digest import tensors_digest
@@ -64,20 +64,19 @@ def _cells(
     images = np.random.RandomState(0).standard_normal((IMAGES, *size))
     digest = hashlib.sha256(images.astype("<f8").tobytes()).hexdigest()[:16]
     for cell in cells:
-        what, resolved = asked(cell.cell, config.stored()), cell.resolved
+        settings, resolved = config.stored(), cell.resolved
+        what, own = asked(cell.cell, settings), apart(cell.cell, settings)
         try:
             with torch.inference_mode():
-                logits = reduced_vit(backbone, on_cpu, cell.r_asked, cell.options, cell.prop_attn)(
-                    torch.from_numpy(images)
-                ).numpy()
+                logits = reduced_vit(backbone, on_cpu, cell)(torch.from_numpy(images)).numpy()
         except Exception as error:
             if is_oom(error):  # a limit of this machine, not a fault of the model
                 raise DeviceError(f"r = {cell.cell.r} does not fit in memory in double precision here") from error
             problem = f"fails with {type(error).__name__}: " + str(error).partition("\n")[0]
-            yield CellRecord(asked=what, static_problem=cut(problem))
+            yield CellRecord(asked=what, apart=own, static_problem=cut(problem))
             continue
         if not np.isfinite(logits).all():
-            yield CellRecord(asked=what, static_problem="NaN or infinite logits")
+            yield CellRecord(asked=what, apart=own, static_problem="NaN or infinite logits")
             continue
         facts = Static(
             r_layers=resolved.r_layers,
@@ -90,7 +89,7 @@ def _cells(
             shape=logits.shape,
             logits=packed_logits(logits),
         )
-        yield CellRecord(asked=what, static=facts)
+        yield CellRecord(asked=what, apart=own, static=facts)
 
 
 def _preprocessing(resolved: Resolved) -> str:

@@ -166,9 +166,7 @@ def found(run: TableRun) -> Found:
             gmacs=cell.resolved.gmacs,
             mac_ratio=cell.resolved.gmacs_unwrapped / cell.resolved.gmacs,
             tokens=cell.resolved.tokens,
-            seen=_seen(
-                reduced_vit(backbone, config, cell.r_asked, cell.options, cell.prop_attn, _Traced), loaded.model
-            ),
+            seen=_seen(reduced_vit(backbone, config, cell, _Traced), loaded.model),
         )
         for cell in cells
     ]

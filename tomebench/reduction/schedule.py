@@ -6,6 +6,7 @@ released code: layer l removes ``int(lo + l * step)`` with ``lo = int(r * (1 - i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -78,6 +79,19 @@ def parse_schedule(text: str) -> Schedule:
     raise SpecError(
         f"--schedule {text!r} cannot be read; use constant, decreasing, increasing, inflect:-0.5 or list:8,8,4,0"
     )
+
+
+def split_schedules(text: str) -> tuple[str, ...]:
+    """Texts of the schedules in a comma list, each once, in the order given; the numbers after ``list:`` belong to it.
+
+    ``constant,list:8,8,4,0,decreasing`` has three. They are not parsed.
+    """
+    return tuple(dict.fromkeys(part.strip() for part in re.split(r",(?=\s*[A-Za-z])", text)))
+
+
+def lists_every_r(text: str) -> bool:
+    """Whether every schedule in a comma list is ``list:...``, so that values of r have no effect."""
+    return all(part.startswith("list:") for part in split_schedules(text))
 
 
 @dataclass(frozen=True)

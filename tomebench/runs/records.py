@@ -12,7 +12,7 @@ import numpy as np
 from tomebench.schema import Burst, Cell, CellPredictions, Resolved, canonical_json
 
 _ABOUT_BURST = ("mhz", "passes", "capped", "slowed", "backlog", "allocated")
-_OF_ONE_CELL = frozenset({"r", "schedule", "options"})
+_OF_ONE_CELL = frozenset({"method", "r", "schedule", "options"})
 """Fields in which cells of one run may differ."""
 _ALIKE = tuple(each.name for each in dataclasses.fields(Resolved) if each.metadata.get("alike"))
 """Fields of Resolved that all cells of one run share."""

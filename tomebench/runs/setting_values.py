@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tomebench.reduction.choices import written
 from tomebench.reduction.methods.flags import choices
-from tomebench.reduction.schedule import parse_schedule
+from tomebench.reduction.schedule import parse_schedule, split_schedules
 from tomebench.rspec import parse_r
 
-_OPTION_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}")
+_OPTION_NAME = re.compile(r"([a-z][a-z0-9-]{0,40}\.)?[a-z][a-z0-9_]{0,40}")
 
 
 def text(value: str) -> str:
@@ -46,10 +46,23 @@ def checked_r(value: str) -> str:
     return value
 
 
+def listed(value: object) -> object:
+    """A list of texts as one text with commas; anything else as it is."""
+    several = isinstance(value, list | tuple) and value and all(isinstance(each, str) for each in value)
+    return ",".join(value) if several else value  # type: ignore[arg-type]
+
+
+def names(value: str) -> str:
+    """Names with commas between them, each once."""
+    return ",".join(dict.fromkeys(text(each).strip() for each in value.split(",")))
+
+
 def checked_schedule(value: str) -> str:
-    """Check that a schedule can be parsed."""
-    parse_schedule(value)
-    return value
+    """Check that schedules, with commas between them, can be parsed."""
+    found = split_schedules(value)
+    for each in found:
+        parse_schedule(each)
+    return ",".join(found)
 
 
 def checked_device(value: str) -> str:
@@ -99,7 +112,7 @@ def checked_max_drop(value: float) -> float:
 
 
 def option_text(value: object) -> object:
-    """Options of a method, each ``name=a,b``, as one text sorted by name.
+    """Options of methods, each ``name=a,b`` or ``method.name=a,b``, as one text sorted by name.
 
     Args:
         value: such a text, a list of them or a mapping of names to values.

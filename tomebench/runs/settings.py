@@ -47,10 +47,11 @@ class Settings:
     r: Annotated[str, Setting("Tokens to merge per layer: 0..24, 0..24:4 or 0,8,16.", "SPEC", "Method", often=True,
         read=values.r_text, check=values.checked_r, since=1, states="cell", grows=True)] = "0..24"
     schedule: Annotated[str, Setting(
-        "How r is spread over the layers: constant, decreasing, increasing, inflect:X or list:R,R,...", "NAME",
-        "Method", often=True, check=values.checked_schedule, since=1, states="cell")] = "constant"
-    method: Annotated[str, Setting("Reduction method (see: tomebench list methods).", "NAME", "Method", often=True,
-        check=values.text, since=1, states="cell")] = "tome"
+        "How r is spread over the layers: constant, decreasing, increasing, inflect:X or list:R,R,...", "NAMES",
+        "Method", often=True, read=values.listed, check=values.checked_schedule, since=1, states="cell",
+        grows=True)] = "constant"
+    method: Annotated[str, Setting("Reduction methods (see: tomebench list methods); a,b makes cells.", "NAMES",
+        "Method", often=True, read=values.listed, check=values.names, since=1, states="cell", grows=True)] = "tome"
     prop_attn: Annotated[bool, Setting(
         "Weigh attention by the size of merged tokens; off by default for the presets of MAE.", None, "Method",
         often=True, since=1, states="cell")] = True

@@ -153,6 +153,7 @@ def count_top1(job: Job, listed: ImageSet, reading: Reading, session: int, ranks
             "batch_size": job.batch_size,
             "threads": torch.get_num_threads(),
             "cells": [cell.cell.key for cell in job.cells],
+            "begun": [job.cells[0].cell.method, job.cells[0].cell.schedule],
             "images": reading.image_set.info.digest,
             "left_out": _left_out(listed, reading.image_set),
             "work": _packed(work),

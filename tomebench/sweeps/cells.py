@@ -17,12 +17,11 @@ from tomebench.measure.predict import require_matching_head
 from tomebench.models.create import LoadedModel, build_model
 from tomebench.reduction.choices import written
 from tomebench.reduction.methods.flags import PAPER, Options
-from tomebench.reduction.registry import method_class
 from tomebench.reduction.schedule import parse_schedule
 from tomebench.reduction.vit import Backbone, ReducedViT
 from tomebench.rspec import parse_r
 from tomebench.schema import Cell, Resolved
-from tomebench.sweeps.config import SweepConfig
+from tomebench.sweeps.config import Choice, SweepConfig
 from tomebench.sweeps.inputs import list_images, preprocessing_of
 
 
@@ -34,16 +33,17 @@ class ResolvedCell:
     resolved: Resolved
     r_asked: tuple[int, ...]  # tokens to remove in each block, before clamping
     options: Options = PAPER
+    apart: tuple[str, ...] = ()  # its method and schedule, each where the sweep has several
 
     @property
-    def prop_attn(self) -> bool:
-        """Proportional attention."""
-        return self.cell.prop_attn
+    def changed(self) -> list[str]:
+        """``name=value`` of every option that is not at its default."""
+        return [f"{name}={written(value)}" for name, value in self.options.changed()]
 
     @property
     def name(self) -> str:
-        """Name of the cell within its sweep: ``r=8`` and the options that differ from the paper's."""
-        return " ".join([f"r={self.cell.r}", *(f"{name}={written(value)}" for name, value in self.options.changed())])
+        """Name of the cell within its sweep: ``r=8``, what tells it apart, and the options that are not the default."""
+        return " ".join([f"r={self.cell.r}", *self.apart, *self.changed])
 
 
 def resolve_sweep(
@@ -70,14 +70,27 @@ def resolve_sweep(
 
 
 def resolve_cells(
-    config: SweepConfig, loaded: LoadedModel, *, weights: str, batch_size: int, device: str
+    config: SweepConfig,
+    loaded: LoadedModel,
+    *,
+    weights: str,
+    batch_size: int,
+    device: str,
+    begun: tuple[str, str] | None = None,
 ) -> list[ResolvedCell]:
-    """The cells of a sweep whose model is loaded; the baseline r = 0 is always among them.
+    """The cells of a sweep whose model is loaded; the baseline r = 0 is always the first of them.
+
+    Args:
+        config: of the sweep.
+        loaded: its model.
+        weights: what its weights are, as :class:`~tomebench.schema.Cell` has it.
+        batch_size: images per pass.
+        device: name of the device.
+        begun: method and schedule of the baseline of the run that goes on; by default the first of the configuration.
 
     Raises:
         InputError: as :func:`resolve_sweep`.
     """
-    method_class(config.method)  # an unknown name is refused here rather than after the weights are loaded
     backbone = adapt(loaded.model)
     try:
         terms = backbone.macs()
@@ -90,10 +103,10 @@ def resolve_cells(
     preprocessing = preprocessing_of(config, loaded.model)
     at = resolve_device("auto") if device == "auto" else torch.device(device)
     unwrapped = terms.gmacs(backbone.tokens, [backbone.tokens] * backbone.depth)
-    cells = []
-    for schedule, r, options, prop_attn in _axis(config):
+    params, cells = _parameters(loaded.model) / 1e6, []
+    for schedule, r, (method, options, prop_attn) in _axis(config, begun):
         asked = parse_schedule(schedule).r_layers(r, backbone.depth)
-        reduced = reduced_vit(backbone, config, asked, options, prop_attn)
+        reduced = _reduced(backbone, config, method, asked, options, prop_attn)
         trace = reduced.trace
         kernels = reduced.attention_kernels(max(batch_size, 1), DTYPES[config.dtype], at)
         # Tokens that prefix_only drops in the last block are not matched.
@@ -102,7 +115,7 @@ def resolve_cells(
             model=loaded.timm_id,
             weights=weights,
             img_size=preprocessing.input_size[-1],
-            method=config.method,
+            method=method,
             options=options.changed(),
             schedule=schedule,
             r=r,
@@ -113,7 +126,7 @@ def resolve_cells(
             compile=config.compile,
             mode=config.mode,
             cuda_graphs=config.cuda_graphs,
-            prop_attn=prop_attn,
+            prop_attn=reduced.prop_attn,
             prefix_only=config.prefix_only,
             preprocessing=config.preprocessing,
         )
@@ -126,7 +139,7 @@ def resolve_cells(
             gmacs=terms.gmacs(backbone.tokens, trace.tokens),
             gmacs_unwrapped=unwrapped,
             gmacs_matching=terms.gmacs_matching(backbone.tokens, matched, reduced.method),
-            params_m=_parameters(loaded.model) / 1e6,
+            params_m=params,
             attn_kernel=" then ".join(dict.fromkeys(kernels)),
             crop_pct=preprocessing.crop_pct,
             crop_mode=preprocessing.crop_mode,
@@ -134,31 +147,37 @@ def resolve_cells(
             mean=preprocessing.mean,
             std=preprocessing.std,
         )
-        cells.append(ResolvedCell(cell, resolved, asked, options))
+        several = ((method, config.methods), (schedule, config.schedules))
+        cells.append(ResolvedCell(cell, resolved, asked, options, tuple(own for own, all in several if len(all) > 1)))
     return cells
 
 
 def reduced_vit(
-    backbone: Backbone,
-    config: SweepConfig,
-    r_asked: Sequence[int],
-    options: Options,
-    prop_attn: bool,
-    kind: type[ReducedViT] = ReducedViT,
+    backbone: Backbone, config: SweepConfig, cell: ResolvedCell, kind: type[ReducedViT] = ReducedViT
 ) -> ReducedViT:
     """Wrap a backbone for one cell; another ``kind`` removes as many tokens in its own way, as the ceiling does.
 
     Args:
         backbone: of the model.
-        config: of the sweep: method, attention route, dtype.
-        r_asked: tokens to remove in each block, before clamping.
-        options: of the cell.
-        prop_attn: of the cell.
+        config: of the sweep: attention route, dtype.
+        cell: the cell.
         kind: class of the wrapper.
     """
+    return _reduced(backbone, config, cell.cell.method, cell.r_asked, cell.options, cell.cell.prop_attn, kind)
+
+
+def _reduced(
+    backbone: Backbone,
+    config: SweepConfig,
+    method: str,
+    r_asked: Sequence[int],
+    options: Options,
+    prop_attn: bool,
+    kind: type[ReducedViT] = ReducedViT,
+) -> ReducedViT:
     return kind(
         backbone,
-        options.method(config.method),
+        options.method(method),
         r_asked,
         prop_attn=prop_attn,
         attention=config.attention,
@@ -172,25 +191,26 @@ def variant_count(config: SweepConfig) -> int:
     return cells + (cells - 1 if config.ceiling else 0) + 1
 
 
-def _axis(config: SweepConfig) -> Sequence[tuple[str, int, Options, bool]]:
-    """Schedule, r, options and proportional attention of every cell in table order; the first is the baseline.
+def _axis(config: SweepConfig, begun: tuple[str, str] | None = None) -> Sequence[tuple[str, int, Choice]]:
+    """Schedule, r and choice of every cell in table order; the first is the baseline.
 
     Options have no effect at r = 0, so the baseline has the paper's.
     """
-    shape = parse_schedule(config.schedule)
-    if shape.layers is not None:
-        mean = max(1, round(sum(shape.layers) / len(shape.layers)))  # 0 is the baseline's
-        return [
-            ("constant", 0, PAPER, config.prop_attn),
-            *((config.schedule, mean, *each) for each in config.cell_choices),
-        ]
     others = sorted({*parse_r(config.r)} - {0}, reverse=True)
     if config.cells is not None:
         # Every n-th value, so that each part has fast and slow cells; each part also times r = 0, its own reference.
         part, parts = map(int, config.cells.split("/"))
         others = others[part - 1 :: parts]
-    reduced = [(config.schedule, r, *each) for r in sorted(others) for each in config.cell_choices]
-    return [(config.schedule, 0, PAPER, config.prop_attn), *reduced]
+    shapes = []
+    for schedule in config.schedules:
+        layers = parse_schedule(schedule).layers
+        mean = None if layers is None else max(1, round(sum(layers) / len(layers)))  # 0 is the baseline's
+        shapes += [(r, schedule) for r in ([mean] if mean else others)]
+    shapes.sort(key=lambda shape: shape[0])
+    usual = config.schedules[0] if not config.schedules[0].startswith("list:") else "constant"
+    method, schedule = begun or (config.methods[0], usual)
+    reduced = [(schedule, r, choice) for r, schedule in shapes for choice in config.cell_choices]
+    return [(schedule, 0, Choice(method, PAPER, config.prop_attn)), *reduced]
 
 
 def _parameters(model: nn.Module) -> int:

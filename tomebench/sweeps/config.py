@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -19,14 +19,22 @@ from tomebench.errors import ConfigError, SpecError
 from tomebench.models.aliases import default_prop_attn
 from tomebench.models.spec import ModelSpec
 from tomebench.reduction.choices import FLAGS, canonical, typed
-from tomebench.reduction.methods.flags import OPTIONS, PAPER, Options, choices
+from tomebench.reduction.methods.flags import OPTIONS, PAPER, Options, choices, flags_of
 from tomebench.reduction.registry import method_class, option_defaults, option_names
+from tomebench.reduction.schedule import lists_every_r, split_schedules
 from tomebench.rspec import format_r, parse_r
 from tomebench.runs.budget import PUBLISH_PROCESSES
-from tomebench.runs.setting_values import option_text, option_values
+from tomebench.runs.setting_values import listed, option_text, option_values
 from tomebench.runs.settings import Settings, default, flag, settings
-from tomebench.schema import Scalar
 from tomebench.words import counted
+
+
+class Choice(NamedTuple):
+    """What removes the tokens of a cell, and whether attention counts sizes."""
+
+    method: str
+    options: Options
+    prop_attn: bool  # as asked; a method may leave sizes out of attention all the same
 
 
 class SweepConfig(Settings, BaseModel):
@@ -45,8 +53,8 @@ class SweepConfig(Settings, BaseModel):
             return given
         try:
             asked = option_values(option_text(given["option"]))
-            kind = method_class(given.get("method", default("method")))
-            values = {name: canonical(kind, name, texts) for name, texts in asked.items()}
+            methods = [each.strip() for each in str(listed(given.get("method", default("method")))).split(",")]
+            values = {name: _canonical(methods, name, texts) for name, texts in asked.items()}
         except (ValueError, TypeError, KeyError, SpecError):
             return given
         if flags := [name for name in asked if name in OPTIONS]:
@@ -111,20 +119,23 @@ class SweepConfig(Settings, BaseModel):
 
     @model_validator(mode="after")
     def _options_fit(self) -> SweepConfig:
-        changed = self.variants != (PAPER,)  # raises for a combination in which an option has no effect
-        if self.ablate:
-            own = option_names(method_class(self.method))
-            if missing := [name for name in FLAGS if name not in own]:
-                raise ConfigError(
-                    f"ablate changes the options of ToMe, and method {self.method} has no {missing[0]}; drop --method"
-                )
-        if self.ablate and changed:
+        self._check_options_exist()
+        options = [each for method in self.methods for each in self._options(method)]  # raises where one has no effect
+        if not self.ablate:
+            return self
+        if len(self.methods) > 1:
+            raise ConfigError("ablate changes the options of one method; give one --method")
+        if missing := [name for name in FLAGS if name not in option_names(method_class(self.method))]:
+            raise ConfigError(
+                f"ablate changes the options of ToMe, and method {self.method} has no {missing[0]}; drop --method"
+            )
+        if options != [PAPER]:
             raise ConfigError("ablate changes each option in turn, from the paper's default; leave the options out")
         return self
 
     @model_validator(mode="after")
     def _cells_of_a_range(self) -> SweepConfig:
-        if self.cells is not None and self.schedule.startswith("list:"):
+        if self.cells is not None and any(each.startswith("list:") for each in self.schedules):
             raise ConfigError("cells deals out the values of r, and schedule list:... has one; drop --cells")
         return self
 
@@ -156,35 +167,66 @@ class SweepConfig(Settings, BaseModel):
         return parse_r(self.r)
 
     @property
-    def cell_choices(self) -> tuple[tuple[Options, bool], ...]:
-        """Options and proportional attention of the cells of each r; the first is the one to compare with."""
-        if not self.ablate:
-            return tuple((each, self.prop_attn) for each in self.variants)
-        others = [Options(**{name: value}) for name in OPTIONS for value in choices(name)[1:]]
-        return ((PAPER, self.prop_attn), *((each, self.prop_attn) for each in others), (PAPER, not self.prop_attn))
+    def methods(self) -> tuple[str, ...]:
+        """Every method asked for, in the order given."""
+        return tuple(self.method.split(","))
 
     @property
-    def variants(self) -> tuple[Options, ...]:
-        """Every combination of the options asked for, in the order given.
+    def schedules(self) -> tuple[str, ...]:
+        """Every schedule asked for, in the order given."""
+        return split_schedules(self.schedule)
+
+    @property
+    def cell_choices(self) -> tuple[Choice, ...]:
+        """Method, options and proportional attention of the cells of each r; the first is the one to compare with."""
+        every = tuple(Choice(name, each, self.prop_attn) for name in self.methods for each in self._options(name))
+        if not self.ablate:
+            return every
+        others = [Options(**{name: value}) for name in OPTIONS for value in choices(name)[1:]]
+        changed = [Choice(self.method, each, self.prop_attn) for each in others]
+        return (*every, *changed, Choice(self.method, PAPER, not self.prop_attn))
+
+    def _options(self, method: str) -> list[Options]:
+        """Every combination of the options asked for that a method has, in the order given.
 
         Raises:
             SpecError: a combination in which an option has no effect.
         """
-        flags = itertools.product(*(str(getattr(self, name)).split(",") for name in OPTIONS))
-        flagged = [dict(zip(OPTIONS, each, strict=True)) for each in flags]
-        return tuple(Options(**each, more=more) for each in flagged for more in self._more())  # type: ignore[arg-type]
-
-    def _more(self) -> list[tuple[tuple[str, Scalar], ...]]:
-        """Every combination of the method's options that have no flag of their own; defaults are left out."""
-        if not self.option:
-            return [()]
-        kind, asked = method_class(self.method), option_values(self.option)
+        kind, flags, asked = method_class(method), flags_of(method), option_values(self.option)
         defaults = option_defaults(kind)
-        if unknown := [name for name in asked if name not in defaults]:
-            has = f"it has {', '.join(defaults)}" if defaults else "it has none"
-            raise ConfigError(f"--option {unknown[0]}: method {self.method} has no such option; {has}")
-        named = [[(name, typed(kind, name, value)) for value in values] for name, values in asked.items()]
-        return [tuple(each for each in one if each[1] != defaults[each[0]]) for one in itertools.product(*named)]
+
+        def values(name: str) -> list[str] | None:
+            return asked.get(f"{method}.{name}") or asked.get(name)
+
+        flagged = [[(name, value) for value in values(name) or str(getattr(self, name)).split(",")] for name in flags]
+        others = [
+            [(name, typed(kind, name, value)) for value in found]
+            for name in sorted({*defaults} - {*OPTIONS})
+            if (found := values(name))
+        ]
+        return [
+            Options(**dict(one), more=tuple(each for each in more if each[1] != defaults[each[0]]))  # type: ignore[arg-type]
+            for one in itertools.product(*flagged)
+            for more in itertools.product(*others)
+        ]
+
+    def _check_options_exist(self) -> None:
+        """Refuse an option that none of the methods has."""
+        several = len(self.methods) > 1
+        none_has = f"none of the methods {self.method} has" if several else f"method {self.method} has no"
+        for name in OPTIONS:
+            if getattr(self, name) != default(name) and not any(name in flags_of(method) for method in self.methods):
+                raise SpecError(f"{none_has} {name}; leave {name} out")
+        for name in option_values(self.option):
+            method, _, option = name.rpartition(".")
+            if method and method not in self.methods:
+                raise ConfigError(f"--option {name}: {method} is not among the methods asked for; add it to --method")
+            asked = (method,) if method else self.methods
+            has = dict.fromkeys(own for each in asked for own in (*option_names(method_class(each)), *flags_of(each)))
+            if option not in has:
+                what = f"none of the methods {self.method} has such an option; they have"
+                what = what if len(asked) > 1 else f"method {asked[0]} has no such option; it has"
+                raise ConfigError(f"--option {name}: {what} {', '.join(has) or 'none'}")
 
     def stored(self) -> dict[str, Any]:
         """Settings that identify a run, as JSON; :func:`tomebench.sweeps.resume.unlike` compares them on resuming.
@@ -197,9 +239,21 @@ class SweepConfig(Settings, BaseModel):
         for name, setting in declared.items():
             if setting.since > 1 and fields[name] == default(name):
                 del fields[name]
-        if self.schedule.startswith("list:"):
-            return fields  # the schedule lists r for every block, so the setting ``r`` has no effect
+        if lists_every_r(self.schedule):
+            return fields  # r of every block is listed, so the setting ``r`` has no effect
         return {**fields, "r": format_r(sorted({0, *self.r_values}))}
+
+
+def _canonical(methods: Sequence[str], name: str, texts: Sequence[str]) -> list[str]:
+    """Values of an option in one way of writing, that of the first of the methods that has it.
+
+    Raises:
+        SpecError: one of them is no allowed value, or there is no such method.
+    """
+    method, _, option = name.rpartition(".")
+    kinds = [method_class(each) for each in ([method] if method else methods)]
+    kind = next((each for each in kinds if option in option_names(each)), None)
+    return list(texts) if kind is None else canonical(kind, option, texts)
 
 
 def run_directory(config: SweepConfig) -> Path:

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from tomebench.errors import ConfigError
 from tomebench.models.aliases import default_prop_attn
 from tomebench.reduction.methods.flags import OPTIONS
-from tomebench.runs.setting_values import option_text, option_values
+from tomebench.reduction.schedule import lists_every_r
+from tomebench.runs.setting_values import listed, option_text, option_values
 from tomebench.runs.settings import flag, settings
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.yaml_file import read_yaml
@@ -38,7 +39,7 @@ def load_config(files: Sequence[Path], flags: Mapping[str, object]) -> SweepConf
     _put(given, {key: flag(key) for key in given}, values, sources)
     if "prop_attn" not in values and isinstance(values.get("model"), str):
         values["prop_attn"] = default_prop_attn(str(values["model"]))
-    if "r" in values and str(values.get("schedule", "")).startswith("list:"):
+    if "r" in values and lists_every_r(str(listed(values.get("schedule", "")))):
         raise ConfigError("schedule list:... says every layer's r itself; leave r out")
     try:
         return SweepConfig.model_validate(values)

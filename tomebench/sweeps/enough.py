@@ -22,7 +22,9 @@ def too_few(cells: Iterable[tuple[Cell, Resolved]], images: int, max_drop: float
     Returns:
         None where there are enough images.
     """
-    rows = len({(resolved.r_layers, cell.written_options) for cell, resolved in cells if not cell.is_baseline})
+    rows = len(
+        {(cell.method, resolved.r_layers, cell.written_options) for cell, resolved in cells if not cell.is_baseline}
+    )
     if not rows:
         return None
     needed = stats.fewest_images(max_drop / 100, level=1 - (1 - stats.LEVEL) / rows, labels=labels)

@@ -11,6 +11,7 @@ from tomebench.measure.estimate import macs_per_second, sweep_seconds
 from tomebench.measure.probe import auto_batch_cap
 from tomebench.models.create import build_model
 from tomebench.models.spec import PREFIX
+from tomebench.reduction.schedule import lists_every_r
 from tomebench.rspec import parse_r
 from tomebench.runs.budget import BUDGETS
 from tomebench.sweeps.cells import ResolvedCell
@@ -106,7 +107,7 @@ def quicker_command(config: SweepConfig, images: int) -> str | None:
         return None
     stored = config.stored()
     less = dict(stored)
-    values = sorted({0, *parse_r(stored["r"])}) if not config.schedule.startswith("list:") else [0]
+    values = sorted({0, *parse_r(stored["r"])}) if not lists_every_r(config.schedule) else [0]
     if len(values) > _FEW_R:
         step = (len(values) - 1) / (_FEW_R - 1)
         less["r"] = ",".join(str(values[round(step * number)]) for number in range(_FEW_R))

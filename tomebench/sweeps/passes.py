@@ -43,15 +43,11 @@ class Passes:
         self._first = next(cell for cell in cells if cell.cell.is_baseline)
         self.baseline = self._first.cell.key
         backbone = adapt(model)
-        self.models: dict[str, ReducedViT] = {
-            cell.cell.key: reduced_vit(backbone, config, cell.r_asked, cell.options, cell.prop_attn) for cell in cells
-        }
+        self.models: dict[str, ReducedViT] = {cell.cell.key: reduced_vit(backbone, config, cell) for cell in cells}
         self._ceilings: dict[str, nn.Module] = {}
         if config.ceiling:
             self._ceilings = {
-                CEILING + cell.cell.key: reduced_vit(
-                    backbone, config, cell.r_asked, cell.options, cell.prop_attn, SlicedViT
-                )
+                CEILING + cell.cell.key: reduced_vit(backbone, config, cell, SlicedViT)
                 for cell in cells
                 if any(cell.r_asked)
             }
@@ -142,8 +138,8 @@ class Passes:
     @cached_property
     def _sentinel(self) -> tuple[nn.Module, nn.Module]:
         """A copy of the model, and the baseline that wraps it; made on first use."""
-        twin, cell = copy.deepcopy(self._model), self._first
-        return twin, reduced_vit(adapt(twin), self._config, cell.r_asked, cell.options, cell.prop_attn)
+        twin = copy.deepcopy(self._model)
+        return twin, reduced_vit(adapt(twin), self._config, self._first)
 
     def _training(self, name: str, inputs: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
         forward = self._run(name)

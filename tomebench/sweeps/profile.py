@@ -109,6 +109,8 @@ def run_profile(config: SweepConfig, should_stop: Callable[[], bool]) -> Generat
         raise ConfigError("profile times passes, and budget none times nothing; give another --budget")
     if (config.processes or 1) > 1:
         raise ConfigError("profile looks into one process; drop --processes")
+    if len(config.methods) > 1 or len(config.schedules) > 1:
+        raise ConfigError("profile takes one method and one schedule; drop the others")
     if len(config.cell_choices) > 1:
         raise ConfigError("profile takes one value of each option; drop the others")
     device = resolve_device(config.device, config.dtype)
@@ -200,7 +202,7 @@ def _prepare(
     for name, kind in ((_REDUCED, ReducedViT), (_CEILING, SlicedViT)):
         if name == _REDUCED or any(cell.r_asked):
             kinds = (kind, marked(kind, marker(stopwatch, name)))
-            both = (reduced_vit(backbone, config, cell.r_asked, cell.options, cell.prop_attn, k) for k in kinds)
+            both = (reduced_vit(backbone, config, cell, k) for k in kinds)
             models.append(
                 TimedModel(name, *(rotating(guarded(key, without_gradients(model)), inputs) for model in both))
             )
@@ -243,7 +245,7 @@ def _shape(config: SweepConfig, backbone: Backbone, cell: ResolvedCell, images: 
         width=width,
         itemsize=images.itemsize,
         params=sum(p.numel() for p in backbone.model.parameters()),
-        method=cell.options.method(config.method),
+        method=cell.options.method(cell.cell.method),
     )
 
 

@@ -1,22 +1,23 @@
 """Resume logic: choose the run folder of a sweep, and decide whether the run in a folder can be continued.
 
 A sweep that only asks for more continues a run: another ``--r`` or ``--budget``, more ``--processes``, ``--ceiling``,
-``--end-to-end`` or more values of an option add rows or columns to the table. Any other setting changes what the rows
-mean, and needs a folder of its own.
+``--end-to-end``, more methods, schedules or values of an option add rows or columns to the table. Any other setting
+changes what the rows mean, and needs a folder of its own.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tomebench.errors import SpecError
 from tomebench.measure.device import device_name, resolve_device
 from tomebench.reduction.choices import canonical, written
-from tomebench.reduction.methods.flags import OPTIONS
+from tomebench.reduction.methods.flags import OPTIONS, flags_of
 from tomebench.reduction.registry import method_class, option_defaults
+from tomebench.reduction.schedule import lists_every_r, split_schedules
 from tomebench.rspec import format_r, parse_r
 from tomebench.runs import database, lock
 from tomebench.runs.budget import PUBLISH_PROCESSES
@@ -30,6 +31,8 @@ from tomebench.sweeps.made import code_differences
 
 _GROWS = tuple(name for name, setting in settings().items() if setting.grows)
 """Settings that say how much is measured; a run can be continued with other values of them."""
+_NAMED = ("method", "schedule", *OPTIONS)
+"""Settings that are lists of names: those of the cells."""
 _MORE = tuple(name for name in _GROWS if default(name) is False)
 """Switches among them that add columns and change no other column."""
 
@@ -80,8 +83,8 @@ def unlike(store: Store, asked: Mapping[str, Any]) -> list[str]:
     if before.get("cells") or now.get("cells"):
         found += differences({"r": before.get("r")}, {"r": now.get("r")})
     names = _names(before, now)
-    # The cells of both form no full grid of r and options, which no settings describe.
-    if _grid(merged(before, now), names) != _grid(before, names) | _grid(now, names):
+    # The cells of both form no full grid of schedule, r, method and options, which no settings describe.
+    if _grid(merged(before, now)) != _grid(before) | _grid(now):
         differing = [name for name in names if _values(before, name) != _values(now, name)]
         found += differences(*({name: ",".join(_values(each, name)) for name in differing} for each in (before, now)))
     return found
@@ -98,8 +101,7 @@ def covers(store: Store, asked: Mapping[str, Any]) -> bool:
         return False
     before, both = store.config, merged(store.config, asked)
     more = ("budget", "processes", *_MORE)
-    names = _names(before, asked)
-    return _grid(both, names) == _grid(before, names) and all(both.get(name) == before.get(name) for name in more)
+    return _grid(both) == _grid(before) and all(both.get(name) == before.get(name) for name in more)
 
 
 def merged(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,11 +114,11 @@ def merged(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any
     both = dict(stored)
     names = _names(stored, asked)
     values = {name: ",".join(dict.fromkeys([*_values(stored, name), *_values(asked, name)])) for name in names}
-    both |= {name: values[name] for name in OPTIONS if "," in values[name] or name in both}
-    if more := {name: values[name] for name in names if name not in OPTIONS}:
+    both |= {name: values[name] for name in _NAMED if "," in values[name] or name in both}
+    if more := {name: values[name] for name in names if name not in _NAMED and values[name]}:
         both["option"] = option_text(more)
-    if not _says_r(stored):
-        both["r"] = format_r(sorted({*_r(stored), *_r(asked)}))
+    if r := {*_r(stored), *_r(asked)}:
+        both["r"] = format_r(sorted(r))
     both["budget"] = max((str(each.get("budget")) for each in (stored, asked)), key=budget_rank)
     if (count := max(each.get("processes", 1) for each in (stored, asked))) > 1:
         both["processes"] = max(count, PUBLISH_PROCESSES) if both["budget"] == "publish" else count
@@ -157,35 +159,68 @@ def _device(asked: str) -> str:
 
 
 def _names(*settings: Mapping[str, Any]) -> list[str]:
-    """Names of ToMe's flags, followed by the other options that any of the given settings set."""
+    """Names of the settings that are lists, followed by the options without a flag that are set anywhere."""
     more = {name for each in settings for name in option_values(each.get("option"))}
-    return [*OPTIONS, *sorted(more)]
+    return [*_NAMED, *sorted(more)]
 
 
 def _values(settings: Mapping[str, Any], name: str) -> list[str]:
-    if name in OPTIONS:
+    """Values of a setting that is a list, or of an option; none where no method of the settings has the option."""
+    if name == "schedule":
+        return list(split_schedules(str(settings.get(name, default(name)))))
+    if name in _NAMED:
         return str(settings.get(name, default(name))).split(",")
-    kind = method_class(str(settings["method"]))
-    given = option_values(settings.get("option")).get(name)
-    if not given:
-        return [written(option_defaults(kind).get(name))]
+    one, _, option = name.rpartition(".")
+    methods = _values(settings, "method")
+    found = [_own(settings, method).get(option, []) for method in methods if one in ("", method)]
+    return list(dict.fromkeys(value for values in found for value in values))
+
+
+def _own(settings: Mapping[str, Any], method: str) -> dict[str, list[str]]:
+    """Values of every option that a method has, and of those given that no method has: a run of other code has them."""
+    given, usual = option_values(settings.get("option")), _usual(method)
+    elsewhere = {name for each in _values(settings, "method") for name in _usual(each)}
+    unknown = {name: values for name, values in given.items() if "." not in name and name not in elsewhere}
+
+    def values(name: str) -> list[str]:
+        asked = given.get(f"{method}.{name}") or given.get(name)
+        if not asked:
+            return str(settings.get(name, usual[name])).split(",")
+        try:
+            return canonical(method_class(method), name, asked)
+        except (KeyError, SpecError):  # of a run of other code, which is refused as such
+            return asked
+
+    return {name: values(name) for name in usual} | unknown
+
+
+def _usual(method: str) -> dict[str, str]:
+    """Default of every option of a method, as written; none of one that only other code has."""
     try:
-        return canonical(kind, name, given)
-    except (KeyError, SpecError):  # of a run of other code, which is refused as such
-        return given
-
-
-def _says_r(settings: Mapping[str, Any]) -> bool:
-    return str(settings.get("schedule", "")).startswith("list:")
+        defaults = option_defaults(method_class(method)) | {name: default(name) for name in flags_of(method)}
+    except SpecError:
+        return {}
+    return {name: written(value) for name, value in defaults.items()}
 
 
 def _r(settings: Mapping[str, Any]) -> tuple[int, ...]:
-    if _says_r(settings):  # the schedule lists r for every block, so the setting has no effect
+    if lists_every_r(str(settings.get("schedule", ""))):  # r of every block is listed, so the setting has no effect
         return ()
     return parse_r(str(settings.get("r", default("r"))))
 
 
-def _grid(settings: Mapping[str, Any], names: Sequence[str]) -> set[tuple[Any, ...]]:
-    """Value of r and option values of every cell except r = 0, at which options have no effect."""
-    values = ["list"] if _says_r(settings) else [r for r in _r(settings) if r]
-    return {*itertools.product(values, *(_values(settings, name) for name in names))}
+def _grid(settings: Mapping[str, Any]) -> set[tuple[Any, ...]]:
+    """Schedule, r, method and options of every cell except r = 0, at which they have no effect."""
+    some_r = [r for r in _r(settings) if r]
+    shapes = [
+        (schedule, r)
+        for schedule in _values(settings, "schedule")
+        for r in ([None] if schedule.startswith("list:") else some_r)
+    ]
+    own = [
+        (method, tuple(zip(options, values, strict=True)))
+        for method in _values(settings, "method")
+        for options in [_own(settings, method)]
+        for values in itertools.product(*options.values())
+    ]
+    return {*itertools.product(shapes, own)}

@@ -161,7 +161,15 @@ def _lead(
         with ranks.allow(FIRST):
             batch_size = store.get("batch_size") or _batch_size(config, loaded, device)
         store.put("batch_size", batch_size)
-        cells = resolve_cells(config, loaded, weights=loaded.weights, batch_size=batch_size, device=device_name(device))
+        begun = next(((cell.method, cell.schedule) for cell, _ in store.cells() if cell.is_baseline), None)
+        cells = resolve_cells(
+            config,
+            loaded,
+            weights=loaded.weights,
+            batch_size=batch_size,
+            device=device_name(device),
+            begun=begun,
+        )
         keys = [cell.cell.key for cell in cells]
         known = {cell.key for cell, _ in store.cells()} if store.has_results else set()
         more_exact = store.has_results and budget_rank(config.budget) > budget_rank(str(store.config.get("budget")))
@@ -237,7 +245,10 @@ def _follow(
         image_set = leave_out(listed, assigned["left_out"], "") if assigned["left_out"] else listed
         torch.set_num_threads(assigned["threads"])  # another number of threads may round sums differently
         size = assigned["batch_size"]
-        cells = resolve_cells(config, loaded, weights=loaded.weights, batch_size=size, device=device_name(device))
+        begun = tuple(assigned["begun"])
+        cells = resolve_cells(
+            config, loaded, weights=loaded.weights, batch_size=size, device=device_name(device), begun=begun
+        )
         passes = Passes(config, loaded.model, cells, device)
         try:
             help_out(passes, _reading(config, image_set, loaded, size, device, ranks), assigned, ranks, stop_if_asked)

@@ -76,6 +76,16 @@ class Options:
         return tuple(sorted({**mine, **dict(self.more)}.items()))
 
 
+def flags_of(method: str) -> tuple[str, ...]:
+    """Names of those of ToMe's options that a method has, too; ``matching`` is ToMe's alone.
+
+    Raises:
+        SpecError: no such method.
+    """
+    own = option_names(method_class(method))
+    return tuple(name for name in OPTIONS if name in own or (name, method) == ("matching", "tome"))
+
+
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(Options) if field.name != "more"}
 OPTIONS = tuple(_DEFAULTS)
 """Names of ToMe's options, each of them a flag of ``tomebench sweep``."""
