@@ -193,11 +193,11 @@ def test_a_run_is_identified_by_everything_that_can_change_a_result():
         "class_names",
         "labels",
     }
-    younger |= {"labels", "option", "metric", "heads", "distance", "combine", "partition", "matching"}
+    younger |= {"selector", "labels", "option", "metric", "heads", "distance", "combine", "partition", "matching"}
     free = {"out", "name", "workers", "offline", "cache", "verify", "max_drop"}
     assert set(config.stored()) == set(SweepConfig.model_fields) - free - younger
     changed = {"attention": "matmul", "prefix_only": True, "compile": True, "cuda_graphs": True, "ceiling": True}
-    changed |= {"end_to_end": True, "data": "digits", "cells": "1/2", "preprocessing": "tome"}
+    changed |= {"selector": True, "end_to_end": True, "data": "digits", "cells": "1/2", "preprocessing": "tome"}
     assert set(load_config([], {"model": "m", **changed}).stored()) >= set(changed)
     assert load_config([], {"model": "m", "mode": "train"}).stored()["mode"] == "train"
     assert config.stored() == load_config([], {"model": "m", "r": "0..2", "name": "b", "offline": True}).stored()
@@ -347,3 +347,22 @@ def test_an_ablation_changes_one_option_at_a_time():
 )
 def test_options_that_mean_nothing(flags, message):
     assert message in refusal(lambda: load_config([], {"model": "m", **flags}))
+
+
+@pytest.mark.parametrize(
+    ("given", "seeds"), [("seeds=3", (0, 1, 2)), ("seeds=1", (0,)), ("random-prune.seeds=2", (0, 1))]
+)
+def test_a_number_of_seeds_is_a_cell_of_each(given: str, seeds: tuple[int, ...]) -> None:
+    config = SweepConfig(model="test_vit", method="tome,random-prune", option=given)
+    cells = [dict(each.options.more).get("seed", 0) for each in config.cell_choices if each.method == "random-prune"]
+    assert tuple(cells) == seeds
+    assert (
+        SweepConfig(**{**config.model_dump(), "option": "seed=" + ",".join(map(str, seeds))}).cell_choices[-1]
+        == (config.cell_choices[-1])
+    )
+
+
+@pytest.mark.parametrize("given", ["seeds=0", "seeds=101", "seeds=1,2", "seeds=x", "seeds=3 seed=1"])
+def test_a_number_of_seeds_that_is_none_is_refused(given: str) -> None:
+    with pytest.raises((ConfigError, ValueError), match=r"seeds"):
+        SweepConfig(model="test_vit", method="random-prune", option=given)

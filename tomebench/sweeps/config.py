@@ -54,6 +54,7 @@ class SweepConfig(Settings, BaseModel):
         try:
             asked = option_values(option_text(given["option"]))
             methods = [each.strip() for each in str(listed(given.get("method", default("method")))).split(",")]
+            asked = _each_seed(methods, asked)
             values = {name: _canonical(methods, name, texts) for name, texts in asked.items()}
         except (ValueError, TypeError, KeyError, SpecError):
             return given
@@ -242,6 +243,25 @@ class SweepConfig(Settings, BaseModel):
         if lists_every_r(self.schedule):
             return fields  # r of every block is listed, so the setting ``r`` has no effect
         return {**fields, "r": format_r(sorted({0, *self.r_values}))}
+
+
+def _each_seed(methods: Sequence[str], asked: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Options with ``seeds=5`` written as ``seed=0,1,2,3,4``, unless a method has an option of that name.
+
+    Raises:
+        ConfigError: it is no number from 1 to 100, or ``seed`` is given, too.
+    """
+    found = {}
+    for name, texts in asked.items():
+        option = name.rpartition(".")[2]
+        if option == "seeds" and not any(option in option_names(method_class(each)) for each in methods):
+            if len(texts) != 1 or not re.fullmatch("[1-9][0-9]?|100", texts[0]):
+                raise ConfigError(f"--option {name}={','.join(texts)}: give a number of seeds from 1 to 100")
+            name, texts = name.removesuffix("s"), [str(seed) for seed in range(int(texts[0]))]
+            if name in asked:
+                raise ConfigError(f"--option {name}s is {name} from 0 up; drop one of them")
+        found[name] = texts
+    return found
 
 
 def _canonical(methods: Sequence[str], name: str, texts: Sequence[str]) -> list[str]:
