@@ -69,8 +69,7 @@ class MergePlan:
     def averaged(self, weight: Tensor) -> MergePlan:
         """The plan whose groups become their mean by these weights >= 0, float32 or wider [B, N]; all zero: plain."""
         weights = weight.reshape(-1).clamp_min(torch.finfo(weight.dtype).tiny)
-        total = weights.index_select(0, self.kept_rows)
-        total = total.index_add(0, self.into_rows, weights.index_select(0, self.moved_rows))
+        total = _sums(self, weights, torch.ones_like(weights).unsqueeze(1)).squeeze(1)
         share = torch.zeros_like(weights).index_copy(0, self.kept_rows, weights.index_select(0, self.kept_rows) / total)
         moved = weights.index_select(0, self.moved_rows) / total.index_select(0, self.into_rows)
         return replace(self, weight=share.index_copy(0, self.moved_rows, moved))
