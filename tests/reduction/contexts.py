@@ -33,8 +33,8 @@ def make_context(
 
     size = torch.randint(1, 5, (batch, n), generator=generator).float() if sized else None
     three = Heads(*(normal(batch, heads, n, d) for _ in range(3)))
-    x, x_pre = normal(batch, n, heads * d), normal(batch, n, heads * d)
-    return Context(x, x_pre, three, size, size, r, prefix, layer, layer + 1, Constants(), prefix > 0)
+    x, x_pre, before_mlp = (normal(batch, n, heads * d) for _ in range(3))
+    return Context(x, x_pre, three, size, size, r, prefix, layer, layer + 1, Constants(), prefix > 0, before_mlp)
 
 
 @st.composite

@@ -78,6 +78,11 @@ METHODS: Mapping[str, MethodInfo] = by_name(
             "the matching of tome; sources are dropped in the first blocks and merged later (Kim et al., WACV 2024)",
         ),
         MethodInfo(
+            "dpc-knn",
+            f"{_METHODS}.dpc_knn:DpcKnn",
+            "dense patches far from denser ones become the centres of clusters (TCFormer; Zeng et al., CVPR 2022)",
+        ),
+        MethodInfo(
             "greedy",
             f"{_METHODS}.greedy:Greedy",
             "the most similar pair of all patches, one after the other (Bolya et al., ICLR 2023)",

@@ -109,7 +109,7 @@ def half_of_patches(n: int, prefix: int) -> int:
 
 
 def all_but_one_patch(n: int, prefix: int) -> int:
-    """All patches but one, N - P - 1: the most that pruning can remove of n tokens."""
+    """All patches but one, N - P - 1: the most that a method can remove of n tokens that always leaves a patch."""
     return max(n - prefix - 1, 0)
 
 

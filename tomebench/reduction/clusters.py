@@ -1,0 +1,68 @@
+"""Clusters of patches: distances, first centres, and the plan that makes one token of each cluster.
+
+Dense and batched: a cluster is a column of a one-hot matrix, so that sums over clusters are matrix products, which add
+in the same order in every run.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tomebench.reduction.choices import Combine
+from tomebench.reduction.method import Context
+from tomebench.reduction.plan import MergePlan, without_autocast
+
+
+def squared_distances(x: Tensor) -> Tensor:
+    """Squared Euclidean distance of every row to every row: fp32 or wider [B, T, C] -> [B, T, T].
+
+    Symmetric, not negative, and zero from a row to itself, all to the last bit.
+    """
+    with without_autocast(x.device.type):
+        product = torch.bmm(x, x.transpose(1, 2))
+    norms = (x * x).sum(dim=-1)
+    distance = norms.unsqueeze(2) + norms.unsqueeze(1) - (product + product.transpose(1, 2))
+    own = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
+    return distance.clamp_min(0).masked_fill(own, 0)
+
+
+def largest(score: Tensor, count: int) -> Tensor:
+    """The ``count`` patches of largest score [B, T], ascending, int64 [B, count]; ties go to the lower index."""
+    return score.argsort(dim=1, descending=True, stable=True)[:, :count].sort(dim=1).values
+
+
+def nearest_centre(distance: Tensor, centres: Tensor) -> Tensor:
+    """Cluster of every patch, that of the nearest centre; a centre is in its own, so that no cluster is empty.
+
+    Args:
+        distance: of patches from patches, [B, T, T].
+        centres: patches, int64 [B, k], no two the same.
+
+    Returns:
+        Numbers from 0 to k - 1, int64 [B, T]; ties go to the lower number.
+    """
+    of_centres = distance.gather(2, centres.unsqueeze(1).expand(-1, distance.shape[1], -1))
+    numbers = torch.arange(centres.shape[1], device=centres.device).expand_as(centres)
+    return of_centres.argmin(dim=2).scatter(1, centres, numbers)
+
+
+def members(cluster: Tensor, count: int) -> Tensor:
+    """Which of ``count`` clusters every patch is in: numbers int64 [B, T] -> bool [B, T, count]."""
+    return F.one_hot(cluster, count).bool()
+
+
+def cluster_plan(ctx: Context, cluster: Tensor, kept: Tensor, combine: Combine = "weighted") -> MergePlan:
+    """The plan that makes one token of each cluster, in the place of one of its patches; places stay in order.
+
+    Args:
+        ctx: of the layer.
+        cluster: number of the cluster of every patch, int64 [B, T].
+        kept: the patch of every cluster that stays, int64 [B, T - r].
+        combine: what a cluster becomes.
+    """
+    stays = torch.zeros_like(cluster).scatter(1, kept, 1)
+    moved = stays.argsort(dim=1, stable=True)[:, : ctx.r]
+    onto = kept.gather(1, cluster.gather(1, moved))
+    return MergePlan.moving(moved, onto, ctx.x.shape[1], ctx.prefix, combine)
