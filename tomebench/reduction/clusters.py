@@ -48,6 +48,30 @@ def nearest_centre(distance: Tensor, centres: Tensor) -> Tensor:
     return of_centres.argmin(dim=2).scatter(1, centres, numbers)
 
 
+def fill_clusters(distance: Tensor) -> Tensor:
+    """Cluster of every patch, that of the nearest centre, and none empty.
+
+    An empty cluster takes the patch that is farthest from its centre, the next one the second farthest, and so on; the
+    patch nearest to its centre stays in every cluster. So there are always enough patches.
+
+    Args:
+        distance: of patches from centres, [B, T, k] with T >= k.
+
+    Returns:
+        Numbers from 0 to k - 1, int64 [B, T]; ties go to the lower number.
+    """
+    count = distance.shape[2]
+    least, nearest = distance.min(dim=2)
+    member = members(nearest, count)
+    filled = member.any(dim=1)
+    closest = distance.masked_fill(~member, torch.inf).argmin(dim=1)
+    stays = (members(closest, distance.shape[1]) & filled.unsqueeze(2)).any(dim=1)
+    farthest = least.masked_fill(stays, -torch.inf).argsort(dim=1, descending=True, stable=True)[:, :count]
+    empty = filled.to(torch.int8).argsort(dim=1, stable=True)  # the empty clusters first
+    taken = torch.arange(count, device=distance.device) < (~filled).sum(dim=1, keepdim=True)
+    return nearest.scatter(1, farthest, torch.where(taken, empty, nearest.gather(1, farthest)))
+
+
 def members(cluster: Tensor, count: int) -> Tensor:
     """Which of ``count`` clusters every patch is in: numbers int64 [B, T] -> bool [B, T, count]."""
     return F.one_hot(cluster, count).bool()

@@ -83,6 +83,11 @@ METHODS: Mapping[str, MethodInfo] = by_name(
             "dense patches far from denser ones become the centres of clusters (TCFormer; Zeng et al., CVPR 2022)",
         ),
         MethodInfo(
+            "token-pooling",
+            f"{_METHODS}.token_pooling:TokenPooling",
+            "k-means of tokens weighted by the attention that they receive (Token Pooling; Marin et al., WACV 2023)",
+        ),
+        MethodInfo(
             "greedy",
             f"{_METHODS}.greedy:Greedy",
             "the most similar pair of all patches, one after the other (Bolya et al., ICLR 2023)",
