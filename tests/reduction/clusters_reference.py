@@ -42,3 +42,23 @@ def kmeans(rows: Rows, weight: Vector, r: int, prefix: int, iterations: int) -> 
         centres = [mean_of(rows, cluster, weight) for cluster in found]
     kept = {min(cluster, key=lambda t: (-weight[t], t)): cluster for cluster in found}
     return {**{t: [t] for t in range(prefix)}, **{t: kept[t] for t in sorted(kept)}}
+
+
+def kmedoids(rows: Rows, weight: Vector, r: int, prefix: int, iterations: int, over: str) -> Groups:
+    """Clusters by their medoids; ``over``: the sum is over the patches of the cluster, or over all."""
+    patches = range(prefix, len(rows))
+    medoids = heaviest(weight, prefix, len(patches) - r)
+    for _ in range(iterations):
+        clusters: dict[int, list[int]] = {medoid: [medoid] for medoid in medoids}
+        for t in patches:
+            if t not in clusters:
+                clusters[min(medoids, key=lambda medoid: math.dist(rows[t], rows[medoid]))].append(t)
+
+        def spread(i: int, cluster: Sequence[int]) -> float:
+            if over == "cluster":
+                return sum(weight[j] * math.dist(rows[i], rows[j]) ** 2 for j in cluster)
+            return weight[i] * sum(math.dist(rows[i], rows[j]) ** 2 for j in patches)
+
+        medoids = [min(group, key=lambda i: (spread(i, group), i)) for group in clusters.values()]
+    found = dict(zip(medoids, clusters.values(), strict=True))
+    return {**{t: [t] for t in range(prefix)}, **{t: found[t] for t in sorted(found)}}

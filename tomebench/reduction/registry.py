@@ -88,6 +88,11 @@ METHODS: Mapping[str, MethodInfo] = by_name(
             "k-means of tokens weighted by the attention that they receive (Token Pooling; Marin et al., WACV 2023)",
         ),
         MethodInfo(
+            "kmedoids",
+            f"{_METHODS}.kmedoids:Kmedoids",
+            "k-medoids weighted by the attention that tokens receive (Token Pooling; Marin et al., WACV 2023)",
+        ),
+        MethodInfo(
             "greedy",
             f"{_METHODS}.greedy:Greedy",
             "the most similar pair of all patches, one after the other (Bolya et al., ICLR 2023)",
