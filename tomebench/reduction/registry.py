@@ -73,6 +73,11 @@ METHODS: Mapping[str, MethodInfo] = by_name(
             "tokens that resemble many others are merged (PiToMe; Tran et al., NeurIPS 2024)",
         ),
         MethodInfo(
+            "representation-shift",
+            f"{_METHODS}.representation_shift:RepresentationShift",
+            "the patches that the MLP changes least are dropped (Choi et al., ICCV 2025)",
+        ),
+        MethodInfo(
             "tofu",
             f"{_METHODS}.tofu:Tofu",
             "the matching of tome; sources are dropped in the first blocks and merged later (Kim et al., WACV 2024)",
