@@ -73,6 +73,11 @@ METHODS: Mapping[str, MethodInfo] = by_name(
             "tokens that resemble many others are merged (PiToMe; Tran et al., NeurIPS 2024)",
         ),
         MethodInfo(
+            "mctf",
+            f"{_METHODS}.mctf:Mctf",
+            "matching in both directions by similarity, attention and size (MCTF; Lee et al., CVPR 2024)",
+        ),
+        MethodInfo(
             "representation-shift",
             f"{_METHODS}.representation_shift:RepresentationShift",
             "the patches that the MLP changes least are dropped (Choi et al., ICCV 2025)",
