@@ -12,13 +12,15 @@ pass      one forward pass of a batch, or in mode train one training step; a pro
 ceiling   the pass that slices as many tokens off without matching: no method can be faster
 floor     the least time that a part of a pass can take at the rates this machine shows
 cell      one thing to measure: a model with one r, schedule and set of options, on one device
-variant   what a burst times: a cell, its ceiling, r = 0 once more (*sentinel*, for the A/A test), the unwrapped model
+variant   what a burst times: a cell, its ceiling, r = 0 once more (*sentinel*, for the A/A test), the unwrapped model,
+          the reference
+reference another model, or the model at another size, at r = 0: timed in all runs of a sweep, by which they compare
 unwrapped the model as its library runs it, without a :class:`~tomebench.reduction.vit.ReducedViT` around it
 baseline  the cell of r = 0 in a run; for the gate, the stored run that a later one is compared with
 burst     passes of one variant between two synchronisations
 round     one burst of every variant, in random order; speed-ups are ratios within a round
 session   what one process measured of a run, from its start to its end
-run       what is stored in one folder: settings, cells, rounds, predictions
+run       what is stored in one folder: settings, cells, rounds, predictions; of several below one *parent*, a *member*
 row       one line of the table, derived from a run
 protocol  hash of what a row was measured with: rows are compared where it is equal
 finding   what the gate says of one cell in one tier

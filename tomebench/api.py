@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tomebench.gate.verdict import Finding
+    from tomebench.models.create import LoadedModel
     from tomebench.report.headline import Answer
     from tomebench.runs.row import Row
     from tomebench.schema import Route
@@ -27,7 +28,7 @@ __all__ = ["advise", "apply", "check", "keep_memory", "load_results", "sweep"]
 
 
 def sweep(
-    model: str | nn.Module,
+    model: str | Sequence[str] | nn.Module,
     r: str | int | Sequence[int] = "0..24",
     *,
     out: str | Path,
@@ -37,7 +38,7 @@ def sweep(
     use_ema: bool | None = None,
     num_classes: int | None = None,
     class_names: str | Path | None = None,
-    img_size: int | None = None,
+    img_size: int | str | Sequence[int] | None = None,
     schedule: str | Sequence[str] | None = None,
     method: str | Sequence[str] | None = None,
     prop_attn: bool | None = None,
@@ -58,13 +59,14 @@ def sweep(
     allow_missing: int | None = None,
     verify: str | Path | None = None,
     device: str | None = None,
-    dtype: Literal["fp32", "tf32", "bf16", "fp16"] | None = None,
-    batch_size: int | Literal["auto"] | None = None,
+    dtype: str | Sequence[str] | None = None,
+    batch_size: int | str | Sequence[int | str] | None = None,
     mode: Literal["infer", "train"] | None = None,
     compile: bool | None = None,
     cuda_graphs: bool | None = None,
     ceiling: bool | None = None,
     selector: bool | None = None,
+    reference: str | None = None,
     end_to_end: bool | None = None,
     budget: Literal["quick", "standard", "publish", "none"] | None = None,
     processes: int | None = None,
@@ -81,7 +83,8 @@ def sweep(
 
     Args:
         model: alias or timm id, ``hf-hub:ORG/NAME`` or ``local-dir:PATH``; or a timm VisionTransformer itself, which is
-            copied and stays as it is.
+            copied and stays as it is. Several names, in a list or with commas, are a run each; so are several of
+            ``img_size``, ``dtype`` and ``batch_size``, in folders below ``out``.
         r: values of r, such as "0..24", "0..24:4", 8 or [0, 8, 16].
         out: run folder. A run in it is continued: with the same settings where it stopped; with another r, a larger
             budget or more options of the method, what is missing is measured.
@@ -109,12 +112,16 @@ def sweep(
     from tomebench.errors import ConfigError
     from tomebench.models.given import given_model, given_name
     from tomebench.progress import drawn
-    from tomebench.sweeps.config_files import load_config
+    from tomebench.report.several import write_together
+    from tomebench.sweeps.config_files import load_members
     from tomebench.sweeps.events import Estimate, Finished, Note
+    from tomebench.sweeps.members import check_members
+    from tomebench.sweeps.resume import choose_parent
     from tomebench.sweeps.run import run_sweep
 
     own = preprocessing if isinstance(preprocessing, Mapping) else None
-    asked |= {"model": model if isinstance(model, str) else given_name(model), "r": _r_text(r)}
+    module = None if isinstance(model, str | Sequence) else model
+    asked |= {"model": model if module is None else given_name(module), "r": _r_text(r)}
     asked |= {"preprocessing": None if own is not None else preprocessing}
     for path in ("out", "checkpoint", "real", "verify", "cache", "class_names", "data"):
         if not isinstance(asked[path], str | Path | None) or (path == "out" and out is None):
@@ -123,26 +130,41 @@ def sweep(
         asked[path] = None if asked[path] is None else Path(asked[path])
     asked |= {key: None if asked[key] is None else str(asked[key]) for key in ("class_names", "data")}
     asked |= {key: int(value) for key, value in asked.items() if _is_whole(value)}
-    config = load_config([], asked)
+    for key in ("img_size", "batch_size"):
+        if isinstance(asked[key], list | tuple):
+            asked[key] = [int(value) if _is_whole(value) else value for value in asked[key]]
+    members = load_members([], asked)
+
+    def handed_over() -> LoadedModel | None:
+        if module is None:
+            return None
+        evaluated = asked["data"] is not None
+        return given_model(module, preprocessing=own, class_names=asked["class_names"], evaluated=evaluated)
+
     given = None
-    if not isinstance(model, str):
+    if module is not None:
         for key in ("checkpoint", "use_ema", "num_classes", "img_size"):
             if asked[key] is not None:
                 raise ConfigError(f"{key} is about a model that is built by name; leave it out, the module has its own")
-        evaluated = config.data is not None
-        given = given_model(model, preprocessing=own, class_names=config.class_names, evaluated=evaluated)
+        given = handed_over()
     elif own is not None:
         raise ConfigError("preprocessing as a mapping is for a module; of a named model say timm or tome")
+    folder = Path(out)
+    if len(members) > 1:
+        check_members(members, given)
+        folder = choose_parent(members)[0]
     rows: list[Row] = []
-    events = run_sweep(config, Path(out), should_stop=lambda: False, given=given)
-    for event in drawn(events) if progress else events:
-        if isinstance(event, Note) and not isinstance(event, Estimate) and not progress:
-            warnings.warn(event.text, stacklevel=2)
-        if isinstance(event, Finished):
-            rows = list(event.rows)  # the generator must run to its end, for which other processes wait
-            if rows:
-                _write_reports(event, config)
-    return rows
+    for number, (part, config) in enumerate(members):
+        model_here = handed_over() if number else given  # the run before has cast it to its own dtype
+        events = run_sweep(config, folder / part, should_stop=lambda: False, given=model_here)
+        for event in drawn(events) if progress else events:
+            if isinstance(event, Note) and not isinstance(event, Estimate) and not progress:
+                warnings.warn(event.text, stacklevel=2)
+            if isinstance(event, Finished):
+                rows = list(event.rows)  # the generator must run to its end, for which other processes wait
+                if rows:
+                    _write_reports(event, config)
+    return rows if len(members) == 1 else write_together(folder)[0]
 
 
 def _write_reports(finished: Finished, config: SweepConfig) -> None:
@@ -197,6 +219,8 @@ def advise(rows: Sequence[Row] | str | Path, max_drop: float | None = None) -> A
     """
     from tomebench.errors import InputError
     from tomebench.report.headline import answer
+    from tomebench.report.several import in_one_table, read_run
+    from tomebench.runs.members import member_runs
     from tomebench.runs.row import Row
     from tomebench.runs.rows import build_rows, limit_of
     from tomebench.runs.setting_values import checked_max_drop
@@ -208,7 +232,13 @@ def advise(rows: Sequence[Row] | str | Path, max_drop: float | None = None) -> A
     except ValueError as error:
         raise InputError(f"max_drop {max_drop!r}: {error}") from error
     if isinstance(rows, str | Path):
-        with Store.read(Path(rows)) as store:
+        runs = member_runs(Path(rows))
+        if len(runs) > 1:
+            found, context = in_one_table(
+                runs, [read_run(run) for run in runs], max_drop=None if max_drop is None else limit
+            )
+            return answer(found, context.max_drop)
+        with Store.read(runs[0]) as store:
             return answer(build_rows(store), limit_of(store) if max_drop is None else limit)
     if not all(isinstance(row, Row) for row in rows):
         raise InputError(f"advise takes the rows that sweep returned, or a run folder, and no {type(rows).__name__}")
@@ -267,8 +297,13 @@ def load_results(run: str | Path) -> pd.DataFrame:
         StorageError: the store is damaged.
     """
     from tomebench.report.frames import to_frame
+    from tomebench.report.several import in_one_table, read_run
+    from tomebench.runs.members import member_runs
     from tomebench.runs.rows import build_rows
     from tomebench.runs.store import Store
 
-    with Store.read(Path(run)) as store:
+    runs = member_runs(Path(run))
+    if len(runs) > 1:
+        return to_frame(in_one_table(runs, [read_run(each) for each in runs])[0])
+    with Store.read(runs[0]) as store:
         return to_frame(build_rows(store))

@@ -93,7 +93,7 @@ class Cell:
         said = {name: value for name, value in own.items() if name == "prop_attn" or value != usual[name]}
         return tuple(sorted({**said, **dict(self.options)}.items()))
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Text that identifies the cell in the store."""
         fields = self.to_json()
@@ -161,7 +161,7 @@ class Resolved:
 class Burst:
     """``steps`` passes (forward, or training steps) of one variant, timed between two synchronisations."""
 
-    variant: str  # a cell's key, CEILING and a cell's key, SENTINEL or UNWRAPPED
+    variant: str  # a cell's key, CEILING and a cell's key, SENTINEL, UNWRAPPED or REFERENCE
     steps: int
     seconds: float
     compiled: int = 0  # graphs compiled during it; unless 0 it must not be used

@@ -12,8 +12,8 @@ import pytest
 import torch
 from cli_program import BASE, MERGED
 
-from tomebench.cli import results
-from tomebench.cli.results import StoredRun
+from tomebench.report import several
+from tomebench.report.several import StoredRun
 from tomebench.runs.origin import Origin
 from tomebench.runs.rows import LIMIT
 from tomebench.runs.store import Store
@@ -213,7 +213,7 @@ def stored(monkeypatch, runs, *configs, origins=()):
     def read(path):
         return StoredRun(runs[path.name], settings[path.name], 1.0, made.get(path.name, NOWHERE))
 
-    monkeypatch.setattr(results, "read_run", read)
+    monkeypatch.setattr(several, "read_run", read)
 
 
 def unwrapped(screen):
@@ -235,7 +235,7 @@ def test_the_limit_judges_the_rows_anew_and_is_no_part_of_the_run(program, engin
     assert untold in summary.read_text()
     assert "--max-drop 0.45" in summary.read_text().splitlines()[-1]
     config = load_config([], {"model": "m", "data": "d", "max_drop": 0.45}).stored()
-    monkeypatch.setattr(results, "read_run", lambda path: StoredRun(rows, config, 0.45, NOWHERE))
+    monkeypatch.setattr(several, "read_run", lambda path: StoredRun(rows, config, 0.45, NOWHERE))
     assert untold in unwrapped(program("report", "results/m-tome").out)
     other = program("report", "results/m-tome", "--max-drop", "0.75")
     assert f"{told}0.75 points (" in unwrapped(other.out)
@@ -257,7 +257,7 @@ def test_the_limit_judges_the_rows_anew_and_is_no_part_of_the_run(program, engin
 def test_a_limit_of_nothing_is_a_limit(tmp_path):
     with Store.open(tmp_path / "run", load_config([], {"model": "m"}).stored()) as store:
         store.put(LIMIT, 0.0)
-    assert results.read_run(tmp_path / "run").max_drop == 0.0
+    assert several.read_run(tmp_path / "run").max_drop == 0.0
 
 
 def test_report_rebuilds_every_run_and_shows_them_together(program, monkeypatch, tmp_path):

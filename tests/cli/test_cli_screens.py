@@ -13,8 +13,9 @@ from cli_program import BASE, MERGED
 from screens import assert_fits, assert_whole_rows, plain, pseudo_terminal, tables
 from test_cli_profile import REPORT
 
-from tomebench.cli import app, results
+from tomebench.cli import app
 from tomebench.cli.layout import command_lines, wrapped
+from tomebench.report import several
 from tomebench.runs.origin import Origin
 from tomebench.runs.row import Row
 from tomebench.sweeps import profile as profiling
@@ -72,8 +73,8 @@ def stored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An empty folder in which the runs above seem to be, and a profile that takes no time."""
     monkeypatch.chdir(tmp_path)
     config = load_config([], {"model": "vit_tiny"}).stored()
-    stored = {name: results.StoredRun(rows, config, 1.0, Origin({}, None, {})) for name, rows in RUNS.items()}
-    monkeypatch.setattr(results, "read_run", lambda path: stored[path.resolve().name])
+    stored = {name: several.StoredRun(rows, config, 1.0, Origin({}, None, {})) for name, rows in RUNS.items()}
+    monkeypatch.setattr(several, "read_run", lambda path: stored[path.resolve().name])
     monkeypatch.setattr("tomebench.report.write.speed_accuracy_figure", lambda *arguments, **_: "no figure")
 
     def run_profile(config: object, should_stop: object) -> Any:

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
 from tomebench.cli.console import Screen
-from tomebench.cli.results import read_run, show, write_run
+from tomebench.cli.results import show, write_run
+from tomebench.report.several import read_run
 
 ROOT = Path(__file__).parents[2]
 RUN, IMAGES = Path("results/demo"), Path("results/images")

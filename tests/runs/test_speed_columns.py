@@ -30,10 +30,10 @@ from tomebench.runs import turns as end_to_end
 from tomebench.runs.budget import BUDGETS, Budget
 from tomebench.runs.records import packed, unpacked
 from tomebench.runs.row import DEVICE_MEMORY, ENERGY
-from tomebench.runs.rows import OUTPUT_EXCESS, build_rows
+from tomebench.runs.rows import OUTPUT_EXCESS, REFERENCE_NAME, build_rows
 from tomebench.runs.speed_columns import speed_columns
 from tomebench.runs.store import Store
-from tomebench.schema import CEILING, SENTINEL, UNWRAPPED, Burst, Round
+from tomebench.schema import CEILING, REFERENCE, SENTINEL, UNWRAPPED, Burst, Round
 
 
 def test_ceiling_and_overhead_by_hand(store: Store) -> None:
@@ -46,6 +46,38 @@ def test_ceiling_and_overhead_by_hand(store: Store) -> None:
     assert (mid.merge_overhead, mid.merge_overhead_lo, mid.merge_overhead_hi) == pytest.approx((25.0, 25.0, 25.0))
     for row in (base, fast):
         assert row.speedup_ceiling is row.merge_overhead is row.merge_overhead_lo is None
+
+
+def test_speed_ups_over_the_reference_by_hand(store: Store) -> None:
+    """It is paired in the same rounds: a machine that is half as fast in one of them changes nothing."""
+    for i in range(6):
+        slow = 1 + (i == 3)
+        times = times_of(CELLS, 1.0 * slow, 0.8 * slow, 0.5 * slow) | {REFERENCE: 2.0 * slow}
+        store.add_round(make_round(times, seed=i))
+    assert {row.speedup_vs_reference for row in build_rows(store)} == {None}  # nothing says that there is one
+    store.put(REFERENCE_NAME, ["other@96", REFERENCE])
+    rows = build_rows(store)
+    assert [row.speedup_vs_reference for row in rows] == pytest.approx([2.0, 2.5, 4.0])
+    assert [(row.speedup_vs_reference_lo, row.speedup_vs_reference_hi) for row in rows] == [
+        pytest.approx((value, value)) for value in (2.0, 2.5, 4.0)
+    ]
+    assert {row.reference for row in rows} == {"other@96"}
+    store.put(REFERENCE_NAME, ["own@32", KEYS[0]])
+    for row in build_rows(store):
+        assert (row.speedup_vs_reference, row.reference) == (row.speedup_vs_r0, "own@32")
+        assert (row.speedup_vs_reference_lo, row.speedup_vs_reference_hi) == (
+            row.speedup_vs_r0_lo,
+            row.speedup_vs_r0_hi,
+        )
+
+
+def test_rounds_without_the_reference_have_no_speed_up_over_it(store: Store) -> None:
+    store.put(REFERENCE_NAME, ["other@96", REFERENCE])
+    add_rounds(store, 6, 1.0, 0.8, 0.5)
+    assert {(row.speedup_vs_reference, row.reference) for row in build_rows(store)} == {(None, None)}
+    store.add_round(make_round(times_of(CELLS, 1.0, 0.8, 0.5) | {REFERENCE: 2.0}, seed=7))
+    found = build_rows(store)[2]
+    assert (found.speedup_vs_reference, found.speedup_vs_reference_lo) == (pytest.approx(4.0), None)
 
 
 def test_an_overhead_may_be_nothing_or_less(store: Store) -> None:

@@ -193,7 +193,18 @@ def test_a_run_is_identified_by_everything_that_can_change_a_result():
         "class_names",
         "labels",
     }
-    younger |= {"selector", "labels", "option", "metric", "heads", "distance", "combine", "partition", "matching"}
+    younger |= {
+        "selector",
+        "reference",
+        "labels",
+        "option",
+        "metric",
+        "heads",
+        "distance",
+        "combine",
+        "partition",
+        "matching",
+    }
     free = {"out", "name", "workers", "offline", "cache", "verify", "max_drop"}
     assert set(config.stored()) == set(SweepConfig.model_fields) - free - younger
     changed = {"attention": "matmul", "prefix_only": True, "compile": True, "cuda_graphs": True, "ceiling": True}

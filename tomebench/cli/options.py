@@ -23,6 +23,7 @@ from tomebench.runs.settings import default, flag, hints, settings
 
 if TYPE_CHECKING:
     from tomebench.sweeps.config import SweepConfig
+    from tomebench.sweeps.config_files import Member
 
 
 def setting(name: str, *, in_panel: bool = False, defaults: bool = True) -> Any:
@@ -77,6 +78,8 @@ def _type(name: str) -> Any:
     """Type by which typer parses the flag of a setting; ``str`` where only the configuration can parse it."""
     if settings()[name].repeated:
         return list[str] | None
+    if settings()[name].axis:
+        return str | None
     hint = hints()[name]
     kinds = {*(get_args(hint) if get_origin(hint) is UnionType else (hint,))} - {NoneType}
     kind = kinds.pop()
@@ -151,8 +154,21 @@ class SweepFlags:
         """
         from tomebench.sweeps.config_files import load_config
 
-        given = {name: None if value == [] else value for name, value in self.given.items()}
-        return load_config([*first, *(self.config or [])], given)
+        return load_config([*first, *(self.config or [])], self._asked)
+
+    def load_members(self) -> list[Member]:
+        """Load the configuration of every run that the flags ask for: several where models or sizes are lists.
+
+        Raises:
+            InputError: as :meth:`load`.
+        """
+        from tomebench.sweeps.config_files import load_members
+
+        return load_members(self.config or [], self._asked)
+
+    @property
+    def _asked(self) -> dict[str, Any]:
+        return {name: None if value == [] else value for name, value in self.given.items()}
 
 
 _HELP_ALL = "help_all"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tomebench.cli.launch import LaunchFlags
 from tomebench.cli.options import takes_sweep_flags
@@ -14,8 +14,10 @@ from tomebench.report.narrow import Step, without
 from tomebench.words import counted, duration
 
 if TYPE_CHECKING:
+    from tomebench.cli.console import Screen
     from tomebench.sweeps.cells import ResolvedCell
     from tomebench.sweeps.config import SweepConfig
+    from tomebench.sweeps.members import ResolvedMember
 
 _TOKENS = "tokens after each layer"
 _CAPPED = "capped at what the method can remove"
@@ -38,40 +40,29 @@ def plan(flags: LaunchFlags) -> None:
     line can be planned, then run.
     """
     from tomebench.cli.console import open_screen
-    from tomebench.models.create import build_model
     from tomebench.runs.budget import BUDGETS
-    from tomebench.sweeps.cells import resolve_sweep
     from tomebench.sweeps.enough import too_few
-    from tomebench.sweeps.estimate import estimate_sweep
-    from tomebench.sweeps.inputs import list_images
+    from tomebench.sweeps.members import resolve_members
+
+    members = flags.load_members()
+    screen = open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details)
+    resolved = resolve_members(members)
+    seconds, why = _seconds(resolved)
+    if len(members) > 1:
+        _show_members(screen, resolved, seconds, why)
+        return
     from tomebench.sweeps.resume import choose_folder
 
-    config = flags.load()
-    screen = open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details)
-    built = build_model(config.model_spec, meta=True)
-    images = list_images(config, built.head) if config.data is not None else None
-    cells = resolve_sweep(config, images, built)
-    seconds, why = None, ""
-    try:
-        seconds = estimate_sweep(config, cells)
-    except DeviceError as error:  # a sweep for a GPU can be planned on a machine without one
-        why = str(error)
+    (_, config), cells, images, _ = resolved[0]
     said = []
-    if images is not None:
-        few = too_few(((c.cell, c.resolved) for c in cells), len(images), config.max_drop, labels=config.labels)
+    if config.data is not None:
+        few = too_few(((c.cell, c.resolved) for c in cells), images, config.max_drop, labels=config.labels)
         said = [] if few is None else [few]
     if screen.as_json:
         asked = {"config": config.stored(), "directory": str(choose_folder(config)[0])}
-        listed = [{"cell": c.cell.to_json(), "resolved": c.resolved.to_json()} for c in cells]
-        screen.object({**asked, "estimated_seconds": seconds, "cells": listed, "remarks": said})
+        screen.object({**asked, "estimated_seconds": seconds[0], "cells": _listed(cells), "remarks": said})
         return
-    if seconds is None:
-        screen.line(f"how long it takes cannot be judged here: {why}", style="bold")
-    else:
-        least, most = duration(seconds), duration(seconds + BUDGETS[config.budget].cap_seconds)
-        how_long = least if least == most else f"{least} to {most}"
-        text = f"about {how_long} on this machine when quiet, by GMACs and a short matmul"
-        screen.line(text, style="bold")
+    _show_time(screen, seconds, BUDGETS[config.budget].cap_seconds, why)
     first = cells[0]
     name = first.resolved.timm_id
     if config.checkpoint is not None:  # the tag of a timm id names other weights
@@ -88,6 +79,89 @@ def plan(flags: LaunchFlags) -> None:
     screen.remarks([("", line) for line in said], said, lost)
     folder = str(choose_folder(config)[0])
     screen.line(f"results would go to {folder}", whole=[folder])
+
+
+def _show_members(
+    screen: Screen, resolved: Sequence[ResolvedMember], seconds: Sequence[float | None], why: str
+) -> None:
+    """Print number of cells, time and costs of every run."""
+    from tomebench.runs.budget import BUDGETS
+    from tomebench.sweeps.resume import choose_parent
+
+    parent = choose_parent([each.member for each in resolved])[0]
+    if screen.as_json:
+        runs = [
+            {
+                "config": each.member.config.stored(),
+                "directory": str(parent / each.member.name),
+                "estimated_seconds": own,
+                "cells": _listed(each.cells),
+            }
+            for each, own in zip(resolved, seconds, strict=True)
+        ]
+        known = [each for each in seconds if each is not None]
+        whole = sum(known) if len(known) == len(seconds) else None
+        cells = sum(len(each.cells) for each in resolved)
+        screen.object({"directory": str(parent), "estimated_seconds": whole, "cells": cells, "runs": runs})
+        return
+    first = resolved[0].member.config
+    _show_time(screen, seconds, len(resolved) * BUDGETS[first.budget].cap_seconds, why)
+    total = counted(sum(len(each.cells) for each in resolved), "cell")
+    screen.line(f"{total} in {counted(len(resolved), 'run')}, of which each has rounds and r=0 of its own")
+    if resolved[0].reference is not None:
+        screen.line(f"between runs: speed-ups over {resolved[0].reference.name}, timed in every round of each")
+    screen.line()
+    lines = []
+    for each, own in zip(resolved, seconds, strict=True):
+        costs = [cell.resolved.gmacs for cell in each.cells]
+        left = [cell.resolved.tokens[-1] for cell in each.cells]
+        lines.append(
+            (
+                each.member.name,
+                str(len(each.cells)),
+                str(each.cells[0].resolved.tokens_in),
+                f"{min(left)} to {max(left)}",
+                f"{min(costs):.2f} to {max(costs):.2f}",
+                "-" if own is None else duration(own),
+            )
+        )
+    headers = ("run", "cells", "tokens", "tokens left", "GMACs", "time")
+    lost = screen.table(headers, lines, left=("run",), steps=(without("tokens"), without("tokens left")))
+    screen.line()
+    screen.remarks([], [], lost)
+    screen.line(f"results would go to {parent}", whole=[str(parent)])
+
+
+def _seconds(resolved: Sequence[ResolvedMember]) -> tuple[list[float | None], str]:
+    """Estimated seconds of every run; None with a reason where this machine has not its device."""
+    from tomebench.measure.device import resolve_device
+    from tomebench.sweeps.estimate import estimate_sweep, rate_of
+
+    rates: dict[str, float] = {}
+    found: list[float | None] = []
+    for (_, config), cells, images, reference in resolved:
+        try:
+            if config.dtype not in rates:
+                rates[config.dtype] = rate_of(config, resolve_device(config.device, config.dtype))
+            found.append(estimate_sweep(config, cells, images, reference, rates[config.dtype]))
+        except DeviceError as error:  # a sweep for a GPU can be planned on a machine without one
+            return [None] * len(resolved), str(error)
+    return found, ""
+
+
+def _show_time(screen: Screen, seconds: Sequence[float | None], cap: float, why: str) -> None:
+    """Print how long it takes, up to all the time that the budget allows."""
+    known = [each for each in seconds if each is not None]
+    if not known:
+        screen.line(f"how long it takes cannot be judged here: {why}", style="bold")
+        return
+    least, most = duration(sum(known)), duration(sum(known) + cap)
+    how_long = least if least == most else f"{least} to {most}"
+    screen.line(f"about {how_long} on this machine when quiet, by GMACs and a short matmul", style="bold")
+
+
+def _listed(cells: Sequence[ResolvedCell]) -> list[dict[str, Any]]:
+    return [{"cell": cell.cell.to_json(), "resolved": cell.resolved.to_json()} for cell in cells]
 
 
 def _apart(config: SweepConfig) -> list[str]:

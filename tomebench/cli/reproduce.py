@@ -164,9 +164,10 @@ def _measure(
     Returns:
         The facts known now, the conditions they were measured under, and what the other runs lack, by their name.
     """
-    from tomebench.cli.results import read_run, write_run
+    from tomebench.cli.results import write_run
     from tomebench.cli.sweep import measure
     from tomebench.paper.runs import measured_before, with_measured
+    from tomebench.report.several import read_run
 
     done, conditions = list(facts), []
     missing: dict[str, tuple[str, ...]] = {}

@@ -7,7 +7,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tomebench.cli.console import Screen
 from tomebench.cli.following import is_unnamed, next_command
@@ -17,32 +17,9 @@ from tomebench.report.headline import Answer, answer
 from tomebench.report.tables import jsonl_text
 from tomebench.report.text import ReportContext, context_for, display_table, narrower, yardsticks
 from tomebench.report.write import write_reports
-from tomebench.runs.origin import Origin
 from tomebench.runs.row import Row
-from tomebench.runs.rows import build_rows, limit_of
-from tomebench.runs.store import Store
 from tomebench.schema import MAX_DROP
 from tomebench.sweeps.config import command_line
-
-
-class StoredRun(NamedTuple):
-    """Rows and settings of a stored run, and its origin, by which runs are compared."""
-
-    rows: list[Row]
-    config: dict[str, Any]
-    max_drop: float  # largest tolerable loss in points, as given when it was measured
-    origin: Origin
-
-
-def read_run(directory: Path) -> StoredRun:
-    """Read a stored run.
-
-    Raises:
-        RunError: there is no run in the folder, or it holds no results yet.
-        StorageError: the store is damaged.
-    """
-    with Store.read(directory) as store:
-        return StoredRun(list(build_rows(store)), store.config, limit_of(store), Origin.of(store))
 
 
 def write_run(

@@ -22,19 +22,26 @@ if TYPE_CHECKING:
 
 @partial(takes_sweep_flags, flags=LaunchFlags)
 def sweep(flags: LaunchFlags) -> None:
-    """Speed, cost and, with --data, top-1 of a model at every r.
+    """Speed, cost and, with --data, top-1 of models at every r.
 
     Example: tomebench sweep --model vit_b_16 --r 0..24 --batch-size 2
 
-    Example: tomebench sweep --model deit_ti_16 --data imagenet/val --r 0..24:2
+    Example: tomebench sweep --model deit_b_16,deit_s_16 --img-size 224,192,176
 
     Example: tomebench sweep --model vit_b_16 --data imagenet/val --device cuda --nproc-per-node 8
 
-    Results are stored in the run folder as they come. The same command goes on where it stopped; with another --r or a
-    larger --budget it measures what is missing. Other settings take a numbered folder, where neither --out nor --name
-    names one. A flag wins over --config, a later --config over an earlier one.
+    Values with commas make cells; those of --model, --img-size, --dtype and --batch-size make a run each. Results are
+    stored as they come: the same command goes on where it stopped, one that asks for more measures what is missing.
+    Other settings take a numbered folder without --out and --name. Flags win over --config, a later one over an
+    earlier.
     """
-    run(flags.load(), flags)
+    members = flags.load_members()
+    if len(members) > 1:
+        from tomebench.cli.members import run_members
+
+        run_members(members, flags)
+    else:
+        run(members[0].config, flags)
 
 
 def run(config: SweepConfig, flags: SweepFlags) -> None:

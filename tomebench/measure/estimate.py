@@ -41,6 +41,7 @@ def sweep_seconds(
     ceilings: bool = False,
     processes: int = 1,
     marked: int = 0,
+    beside: Sequence[float] = (),
 ) -> float:
     """Estimated seconds of warm-up, the least number of rounds, and the evaluation of the images.
 
@@ -57,9 +58,10 @@ def sweep_seconds(
         ceilings: every cell but the baseline is timed with its ceiling.
         processes: number of fresh processes that time all cells.
         marked: further passes of every cell but the baseline.
+        beside: as ``gmacs``, of what else is timed in every round.
     """
     # R = 0 twice more, as the sentinel and the unwrapped model.
-    timed = [*gmacs, gmacs[0], gmacs[0], *(gmacs[1:] if ceilings else ())]
+    timed = [*gmacs, gmacs[0], gmacs[0], *(gmacs[1:] if ceilings else ()), *beside]
     passes = batch_size * (3 if training else 1)
     bursts = [max(g * 1e9 * passes / rate, MIN_BURST[device_type]) for g in timed]
     rounds = processes * (WARM_UP_BURSTS + share_of(budget, processes).min_rounds) if budget.min_rounds else 0

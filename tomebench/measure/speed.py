@@ -44,7 +44,7 @@ Blame = Callable[[str], AbstractContextManager[object]]
 
 @dataclass(frozen=True)
 class Variant:
-    """A variant to time. ``name`` is a cell's key, CEILING and a key, SENTINEL or UNWRAPPED; ``step`` runs one pass."""
+    """A variant to time. ``name`` is a cell's key, CEILING and a key, or one of the others; ``step`` runs one pass."""
 
     name: str
     step: Callable[[], object]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +12,7 @@ import timm
 import torch
 from timm.models import get_deprecated_models, get_pretrained_cfg
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from tomebench.ambient import in_usual_state
 from tomebench.datasets.class_lists import CONFIG, read_class_names
@@ -174,7 +176,7 @@ def _num_classes(spec: ModelSpec, file: Checkpoint | None) -> int | None:
 def _create(timm_id: str, source: Source | None, kwargs: dict[str, Any], on: str, seed: int) -> nn.Module:
     """Create the architecture with seeded random weights on a device (``cpu`` or ``meta``)."""
     size = kwargs.get("img_size")
-    with torch.random.fork_rng(devices=[]), torch.device(on):
+    with torch.random.fork_rng(devices=[]), torch.device(on), _NoFilling() if on == "meta" else nullcontext():
         torch.manual_seed(seed)
         model: nn.Module
         try:
@@ -194,6 +196,18 @@ def _create(timm_id: str, source: Source | None, kwargs: dict[str, Any], on: str
             what = f"at {size} pixels" if size is not None else "with its default settings"
             raise ModelError(f"model {printable(timm_id)} cannot be built {what}: {short(error)}") from error
     return model
+
+
+_FILLING = frozenset({"uniform_", "normal_", "erfinv_", "mul_", "add_", "clamp_", "zero_", "fill_"})
+
+
+class _NoFilling(TorchFunctionMode):
+    """Leaves out what fills a tensor in place: without storage it has no effect, and costs most of the time."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in _FILLING and args and args[0].is_meta:
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def _check_square(name: str, model: Any) -> None:

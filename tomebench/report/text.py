@@ -29,6 +29,9 @@ __all__ = [
 ]
 
 
+_REFERENCE = "vs reference [95%]"
+
+
 @dataclass(frozen=True)
 class ReportContext:
     """Text around the rows of a report, unescaped: each writer escapes it for its own format."""
@@ -63,12 +66,12 @@ def context_for(
 def display_table(rows: Sequence[Row]) -> Table:
     """Column titles and texts of the main table.
 
-    Columns are ``r | tokens | GMACs | img/s ± | speed-up [95%] | p50 ms | p95 ms | end-to-end | ceiling | overhead
-    [95%] | choosing | top-1 | Δ vs r=0 [95%] | notes``. Speed columns are left out when no row was timed, likewise
-    latencies (batch size 1), img/s with reading (``end-to-end``), those of the ceiling, of choosing (its ms in a pass,
-    its share of the blocks), and accuracy columns. A setting that differs between rows (dtype, schedule, ...) becomes a
-    column of its own in front. ``-`` stands for "not measured". ``±`` is the farther end of the 95 % interval; top-1 is
-    in %, Δ in points.
+    Columns are ``r | tokens | GMACs | img/s ± | speed-up [95%] | vs reference [95%] | p50 ms | p95 ms | end-to-end |
+    ceiling | overhead [95%] | choosing | top-1 | Δ vs r=0 [95%] | notes``. Speed columns are left out when no row was
+    timed, likewise the speed-up over a reference that is r = 0 itself, latencies (batch size 1), img/s with reading
+    (``end-to-end``), those of the ceiling, of choosing (its ms in a pass, its share of the blocks), and accuracy
+    columns. A setting that differs between rows (dtype, schedule, ...) becomes a column of its own in front. ``-``
+    stands for "not measured". ``±`` is the farther end of the 95 % interval; top-1 is in %, Δ in points.
     """
     timed, evaluated = any(r.img_per_s is not None for r in rows), any(r.top1 is not None for r in rows)
     columns = {field: [value(r, field) for r in rows] for field in varying(rows)}
@@ -81,6 +84,10 @@ def display_table(rows: Sequence[Row]) -> Table:
         columns["img/s ±"] = [_rate(r, digits) for r in rows]
         columns["speed-up [95%]"] = [
             _paired(r, _ratio(r.speedup_vs_r0, r.speedup_vs_r0_lo, r.speedup_vs_r0_hi)) for r in rows
+        ]
+    if any(r.speedup_vs_reference not in (None, r.speedup_vs_r0) for r in rows):
+        columns[_REFERENCE] = [
+            _ratio(r.speedup_vs_reference, r.speedup_vs_reference_lo, r.speedup_vs_reference_hi) or "-" for r in rows
         ]
     for head, field in (
         ("p50 ms", "latency_p50_ms"),
@@ -108,9 +115,9 @@ def narrower(rows: Sequence[Row]) -> tuple[Step, ...]:
     """Steps that make :func:`display_table` narrower, in order, until it fits.
 
     Digests and names of runs are shortened first. Then are left out: GMACs; the ± of img/s; words in the notes, for
-    marks; p50; the interval of the overhead; the ceiling; choosing, its share first; the overhead; end-to-end; tokens;
-    img/s; p95; top-1; the notes, which the lines below the table repeat. Settings, r, the speed-up and Δ (or the
-    agreement) always stay.
+    marks; p50; the intervals of the speed-up over a reference and of the overhead; the ceiling; choosing, its share
+    first; the overhead; end-to-end; tokens; img/s; p95; top-1; the notes, which the lines below the table repeat.
+    Settings, r, the speed-ups and Δ (or the agreement) always stay.
     """
     return (
         Step("weights", "weights", first(19)),  # sha256: and twelve digits, as in the conditions
@@ -119,6 +126,7 @@ def narrower(rows: Sequence[Row]) -> tuple[Step, ...]:
         Step("img/s ±", "img/s", before(" ±"), lost="±"),
         Step("notes", "notes", lambda cells: short_notes(rows)),
         without("p50 ms"),
+        Step(_REFERENCE, "vs reference", before(" ["), lost="the interval of vs reference"),
         Step("overhead [95%]", "overhead", before(" ["), lost="the interval of the overhead"),
         without("ceiling"),
         Step("choosing", "choosing", before(", "), lost="its share of the blocks"),

@@ -27,6 +27,8 @@ class Setting:
     """Validates a value; raises ValueError, whose text says what is accepted. None, "not set", is not checked."""
     repeated: bool = False
     """The flag may be given several times."""
+    axis: bool = False
+    """A sweep takes several values of it, with commas between them, and makes a run of each combination."""
     one_way: bool = False
     """A switch without a flag that turns it off."""
 

@@ -31,6 +31,8 @@ ACCURACY_SESSIONS = "accuracy_sessions"
 """Name of a fact in older stores: sessions that evaluated images; now each chunk has its session."""
 LIMIT = "max_drop"
 """Name of the stored fact: loss of top-1 in points up to which the last sweep recommends a row."""
+REFERENCE_NAME = "reference"
+"""Name of the stored fact: name of the common reference, and the variant that it is."""
 OUTPUT_EXCESS = "output_excess"
 """Name of the stored fact: distance of timed logits from the model's, over what rounding explains, by cell key."""
 
@@ -70,6 +72,7 @@ class _Run:
 
     settings: Mapping[str, Any]  # of the configuration, without those that the cell and the image list record
     baseline: str | None  # key of the r = 0 cell
+    reference: tuple[str, str] | None  # name of the common reference, and the variant that it is
     rounds: Sequence[Round]
     max_mhz: int | None  # of the GPU; None where it is not known, or not the same in all sessions
     shortfalls: Mapping[str, Shortfall]
@@ -111,6 +114,7 @@ def _load(store: Store, budget: Budget | None) -> _Run:
     return _Run(
         settings=unstated(store.config),
         baseline=baseline,
+        reference=store.get(REFERENCE_NAME),
         rounds=rounds,
         max_mhz=_max_mhz(testbeds),
         budgets=asked,
@@ -197,13 +201,17 @@ def _speed(run: _Run, cell: Cell, mac_ratio: float) -> dict[str, Any]:
     fields: dict[str, Any] = end_to_end_columns(taken) if taken else {}
     fields |= selector_columns(choosing) if choosing else {}
     if not recompiled(run.rounds, _beside(run, cell.key)):
-        fields |= speed_columns(run.rounds, cell, run.baseline, mac_ratio, between=run.processes[cell.key] > 1)
+        name, variant = run.reference or (None, None)
+        between = run.processes[cell.key] > 1
+        fields |= speed_columns(run.rounds, cell, run.baseline, mac_ratio, reference=variant, between=between)
+        if "speedup_vs_reference" in fields:
+            fields["reference"] = name
     return fields
 
 
 def _beside(run: _Run, key: str) -> set[str]:
     """Variants whose times a row's ratios are made of."""
-    return {key, CEILING + key, UNWRAPPED, SENTINEL, run.baseline or key}
+    return {key, CEILING + key, UNWRAPPED, SENTINEL, run.baseline or key, *(run.reference or ())[1:]}
 
 
 def _status(run: _Run, key: str) -> tuple[Status, str | None]:

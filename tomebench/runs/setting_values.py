@@ -80,6 +80,18 @@ def checked_name(value: str) -> str:
     return value
 
 
+def reference_parts(value: str) -> tuple[str, int | None]:
+    """Model and input size of a reference, ``MODEL`` or ``MODEL@PIXELS``; None: the model's own size."""
+    name, _, size = value.rpartition("@")
+    return (name, int(size)) if name and re.fullmatch(r"[0-9]{1,4}", size) else (value, None)
+
+
+def checked_reference(value: str) -> str:
+    """Check that a text names a model, with or without an input size."""
+    text(reference_parts(text(value))[0])
+    return value
+
+
 def digits_to_int(value: object) -> object:
     """Text of digits to its number: the command line gives nothing but text."""
     return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value) else value

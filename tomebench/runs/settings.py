@@ -29,7 +29,7 @@ class Settings:
 
     # fmt: off
     model: Annotated[str, Setting("Alias or timm id (see: tomebench list models), hf-hub:ORG/NAME, local-dir:PATH.",
-        "NAME", "Model", often=True, check=values.text, since=1, states="cell")]
+        "NAMES", "Model", often=True, check=values.text, axis=True, since=1, states="cell")]
     checkpoint: Annotated[Path | None, Setting("Weights: safetensors or a pickle, in shards or not; or their folder.",
         "FILE", "Model", often=True, read=values.path, since=1, states="cell")] = None
     use_ema: Annotated[bool | None, Setting("Which weights of a checkpoint that has averaged ones, too.", None, "Model",
@@ -40,7 +40,8 @@ class Settings:
         "FILE", "Model", often=True, shown="what comes with the weights", read=values.path_text, check=values.text,
         states="images")] = None
     img_size: Annotated[int | None, Setting("Input height and width.", "PIXELS", "Model", often=True,
-        shown="the model's own", check=values.between(1, 8192), since=1, states="cell")] = None
+        shown="the model's own", read=values.digits_to_int, check=values.between(1, 8192), axis=True, since=1,
+        states="cell")] = None
     preprocessing: Annotated[Literal["timm", "tome"], Setting(
         "Resize and crop: timm, as the weights say; or tome, to 256/224 of the input size.", "NAME", "Model",
         states="cell")] = "timm"
@@ -90,9 +91,9 @@ class Settings:
     device: Annotated[str, Setting("auto, cpu, cuda or cuda:N.", "NAME", "Timing", often=True,
         check=values.checked_device, since=1, states="cell")] = "auto"
     dtype: Annotated[Literal["fp32", "tf32", "bf16", "fp16"], Setting("fp32, tf32, bf16 or fp16.", "NAME", "Timing",
-        often=True, since=1, states="cell")] = "fp32"
+        often=True, axis=True, since=1, states="cell")] = "fp32"
     batch_size: Annotated[int | str, Setting("Images per forward pass: auto or a number.", "N", "Timing", often=True,
-        read=values.digits_to_int, check=values.checked_batch_size, since=1, states="cell")] = "auto"
+        read=values.digits_to_int, check=values.checked_batch_size, axis=True, since=1, states="cell")] = "auto"
     mode: Annotated[Literal["infer", "train"], Setting("What to time: infer, or train (a whole step).", "NAME",
         "Timing", often=True, states="cell")] = "infer"
     compile: Annotated[bool, Setting("Compile the model, once per r.", None, "Timing", often=True,
@@ -102,6 +103,9 @@ class Settings:
         often=True, states="run", grows=True)] = False
     selector: Annotated[bool, Setting("Time choosing the tokens apart, too.", None, "Timing", states="run",
         grows=True)] = False
+    reference: Annotated[str | None, Setting(
+        "MODEL or MODEL@PIXELS timed in every round, by which runs of several models compare.", "MODEL", "Timing",
+        shown="the first of several", check=values.checked_reference, states="run")] = None
     end_to_end: Annotated[bool, Setting("Time reading the images too, with --data.", None, "Timing", states="run",
         grows=True, needs="end-to-end speed includes reading images")] = False
     budget: Annotated[Literal["quick", "standard", "publish", "none"], Setting(

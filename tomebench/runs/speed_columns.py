@@ -18,7 +18,13 @@ _QUANTILES = (("p50", 0.5, 64), ("p95", 0.95, 64), ("p99", 0.99, 662))
 
 
 def speed_columns(
-    rounds: Sequence[Round], cell: Cell, baseline: str | None, mac_ratio: float, *, between: bool = False
+    rounds: Sequence[Round],
+    cell: Cell,
+    baseline: str | None,
+    mac_ratio: float,
+    *,
+    reference: str | None = None,
+    between: bool = False,
 ) -> dict[str, Any]:
     """Speeds of a cell with their intervals; empty if it was never timed.
 
@@ -27,6 +33,7 @@ def speed_columns(
         cell: whose row it is.
         baseline: key of the r = 0 cell; None where it was not measured.
         mac_ratio: GMACs of the unwrapped model over those of the cell.
+        reference: variant that is the common reference, which may be the baseline; None where the run has none.
         between: each session was a fresh process, and intervals are over processes.
     """
     bursts = counted_bursts(rounds, cell.key)
@@ -52,6 +59,11 @@ def speed_columns(
         fields |= _estimate("speedup_vs_r0", stats.Estimate(1.0, stats.Interval(1.0, 1.0), 0.0))  # by definition
     elif baseline:
         fields |= _estimate("speedup_vs_r0", compare(rounds, baseline, cell.key, between=between))
+    if reference is not None and reference == baseline:
+        own = {name.replace("_r0", "_reference"): value for name, value in fields.items() if "speedup_vs_r0" in name}
+        fields |= own
+    elif reference is not None:
+        fields |= _estimate("speedup_vs_reference", compare(rounds, reference, cell.key, between=between))
     if unwrapped := compare(rounds, UNWRAPPED, cell.key, between=between):
         fields |= _estimate("speedup_vs_unwrapped", unwrapped)
         scaled = {name: value and value / mac_ratio for name, value in _estimate("efficiency", unwrapped).items()}

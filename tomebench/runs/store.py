@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tomebench.errors import RunError
-from tomebench.runs import checksums, database, lock, opening, run_folder
+from tomebench.runs import checksums, database, lock, members, opening, run_folder
 from tomebench.runs.database import foreign
 from tomebench.runs.records import cell_differences, concatenated, differences, packed, unpacked
 from tomebench.runs.store_file import StoreFile
@@ -106,7 +106,7 @@ class Store(StoreFile):
         """
         path = directory / database.FILE
         if not path.is_file():
-            raise RunError(f"there is no run in {directory} ({database.FILE} is missing); tomebench sweep makes one")
+            raise members.no_run(directory)
         with ExitStack() as resources:
             connection = resources.enter_context(closing(opening.open_reader(path)))
             store = cls(path, connection, resources, writable=False)

@@ -16,6 +16,7 @@ from tomebench.measure.device import DTYPES, resolve_device
 from tomebench.measure.predict import require_matching_head
 from tomebench.models.create import LoadedModel, build_model
 from tomebench.reduction.choices import written
+from tomebench.reduction.macs import MacTerms
 from tomebench.reduction.methods.flags import PAPER, Options
 from tomebench.reduction.schedule import parse_schedule
 from tomebench.reduction.vit import Backbone, ReducedViT
@@ -92,12 +93,7 @@ def resolve_cells(
         InputError: as :func:`resolve_sweep`.
     """
     backbone = adapt(loaded.model)
-    try:
-        terms = backbone.macs()
-    except (AssertionError, RuntimeError) as error:  # timm's patch embedding: a size that it cannot take
-        embed: Any = backbone.model.patch_embed
-        size = config.img_size or embed.img_size[0]
-        raise ModelError(f"{loaded.timm_id} cannot take {size} pixels: {str(error).rstrip('.')}") from error
+    terms = mac_terms(loaded, backbone)
     if config.prefix_only and not backbone.head_reads_prefix_only:
         raise SpecError(f"prefix-only: the head of {loaded.timm_id} pools over all tokens; leave --prefix-only out")
     preprocessing = preprocessing_of(config, loaded.model)
@@ -152,6 +148,20 @@ def resolve_cells(
     return cells
 
 
+def mac_terms(loaded: LoadedModel, backbone: Backbone) -> MacTerms:
+    """MACs of a model's matmuls.
+
+    Raises:
+        ModelError: the model cannot take images of the size that it was built for.
+    """
+    try:
+        return backbone.macs()
+    except (AssertionError, RuntimeError) as error:  # timm's patch embedding: a size that it cannot take
+        embed: Any = backbone.model.patch_embed
+        size = embed.img_size[0]
+        raise ModelError(f"{loaded.timm_id} cannot take {size} pixels: {str(error).rstrip('.')}") from error
+
+
 def reduced_vit(
     backbone: Backbone, config: SweepConfig, cell: ResolvedCell, kind: type[ReducedViT] = ReducedViT
 ) -> ReducedViT:
@@ -186,9 +196,9 @@ def _reduced(
 
 
 def variant_count(config: SweepConfig) -> int:
-    """Number of different variants in a round: every cell, its ceiling if there is one, and the unwrapped model."""
+    """Number of different variants in a round: cells, ceilings if there are any, unwrapped model and reference."""
     cells = len(_axis(config))
-    return cells + (cells - 1 if config.ceiling else 0) + 1
+    return cells + (cells - 1 if config.ceiling else 0) + 1 + (config.reference is not None)
 
 
 def _axis(config: SweepConfig, begun: tuple[str, str] | None = None) -> Sequence[tuple[str, int, Choice]]:
@@ -209,7 +219,8 @@ def _axis(config: SweepConfig, begun: tuple[str, str] | None = None) -> Sequence
     shapes.sort(key=lambda shape: shape[0])
     usual = config.schedules[0] if not config.schedules[0].startswith("list:") else "constant"
     method, schedule = begun or (config.methods[0], usual)
-    reduced = [(schedule, r, choice) for r, schedule in shapes for choice in config.cell_choices]
+    choices = config.cell_choices
+    reduced = [(own, r, choice) for r, own in shapes for choice in choices]
     return [(schedule, 0, Choice(method, PAPER, config.prop_attn)), *reduced]
 
 

@@ -276,10 +276,17 @@ def _canonical(methods: Sequence[str], name: str, texts: Sequence[str]) -> list[
     return list(texts) if kind is None else canonical(kind, option, texts)
 
 
-def run_directory(config: SweepConfig) -> Path:
-    """The run folder: ``out`` as given, else ``results/<name>``, where the name defaults to model and method."""
+def run_directory(config: SweepConfig, models: str = "") -> Path:
+    """The run folder: ``out`` as given, else ``results/<name>``, where the name defaults to model and method.
+
+    Args:
+        config: of the sweep, or of one of its runs.
+        models: all models of a sweep over several, whose parent folder it is.
+    """
     part = "" if config.cells is None else f"-cells-{config.cells.replace('/', '-of-')}"
-    return config.out or Path("results") / ((config.name or _slug(f"{config.model}-{config.method}")) + part)
+    return config.out or Path("results") / (
+        (config.name or folder_name(f"{models or config.model}-{config.method}")) + part
+    )
 
 
 def command_line(stored: Mapping[str, Any]) -> str:
@@ -293,6 +300,6 @@ def command_line(stored: Mapping[str, Any]) -> str:
     return shlex.join(words)
 
 
-def _slug(text: str) -> str:
+def folder_name(text: str) -> str:
     """Text as a readable folder name that every file system accepts."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-")[:80] or "run"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -13,9 +14,22 @@ from tomebench.models.aliases import default_prop_attn
 from tomebench.reduction.methods.flags import OPTIONS
 from tomebench.reduction.schedule import lists_every_r
 from tomebench.runs.setting_values import listed, option_text, option_values
+from tomebench.runs.setting_values import path as as_path
 from tomebench.runs.settings import flag, settings
-from tomebench.sweeps.config import SweepConfig
+from tomebench.sweeps.config import SweepConfig, folder_name
 from tomebench.sweeps.yaml_file import read_yaml
+
+AXES = tuple(name for name, setting in settings().items() if setting.axis)
+"""Settings of which a sweep takes several values, and makes a run of each combination."""
+_IN_NAMES = {"img_size": "{}px", "batch_size": "b{}"}
+"""Text of such a setting in the name of a folder, where it is more than the value."""
+
+
+class Member(NamedTuple):
+    """One run of a sweep over several models, input sizes, dtypes or batch sizes."""
+
+    name: str  # of its folder below the parent, by what differs; empty where there is only one run
+    config: SweepConfig
 
 
 def load_config(files: Sequence[Path], flags: Mapping[str, object]) -> SweepConfig:
@@ -26,9 +40,74 @@ def load_config(files: Sequence[Path], flags: Mapping[str, object]) -> SweepConf
         flags: field name to value; ``None`` means "not given". They win over the files.
 
     Raises:
-        ConfigError: a file that cannot be read, an unknown key, a value that does not fit.
+        ConfigError: a file that cannot be read, an unknown key, a value that does not fit, or several of a setting of
+            which this is one run.
         SpecError: an ``r`` or ``schedule`` that cannot be read.
     """
+    values, sources = _combined(files, flags)
+    if several := [name for name, items in _axes(values).items() if len(items) > 1]:
+        raise ConfigError(f"{sources[several[0]]} has several values, of which only sweep and plan make runs; give one")
+    return _validated({**values, **{name: items[0] for name, items in _axes(values).items()}}, sources)
+
+
+def load_members(files: Sequence[Path], flags: Mapping[str, object]) -> list[Member]:
+    """Combine YAML files and flags into the configuration of every run that they ask for; mostly it is one.
+
+    Where runs differ in model or input size, all have a reference: by default the first model at the first size.
+
+    Args:
+        files, flags: as in :func:`load_config`; settings of ``AXES`` may be lists, or texts with commas.
+
+    Raises:
+        InputError: as :func:`load_config`.
+    """
+    values, sources = _combined(files, flags)
+    axes = _axes(values)
+    several = [name for name, items in axes.items() if len(items) > 1]
+    if "model" in several and values.get("checkpoint") is not None:
+        raise ConfigError("checkpoint is the weights of one model; give one --model")
+    if {"model", "img_size"} & {*several} and "model" in axes and values.get("reference") is None:
+        size = axes.get("img_size", [None])[0]
+        values = {**values, "reference": str(axes["model"][0]) + ("" if size is None else f"@{size}")}
+    members = []
+    for items in itertools.product(*axes.values()):
+        own = dict(zip(axes, items, strict=True))
+        name = "-".join(_IN_NAMES.get(axis, "{}").format(own[axis]) for axis in several)
+        members.append(Member(name and folder_name(name), _validated({**values, **own}, sources)))
+    names = [member.name for member in members]
+    return [
+        member._replace(name=f"{member.name}-{number}") if names.count(member.name) > 1 else member
+        for number, member in enumerate(members, start=1)
+    ]
+
+
+def _axes(values: Mapping[str, object]) -> dict[str, list[object]]:
+    """Values of every setting of ``AXES`` that is given, each once.
+
+    Raises:
+        ConfigError: one of several is empty.
+    """
+    found = {}
+    for name in (name for name in AXES if values.get(name) is not None):
+        value = values[name]
+        if isinstance(value, str) and "," in value and not _is_folder(value):
+            items: list[object] = [item.strip() for item in value.split(",")]
+        else:
+            items = list(value) if isinstance(value, list | tuple) else [value]
+        if not items or (len(items) > 1 and "" in items):
+            raise ConfigError(f"{name.replace('_', '-')} {value!r}: one of its values is empty; leave it out")
+        found[name] = list({str(item): item for item in items}.values())
+    return found
+
+
+def _is_folder(model: str) -> bool:
+    """Whether a text with a comma is the path of one model."""
+    folder = as_path(model.removeprefix("local-dir:")) if model.startswith("local-dir:") else None
+    return isinstance(folder, Path) and folder.is_dir()
+
+
+def _combined(files: Sequence[Path], flags: Mapping[str, object]) -> tuple[dict[str, object], dict[str, str]]:
+    """Settings of files and flags by name, not validated; second, what to call each of them in a message."""
     values: dict[str, object] = {}
     sources: dict[str, str] = {}
     for file in files:
@@ -37,10 +116,14 @@ def load_config(files: Sequence[Path], flags: Mapping[str, object]) -> SweepConf
         _put(read, own, values, sources)
     given = {key: value for key, value in flags.items() if value is not None}
     _put(given, {key: flag(key) for key in given}, values, sources)
-    if "prop_attn" not in values and isinstance(values.get("model"), str):
-        values["prop_attn"] = default_prop_attn(str(values["model"]))
     if "r" in values and lists_every_r(str(listed(values.get("schedule", "")))):
         raise ConfigError("schedule list:... says every layer's r itself; leave r out")
+    return values, sources
+
+
+def _validated(values: Mapping[str, object], sources: Mapping[str, str]) -> SweepConfig:
+    if "prop_attn" not in values and isinstance(values.get("model"), str):
+        values = {**values, "prop_attn": default_prop_attn(str(values["model"]))}
     try:
         return SweepConfig.model_validate(values)
     except ValidationError as error:

@@ -9,14 +9,13 @@ import torch
 from tomebench.measure.device import DTYPES, arithmetic, resolve_device
 from tomebench.measure.estimate import macs_per_second, sweep_seconds
 from tomebench.measure.probe import auto_batch_cap
-from tomebench.models.create import build_model
 from tomebench.models.spec import PREFIX
 from tomebench.reduction.schedule import lists_every_r
 from tomebench.rspec import parse_r
 from tomebench.runs.budget import BUDGETS
 from tomebench.sweeps.cells import ResolvedCell
 from tomebench.sweeps.config import SweepConfig, command_line
-from tomebench.sweeps.inputs import list_images
+from tomebench.sweeps.reference import Reference
 from tomebench.sweeps.selector import MARKED_PASSES
 from tomebench.words import counted, duration
 
@@ -27,7 +26,13 @@ _FEW_R, _FEW_IMAGES = 4, 500
 
 
 def estimate_seconds(
-    config: SweepConfig, cells: Sequence[ResolvedCell], batch_size: int, images: int, device: torch.device
+    config: SweepConfig,
+    cells: Sequence[ResolvedCell],
+    batch_size: int,
+    images: int,
+    device: torch.device,
+    reference: Reference | None = None,
+    rate: float | None = None,
 ) -> float:
     """Seconds that a sweep takes on a quiet machine: its MACs at the rate that a short matmul reaches on the device.
 
@@ -37,9 +42,10 @@ def estimate_seconds(
         batch_size: images per pass.
         images: number of images to evaluate.
         device: where it runs.
+        reference: timed in every round.
+        rate: :func:`rate_of` the sweep, where it is known.
     """
-    with arithmetic(config.dtype, config.threads):
-        rate = macs_per_second(device, DTYPES[config.dtype])
+    rate = rate_of(config, device) if rate is None else rate
     return sweep_seconds(
         [cell.resolved.gmacs for cell in cells],
         batch_size,
@@ -51,31 +57,48 @@ def estimate_seconds(
         ceilings=config.ceiling,
         processes=config.process_count,
         marked=MARKED_PASSES if config.selector else 0,
+        beside=[] if reference is None or reference.own else [reference.gmacs],
     )
 
 
-def estimate_sweep(config: SweepConfig, cells: Sequence[ResolvedCell]) -> float:
+def rate_of(config: SweepConfig, device: torch.device) -> float:
+    """Multiply-accumulates per second of a short matmul in the dtype and with the threads of a sweep."""
+    with arithmetic(config.dtype, config.threads):
+        return macs_per_second(device, DTYPES[config.dtype])
+
+
+def estimate_sweep(
+    config: SweepConfig,
+    cells: Sequence[ResolvedCell],
+    images: int = 0,
+    reference: Reference | None = None,
+    rate: float | None = None,
+) -> float:
     """:func:`estimate_seconds` of a sweep whose batch size and device may still be "auto".
 
     Raises:
-        InputError: the device is not available, or the images cannot be listed.
+        InputError: the device is not available.
     """
     device = resolve_device(config.device, config.dtype)
     batch_size = config.batch_size
     if not isinstance(batch_size, int):
         batch_size = auto_batch_cap(device.type, cells[0].resolved.gmacs)
-    images = len(list_images(config, build_model(config.model_spec, meta=True).head)) if config.data else 0
-    return estimate_seconds(config, cells, batch_size, images, device)
+    return estimate_seconds(config, cells, batch_size, images, device, reference, rate)
 
 
 def in_words(
-    config: SweepConfig, cells: Sequence[ResolvedCell], batch_size: int, images: int, device: torch.device
+    config: SweepConfig,
+    cells: Sequence[ResolvedCell],
+    batch_size: int,
+    images: int,
+    device: torch.device,
+    reference: Reference | None = None,
 ) -> str:
     """One line with the expected duration, and on a CPU where that is long, a quicker command.
 
     The upper end adds all the time that the budget allows for further rounds, which a noisy machine uses.
     """
-    least = estimate_seconds(config, cells, batch_size, images, device)
+    least = estimate_seconds(config, cells, batch_size, images, device, reference)
     most = least + BUDGETS[config.budget].cap_seconds
     parts = [counted(len(cells), "cell"), f"batch size {batch_size}", f"budget {config.budget}"]
     if config.process_count > 1:

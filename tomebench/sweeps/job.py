@@ -14,12 +14,14 @@ from tomebench.errors import Interrupted
 from tomebench.measure.device import lost
 from tomebench.models.create import LoadedModel
 from tomebench.runs.store import Store
+from tomebench.schema import REFERENCE
 from tomebench.sweeps.cells import ResolvedCell
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Note
 from tomebench.sweeps.failures import CellFailed, blamed, ending, lost_with
 from tomebench.sweeps.inputs import INPUT_BATCHES, preprocessing_of, timing_inputs, weights_dtype
 from tomebench.sweeps.passes import Passes
+from tomebench.sweeps.reference import ReferencePass
 
 LOST = "lost"
 """Name of the stored fact: keys of the cells whose pass left the GPU unusable."""
@@ -37,11 +39,12 @@ class Job:
     batch_size: int
     image_set: ImageSet | None
     should_stop: Callable[[], bool]  # raises RankError if the sweep cannot go on
+    reference: ReferencePass | None = None
     passes: Passes = field(init=False)
     inputs: list[Tensor] = field(init=False)  # each [batch_size, 3, H, W] on the device
 
     def __post_init__(self) -> None:
-        self.passes = Passes(self.config, self.loaded.model, self.cells, self.device)
+        self.passes = Passes(self.config, self.loaded.model, self.cells, self.device, self.reference)
         self.inputs = timing_inputs(
             self.image_set,
             preprocessing_of(self.config, self.loaded.model),
@@ -76,9 +79,11 @@ class Job:
 
         Raises:
             DeviceLostError: the GPU is unusable in this process; the cell is not tried again.
-            DeviceError: the baseline failed, without which nothing can be compared, and the user can act on it.
-            RuntimeError: the baseline failed for another reason; this is what its pass raised.
+            DeviceError: the baseline or the reference failed, and the user can act on it.
+            RuntimeError: one of them failed for another reason; this is what its pass raised.
         """
+        if failure.key == REFERENCE and self.reference:
+            raise ending(failure, f"the reference {self.reference.name}", self.config) from failure
         cell = next(cell for cell in self.cells if cell.cell.key == failure.key)
         if lost(self.device):
             if failure.key != self.baseline:  # without the baseline no other cell can be compared

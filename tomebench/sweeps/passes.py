@@ -20,10 +20,11 @@ from tomebench.measure.device import DTYPES
 from tomebench.measure.speed import Variant
 from tomebench.measure.training import Trainer
 from tomebench.reduction.vit import ReducedViT, SlicedViT
-from tomebench.schema import CEILING, SENTINEL, UNWRAPPED
+from tomebench.schema import CEILING, REFERENCE, SENTINEL, UNWRAPPED
 from tomebench.sweeps.cells import ResolvedCell, reduced_vit
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.failures import guarded
+from tomebench.sweeps.reference import ReferencePass
 
 
 class Passes:
@@ -34,12 +35,18 @@ class Passes:
         model: the model as its library made it.
         cells: the cells.
         device: where the model is.
+        reference: to be timed with them; None where there is none.
     """
 
     def __init__(
-        self, config: SweepConfig, model: nn.Module, cells: Sequence[ResolvedCell], device: torch.device
+        self,
+        config: SweepConfig,
+        model: nn.Module,
+        cells: Sequence[ResolvedCell],
+        device: torch.device,
+        reference: ReferencePass | None = None,
     ) -> None:
-        self._config, self._model, self._device = config, model, device
+        self._config, self._model, self._device, self._reference = config, model, device, reference
         self._first = next(cell for cell in cells if cell.cell.is_baseline)
         self.baseline = self._first.cell.key
         backbone = adapt(model)
@@ -53,7 +60,7 @@ class Passes:
             }
         self._runs: dict[str, Callable[[Tensor], Tensor]] = {}
         self._pool = torch.cuda.graph_pool_handle() if config.cuda_graphs else None
-        self._trainers: dict[bool, Trainer] = {}  # of the model, and of the sentinel's copy of it
+        self._trainers: dict[str, Trainer] = {}  # of the model (""), the sentinel's copy of it, and the reference
         self._last: dict[str, tuple[int, Tensor]] = {}
         self._checked: set[str] = set()  # variants whose first training steps were checked for finite gradients
         # By variant and over all rounds: with one pass per burst, every burst would otherwise take the same batch.
@@ -62,7 +69,7 @@ class Passes:
     def names(self, live: Collection[str]) -> list[str]:
         """Names of the variants to time while the cells ``live`` work; the sentinel is the baseline's twin."""
         ceilings = [name for name in self._ceilings if name.removeprefix(CEILING) in live]
-        return [*live, *ceilings, SENTINEL, UNWRAPPED]
+        return [*live, *ceilings, SENTINEL, UNWRAPPED, *([REFERENCE] if self._reference else [])]
 
     def variants(self, live: Collection[str], inputs: Sequence[Tensor]) -> list[Variant]:
         """The variants to time; each ceiling is timed beside its cell."""
@@ -85,6 +92,8 @@ class Passes:
             timed: replay a CUDA graph where the configuration asks for one, and keep the output for
                 :meth:`take_output`.
         """
+        if name == REFERENCE and self._reference:
+            inputs = self._reference.inputs
         if self._config.mode == "train":
             return rotating(guarded(self.cell(name), self._training(name, inputs)), inputs, self._turn(name))
         run = guarded(self.cell(name), without_gradients(self._run(name, graphed=timed)))
@@ -107,10 +116,10 @@ class Passes:
     def state_bytes(self) -> int:
         """Bytes that stay between two steps: weights and the optimiser's state."""
         weights = sum(p.numel() * p.element_size() for p in self._model.parameters())
-        return weights + (self._trainers[False].state_bytes if False in self._trainers else 0)
+        return weights + (self._trainers[""].state_bytes if "" in self._trainers else 0)
 
     def cell(self, name: str) -> str:
-        """Key of the cell that a variant belongs to."""
+        """Key of the cell that a variant belongs to; the reference belongs to none, and keeps its name."""
         return self.baseline if name in (SENTINEL, UNWRAPPED) else name.removeprefix(CEILING)
 
     def _run(self, name: str, *, graphed: bool = True) -> Callable[[Tensor], Tensor]:
@@ -133,6 +142,8 @@ class Passes:
         """
         if name == SENTINEL:
             return self._sentinel[1]
+        if name == REFERENCE and self._reference:
+            return self._reference.wrapped
         return {**self.models, **self._ceilings, UNWRAPPED: self._model}[name]
 
     @cached_property
@@ -143,12 +154,15 @@ class Passes:
 
     def _training(self, name: str, inputs: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
         forward = self._run(name)
-        twin = name == SENTINEL
-        if twin not in self._trainers:
-            model = self._sentinel[0] if twin else self._model
-            self._trainers[twin] = Trainer(model, DTYPES[self._config.dtype], self._device)
-        trainer = self._trainers[twin]
-        classes = int(getattr(self._model, "num_classes", 0)) or 2
+        model, whose = self._model, ""
+        if name == SENTINEL:
+            model, whose = self._sentinel[0], name
+        elif name == REFERENCE and self._reference:
+            model, whose = self._reference.model, name
+        if whose not in self._trainers:
+            self._trainers[whose] = Trainer(model, DTYPES[self._config.dtype], self._device)
+        trainer = self._trainers[whose]
+        classes = int(getattr(model, "num_classes", 0)) or 2
         labels = torch.arange(len(inputs[0]), device=self._device) % classes
 
         def step(images: Tensor) -> Tensor:

@@ -8,11 +8,11 @@ changes what the rows mean, and needs a folder of its own.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tomebench.errors import SpecError
+from tomebench.errors import RunError, SpecError
 from tomebench.measure.device import device_name, resolve_device
 from tomebench.reduction.choices import canonical, written
 from tomebench.reduction.methods.flags import OPTIONS, flags_of
@@ -27,6 +27,7 @@ from tomebench.runs.settings import default, settings
 from tomebench.runs.store import Store
 from tomebench.runs.targets import budget_rank
 from tomebench.sweeps.config import SweepConfig, run_directory
+from tomebench.sweeps.config_files import Member
 from tomebench.sweeps.made import code_differences
 
 _GROWS = tuple(name for name, setting in settings().items() if setting.grows)
@@ -52,14 +53,41 @@ def choose_folder(config: SweepConfig, *, named: bool | None = None) -> tuple[Pa
         RunError: one of the folders holds the run of a newer version.
         StorageError: one of the folders holds a damaged run.
     """
-    usual = run_directory(config)
+    return _free(run_directory(config), config, named, lambda folder: _held(folder, config))
+
+
+def choose_parent(members: Sequence[Member], *, named: bool | None = None) -> tuple[Path, str | None]:
+    """Choose the parent folder of several runs, as :func:`choose_folder` does that of one.
+
+    Raises:
+        RunError: the folder that the user names holds a run; or as :func:`choose_folder`.
+        StorageError: as :func:`choose_folder`.
+    """
+    models = ",".join(dict.fromkeys(member.config.model for member in members))
+    first = members[0].config
+
+    def held(parent: Path) -> str | None:
+        if (parent / database.FILE).is_file():
+            return "a run"
+        return next(filter(None, (_held(parent / each.name, each.config) for each in members)), None)
+
+    folder, remark = _free(run_directory(first, models), first, named, held)
+    if (folder / database.FILE).is_file():
+        raise RunError(f"{folder} holds a run, and this sweep makes {len(members)} below it; use --out another folder")
+    return folder, remark
+
+
+def _free(
+    usual: Path, config: SweepConfig, named: bool | None, held: Callable[[Path], str | None]
+) -> tuple[Path, str | None]:
+    """The usual folder if the user names it or nothing else is held there, else the first free number; and why."""
     named = config.out is not None or config.name is not None if named is None else named
-    if named or (held := _held(usual, config)) is None:
+    if named or (what := held(usual)) is None:
         return usual, None
     for number in itertools.count(2):
         folder = usual.with_name(f"{usual.name}-{number}")
-        if _held(folder, config) is None:
-            return folder, f"{usual} holds {held}; this one is in {folder}"
+        if held(folder) is None:
+            return folder, f"{usual} holds {what}; this one is in {folder}"
     raise AssertionError("there is always a next number")
 
 

@@ -26,10 +26,11 @@ from tomebench.reduction.attention import check_route
 from tomebench.runs.accuracy_columns import PROCESSES
 from tomebench.runs.database import FILE
 from tomebench.runs.lock import held
-from tomebench.runs.rows import LIMIT, build_rows, limit_of
+from tomebench.runs.rows import LIMIT, REFERENCE_NAME, build_rows, limit_of
 from tomebench.runs.store import Store
 from tomebench.runs.targets import budget_rank, keep_budgets, keep_processes
 from tomebench.runs.testbed import PROCESS
+from tomebench.schema import REFERENCE
 from tomebench.sweeps.accuracy import count_top1, help_out
 from tomebench.sweeps.batch_size import choose_batch_size
 from tomebench.sweeps.cells import resolve_cells, resolve_sweep
@@ -44,6 +45,7 @@ from tomebench.sweeps.made import check_code, check_unchanged, keep_made, made_b
 from tomebench.sweeps.passes import Passes
 from tomebench.sweeps.pipeline import measure_end_to_end
 from tomebench.sweeps.processes import in_fresh_processes
+from tomebench.sweeps.reference import load_reference, resolve_reference
 from tomebench.sweeps.resume import merged, processes_of, unlike
 from tomebench.sweeps.selector import time_selectors
 from tomebench.sweeps.timing import measure_energy, measure_memory, processes_left, time_cells
@@ -100,6 +102,7 @@ def run_sweep(
             built = given or build_model(config.model_spec, meta=True)
             listed = list_images(config, built.head) if config.data is not None else None
             resolve_sweep(config, listed, built)  # refuses what cannot be combined before anything slow happens
+            resolve_reference(config, built)
             keep_memory()
 
             def asked() -> bool:
@@ -162,14 +165,8 @@ def _lead(
             batch_size = store.get("batch_size") or _batch_size(config, loaded, device)
         store.put("batch_size", batch_size)
         begun = next(((cell.method, cell.schedule) for cell, _ in store.cells() if cell.is_baseline), None)
-        cells = resolve_cells(
-            config,
-            loaded,
-            weights=loaded.weights,
-            batch_size=batch_size,
-            device=device_name(device),
-            begun=begun,
-        )
+        at = device_name(device)
+        cells = resolve_cells(config, loaded, weights=loaded.weights, batch_size=batch_size, device=at, begun=begun)
         keys = [cell.cell.key for cell in cells]
         known = {cell.key for cell, _ in store.cells()} if store.has_results else set()
         more_exact = store.has_results and budget_rank(config.budget) > budget_rank(str(store.config.get("budget")))
@@ -183,7 +180,11 @@ def _lead(
             store.put(LIMIT, config.max_drop)
         if first:
             _forget_failures(store, keys)
-        job = Job(config, store, device, loaded, cells, batch_size, image_set, should_stop)
+        beside = resolve_reference(config, loaded)
+        if beside is not None:
+            store.put(REFERENCE_NAME, [beside.name, cells[0].cell.key if beside.own else REFERENCE])
+        compared = None if beside is None else load_reference(config, beside, cells[0], batch_size, device)
+        job = Job(config, store, device, loaded, cells, batch_size, image_set, should_stop, compared)
         yield from map(Note, loaded.notes)
         # The tag names timm's weights, not those of a checkpoint.
         name = loaded.timm_id if config.checkpoint is None else loaded.timm_id.partition(".")[0]
@@ -194,7 +195,7 @@ def _lead(
         if new:
             timed = new if cells[0] in new else [cells[0], *new]  # the baseline is timed in the same rounds
             images = 0 if image_set is None or known.issuperset(keys) else len(image_set)
-            yield Estimate(in_words(config, timed, batch_size, images, device))
+            yield Estimate(in_words(config, timed, batch_size, images, device, beside))
             if images and (text := too_few(store.cells(), images, limit_of(store), labels=config.labels)):
                 yield Note(text)
         stop_if_asked()

@@ -1,0 +1,52 @@
+"""A sweep over several models, sizes, dtypes or batch sizes: its runs one after another, then one table of all."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import typer
+
+from tomebench.cli.interrupt import stop_on_signal
+from tomebench.cli.launch import LaunchFlags
+from tomebench.errors import EXIT_FAILED_CELLS, ConfigError
+from tomebench.words import counted
+
+if TYPE_CHECKING:
+    from tomebench.sweeps.config_files import Member
+
+
+def run_members(members: Sequence[Member], flags: LaunchFlags) -> None:
+    """Measure every run below one parent folder with its progress on stderr; write and show the table of all.
+
+    Raises:
+        Exit: 5 if a cell could not be measured.
+    """
+    from tomebench.cli.console import open_screen
+    from tomebench.cli.progress import follow
+    from tomebench.cli.results import show, write_run
+    from tomebench.report.several import write_together
+    from tomebench.sweeps.events import Note
+    from tomebench.sweeps.members import ALONE, check_members
+    from tomebench.sweeps.resume import choose_parent
+    from tomebench.sweeps.run import run_sweep
+
+    if flags.nproc_per_node is not None:
+        raise ConfigError(ALONE)
+    screen = open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details)
+    with stop_on_signal() as should_stop:
+        check_members(members)
+        named = members[0].config.out is not None or bool(flags.given["name"] or flags.config)
+        parent, remark = choose_parent(members, named=named)
+        if remark:
+            screen.note(remark)
+        for number, (name, config) in enumerate(members, start=1):
+            said = Note(f"run {number} of {counted(len(members), 'run')}: {name}")
+            finished = follow(itertools.chain([said], run_sweep(config, parent / name, should_stop)), screen)
+            settings = dict(finished.settings or config.stored())
+            write_run(finished.directory, finished.rows, settings, finished.max_drop)
+    rows, context = write_together(parent)
+    show(screen, rows, context)
+    if any(row.status in ("failed", "nonfinite", "oom") for row in rows):
+        raise typer.Exit(EXIT_FAILED_CELLS)
