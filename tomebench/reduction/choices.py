@@ -6,6 +6,7 @@ Source: Bolya et al., arXiv 2210.09461, Table 1 and appendix D.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
@@ -83,6 +84,7 @@ def _form(form: Bounds | Text) -> str:
     return form.form
 
 
+@functools.cache
 def check_declared(kind: type) -> None:
     """Check how the options of a method are declared.
 

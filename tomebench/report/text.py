@@ -68,7 +68,7 @@ def display_table(rows: Sequence[Row]) -> Table:
 
     Columns are ``r | tokens | GMACs | img/s ± | speed-up [95%] | vs reference [95%] | p50 ms | p95 ms | end-to-end |
     ceiling | overhead [95%] | choosing | top-1 | Δ vs r=0 [95%] | notes``. Speed columns are left out when no row was
-    timed, likewise the speed-up over a reference that is r = 0 itself, latencies (batch size 1), img/s with reading
+    timed, likewise that over a reference that is r = 0 of a single run, latencies (batch size 1), img/s with reading
     (``end-to-end``), those of the ceiling, of choosing (its ms in a pass, its share of the blocks), and accuracy
     columns. A setting that differs between rows (dtype, schedule, ...) becomes a column of its own in front. ``-``
     stands for "not measured". ``±`` is the farther end of the 95 % interval; top-1 is in %, Δ in points.
@@ -85,7 +85,8 @@ def display_table(rows: Sequence[Row]) -> Table:
         columns["speed-up [95%]"] = [
             _paired(r, _ratio(r.speedup_vs_r0, r.speedup_vs_r0_lo, r.speedup_vs_r0_hi)) for r in rows
         ]
-    if any(r.speedup_vs_reference not in (None, r.speedup_vs_r0) for r in rows):
+    several = len({r.run for r in rows}) > 1
+    if any(r.speedup_vs_reference not in (None, r.speedup_vs_r0) or (several and r.reference) for r in rows):
         columns[_REFERENCE] = [
             _ratio(r.speedup_vs_reference, r.speedup_vs_reference_lo, r.speedup_vs_reference_hi) or "-" for r in rows
         ]
