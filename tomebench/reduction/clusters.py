@@ -1,4 +1,4 @@
-"""Clusters of patches: distances, first centres, and the plan that makes one token of each cluster.
+"""Clusters of patches: distances, first centres, pairs, k-means, and the plan that makes one token of each cluster.
 
 Dense and batched: a cluster is a column of a one-hot matrix, so that sums over clusters are matrix products, which add
 in the same order in every run.
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tomebench.reduction.choices import Combine
-from tomebench.reduction.method import Context
+from tomebench.reduction.metric import similarity
 from tomebench.reduction.plan import MergePlan, without_autocast
 
 
@@ -77,16 +77,53 @@ def members(cluster: Tensor, count: int) -> Tensor:
     return F.one_hot(cluster, count).bool()
 
 
-def cluster_plan(ctx: Context, cluster: Tensor, kept: Tensor, combine: Combine = "weighted") -> MergePlan:
-    """The plan that makes one token of each cluster, in the place of one of its patches; places stay in order.
+def most_similar(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The most similar pair of each image: row and column of the largest score, int64 [B] each.
 
     Args:
-        ctx: of the layer.
-        cluster: number of the cluster of every patch, int64 [B, T].
-        kept: the patch of every cluster that stays, int64 [B, T - r].
-        combine: what a cluster becomes.
+        scores: [B, T, T], -inf where there is no pair. Of equal scores the one in the lower row, then column, is taken.
     """
-    stays = torch.zeros_like(cluster).scatter(1, kept, 1)
-    moved = stays.argsort(dim=1, stable=True)[:, : ctx.r]
-    onto = kept.gather(1, cluster.gather(1, moved))
-    return MergePlan.moving(moved, onto, ctx.x.shape[1], ctx.prefix, combine)
+    # Many times as fast on a CPU as one argmax over T² scores: torch has vectorised the maximum, but not its index.
+    row = scores.amax(dim=2).argmax(dim=1)
+    return row, scores[torch.arange(len(scores), device=scores.device), row].argmax(dim=1)
+
+
+def lloyd(points: Tensor, seeds: Tensor, iterations: int) -> Tensor:
+    """Cluster points by Lloyd's k-means; a cluster keeps the point that it starts from, so that none is empty.
+
+    Args:
+        points: [B, T, d], fp32 or wider.
+        seeds: the point that each of the K clusters starts from, int64 [B, K], distinct and ascending.
+        iterations: how often centres become the means of their clusters, >= 1.
+
+    Returns:
+        The seed of the cluster of each point, int64 [B, T]; of equally near centres the one of the lower seed.
+    """
+    clusters = seeds.shape[1]
+    slots = torch.arange(clusters, device=seeds.device).expand_as(seeds)
+
+    def nearest(centres: Tensor) -> Tensor:
+        return similarity(points, centres, "euclidean").argmax(dim=2).scatter(1, seeds, slots)
+
+    centres = points.gather(1, seeds.unsqueeze(-1).expand(-1, -1, points.shape[2]))
+    with without_autocast(points.device.type):
+        for _ in range(iterations):
+            member = F.one_hot(nearest(centres), clusters).to(points.dtype)
+            centres = member.transpose(1, 2) @ points / member.sum(dim=1).unsqueeze(-1)
+        return seeds.gather(1, nearest(centres))
+
+
+def plan_of_clusters(onto: Tensor, r: int, prefix: int, combine: Combine = "weighted") -> MergePlan:
+    """The plan that merges clusters, and leaves the prefix and the order of the patches that stay as they are.
+
+    Args:
+        onto: the patch of its cluster that each patch is merged into, int64 [B, T], numbered without the prefix; one
+            that stays goes onto itself.
+        r: patches that go onto another, as many in every image.
+        prefix: tokens before the patches.
+        combine: what a cluster is merged into.
+    """
+    patches = onto.shape[1]
+    stays = onto == torch.arange(patches, device=onto.device)
+    moved = stays.to(torch.int8).argsort(dim=1, stable=True)[:, :r]  # those that do not, ascending
+    return MergePlan.moving(moved, onto.gather(1, moved), patches + prefix, prefix, combine)

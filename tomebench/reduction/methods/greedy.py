@@ -29,6 +29,7 @@ class Greedy(Method):
         """Merge r disjoint pairs; of each the token at the lower index stays, and ties go to the lower index."""
         import torch
 
+        from tomebench.reduction.clusters import most_similar
         from tomebench.reduction.metric import comparable, metric_of, similarity
         from tomebench.reduction.plan import MergePlan
 
@@ -37,14 +38,14 @@ class Greedy(Method):
         scores = similarity(metric, metric, self.distance)
         below = torch.ones(count, count, dtype=torch.bool, device=scores.device).tril()
         scores = scores.masked_fill(below, -torch.inf)  # a pair once, and no token with itself
+        image = torch.arange(len(scores), device=scores.device)
         first, second = [], []
         for _ in range(ctx.r):
-            best = scores.flatten(1).argmax(dim=1)
-            first.append(best // count)
-            second.append(best % count)
-            for used in (first[-1], second[-1]):
-                line = torch.arange(count, device=scores.device) == used.unsqueeze(1)
-                scores = scores.masked_fill(line.unsqueeze(1) | line.unsqueeze(2), -torch.inf)
+            pair = most_similar(scores)
+            first.append(pair[0])
+            second.append(pair[1])
+            for used in pair:
+                scores[image, used] = scores[image, :, used] = -torch.inf
         moved, onto = torch.stack(second, dim=1), torch.stack(first, dim=1)
         return MergePlan.moving(moved, onto, ctx.x.shape[1], ctx.prefix, self.combine)
 

@@ -36,7 +36,7 @@ class Kmedoids(Method):
         """
         import torch
 
-        from tomebench.reduction.clusters import cluster_plan, largest, members, nearest_centre, squared_distances
+        from tomebench.reduction.clusters import largest, members, nearest_centre, plan_of_clusters, squared_distances
         from tomebench.reduction.metric import comparable, received_attention
 
         square = squared_distances(comparable(ctx.x[:, ctx.prefix :], "euclidean"))
@@ -52,7 +52,7 @@ class Kmedoids(Method):
                 spread = weight * square.sum(dim=2)
             outside = ~members(cluster, count)
             medoids = spread.unsqueeze(2).expand(-1, -1, count).masked_fill(outside, torch.inf).argmin(dim=1)
-        return cluster_plan(ctx, cluster, medoids, "keep")
+        return plan_of_clusters(medoids.gather(1, cluster), ctx.r, ctx.prefix, "keep")
 
     def cost(self, n: int, r: int, block: BlockSize) -> float:
         """MACs of the received attention, and of the distance of every token from every other: N² C each."""

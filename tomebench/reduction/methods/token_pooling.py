@@ -34,7 +34,7 @@ class TokenPooling(Method):
         """
         import torch
 
-        from tomebench.reduction.clusters import cluster_plan, fill_clusters, largest, members
+        from tomebench.reduction.clusters import fill_clusters, largest, members, plan_of_clusters
         from tomebench.reduction.metric import comparable, received_attention, similarity
         from tomebench.reduction.plan import without_autocast
 
@@ -51,7 +51,7 @@ class TokenPooling(Method):
                 centres = share.transpose(1, 2) @ x / share.sum(dim=1).unsqueeze(2)
             cluster = fill_clusters(-similarity(x, centres, "euclidean"))
         heaviest = (members(cluster, count) * mass).argmax(dim=1)
-        return cluster_plan(ctx, cluster, heaviest).averaged(weight)
+        return plan_of_clusters(heaviest.gather(1, cluster), ctx.r, ctx.prefix).averaged(weight)
 
     def cost(self, n: int, r: int, block: BlockSize) -> float:
         """MACs of the received attention, of distances in each iteration, and of centres in all but the last."""
