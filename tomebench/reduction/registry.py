@@ -113,6 +113,16 @@ METHODS: Mapping[str, MethodInfo] = by_name(
             "k-means weighted by the attention that tokens receive (Marin et al., WACV 2023)",
         ),
         MethodInfo(
+            "graph-cut",
+            f"{_METHODS}.graph_cut:GraphCut",
+            "normalised spectral cut of the graph of similar patches (Ng et al., NIPS 2001)",
+        ),
+        MethodInfo(
+            "atc",
+            f"{_METHODS}.atc:Atc",
+            "agglomerative clustering: the most similar clusters are joined (Haurum et al., ECCV 2024)",
+        ),
+        MethodInfo(
             "random-prune",
             f"{_METHODS}.pruning:RandomPruning",
             "patches at random are dropped, the same ones in every image",

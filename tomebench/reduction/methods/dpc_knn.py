@@ -48,7 +48,9 @@ class DpcKnn(Method):
         distance = torch.where(denser, square, farthest).amin(dim=2)
         centres = largest(density + distance.log() / 2, x.shape[1] - ctx.r)
         cluster = nearest_centre(square, centres)
-        return plan_of_clusters(centres.gather(1, cluster), ctx.r, ctx.prefix, "mean" if self.mean == "plain" else "weighted")
+        return plan_of_clusters(
+            centres.gather(1, cluster), ctx.r, ctx.prefix, "mean" if self.mean == "plain" else "weighted"
+        )
 
     def cost(self, n: int, r: int, block: BlockSize) -> float:
         """MACs of the distance of every token from every other: N² C."""
