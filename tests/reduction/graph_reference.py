@@ -63,7 +63,7 @@ def eigen(symmetric: Matrix) -> tuple[list[float], Matrix]:
 
 
 class Cut:
-    """A spectral cut into k clusters by ``width`` eigenvectors; ``margin``: how nearly a decision went the other way."""
+    """Spectral cut into k clusters by ``width`` eigenvectors; ``margin``: how nearly a decision went the other way."""
 
     def __init__(self, rows: Sequence[Vector], k: int, iterations: int, width: int) -> None:
         t = len(rows)

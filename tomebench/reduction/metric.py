@@ -100,10 +100,19 @@ def received_attention(ctx: Context) -> Tensor:
     return _attention(ctx, ctx.heads.q)
 
 
+def attention_matrix(ctx: Context) -> Tensor:
+    """Attention of every token to every token, float32 or wider [B, heads, N, N], rows sum to 1. Costs N² · C MACs."""
+    return _attention_of(ctx, ctx.heads.q)
+
+
 def _attention(ctx: Context, queries: Tensor) -> Tensor:
+    return _attention_of(ctx, queries).mean(dim=(1, 2))
+
+
+def _attention_of(ctx: Context, queries: Tensor) -> Tensor:
     wide = wider(queries.dtype)
     with without_autocast(queries.device.type):
         scores = queries.to(wide) @ ctx.heads.k.to(wide).transpose(-2, -1) / math.sqrt(queries.shape[-1])
     if ctx.bias_size is not None:
         scores = scores + ctx.bias_size.to(wide).log()[:, None, None, :]
-    return scores.softmax(dim=-1).mean(dim=(1, 2))
+    return scores.softmax(dim=-1)

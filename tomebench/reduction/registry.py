@@ -132,6 +132,11 @@ METHODS: Mapping[str, MethodInfo] = by_name(
             f"{_METHODS}.pruning:AttentionPruning",
             "the patches that the class token attends to least are dropped",
         ),
+        MethodInfo(
+            "zero-tprune",
+            f"{_METHODS}.zero_tprune:ZeroTPrune",
+            "patches of low PageRank in attention, then ones like others, are dropped (Wang et al., CVPR 2024)",
+        ),
     ),
     lambda info: info.name,
 )
