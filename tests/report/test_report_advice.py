@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_rows import accuracy, make_row, speed
 
-from tomebench.report.advice import REACH, Advice, advise
+from tomebench.report.advice import Advice, advise
 from tomebench.report.headline import sentence
 from tomebench.runs.codes import CHANCE_LEVEL, INTERRUPTED, PARTIAL_EVAL
 from tomebench.runs.row import Row
 from tomebench.schema import MAX_DROP
 from tomebench.stats import paired_interval
+from tomebench.stats.needed import REACH
 
 SIZES = range(24, IMAGES + 1, 5)
 

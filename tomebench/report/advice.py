@@ -13,7 +13,7 @@ Decisions use intervals, never estimates: a ratio that moves from 0.9999 to 1.00
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,9 +22,7 @@ from tomebench.runs.codes import CHANCE_LEVEL, INTERRUPTED, INVALID, PARTIAL_EVA
 from tomebench.runs.row import Row
 from tomebench.schema import MAX_DROP
 from tomebench.stats import LEVEL, MIN_VALUES, Interval, fewest_images, paired_interval, processes_needed, wilson
-
-REACH = 100
-"""Most times the images or rounds measured so far that are asked for; beyond that, no number is given."""
+from tomebench.stats.needed import REACH, about, enough
 
 Choice = Literal[
     "recommended",  # surely faster, loss surely within the limit; without labels: whatever the labels are
@@ -114,7 +112,7 @@ def _by_agreement(faster: Sequence[Row], max_drop: float, chances: int) -> Advic
     if within:
         return Advice(max(within, key=_gain), "recommended", chances=chances)
     row = max(faster, key=lambda row: (row.agreement or 0.0, _gain(row)))
-    images = _enough(row, lambda times: most_lost(row, chances, times) <= max_drop)
+    images = enough(row.n_seen or 0, lambda times: most_lost(row, chances, times) <= max_drop)
     fewest = fewest_images(max_drop / 100, level=_level(chances))
     return Advice(row, "agreement", images, chances=chances, labelled=fewest)
 
@@ -226,7 +224,7 @@ def _images_to_accept(row: Row, max_drop: float, chances: int) -> int | None:
     if unchanged(row):
         fewest = fewest_images(max_drop / 100, level=_level(chances))
         return None if fewest is None or fewest > REACH * (row.n_seen or 0) else fewest
-    return _enough(row, lambda times: _paired(row, chances, times).lo >= -max_drop / 100)
+    return enough(row.n_seen or 0, lambda times: _paired(row, chances, times).lo >= -max_drop / 100)
 
 
 def unchanged(row: Row) -> bool:
@@ -236,18 +234,7 @@ def unchanged(row: Row) -> bool:
 
 def _images_to_refuse(row: Row, max_drop: float) -> int | None:
     """Images needed to show that the loss is beyond the limit, if rates stay as they are."""
-    return _enough(row, lambda times: _paired(row, 1, times).hi < -max_drop / 100)
-
-
-def _enough(row: Row, shown: Callable[[float], bool]) -> int | None:
-    """Fewest images, by bisection, at which the monotone condition ``shown`` holds; None if over REACH times more."""
-    low, high = 1.0, float(REACH)
-    if not row.n_seen or not shown(high):
-        return None
-    while high - low > 0.001 * low:
-        middle = (low + high) / 2
-        low, high = (low, middle) if shown(middle) else (middle, high)
-    return _about(high * row.n_seen, row.n_seen)
+    return enough(row.n_seen or 0, lambda times: _paired(row, 1, times).hi < -max_drop / 100)
 
 
 def _rounds(row: Row) -> int | None:
@@ -263,15 +250,6 @@ def _rounds(row: Row) -> int | None:
     if value <= 1 or low <= 0:
         return None
     if (several := row.processes or 1) > 1:
-        return _about(processes_needed(math.log(value / low), several, math.log(value)), several)
+        return about(processes_needed(math.log(value / low), several, math.log(value)), several)
     widths = math.log(value / low) / math.log(value)
-    return _about(row.rounds * widths * widths, row.rounds)
-
-
-def _about(needed: float, done: int) -> int | None:
-    """A number needed, rounded up to two digits and above ``done``; None if over REACH times ``done``."""
-    needed = max(needed, done + 1)
-    if needed > REACH * done:
-        return None
-    step = 10 ** max(0, math.floor(math.log10(needed)) - 1)
-    return math.ceil(needed / step) * step
+    return about(row.rounds * widths * widths, row.rounds)

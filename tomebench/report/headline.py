@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tomebench.report.advice import REACH, Advice, Choice, advise, at_chance, most_lost, unchanged
+from tomebench.report.advice import Advice, Choice, advise, at_chance, most_lost, unchanged
 from tomebench.report.series import interval, name, overhead, points, reach, varying
 from tomebench.runs.codes import AA_FAILED, CPU_BUSY, NOISY
 from tomebench.runs.row import Row
 from tomebench.schema import MAX_DROP
+from tomebench.stats.needed import REACH
 from tomebench.words import counted
 
 _BIASED = "No speed-up can be stated: two timings of r=0 disagree (AA_FAILED), so run again on a quiet machine"

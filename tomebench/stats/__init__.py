@@ -14,6 +14,7 @@ from tomebench.stats.counts import (
 from tomebench.stats.interval import LEVEL, MIN_VALUES, Interval
 from tomebench.stats.processes import mean_half_width, process_medians, processes_needed
 from tomebench.stats.series import MIN_BATCHED, Level, batch_half_width, batch_medians, level, quantile_interval
+from tomebench.stats.shares import ShareDelta, Shares, share_delta, sign_flip
 from tomebench.stats.speedups import (
     Estimate,
     Shift,
@@ -34,6 +35,8 @@ __all__ = [
     "Interval",
     "Level",
     "PairedDelta",
+    "ShareDelta",
+    "Shares",
     "Shift",
     "Step",
     "batch_half_width",
@@ -57,6 +60,8 @@ __all__ = [
     "processes_needed",
     "quantile_interval",
     "rounds_needed",
+    "share_delta",
+    "sign_flip",
     "speedup",
     "student_t",
     "student_tail",
