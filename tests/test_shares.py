@@ -1,4 +1,4 @@
-"""Paired accuracies over seeds: one seed is McNemar and Tango, several are counted by images; how many would settle it."""
+"""Paired accuracies over seeds: one is McNemar and Tango, several are counted by images; how many would settle it."""
 
 from __future__ import annotations
 

@@ -202,6 +202,11 @@ class Round:
                 best[burst.variant] = burst
         return best
 
+    @cached_property
+    def recompiled(self) -> frozenset[str]:
+        """Variants in a burst of which a graph was compiled."""
+        return frozenset(burst.variant for burst in self.bursts if burst.compiled)
+
 
 @dataclass(frozen=True)
 class CellPredictions:

@@ -56,14 +56,27 @@ def build_rows(store: Store, budget: Budget | None = None) -> list[Row]:
     Raises:
         StorageError: the store is damaged.
     """
+    return list(read_cells(store, budget)[0].values())
+
+
+def read_cells(store: Store, budget: Budget | None = None) -> tuple[dict[str, Row], Answers | None]:
+    """The rows of :func:`build_rows` by cell key, and the predictions that they are derived from, each read once.
+
+    Args:
+        store: an open run.
+        budget: as there.
+
+    Raises:
+        StorageError: the store is damaged.
+    """
     run = _load(store, budget)
     first_r: dict[tuple[Cell, tuple[int, ...]], int] = {}
-    rows = []
+    rows = {}
     for cell, resolved in sorted(store.cells(), key=lambda pair: pair[0].r):
         alike = (dataclasses.replace(cell, r=0, schedule=""), resolved.r_layers)
         same_as = first_r.setdefault(alike, cell.r)
-        rows.append(_row(run, cell, resolved, None if same_as == cell.r else same_as))
-    return rows
+        rows[cell.key] = _row(run, cell, resolved, None if same_as == cell.r else same_as)
+    return rows, run.answers
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ folder is derived from this file (:mod:`tomebench.runs.rows`) and can be rebuilt
 
 from __future__ import annotations
 
+import functools
 import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,12 @@ TURNS = "end_to_end"
 """Name of the stored fact: images, seconds and session of each end-to-end turn, by cell key."""
 _READ = "read"
 """Kind of the facts that record what the images of a chunk were decoded from."""
+
+
+@functools.lru_cache(maxsize=4)
+def _cells(text: str) -> tuple[tuple[Cell, Resolved], ...]:
+    """Cells from their JSON, read once however often they are asked for: rows ask for them many times."""
+    return tuple((Cell.from_json(item["cell"]), Resolved.from_json(item["resolved"])) for item in json.loads(text))
 
 
 class Store(StoreFile):
@@ -171,8 +178,8 @@ class Store(StoreFile):
 
     def cells(self) -> list[tuple[Cell, Resolved]]:
         """Cells of the run with their resolved forms, in table order; empty before :meth:`put_cells`."""
-        stored = self._fact("cells") or []
-        return [(Cell.from_json(item["cell"]), Resolved.from_json(item["resolved"])) for item in stored]
+        stored = self._select("facts", "WHERE kind = ? AND name = ?", "cells", "")
+        return list(_cells(stored[0][2])) if stored else []
 
     def add_round(self, round_: Round) -> None:
         """Commit one timed round."""

@@ -207,7 +207,7 @@ def sessions_apart(rounds: Sequence[Round], names: Collection[str]) -> bool:
 
 def recompiled(rounds: Sequence[Round], names: Collection[str]) -> bool:
     """A burst of one of the named variants includes a compilation."""
-    return any(burst.compiled and burst.variant in names for round_ in rounds for burst in round_.bursts)
+    return any(not round_.recompiled.isdisjoint(names) for round_ in rounds)
 
 
 def attn_fallback(asked: str, kernel: str) -> bool:

@@ -1,0 +1,108 @@
+"""Read stored runs for a comparison: the rows of each, and which images they are right on. Each store is read once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tomebench.errors import InputError, RunError
+from tomebench.identity import MODEL
+from tomebench.runs.origin import Origin
+from tomebench.runs.row import Row
+from tomebench.runs.rows import read_cells
+from tomebench.runs.store import Store
+from tomebench.runs.top1 import is_right
+from tomebench.words import counted
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A row with the answers behind its top-1."""
+
+    row: Row
+    run: str  # folder that it is from
+    right: npt.NDArray[np.bool_] | None = None  # of the images ``seen``, [n]; None where top-1 is not known
+    seen: npt.NDArray[np.int64] | None = None  # their indices in the list, ascending; [n]
+
+
+def member_runs(path: Path) -> list[Path]:
+    """The runs that a path stands for: itself."""
+    return [path]  # a folder of several runs is to be expanded here
+
+
+def read_runs(runs: Sequence[Path]) -> tuple[list[Measured], list[str]]:
+    """Read the rows of runs; second, remarks on what they do not share.
+
+    Args:
+        runs: run folders.
+
+    Raises:
+        RunError: there is no run in a folder, or none of them holds results.
+        InputError: a run is named twice, or two were evaluated on different images.
+        StorageError: a store is damaged.
+    """
+    folders = [member for run in runs for member in member_runs(run)]
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise InputError("a run folder is named twice; name every run once")
+    found: list[Measured] = []
+    origins: list[tuple[Path, Origin]] = []
+    for folder in folders:
+        with Store.read(folder) as store:
+            measured = _measured(store, folder)
+            origins.append((folder, Origin.of(store)))
+        found += measured
+    if not found:
+        raise RunError(f"{folders[0]} holds no results yet; tomebench sweep measures them")
+    _check_images(found)
+    return found, _remarks(origins)
+
+
+def _measured(store: Store, folder: Path) -> list[Measured]:
+    rows, answers = read_cells(store)
+    seen = store.seen() if answers and answers.images.labelled else None
+    found = []
+    for key, row in rows.items():
+        predictions = answers.predictions.get(key) if answers and seen is not None else None
+        if answers is None or predictions is None or predictions.nonfinite:
+            found.append(Measured(row, str(folder)))
+        else:
+            found.append(Measured(row, str(folder), is_right(predictions, answers.labels), seen))
+    return found
+
+
+def _check_images(found: Sequence[Measured]) -> None:
+    """Raise InputError where rows have top-1 on different lists of images."""
+    lists = {each.row.dataset_digest: each for each in found if each.right is not None}
+    if len(lists) > 1:
+        first, second, *_ = lists.values()
+        raise InputError(
+            f"{second.run} was evaluated on other images ({_images(second)}) than {first.run} ({_images(first)}); "
+            "name runs of the same images"
+        )
+
+
+def _images(measured: Measured) -> str:
+    number = counted(measured.row.n_seen or 0, "image")
+    return f"{number} of {measured.row.dataset}, digest {(measured.row.dataset_digest or '')[:8]}"
+
+
+def _remarks(origins: Sequence[tuple[Path, Origin]]) -> list[str]:
+    """Remarks on runs that were measured with other code or libraries than the first.
+
+    Raises:
+        InputError: an image of the same name is another one.
+    """
+    found = []
+    first, there = origins[0]
+    for run, here in origins[1:]:
+        if image := there.other_image(here):
+            raise InputError(
+                f"{image} of {run} is not that of {first}, under the same name; name runs of the same images"
+            )
+        facts = [each for each in there.other_facts(here) if each.name not in MODEL]
+        found += [f"{run} was measured with another {each.name} than {first} ({each})" for each in facts]
+    return found
