@@ -120,6 +120,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert app.run(["sweep", *common, "--out", "runs/a"]) == 0
         for run in ("runs/b", "results/a", "results/b", "results/new", "results/demo", "results/cpu", "results/cuda"):
             shutil.copytree("runs/a", run)
+        small = ("--limit", "8", "--batch-size", "8", "--r", "0,4", "--quiet")
+        assert app.run(["demo", *small, "--out", "results/methods"]) == 0  # with top-1, to be compared
         for part in (1, 2):
             out = f"results/array-cells-{part}-of-2"
             assert app.run(["sweep", *common, "--cells", f"{part}/2", "--out", out]) == 0

@@ -1,4 +1,4 @@
-"""Made-up rows of a comparison: a method's row at an r with the images that it is wrong on, and a small field of them."""
+"""Made-up rows of a comparison: a method's row at an r with the images that it is wrong on, and a field of them."""
 
 from __future__ import annotations
 

@@ -130,8 +130,8 @@ def test_speeds_of_two_runs_without_a_reference_are_not_compared() -> None:
     assert found.over is None
     assert all(point.speed is None for line in found.lines for point in line.points)
     assert found.remarks == (
-        "measured speeds cannot be compared: each speed-up is over r=0 of its own run; measure the runs with one common "
-        "reference",
+        "measured speeds cannot be compared: each speed-up is over r=0 of its own run; "
+        "measure the runs with one common reference",
     )
 
 

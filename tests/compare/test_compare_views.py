@@ -1,4 +1,4 @@
-"""Each question on made-up rows whose answers are known; properties of the front, of targets and of Holm's correction."""
+"""Each question on made-up rows whose answers are known; properties of the front, of targets and of Holm's p-values."""
 
 from __future__ import annotations
 

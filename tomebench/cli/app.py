@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import tomebench
-from tomebench.cli import ablate, check, demo, doctor, listing, plan, profile, report, reproduce, sweep
+from tomebench.cli import ablate, check, compare, demo, doctor, listing, plan, profile, report, reproduce, sweep
 from tomebench.cli.interrupt import leave_on_signal
 from tomebench.cli.launch import program_name
 from tomebench.cli.limits import limit_behind
@@ -54,6 +54,7 @@ app.command("plan", cls=PanelCommand)(plan.plan)
 app.command("profile", cls=PanelCommand)(profile.profile)
 app.command("check")(check.check)
 app.command("report")(report.report)
+app.command("compare")(compare.compare)
 app.command("list")(listing.list_)
 app.command("doctor")(doctor.doctor)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tomebench.cli.console import Screen
 from tomebench.cli.following import is_unnamed, next_command
+from tomebench.report.alternative import best_alternative
 from tomebench.report.codes import brief_lines, warning_lines
 from tomebench.report.conditions import compact_conditions
 from tomebench.report.headline import Answer, answer
@@ -53,9 +54,10 @@ def write_run(
 def show(screen: Screen, rows: Sequence[Row], context: ReportContext) -> None:
     """Print the final screen: recommendation, table, remarks, and the conditions that a pasted table needs."""
     found, also = answer(rows, context.max_drop), yardsticks(rows, context.max_drop)
+    other = best_alternative(rows, context.max_drop)
     if screen.as_json:
         table = [json.loads(line) for line in jsonl_text(rows).splitlines()]
-        said = [text for text in (found and found.text, also) if text]
+        said = [text for text in (found and found.text, also, other) if text]
         screen.object(
             {**dataclasses.asdict(context), "answer": found and _plain(found), "sentences": said, "rows": table}
         )
@@ -65,6 +67,8 @@ def show(screen: Screen, rows: Sequence[Row], context: ReportContext) -> None:
         screen.line(found.text, style="bold")
         if also and screen.details:
             screen.line(also)
+        if other:
+            screen.line(other)
         screen.line()
     headers, cells = display_table(rows)
     lost = screen.table(

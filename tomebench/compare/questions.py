@@ -87,6 +87,8 @@ def answers(
             found += [(each, view) for view in views]
     if missing := [text for text in _missing(comparisons, questions, pareto, tests) if text]:
         raise InputError(missing[0])
+    if not found:
+        raise InputError("there is nothing to compare: one method without top-1; add runs, or sweep with --data")
     return found
 
 

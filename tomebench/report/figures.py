@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 Style = dict[str, Any]
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns a user without home folder about its font cache
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, told apart with any kind of colour vision."""
-_MARKERS = ("o", "s", "^", "D", "v", "P")
-_GREY = "#6b6b6b"
-_SIZE_INCHES, _DPI = (8.0, 5.0), 150
+MARKERS = ("o", "s", "^", "D", "v", "P")
+GREY = "#6b6b6b"
+_SIZE_INCHES, DPI = (8.0, 5.0), 150
 _LABEL_WIDTH, _LABEL_HEIGHT = 27.0, 11.0  # of "r=16", in points: no two labels may come closer
-_MARKER_SIZE = 5.0
-_BAR: Style = {"fmt": "none", "elinewidth": 1.1, "capsize": 3.0, "alpha": 0.6, "zorder": 2}
+MARKER_SIZE = 5.0
+BAR: Style = {"fmt": "none", "elinewidth": 1.1, "capsize": 3.0, "alpha": 0.6, "zorder": 2}
 
 _CEILING: Style = {"color": "black", "linewidth": 1.0, "linestyle": "-.", "zorder": 1}
 
@@ -65,7 +65,7 @@ def speed_accuracy_figure(
     if not shown:
         return "no figure: no row has a speed-up against r = 0"
     figure = _draw(rows, shown, accuracy, conditions, max_drop)
-    figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})
+    figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
     return None
 
 
@@ -82,24 +82,15 @@ def _draw(
     conditions: Sequence[str],
     max_drop: float = MAX_DROP,
 ) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, facecolor="white")
-    FigureCanvasAgg(figure)
     print_lines = _small_print(rows, shown, conditions)
-    bottom = 0.12 + 0.027 * len(print_lines)
-    axes = figure.add_axes((0.09, bottom, 0.885, 0.93 - bottom))
+    figure, axes = new_axes(bottom=0.12 + 0.027 * len(print_lines))
     for number, (label, members) in enumerate(group(shown, varying(rows)).items()):
-        style = {"color": _COLOURS[number % len(_COLOURS)], "marker": _MARKERS[number % len(_MARKERS)]}
+        style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
         (_accuracy_series if accuracy else _speed_series)(axes, members, label, style)
     _legend(axes, shown, accuracy)
     axes.set_title(_title(rows), fontsize=11, loc="left", parse_math=False)
-    axes.grid(visible=True, color="#e4e4e4", linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
     if accuracy:
         axes.set_xlabel("speed-up over r = 0")
         axes.set_ylabel("top-1 accuracy (%)")
@@ -111,22 +102,37 @@ def _draw(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.yaxis.set_major_formatter("{x:g}x")
     for number, line in enumerate(reversed(print_lines)):
-        figure.text(0.012, 0.014 + 0.027 * number, line, fontsize=6.2, color=_GREY, parse_math=False)
+        figure.text(0.012, 0.014 + 0.027 * number, line, fontsize=6.2, color=GREY, parse_math=False)
     return figure
+
+
+def new_axes(*, bottom: float) -> tuple[Figure, Axes]:
+    """A figure with one pair of axes; ``bottom`` is their height above its edge, as a fraction."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=_SIZE_INCHES, dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.09, bottom, 0.885, 0.93 - bottom))
+    axes.grid(visible=True, color="#e4e4e4", linewidth=0.6)
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    return figure, axes
 
 
 def _accuracy_series(axes: Axes, rows: Sequence[Row], label: str, style: Style) -> None:
     """Draw speed-up against top-1; vertical bars are paired intervals of the difference to r = 0."""
     xs, ys = [_x(row) for row in rows], [_y(row) for row in rows]
     for row in rows:
-        axes.plot([_x(row), row.mac_ratio], [_y(row), _y(row)], color=_GREY, linewidth=0.7, linestyle=":", zorder=1)
-        axes.plot(row.mac_ratio, _y(row), color=_GREY, marker="|", markersize=8, zorder=1)
+        axes.plot([_x(row), row.mac_ratio], [_y(row), _y(row)], color=GREY, linewidth=0.7, linestyle=":", zorder=1)
+        axes.plot(row.mac_ratio, _y(row), color=GREY, marker="|", markersize=8, zorder=1)
         if is_baseline(row):
             axes.axhline(_y(row), color=style["color"], linewidth=0.7, linestyle="--", alpha=0.5, zorder=0)
     sliced = [(row.speedup_ceiling, _y(row)) for row in rows if row.speedup_ceiling is not None]
     axes.plot([x for x, _ in sliced], [y for _, y in sliced], **_CEILING)
     axes.errorbar(
-        xs, ys, xerr=_bars(rows, "speedup_vs_r0"), yerr=_bars(rows, "delta_top1"), **_BAR, ecolor=style["color"]
+        xs, ys, xerr=_bars(rows, "speedup_vs_r0"), yerr=_bars(rows, "delta_top1"), **BAR, ecolor=style["color"]
     )
     _curve(axes, rows, xs, ys, label, style)
 
@@ -135,32 +141,32 @@ def _speed_series(axes: Axes, rows: Sequence[Row], label: str, style: Style) -> 
     """Draw speed-up over r, with the MAC ratio as a curve."""
     rows = sorted(rows, key=lambda row: row.r)
     xs, ys = [row.r for row in rows], [_x(row) for row in rows]
-    axes.plot(xs, [row.mac_ratio for row in rows], color=_GREY, linewidth=1.2, linestyle="--", zorder=1)
+    axes.plot(xs, [row.mac_ratio for row in rows], color=GREY, linewidth=1.2, linestyle="--", zorder=1)
     sliced = [(row.r, row.speedup_ceiling) for row in rows if row.speedup_ceiling is not None]
     axes.plot([x for x, _ in sliced], [y for _, y in sliced], **_CEILING)
-    axes.errorbar(xs, ys, yerr=_bars(rows, "speedup_vs_r0"), **_BAR, ecolor=style["color"])
+    axes.errorbar(xs, ys, yerr=_bars(rows, "speedup_vs_r0"), **BAR, ecolor=style["color"])
     _curve(axes, rows, xs, ys, label, style)
 
 
 def _curve(axes: Axes, rows: Sequence[Row], xs: Sequence[float], ys: Sequence[float], label: str, style: Style) -> None:
     """Draw a faint line through the points; markers are hollow where r was clamped."""
     axes.plot(xs, ys, color=style["color"], linewidth=1.0, alpha=0.45, zorder=2)
-    label = _short(f" {_plain(label)}" if label else "measured, 95 % intervals", 60)  # a leading "_" hides a label
-    axes.plot([], [], linestyle="none", markersize=_MARKER_SIZE, label=label, **style)
+    label = short(f" {plain(label)}" if label else "measured, 95 % intervals", 60)  # a leading "_" hides a label
+    axes.plot([], [], linestyle="none", markersize=MARKER_SIZE, label=label, **style)
     for row, x, y in zip(rows, xs, ys, strict=True):
         face = "white" if row.clamped else style["color"]
-        axes.plot(x, y, linestyle="none", markersize=_MARKER_SIZE, markerfacecolor=face, zorder=3, **style)
+        axes.plot(x, y, linestyle="none", markersize=MARKER_SIZE, markerfacecolor=face, zorder=3, **style)
 
 
 def _legend(axes: Axes, rows: Sequence[Row], accuracy: bool) -> None:
     """Draw the legend; entries that all series share come last, once."""
-    common: Style = {"color": _GREY, "marker": "o", "markerfacecolor": "white", "markersize": _MARKER_SIZE}
+    common: Style = {"color": GREY, "marker": "o", "markerfacecolor": "white", "markersize": MARKER_SIZE}
     if any(row.clamped for row in rows):
         axes.plot([], [], linestyle="none", label="r lowered by the cap", **common)
     if any(row.speedup_ceiling is not None for row in rows):
         axes.plot([], [], label="slicing ceiling: what the hardware gives", **_CEILING)
     mac: Style = {"marker": "|", "markersize": 8, "linestyle": ":"} if accuracy else {"linestyle": "--"}
-    axes.plot([], [], color=_GREY, label="MAC ratio: what counting promises", **mac)
+    axes.plot([], [], color=GREY, label="MAC ratio: what counting promises", **mac)
     for text in axes.legend(loc="best", fontsize=8, frameon=False).get_texts():
         text.set_parse_math(False)
 
@@ -172,7 +178,7 @@ def _label_points(axes: Axes, rows: Sequence[Row], advice: Advice | None) -> Non
     axes.margins(x=0.05, y=0.08)
     axes.autoscale_view()  # distances on the page need the final limits
     for row in [*first, rows[0], rows[-1], *rows]:
-        x, y = axes.transData.transform((_x(row), _y(row))) * 72 / _DPI
+        x, y = axes.transData.transform((_x(row), _y(row))) * 72 / DPI
         if all(abs(x - a) > _LABEL_WIDTH or abs(y - b) > _LABEL_HEIGHT for a, b in taken):
             taken.append((x, y))
             weight = "bold" if advice and advice.recommended and row is advice.row else "normal"
@@ -181,8 +187,8 @@ def _label_points(axes: Axes, rows: Sequence[Row], advice: Advice | None) -> Non
 
 
 def _title(rows: Sequence[Row]) -> str:
-    models = list(dict.fromkeys(_plain(model_name(row.model, row.weights)) for row in rows))
-    return _short(f"Token merging: {models[0] if len(models) == 1 else f'{len(models)} models'}", 90)
+    models = list(dict.fromkeys(plain(model_name(row.model, row.weights)) for row in rows))
+    return short(f"Token merging: {models[0] if len(models) == 1 else f'{len(models)} models'}", 90)
 
 
 def _small_print(rows: Sequence[Row], shown: Sequence[Row], conditions: Sequence[str]) -> list[str]:
@@ -196,14 +202,15 @@ def _small_print(rows: Sequence[Row], shown: Sequence[Row], conditions: Sequence
         lines.append("do not use these speeds: the A/A control failed, the timing is biased")
     if any(half_width(row) is None for row in shown if not is_baseline(row)):
         lines.append("no bar: fewer than 6 rounds give no interval")
-    return [_short(line, 190) for line in (*lines, *map(_plain, conditions))]
+    return [short(line, 190) for line in (*lines, *map(plain, conditions))]
 
 
-def _short(text: str, limit: int) -> str:
+def short(text: str, limit: int) -> str:
+    """Text cut to a number of characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text in characters that matplotlib's font has (Latin, Δ, …); others become ``?``."""
     return "".join(c if ord(c) < 0x250 or c in "Δ…" else "?" for c in clean(text))
 
