@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from tomebench.errors import InputError, RunError
 from tomebench.identity import MODEL
+from tomebench.runs.members import all_runs
 from tomebench.runs.origin import Origin
 from tomebench.runs.row import Row
 from tomebench.runs.rows import read_cells
@@ -29,23 +30,18 @@ class Measured:
     seen: npt.NDArray[np.int64] | None = None  # their indices in the list, ascending; [n]
 
 
-def member_runs(path: Path) -> list[Path]:
-    """The runs that a path stands for: itself."""
-    return [path]  # a folder of several runs is to be expanded here
-
-
 def read_runs(runs: Sequence[Path]) -> tuple[list[Measured], list[str]]:
     """Read the rows of runs; second, remarks on what they do not share.
 
     Args:
-        runs: run folders.
+        runs: run folders, or folders of several.
 
     Raises:
         RunError: there is no run in a folder, or none of them holds results.
         InputError: a run is named twice, or two were evaluated on different images.
         StorageError: a store is damaged.
     """
-    folders = [member for run in runs for member in member_runs(run)]
+    folders = all_runs(runs)
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise InputError("a run folder is named twice; name every run once")
     found: list[Measured] = []

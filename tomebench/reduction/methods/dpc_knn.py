@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from tomebench.reduction.choices import Bounds, Combine
+from tomebench.reduction.choices import Bounds
 from tomebench.reduction.method import BlockSize, Context, Method
 from tomebench.reduction.schedule import all_but_one_patch
 
