@@ -95,15 +95,16 @@ def test_compiled_as_one_graph(name: str) -> None:
     torch.testing.assert_close(compiled(images()), reduced(images()))
 
 
+@pytest.mark.parametrize("prefix", [0, 1])
 @pytest.mark.parametrize("name", METHODS)
-def test_macs_are_those_of_its_matrix_products(name: str) -> None:
+def test_macs_are_those_of_its_matrix_products(name: str, prefix: int) -> None:
     """Counted by torch as it runs; what is no matrix product (sorting, sums) is not counted, as for the model."""
     method, n, r = get_method(name), 197, 16
-    ctx = make_context(n, 1, r, batch=1, heads=3, d=64, dtype=torch.float32)
+    ctx = make_context(n, prefix, r, batch=1, heads=3, d=64, dtype=torch.float32)
     with FlopCounterMode(display=False) as counter:
         method.choose(ctx)
     counted = counter.get_total_flops() / 2
-    cost = method.cost(n, r, BlockSize(64, 192, 192))
+    cost = method.cost(n, r, BlockSize(64, 192, 192, class_token=prefix == 1))
     assert counted <= 1.01 * cost
     if not method.after_mlp:
         assert cost <= 1.1 * counted + 1, "the cost is not larger than what is done"

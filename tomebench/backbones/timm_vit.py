@@ -164,6 +164,7 @@ class TimmViT:
             blocks=tuple(_block_macs(block) for block in self._blocks),
             pool_per_token=pool_per_token,
             head=pool_fixed - pool_per_token * prefix_not_pooled + sum(_linear(h) for h in heads if h is not None),
+            class_token=self.class_token,
         )
 
 

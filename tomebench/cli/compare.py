@@ -52,7 +52,7 @@ def compare(
     details: Details = False,
     traceback: Traceback = False,
 ) -> None:
-    """Which method, or which plain rival, at equal accuracy, tokens, MACs or speed?
+    """Which method is best at equal accuracy, MACs or speed?
 
     Example: tomebench compare results/methods
 

@@ -109,7 +109,7 @@ def pass_work(terms: MacTerms, shape: PassShape) -> dict[Part, Work]:
         if r > 0:
             plan = _INDEX * batch * (left + 2 * r)
             moved["attention"] += keys
-            choosing = shape.method.cost(n, r, block.size)
+            choosing = shape.method.cost(n, r, terms.size(block))
             macs["matching"] += batch * choosing
             moved["matching"] += (keys if choosing else 0) + plan
             moved["merging"] += token * (n + left) + plan

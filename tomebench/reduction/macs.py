@@ -23,11 +23,6 @@ class BlockMacs:
     metric_dim: int  # d of the keys, which matching compares by default
     width: int  # channels of a token
 
-    @property
-    def size(self) -> BlockSize:
-        """Channel widths, on which the MACs of choosing a plan depend."""
-        return BlockSize(self.metric_dim, self.attention_per_pair // 2, self.width, self.mlp_per_token)
-
 
 @dataclass(frozen=True)
 class MacTerms:
@@ -37,6 +32,12 @@ class MacTerms:
     blocks: tuple[BlockMacs, ...]
     pool_per_token: int  # attention pooling, per token left at the end
     head: int  # per image
+    class_token: bool = True  # whether a class token ranks the others, for methods that go by its attention
+
+    def size(self, block: BlockMacs) -> BlockSize:
+        """What the MACs of choosing a plan in a block depend on."""
+        heads_dim = block.attention_per_pair // 2
+        return BlockSize(block.metric_dim, heads_dim, block.width, block.mlp_per_token, self.class_token)
 
     def gmacs(self, tokens_in: int, tokens: Sequence[int]) -> float:
         """GMACs (1e9 multiply-accumulates) of the model for one image.
@@ -56,5 +57,5 @@ class MacTerms:
         total = 0.0
         for block, before, after in zip(self.blocks, (tokens_in, *tokens[:-1]), tokens, strict=True):
             if after < before:
-                total += method.cost(before, before - after, block.size)
+                total += method.cost(before, before - after, self.size(block))
         return total / 1e9

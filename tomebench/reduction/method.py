@@ -52,6 +52,11 @@ class BlockSize(NamedTuple):
     heads_dim: int  # channels of all heads side by side
     token_dim: int  # C, channels of a token
     mlp_macs: int = 0  # MACs of the MLP for one token
+    class_token: bool = True  # whether the model has one
+
+    def ranking_macs(self, n: int) -> int:
+        """MACs of the attention by which n tokens are ranked: of the class token, or without one, of all tokens."""
+        return n * self.heads_dim * (1 if self.class_token else n)
 
 
 class Method(ABC):

@@ -65,13 +65,13 @@ class Diffrate(Method):
         return replace(plan, growth=(size * cosine.clamp_min(0)).float().view(-1))
 
     def cost(self, n: int, r: int, block: BlockSize) -> float:
-        """MACs of the class token's query with every key, and of the cosine of merged tokens with those that stay.
+        """MACs of attention as for ``evit``, and of the cosine of merged tokens with those that stay.
 
         With a percentage for every block, at their mean.
         """
         shares = [int(share) for share in self.pruned.split("-")]
         merged = r - sum(_part(r, share) for share in shares) / len(shares)
-        return n * block.heads_dim + merged * (n - r) * block.token_dim
+        return block.ranking_macs(n) + merged * (n - r) * block.token_dim
 
     def _share(self, ctx: Context) -> int:
         shares = self.pruned.split("-")

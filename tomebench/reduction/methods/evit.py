@@ -47,5 +47,5 @@ class Evit(Method):
         return plan.summed(weight)
 
     def cost(self, n: int, r: int, block: BlockSize) -> float:
-        """MACs of the class token's query with every key."""
-        return float(n * block.heads_dim)
+        """MACs of the class token's query with every key, or without class token, of every query."""
+        return float(block.ranking_macs(n))

@@ -61,8 +61,8 @@ class AttentionPruning(Method):
         return MergePlan.dropping(torch.cat([lead, kept + ctx.prefix], dim=1), ctx.x.shape[1])
 
     def cost(self, n: int, r: int, block: BlockSize) -> float:
-        """MACs of the class token's query with every key."""
-        return float(n * block.heads_dim)
+        """MACs of the class token's query with every key, or without class token, of every query."""
+        return float(block.ranking_macs(n))
 
 
 def _left(batch: int, n: int, prefix: int, r: int, layer: int, seed: int, device: torch.device) -> torch.Tensor:
