@@ -15,7 +15,8 @@ methods=tome,tome-drop,random-merge,random-prune,topk,evit,diffrate,pitome,mctf,
 methods=$methods,kmeans,token-pooling,kmedoids,graph-cut,atc,greedy,zero-tprune
 sizes=${SIZES:-224,192,176,160}
 
-"$tomebench" sweep "$@" --method "$methods" --option seeds=5 --r "${R:-0,4,8,12,16}" --selector \
+"$tomebench" sweep "$@" --method "$methods" --option seeds=5 --option graph-cut.eigenvectors=0,16 \
+    --r "${R:-0,4,8,12,16}" --selector \
     --img-size "${sizes%%,*}" --out "$out/methods"
 "$tomebench" sweep "$@" --r 0 --img-size "$sizes" --out "$out/inputs"
 "$tomebench" compare "$out/methods" "$out/inputs" --match drop=0.5 --match drop=1 --match tokens --pareto --tests \

@@ -53,6 +53,16 @@ METHODS: Mapping[str, MethodInfo] = by_name(
             "tokens at random are merged into others at random, the same ones in every image",
         ),
         MethodInfo(
+            "random-prune",
+            f"{_METHODS}.pruning:RandomPruning",
+            "patches at random are dropped, the same ones in every image",
+        ),
+        MethodInfo(
+            "attention-prune",
+            f"{_METHODS}.pruning:AttentionPruning",
+            "the patches that the class token attends to least are dropped",
+        ),
+        MethodInfo(
             "topk",
             f"{_METHODS}.topk:Topk",
             "the patches that the class token attends to most are kept (the pruning of EViT; Liang et al., ICLR 2022)",
@@ -93,6 +103,11 @@ METHODS: Mapping[str, MethodInfo] = by_name(
             "dense patches far from denser ones become the centres of clusters (TCFormer; Zeng et al., CVPR 2022)",
         ),
         MethodInfo(
+            "kmeans",
+            f"{_METHODS}.kmeans:Kmeans",
+            "k-means weighted by the attention that tokens receive (Marin et al., WACV 2023)",
+        ),
+        MethodInfo(
             "token-pooling",
             f"{_METHODS}.token_pooling:TokenPooling",
             "k-means of tokens weighted by the attention that they receive (Token Pooling; Marin et al., WACV 2023)",
@@ -101,16 +116,6 @@ METHODS: Mapping[str, MethodInfo] = by_name(
             "kmedoids",
             f"{_METHODS}.kmedoids:Kmedoids",
             "k-medoids weighted by the attention that tokens receive (Token Pooling; Marin et al., WACV 2023)",
-        ),
-        MethodInfo(
-            "greedy",
-            f"{_METHODS}.greedy:Greedy",
-            "the most similar pair of all patches, one after the other (Bolya et al., ICLR 2023)",
-        ),
-        MethodInfo(
-            "kmeans",
-            f"{_METHODS}.kmeans:Kmeans",
-            "k-means weighted by the attention that tokens receive (Marin et al., WACV 2023)",
         ),
         MethodInfo(
             "graph-cut",
@@ -123,14 +128,9 @@ METHODS: Mapping[str, MethodInfo] = by_name(
             "agglomerative clustering: the most similar clusters are joined (Haurum et al., ECCV 2024)",
         ),
         MethodInfo(
-            "random-prune",
-            f"{_METHODS}.pruning:RandomPruning",
-            "patches at random are dropped, the same ones in every image",
-        ),
-        MethodInfo(
-            "attention-prune",
-            f"{_METHODS}.pruning:AttentionPruning",
-            "the patches that the class token attends to least are dropped",
+            "greedy",
+            f"{_METHODS}.greedy:Greedy",
+            "the most similar pair of all patches, one after the other (Bolya et al., ICLR 2023)",
         ),
         MethodInfo(
             "zero-tprune",
