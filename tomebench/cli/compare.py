@@ -52,7 +52,7 @@ def compare(
     details: Details = False,
     traceback: Traceback = False,
 ) -> None:
-    """Which method is best at equal accuracy, MACs or speed?
+    """Stored runs at equal accuracy, tokens, MACs and speed.
 
     Example: tomebench compare results/methods
 

@@ -105,7 +105,7 @@ METHODS: Mapping[str, MethodInfo] = by_name(
         MethodInfo(
             "kmeans",
             f"{_METHODS}.kmeans:Kmeans",
-            "k-means weighted by the attention that tokens receive (Marin et al., WACV 2023)",
+            "k-means of keys weighted by received attention, as in the ablation of ToMe",
         ),
         MethodInfo(
             "token-pooling",

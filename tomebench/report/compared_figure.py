@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from tomebench.compare.points import Comparison, Line, Point
+from tomebench.compare.views import front_is_timed
 from tomebench.extras import is_installed
 from tomebench.report.figures import BAR, COLOURS, DPI, GREY, MARKER_SIZE, MARKERS, Style, new_axes, plain, short
 from tomebench.stats import ShareDelta
@@ -18,14 +19,15 @@ if TYPE_CHECKING:
 def compared_figure(comparison: Comparison) -> bytes | str:
     """Draw a comparison: points with 95 % bars, those of top-1 being paired intervals of the drop.
 
-    Methods are drawn through, plain rivals dashed; the base is a black cross, and the dashed level its top-1.
+    Methods are drawn through, plain rivals dashed; the base is a black cross, and the dashed level its top-1. It is of
+    measured speed where the front is (:func:`~tomebench.compare.views.front_is_timed`), so that no line is missing.
 
     Returns:
         The PNG, or one line with the reason why there is no figure.
     """
     if not is_installed("matplotlib"):
         return "no figure: matplotlib is not installed; install it with: pip install 'tomebench[report]'"
-    timed = comparison.over is not None
+    timed = front_is_timed(comparison)
     lines = [(line, found) for line in comparison.lines if (found := _drawn(line, timed))]
     if not lines:
         return "no figure: no line has top-1" + (" and a speed-up" if timed else "")
