@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -83,11 +83,16 @@ def code_digest(package: Path = Path(__file__).parent) -> str:
         package: folder of the package.
     """
     files = [path for room in _ROOMS for path in (package / room).rglob("*") if _is_source(path.relative_to(package))]
+    return source_digest(package, [*files, *(package / name for name in _MODULES)])
+
+
+def source_digest(folder: Path, files: Iterable[Path]) -> str:
+    """Digest of source files by their paths in a folder, 16 hex digits; a file that is not there is left out."""
     found = hashlib.sha256()
-    for path in sorted([*files, *(package / name for name in _MODULES)]):
+    for path in sorted(files):
         if path.is_file():
             content = path.read_bytes().replace(b"\r\n", b"\n")  # as some checkouts have it
-            found.update(path.relative_to(package).as_posix().encode() + b"\0" + content + b"\0")
+            found.update(path.relative_to(folder).as_posix().encode() + b"\0" + content + b"\0")
     return found.hexdigest()[:16]
 
 

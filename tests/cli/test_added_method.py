@@ -16,7 +16,10 @@ from tomebench.reduction import added, registry
 from tomebench.reduction.added import AddedMethod, added_methods, code_of
 
 PAGE = (Path(added.__file__).parent / "README.md").read_text().partition("## A method of your own package")[2]
-SWEEP = ("sweep", "--model", "test_vit", "--method", "quiet", "--r", "0,8", "--budget", "quick", "--batch-size", "1")
+_COUNTED = (
+    "--data digits --limit 6 --img-size 28 --budget none --device cpu --batch-size 2 --workers 0 --quiet --out run"
+)
+SWEEP = ("sweep", "--model", "digits_vit", "--method", "quiet", "--r", "0,2", *_COUNTED.split())
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +56,16 @@ def test_it_has_20_lines_and_is_listed(tomebench):
 
 
 def test_it_is_swept_resumed_and_its_code_is_a_fact_of_the_run(tomebench, installed, tmp_path):
-    first = tomebench(*SWEEP, "--out", "run")
+    first = tomebench(*SWEEP)
     assert first.returncode == 0, first.stderr
     rows = [json.loads(line) for line in (tmp_path / "run/rows.jsonl").read_text().splitlines()]
-    assert [(row["method"], row["tokens_out"]) for row in rows] == [("quiet", 101), ("quiet", 101 - 48)]
-    assert tomebench(*SWEEP, "--out", "run").returncode == 0
+    assert [(row["method"], row["tokens_out"]) for row in rows] == [("quiet", 50), ("quiet", 50 - 2 * 12)]
+    assert tomebench(*SWEEP).returncode == 0
     module = installed / "quiet_tokens.py"
     before = module.read_text()
     try:
         module.write_text(before + "# another code\n")
-        again = tomebench(*SWEEP, "--out", "run")
+        again = tomebench(*SWEEP)
     finally:
         module.write_text(before)
     assert again.returncode == 2

@@ -158,12 +158,14 @@ def test_runs_are_paired_with_one_reference(tmp_path: Path, monkeypatch: pytest.
         tomebench.sweep("test_vit,test_vit2", "0,2", **{**asked, "out": folders[0]})
 
 
-SWEEP = "--model test_vit,test_vit2 --img-size 64,48,32 --method tome,random-prune --r 0,1,2 --batch-size 2"
+SWEEP = "--model test_vit,test_vit2 --img-size 64,48,32 --method tome,random-prune --r 0,1,2"
+SMALL = "--model test_vit --img-size 64,32 --method tome,random-prune --r 0,2"
 SURE = ["run", "model", "img_size", "method", "r", "tokens_out", "gmacs", "protocol", "reference", "status"]
 
 
-def command(out: Path) -> list[str]:
-    return [str(PROGRAM), "sweep", *SWEEP.split(), "--device", "cpu", "--threads", "1", "--quiet", "--out", str(out)]
+def command(sweep: str, out: Path) -> list[str]:
+    fast = ("--batch-size", "2", "--device", "cpu", "--threads", "1", "--quiet")
+    return [str(PROGRAM), "sweep", *sweep.split(), *fast, "--out", str(out)]
 
 
 def rounds(out: Path) -> int:
@@ -178,13 +180,22 @@ def rounds(out: Path) -> int:
     return found
 
 
-def test_a_sweep_over_models_and_sizes_goes_on_after_kill_9(tmp_path: Path) -> None:
-    """2 models x 3 sizes x 2 methods x 3 r: within the first run, between runs, and within a later one."""
+@pytest.mark.parametrize(
+    ("sweep", "kills", "cells"),
+    [
+        pytest.param(SMALL, (1, 7), 2 * (1 + 2), id="sizes"),
+        # 2 models x 3 sizes x 2 methods x 3 r: within the first run, between runs, and within a later one.
+        pytest.param(SWEEP, (1, 6, 15, 31), 2 * 3 * (1 + 2 * 2), id="models and sizes", marks=pytest.mark.slow),
+    ],
+)
+def test_a_sweep_over_several_runs_goes_on_after_kill_9(
+    tmp_path: Path, sweep: str, kills: tuple[int, ...], cells: int
+) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    process = Forked(command(whole), tmp_path / "errors")
+    process = Forked(command(sweep, whole), tmp_path / "errors")
     assert (process.wait(1200), process.said()) == (0, "")
-    for reached in (1, 6, 15, 31):
-        process = Forked(command(killed), tmp_path / "errors")
+    for reached in kills:
+        process = Forked(command(sweep, killed), tmp_path / "errors")
         deadline = time.monotonic() + 600
         while rounds(killed) < reached and process.code is None and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -192,12 +203,12 @@ def test_a_sweep_over_models_and_sizes_goes_on_after_kill_9(tmp_path: Path) -> N
         process.kill()
         assert not (killed / "table.csv").exists()
     before = rounds(killed)
-    process = Forked(command(killed), tmp_path / "errors")
+    process = Forked(command(sweep, killed), tmp_path / "errors")
     assert (process.wait(1200), process.said()) == (0, "")
-    assert before >= 31
+    assert before >= kills[-1]
     one, other = (read_csv(folder / "table.csv") for folder in (killed, whole))
     assert one[SURE].equals(other[SURE])
-    assert len(one) == 2 * 3 * (1 + 2 * 2)
+    assert len(one) == cells
     assert one["speedup_vs_reference"].notna().all()
     names = [sorted(path.name for path in folder.iterdir()) for folder in (killed, whole)]
     assert names[0] == names[1]

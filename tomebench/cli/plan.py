@@ -11,7 +11,7 @@ from tomebench.cli.options import takes_sweep_flags
 from tomebench.errors import DeviceError
 from tomebench.report.escape import clean
 from tomebench.report.narrow import Step, without
-from tomebench.words import counted, duration
+from tomebench.words import counted, duration, noun
 
 if TYPE_CHECKING:
     from tomebench.cli.console import Screen
@@ -69,7 +69,7 @@ def plan(flags: LaunchFlags) -> None:
         name = f"{name.partition('.')[0]} with {clean(config.checkpoint.name)}"
     screen.line(
         f"{name}, {first.cell.img_size} px, {counted(first.resolved.tokens_in, 'token')}, "
-        f"{first.resolved.params_m:.2f} M parameters, method{'s' * (len(config.methods) > 1)} "
+        f"{first.resolved.params_m:.2f} M parameters, {noun(len(config.methods), 'method')} "
         f"{', '.join(config.methods)}, {config.schedule} schedule"
     )
     screen.line()

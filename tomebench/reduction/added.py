@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import re
 import sys
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
+
+from tomebench.identity import UNKNOWN, source_digest
 
 GROUP = "tomebench.methods"
 """Group of the entry points: ``name = "module:class"``."""
@@ -43,11 +44,7 @@ def code_of(target: str) -> str:
     """
     name = target.partition(":")[0].partition(".")[0]
     spec = getattr(sys.modules.get(name), "__spec__", None) or find_spec(name)
-    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
-    files = sorted((Path(folder), path) for folder in folders for path in Path(folder).rglob("*.py"))
-    if spec is not None and not folders and spec.origin is not None:
-        files = [(Path(spec.origin).parent, Path(spec.origin))]
-    found = hashlib.sha256()
-    for folder, path in files:
-        found.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
-    return found.hexdigest()[:16]
+    if spec is None or spec.origin is None:
+        return UNKNOWN
+    origin = Path(spec.origin)
+    return source_digest(origin.parent, origin.parent.rglob("*.py") if spec.submodule_search_locations else [origin])

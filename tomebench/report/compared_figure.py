@@ -47,7 +47,7 @@ def compared_figure(comparison: Comparison) -> bytes | str:
     axes.set_title(short(plain(f"Methods at equal conditions: {comparison.setting}"), 90), fontsize=11, loc="left")
     for text in axes.legend(loc="best", fontsize=8, frameon=False).get_texts():
         text.set_parse_math(False)
-    said = f"{comparison.images} images; 95 % intervals, those of top-1 paired with {comparison.base_name}"
+    said = f"{counted(comparison.images, 'image')}; 95 % intervals, those of top-1 paired with {comparison.base_name}"
     figure.text(0.012, 0.02, short(plain(said), 190), fontsize=6.2, color=GREY, parse_math=False)
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})

@@ -106,7 +106,7 @@ def _record(comparison: Comparison, view: View, entry: Entry) -> Mapping[str, An
         return found
     row = point.row
     found |= {name: clean(getattr(row, name)) for name in ("model", "options", "schedule")}
-    found |= {name: getattr(row, name) for name in ("img_size", "r", "tokens_out", "gmacs")}
+    found |= {each: getattr(row, each) for each in ("img_size", "r", "tokens_out", "gmacs")}
     found |= {"point": clean(point.label), "seeds": len(point.rows), "top1": point.top1}
     found["top1_sd"] = point.spread and point.spread[0]
     found["images"] = None if point.right is None else len(point.right.right)
