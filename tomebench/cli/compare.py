@@ -58,7 +58,7 @@ def compare(
 
     Example: tomebench compare results/methods --match drop=1
 
-    Example: tomebench compare results/methods --match tokens --tests --format latex
+    Example: tomebench compare results/methods --match tokens --format latex
 
     One table a question, from stored runs; nothing is measured. Every line is a method with its options, or a plain
     rival: a smaller input or a smaller model at r = 0. Each gives a point that was measured, never one in between: at

@@ -11,6 +11,7 @@ from tomebench.compare.views import front_is_timed
 from tomebench.extras import is_installed
 from tomebench.report.figures import BAR, COLOURS, DPI, GREY, MARKER_SIZE, MARKERS, Style, new_axes, plain, short
 from tomebench.stats import ShareDelta
+from tomebench.words import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
