@@ -73,7 +73,7 @@ def test_a_run_without_images_goes_with_one_that_has_some(tmp_path: Path) -> Non
     runs = [write_run(tmp_path / "a", FIELD), write_run(tmp_path / "b", {("kmeans", 4): ()}, images=None, rounds=0)]
     found, _ = read_runs(runs)
     ((comparison),) = comparisons(found)
-    assert [line.name for line in comparison.lines] == ["tome", "greedy", "kmeans"]
+    assert [line.name for line in comparison.lines] == ["tome", "kmeans", "greedy"]
     assert [line.points[0].right is None for line in comparison.lines] == [False, False, True]
 
 

@@ -6,13 +6,11 @@ import itertools
 from collections import Counter
 
 import pytest
-import timm
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from reduction.contexts import contexts, make_context
 
-from tomebench.backbones.apply import apply
 from tomebench.reduction.matching import random_numbers
 from tomebench.reduction.method import Context, Heads
 from tomebench.reduction.plan import merge
@@ -91,14 +89,3 @@ def test_random_numbers_are_those_of_their_seed_and_within_range() -> None:
     assert not torch.equal(found, random_numbers(1000, "b", CPU))
     assert 0 <= int(found.min()) < 2**24 < 2**30 < int(found.max()) < 2**31 - 1
     assert len({*found.tolist()}) > 990
-
-
-@pytest.mark.parametrize("name", ["tome-drop", "random-merge"])
-def test_controls_are_compiled_whole_and_are_the_model_at_r_0(name: str) -> None:
-    vit = timm.create_model("test_vit", num_classes=5).eval()
-    images = torch.randn(2, 3, 160, 160)
-    with torch.no_grad():
-        assert torch.equal(apply(vit, 0, method=name)(images), vit(images))
-        reduced = apply(vit, 6, method=name)
-        torch.testing.assert_close(torch.compile(reduced, backend="eager", fullgraph=True)(images), reduced(images))
-        assert reduced.token_counts[-1] == 101 - 36
