@@ -49,6 +49,7 @@ def sweep(
     partition: str | None = None,
     matching: str | None = None,
     option: str | Mapping[str, Any] | None = None,
+    predictors: str | Path | None = None,
     ablate: bool | None = None,
     attention: Route | None = None,
     prefix_only: bool | None = None,
@@ -123,10 +124,10 @@ def sweep(
     module = None if isinstance(model, str | Sequence) else model
     asked |= {"model": model if module is None else given_name(module), "r": _r_text(r)}
     asked |= {"preprocessing": None if own is not None else preprocessing}
-    for path in ("out", "checkpoint", "real", "verify", "cache", "class_names", "data"):
+    for path in ("out", "checkpoint", "predictors", "real", "verify", "cache", "class_names", "data"):
         if not isinstance(asked[path], str | Path | None) or (path == "out" and out is None):
             raise ConfigError(f"{path} {asked[path]!r}: give a path")
-    for path in ("out", "checkpoint", "real", "verify", "cache"):
+    for path in ("out", "checkpoint", "predictors", "real", "verify", "cache"):
         asked[path] = None if asked[path] is None else Path(asked[path])
     asked |= {key: None if asked[key] is None else str(asked[key]) for key in ("class_names", "data")}
     asked |= {key: int(value) for key, value in asked.items() if _is_whole(value)}

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tomebench.vocabulary import MAX_DROP as MAX_DROP
 from tomebench.vocabulary import MOST_CLASSES as MOST_CLASSES
+from tomebench.vocabulary import OFF_THE_SHELF as OFF_THE_SHELF
+from tomebench.vocabulary import TRAINED as TRAINED
 from tomebench.vocabulary import WITH_OPTIONS as WITH_OPTIONS
 from tomebench.vocabulary import Route as Route
 from tomebench.vocabulary import Scalar as Scalar
@@ -81,6 +83,7 @@ class Cell:
     # The last MLP runs only on tokens that the classification head reads.
     prefix_only: bool = field(default=False, metadata=_STATIC)
     preprocessing: str = field(default="timm", metadata=_STATIC)  # whose resize and crop: timm's or ToMe's
+    predictors: str = field(default="", metadata=_STATIC)  # weights of a trained method, "sha256:<digest of the file>"
 
     @property
     def written_options(self) -> tuple[tuple[str, Scalar], ...]:
@@ -145,6 +148,7 @@ class Resolved:
     mean: tuple[float, ...] = field(metadata=_ALIKE_PROTOCOL)
     std: tuple[float, ...] = field(metadata=_ALIKE_PROTOCOL)
     crop_mode: str = field(default="center", metadata=_ALIKE)
+    training: str = OFF_THE_SHELF  # of the method, not of the model
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads back."""

@@ -7,6 +7,7 @@ import functools
 import pytest
 import torch
 from reduction.contexts import make_context
+from reduction.learned_files import predictors_file
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -16,9 +17,19 @@ from tomebench.backbones.adapt import adapt
 from tomebench.backbones.apply import apply
 from tomebench.reduction.method import BlockSize
 from tomebench.reduction.registry import METHODS, get_method
+from tomebench.reduction.vit import ReducedViT
 
 R = (0, 3, 2, 3)
 """More than one block reduces, so that sizes and what a method makes of them come back to it."""
+R_TRAINED = (3, 2, 3, 0)
+"""The same for methods whose predictors stand before blocks: nothing can go after the last."""
+
+
+def reduced_by(name: str, vit: nn.Module, r: tuple[int, ...] = R) -> ReducedViT:
+    """The model with its tokens reduced by a method, of which a trained one gets random weights."""
+    if not get_method(name).trained:
+        return apply(vit, r, method=name)
+    return apply(vit, R_TRAINED, method=name, predictors=predictors_file(32, 4))
 
 
 def _vit(**more: object) -> nn.Module:
@@ -58,9 +69,10 @@ def images() -> torch.Tensor:
 def test_on_models_with_every_kind_of_prefix(name: str, kind: str) -> None:
     vit = model(kind)
     assert torch.equal(apply(vit, 0, method=name)(images()), vit(images())), "r = 0 is the model itself, bit for bit"
-    reduced = apply(vit, R, method=name)
+    reduced = reduced_by(name, vit)
     tokens = adapt(vit).tokens
-    assert reduced.token_counts == [tokens, tokens - 3, tokens - 5, tokens - 8]
+    assert reduced.token_counts == [tokens - sum(reduced.r_layers[: block + 1]) for block in range(4)]
+    assert reduced.token_counts[-1] == tokens - 8
     features, _ = reduced.features_and_sizes(images())
     assert features.shape[1] == tokens - 8
     logits = reduced(images())
@@ -80,7 +92,7 @@ def test_on_models_with_every_kind_of_prefix(name: str, kind: str) -> None:
 @torch.no_grad()
 def test_in_bf16_as_many_tokens_are_left(name: str) -> None:
     half = _vit().bfloat16()
-    features, _ = apply(half, R, method=name).features_and_sizes(images().bfloat16())
+    features, _ = reduced_by(name, half).features_and_sizes(images().bfloat16())
     assert features.dtype == torch.bfloat16
     assert features.shape[1] == 17 - 8
     assert features.isfinite().all()
@@ -89,7 +101,8 @@ def test_in_bf16_as_many_tokens_are_left(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 @torch.no_grad()
 def test_compiled_as_one_graph(name: str) -> None:
-    reduced = apply(_vit(depth=2), R[1:3], method=name)
+    whole = get_method(name).trained  # its predictors stand in the blocks of the whole depth
+    reduced = reduced_by(name, model("class token")) if whole else reduced_by(name, _vit(depth=2), R[1:3])
     torch.compiler.reset()
     compiled = torch.compile(reduced, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(images()), reduced(images()))
@@ -103,7 +116,7 @@ def test_macs_are_those_of_its_matrix_products(name: str, prefix: int) -> None:
     Eigenvectors of N tokens are charged 9 N³ operations.
     """
     method, n, r = get_method(name), 197, 16
-    ctx = make_context(n, prefix, r, batch=1, heads=3, d=64, dtype=torch.float32)
+    ctx = make_context(n, prefix, r, batch=1, heads=3, d=64, dtype=torch.float32, learned=method.trained)
     eigh = {torch.ops.aten._linalg_eigh: lambda shape, *more, **named: 9 * shape[-1] ** 3}
     with FlopCounterMode(display=False, custom_mapping=eigh) as counter:
         method.choose(ctx)

@@ -41,7 +41,7 @@ def test_every_method_keeps_the_contract_of_a_plan(method: Method, prefix: int) 
         most = min(method.cap(n, prefix), n - max(prefix, 1))
         assert most >= 1
         for r in {1, most}:
-            plan = method.choose(make_context(n, prefix, r))
+            plan = method.choose(make_context(n, prefix, r, learned=method.trained))
             assert plan.n_out == n - r
             assert plan.kept[:, :prefix].tolist() == [list(range(prefix))] * 2
             for image in range(2):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from torch import nn
 
 from tomebench.backbones.adapt import adapt
 from tomebench.errors import SpecError
+from tomebench.reduction.learned import learned_module
 from tomebench.reduction.method import Method
 from tomebench.reduction.methods.flags import OPTIONS, Options
 from tomebench.reduction.registry import method_class, option_names
@@ -28,9 +30,10 @@ def apply(
     method: str = "tome",
     attention: Route = "auto",
     prefix_only: bool = False,
+    predictors: str | Path | None = None,
     **options: Any,
 ) -> ReducedViT:
-    """Reduce tokens in every block of a Vision Transformer, without training.
+    """Reduce tokens in the blocks of a Vision Transformer.
 
     Args:
         model: a timm VisionTransformer. It is neither changed nor copied: the result shares its weights.
@@ -45,6 +48,7 @@ def apply(
             triton; see :mod:`tomebench.reduction.attention`.
         prefix_only: keep only the prefix tokens after the last attention, where the class head reads nothing else; the
             logits are the same.
+        predictors: file of the weights of a trained method, as ``tomebench train-predictors`` writes it.
         options: of the method (see ``tomebench list methods NAME``); of ToMe also ``matching``, which selects another
             method.
 
@@ -54,6 +58,7 @@ def apply(
 
     Raises:
         SpecError: r, schedule or method cannot be read or do not fit the model.
+        ModelError: ``predictors`` cannot be read, or are for another model or method.
         UnsupportedModelError: the model has a part that merging does not know.
     """
     backbone = adapt(model)
@@ -75,13 +80,15 @@ def apply(
             raise SpecError(f"schedule {schedule!r} leaves nothing for r={r} to say; give the list itself as r")
     if attention not in get_args(Route):
         raise SpecError(f"attention is {attention!r}; use {', '.join(get_args(Route))}")
+    chooses, r_layers = _method(method, options), shape.r_layers(mean, backbone.depth)
     return ReducedViT(
         backbone,
-        _method(method, options),
-        shape.r_layers(mean, backbone.depth),
+        chooses,
+        r_layers,
         prop_attn=prop_attn,
         attention=attention,
         prefix_only=prefix_only,
+        learned=learned_module(backbone, chooses, r_layers, None if predictors is None else Path(predictors)),
     )
 
 

@@ -244,7 +244,8 @@ def _methods(used: Sequence[Measured], base: Measured, base_point: Point, make: 
         parts += [f"on {short_model(row)}"] if row.model != base.row.model else []
         parts += [row.weights[:14]] if len({own for model, own in weights if model == row.model}) > 1 else []
         parts += [f"at {row.img_size} px"] if row.img_size != base.row.img_size else []
-        lines.append(Line(" ".join(parts), _by_r(some, base_point, make), method=row.method))
+        points = _by_r(some, base_point, make)
+        lines.append(Line(" ".join(parts), points, training=row.training, method=row.method))
     return lines
 
 

@@ -8,10 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tomebench.runs.row import Row
+from tomebench.schema import OFF_THE_SHELF
 from tomebench.stats import ShareDelta, Shares
-
-OFF_THE_SHELF = "off-the-shelf"
-"""How the weights of a row came to their method: not at all, as for every method of this version."""
 
 
 class Speed(NamedTuple):

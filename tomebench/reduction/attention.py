@@ -89,16 +89,19 @@ def log_size_bias(size: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """The size bias of proportional attention: log of each key's size, to be added to the attention scores.
 
     Args:
-        size: float32 [B, N], > 0 (0 for a key that gets weight 0); None means all ones.
+        size: float32 [B, N], > 0 (0 for a key that gets weight 0), or [B, N, N] with a row for each query; None means
+            all ones.
         dtype: dtype of the queries; fused kernels want the bias in the same.
 
     Returns:
-        [B, 1, 1, N], to be broadcast over heads and queries; None when no bias is needed.
+        [B, 1, 1, N] or [B, 1, N, N], to be broadcast over heads and queries; None when no bias is needed.
     """
     if size is None:
         return None
-    batch, n = size.shape
     bias = cast(cast(size, wider(dtype)).log(), dtype)  # never less exact than the sizes themselves
+    if size.ndim == 3:
+        return bias.unsqueeze(1)
+    batch, n = size.shape
     if size.device.type == "cpu" or n % _ALIGN == 0:
         return bias.view(batch, 1, 1, n)
     return F.pad(bias, (0, -n % _ALIGN))[:, None, None, :n]
@@ -114,7 +117,8 @@ def attend(
 
     Args:
         q, k, v: [B, heads, N, d].
-        size: patches that each key stands for, float32 [B, N]; None means all ones, and no bias.
+        size: patches that each key stands for, float32 [B, N], or for ``matmul`` to each query, [B, N, N]; None means
+            all ones, and no bias.
         dropout: probability of dropping an attention weight, in [0, 1).
         fused: the model uses PyTorch's scaled_dot_product_attention rather than separate operations.
         route: see the module; without ``fused``, ``auto`` is ``matmul``.

@@ -7,15 +7,17 @@ the default first. It imports torch inside its functions only, so that reading o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from tomebench.reduction.choices import check
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from tomebench.reduction.constants import Constants
+    from tomebench.reduction.learned import Learned
     from tomebench.reduction.plan import MergePlan
 
 
@@ -43,6 +45,7 @@ class Context:
     constants: Constants  # the model's cache of tensors that depend on shapes only
     class_token: bool  # whether token 0 is a class token
     before_mlp: Tensor | None = None  # with ``after_mlp``: tokens after the attention residual [B, N, C]
+    learned: nn.Module | None = None  # with ``trained``: what ``module`` made of the method's weights
 
 
 class BlockSize(NamedTuple):
@@ -75,6 +78,8 @@ class Method(ABC):
     """True if tokens are merged, so that sizes differ; False if the method only prunes."""
     after_mlp: ClassVar[bool] = False
     """True if the method reduces tokens at the end of the block; else between the attention residual and the MLP."""
+    trained: ClassVar[bool] = False
+    """True if the method has weights of its own, which come from training; see :meth:`module`."""
 
     def __post_init__(self) -> None:
         check(self)
@@ -98,3 +103,18 @@ class Method(ABC):
     @abstractmethod
     def cap(self, n: int, prefix: int) -> int:
         """The most of n tokens that a layer can remove; ``prefix`` of the n are never removed."""
+
+    def module(self, learned: Learned, r_layers: Sequence[int], *, width: int, patches: int) -> nn.Module:
+        """Make the module of a ``trained`` method, which ``choose`` finds in the context.
+
+        Args:
+            learned: weights of a file.
+            r_layers: tokens to remove in each block.
+            width: C, channels of a token of the model.
+            patches: before the first block, at the model's own image size.
+
+        Raises:
+            SpecError: the weights are not for tokens that are removed in these blocks.
+            ModelError: they are not for this model, or no weights of this method.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no weights of its own")

@@ -137,6 +137,11 @@ METHODS: Mapping[str, MethodInfo] = by_name(
             f"{_METHODS}.zero_tprune:ZeroTPrune",
             "patches of low PageRank in attention, then ones like others, are dropped (Wang et al., CVPR 2024)",
         ),
+        MethodInfo(
+            "dynamicvit",
+            f"{_METHODS}.dynamicvit:DynamicViT",
+            "trained: patches go by predictors, see train-predictors (DynamicViT; Rao et al., NeurIPS 2021)",
+        ),
     ),
     lambda info: info.name,
 )

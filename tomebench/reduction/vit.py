@@ -98,9 +98,11 @@ class ReducedViT(nn.Module):
         attention: how attention is computed, see :mod:`tomebench.reduction.attention`.
         prefix_only: after the attention of the last block keep the prefix tokens only, all that the class head reads.
             The logits stay the same; the last merge and most of the last MLP are saved, at r = 0 too.
+        learned: the module of a trained method; it goes to the device and dtype of the model.
 
     Raises:
-        SpecError: ``prefix_only`` for a model whose class head reads the other tokens.
+        SpecError: ``prefix_only`` for a model whose class head reads the other tokens; or a trained method that is to
+            remove tokens without its module.
     """
 
     reduces_by_method = True
@@ -115,6 +117,7 @@ class ReducedViT(nn.Module):
         prop_attn: bool = True,
         attention: Route = "auto",
         prefix_only: bool = False,
+        learned: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if len(r_layers) != backbone.depth:
@@ -129,6 +132,13 @@ class ReducedViT(nn.Module):
         self.attention = attention
         self.prefix_only = prefix_only
         self.constants = Constants()
+        if method.trained and self.reduces_by_method and learned is None and any(r_layers):
+            raise SpecError(
+                f"method {type(method).__name__} needs weights of its own, and is never run with random ones; give "
+                "--predictors FILE, which tomebench train-predictors writes"
+            )
+        at = next(self.model.parameters(), None)
+        self.learned = learned if learned is None or at is None else learned.to(at.device, at.dtype)
         self.training = self.model.training
 
     @property
@@ -274,7 +284,7 @@ class ReducedViT(nn.Module):
             x = x if before_mlp is None else self.mlp(layer, x)
             context = Context(
                 x, tokens.x, heads, size, bias_size, r, prefix, layer, depth, self.constants,
-                self.backbone.class_token, before_mlp,
+                self.backbone.class_token, before_mlp, self.learned,
             )  # fmt: skip
             left, plan = self._reduce(context, tokens.position)
             if before_mlp is not None:

@@ -11,7 +11,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tomebench.schema import Status
+from tomebench.schema import OFF_THE_SHELF, Status
 
 COMPILE_SECONDS = "compile_seconds"
 """Name of the stored fact: seconds of the first pass, which compiles, by variant name."""
@@ -261,6 +261,7 @@ class Row:
     weights: str = column("random:<seed>, sha256:<digest> or sha256:<digest> (pretrained)")
     img_size: int = column("input height and width", unit="px")
     options: str = column("options of the method")
+    training: str = column("off-the-shelf, or trained: the method has weights of its own", default=OFF_THE_SHELF)
     batch_size: int = column("images per forward pass", unit="images")
     dtype: str = column("fp32, tf32, bf16 or fp16")
     device: str = column("where it ran")

@@ -69,6 +69,8 @@ class Settings:
     option: Annotated[str | None, Setting(
         "Options; see: tomebench list methods NAME.", "NAME=A,B", "Method", often=True,
         read=values.option_text, repeated=True, states="cell", grows=True)] = None
+    predictors: Annotated[Path | None, Setting("Weights of a trained method (see: train-predictors).", "FILE",
+        "Method", read=values.path, states="cell")] = None
     ablate: Annotated[bool, Setting("Each option of the method changed alone, as cells.", None, "Method",
         states="run")] = False
     attention: Annotated[Route, Setting(

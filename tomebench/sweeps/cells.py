@@ -16,12 +16,13 @@ from tomebench.measure.device import DTYPES, resolve_device
 from tomebench.measure.predict import require_matching_head
 from tomebench.models.create import LoadedModel, build_model
 from tomebench.reduction.choices import written
+from tomebench.reduction.learned import learned_module, read_learned
 from tomebench.reduction.macs import MacTerms
 from tomebench.reduction.methods.flags import PAPER, Options
 from tomebench.reduction.schedule import parse_schedule
 from tomebench.reduction.vit import Backbone, ReducedViT
 from tomebench.rspec import parse_r
-from tomebench.schema import Cell, Resolved
+from tomebench.schema import OFF_THE_SHELF, TRAINED, Cell, Resolved
 from tomebench.sweeps.config import Choice, SweepConfig
 from tomebench.sweeps.inputs import list_images, preprocessing_of
 
@@ -100,6 +101,7 @@ def resolve_cells(
     at = resolve_device("auto") if device == "auto" else torch.device(device)
     unwrapped = terms.gmacs(backbone.tokens, [backbone.tokens] * backbone.depth)
     params, cells = _parameters(loaded.model) / 1e6, []
+    learned = None if config.predictors is None else read_learned(config.predictors)
     for schedule, r, (method, options, prop_attn) in _axis(config, begun):
         asked = parse_schedule(schedule).r_layers(r, backbone.depth)
         reduced = _reduced(backbone, config, method, asked, options, prop_attn)
@@ -125,6 +127,7 @@ def resolve_cells(
             prop_attn=reduced.prop_attn,
             prefix_only=config.prefix_only,
             preprocessing=config.preprocessing,
+            predictors="" if reduced.learned is None or learned is None else learned.digest,
         )
         resolved = Resolved(
             timm_id=loaded.timm_id,
@@ -142,10 +145,26 @@ def resolve_cells(
             interpolation=preprocessing.interpolation,
             mean=preprocessing.mean,
             std=preprocessing.std,
+            training=TRAINED if reduced.learned is not None else OFF_THE_SHELF,
         )
         several = ((method, config.methods), (schedule, config.schedules))
         cells.append(ResolvedCell(cell, resolved, asked, options, tuple(own for own, all in several if len(all) > 1)))
     return cells
+
+
+def about_training(config: SweepConfig, loaded: LoadedModel, images: ImageSet | None) -> list[str]:
+    """Sentences about how weights of a trained method and what they are measured with do not go together."""
+    if config.predictors is None or images is None:
+        return []
+    said, metadata = [], read_learned(config.predictors).metadata
+    if metadata.get("data") == images.info.digest:
+        said.append("the predictors were trained on these images, so top-1 says little about others")
+    if metadata.get("weights") not in (None, loaded.weights):
+        said.append(
+            f"the predictors were trained with other weights of the model, {metadata['weights']}; give those with "
+            "--checkpoint"
+        )
+    return said
 
 
 def mac_terms(loaded: LoadedModel, backbone: Backbone) -> MacTerms:
@@ -185,13 +204,15 @@ def _reduced(
     prop_attn: bool,
     kind: type[ReducedViT] = ReducedViT,
 ) -> ReducedViT:
+    chooses = options.method(method)
     return kind(
         backbone,
-        options.method(method),
+        chooses,
         r_asked,
         prop_attn=prop_attn,
         attention=config.attention,
         prefix_only=config.prefix_only,
+        learned=learned_module(backbone, chooses, r_asked, config.predictors) if kind.reduces_by_method else None,
     )
 
 

@@ -135,6 +135,18 @@ class SweepConfig(Settings, BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _trained_methods_have_weights(self) -> SweepConfig:
+        trained = [method for method in self.methods if method_class(method).trained]
+        if self.predictors is not None and not trained:
+            raise ConfigError(f"predictors are weights of a trained method, and {self.method} is none; drop them")
+        if self.predictors is None and trained and (lists_every_r(self.schedule) or any(self.r_values)):
+            raise ConfigError(
+                f"method {trained[0]} needs weights of its own, and is never run with random ones; give --predictors "
+                "FILE, which tomebench train-predictors writes"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _cells_of_a_range(self) -> SweepConfig:
         if self.cells is not None and any(each.startswith("list:") for each in self.schedules):
             raise ConfigError("cells deals out the values of r, and schedule list:... has one; drop --cells")

@@ -7,6 +7,7 @@ and the evaluated images by :func:`check_unchanged`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import torch
 
@@ -16,6 +17,7 @@ from tomebench.identity import CODE, Difference, code_digest, decoding, differen
 from tomebench.measure.testbed import arithmetic_of, cpu_model
 from tomebench.models.create import LoadedModel
 from tomebench.models.digest import layers_digest, tensors_digest
+from tomebench.reduction.learned import read_learned
 from tomebench.reduction.registry import added_code
 from tomebench.runs.origin import MADE
 from tomebench.runs.store import Store
@@ -29,7 +31,11 @@ code_digest()  # at import: the digest of the code that is loaded, even if its f
 
 
 def made_by(
-    loaded: LoadedModel, device: torch.device, images: ImageSet | None, methods: Iterable[str] = ()
+    loaded: LoadedModel,
+    device: torch.device,
+    images: ImageSet | None,
+    methods: Iterable[str] = (),
+    predictors: Path | None = None,
 ) -> dict[str, str]:
     """Provenance of what a sweep is about to measure: digests of code, layers and weights, libraries, processor.
 
@@ -38,6 +44,7 @@ def made_by(
         device: that computes.
         images: to be evaluated; None if there are none.
         methods: their names; of those that other packages add the code is among the facts.
+        predictors: weights of a trained method.
     """
     processor = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
     # Random weights depend on the processor that draws them, and speed does not depend on the weights.
@@ -45,7 +52,8 @@ def made_by(
     weights, layers = loaded.weights if drawn else tensors_digest(loaded.model), layers_digest(loaded.model)
     arithmetic = arithmetic_of(device)
     made = made_of(weights, layers, images=images is not None, processor=processor, arithmetic=arithmetic)
-    return made | added_code(methods)
+    learned = {} if predictors is None else {"predictors": read_learned(predictors).digest}
+    return made | learned | added_code(methods)
 
 
 def keep_made(store: Store, made: Mapping[str, str]) -> None:

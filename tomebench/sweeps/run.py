@@ -33,7 +33,7 @@ from tomebench.runs.testbed import PROCESS
 from tomebench.schema import REFERENCE
 from tomebench.sweeps.accuracy import count_top1, help_out
 from tomebench.sweeps.batch_size import choose_batch_size
-from tomebench.sweeps.cells import resolve_cells, resolve_sweep
+from tomebench.sweeps.cells import about_training, resolve_cells, resolve_sweep
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.enough import too_few
 from tomebench.sweeps.estimate import in_words
@@ -151,7 +151,7 @@ def _lead(
     stop_if_asked()
     yield _loading(1, "weights")
     loaded = _load(config, given, device)
-    made = made_by(loaded, device, listed, config.method.split(","))
+    made = made_by(loaded, device, listed, config.methods, config.predictors)
     ranks.meet(lambda: _facts(made, listed), stop_if_asked)
     yield _loading(2, "first passes")
     with Store.open(directory, config.stored(), unlike) as store, held(directory, fresh):
@@ -185,7 +185,7 @@ def _lead(
             store.put(REFERENCE_NAME, [beside.name, cells[0].cell.key if beside.own else REFERENCE])
         compared = None if beside is None else load_reference(config, beside, cells[0], batch_size, device)
         job = Job(config, store, device, loaded, cells, batch_size, image_set, should_stop, compared)
-        yield from map(Note, loaded.notes)
+        yield from map(Note, (*loaded.notes, *about_training(config, loaded, image_set)))
         # The tag names timm's weights, not those of a checkpoint.
         name = loaded.timm_id if config.checkpoint is None else loaded.timm_id.partition(".")[0]
         yield Planned(len(cells), name, len(store.rounds()), len(store.done_chunks()))
@@ -239,7 +239,7 @@ def _follow(
     stop_if_asked = stops(should_stop)
     yield Phase("load", None)
     loaded = _load(config, given, device)
-    made = made_by(loaded, device, listed, config.method.split(","))
+    made = made_by(loaded, device, listed, config.methods, config.predictors)
     ranks.meet(lambda: _facts(made, listed), stop_if_asked)
     if listed is not None:
         assigned = ranks.assignment(stop_if_asked)

@@ -52,6 +52,7 @@ def _passes(job: Job, key: str) -> list[tuple[float, float]]:
         prop_attn=model.prop_attn,
         attention=model.attention,
         prefix_only=model.prefix_only,
+        learned=model.learned,
     )
     step, found, spent = rotating(guarded(key, without_gradients(staged)), job.inputs), [], 0.0
     for number in range(_WARM + _MOST):
