@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tomebench.datasets import digits
 from tomebench.datasets.digits.data import load_digits, split_indices
 from tomebench.datasets.digits.render import IMAGE_SIZE, render, render_array
+from tomebench.datasets.images import open_dataset
 
 
 def digest(arrays):
@@ -127,3 +128,14 @@ def test_drawing_needs_no_torch():
     code = "import sys, tomebench.datasets.digits as d; d.open_image(0); print('torch' in sys.modules)"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == "False"
+
+
+def test_the_digits_to_train_on_are_others():
+    """Nothing that is counted is trained on; the pictures are drawn alike."""
+    held_out, others = open_dataset("digits"), open_dataset("digits-train")
+    assert (len(held_out), len(others)) == (599, 1198)
+    assert others.info.name == "digits-train"
+    assert others.info.digest != held_out.info.digest
+    assert others.info.labels.tolist() == load_digits()[1][split_indices("train")].tolist()
+    assert others.open(3).tobytes() == render(3, "train", 1).tobytes()
+    assert pickle.loads(pickle.dumps(others)).open(3).tobytes() == others.open(3).tobytes()

@@ -123,6 +123,7 @@ def _datasets(_: str | None) -> _Listing:
 
     rows = [
         ("digits", "embedded: held-out UCI optical digits, drawn at 56 pixels among clutter; for --model digits_vit"),
+        ("digits-train", "embedded: the other two thirds of these digits, to train predictors on"),
         ("DIR", "a folder of class folders: ImageNet ids (n01440764, ...) or the model's own; or its val folder"),
         ("FILE.tar", "the same in one tar; or the original validation tar with the labels beside it; or its folder"),
         *((reader.form, reader.doc) for reader in READERS.values()),

@@ -6,12 +6,13 @@ A reader (:mod:`tomebench.datasets.readers`) gives an ``ImageList`` and the stor
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -19,7 +20,7 @@ from PIL import Image
 from tomebench.datasets.classes import ANY_HEAD, ClassHead
 from tomebench.datasets.decode import printable, reason
 from tomebench.datasets.files import Files, bytes_digest
-from tomebench.datasets.readers import DIGITS, read_files, read_path
+from tomebench.datasets.readers import DIGITS, DIGITS_TRAIN, read_files, read_path
 from tomebench.datasets.real import real_labels
 from tomebench.errors import DataError
 from tomebench.schema import NO_LABEL, ImageList
@@ -109,9 +110,10 @@ def open_dataset(
     """Open the data set that ``--data`` names.
 
     Args:
-        spec: ``digits`` (embedded, held-out split); a directory, one folder per class in it or in its ``val`` or
-            ``validation``; such folders in one tar; the original validation tar of ImageNet, or a directory with it;
-            or one of the kinds in :data:`tomebench.datasets.readers.READERS`, such as ``wds/PATH``.
+        spec: ``digits`` (embedded, held-out split) or ``digits-train`` (the other digits); a directory, one folder per
+            class in it or in its ``val`` or ``validation``; such folders in one tar; the original validation tar of
+            ImageNet, or a directory with it; or one of the kinds in :data:`tomebench.datasets.readers.READERS`, such as
+            ``wds/PATH``.
         limit: keep this many images, spread evenly over the classes; the note says so. None, or a number that is not
             less than the number of images, keeps all.
         seed: which images a limit keeps.
@@ -123,8 +125,8 @@ def open_dataset(
     Raises:
         DataError: no such data set, a layout from which labels cannot be known, a limit below 1.
     """
-    if spec == DIGITS:
-        image_set = _open_digits()
+    if spec in (DIGITS, DIGITS_TRAIN):
+        image_set = _open_digits("test" if spec == DIGITS else "train")
         if not labels:
             nothing = np.full(len(image_set), NO_LABEL, dtype=np.int64)
             image_set = replace(image_set, info=replace(image_set.info, labels=nothing, note="labels not looked at"))
@@ -140,10 +142,10 @@ def open_tolerant(spec: str) -> ImageSet:
     return _with_files(*read_path(spec, ANY_HEAD, tolerant=True))
 
 
-def _open_digits() -> ImageSet:
+def _open_digits(split: Literal["test", "train"]) -> ImageSet:
     from tomebench.datasets.digits import evaluation  # reads the embedded digits: only when they are asked for
 
-    return ImageSet(evaluation.image_list(), evaluation.open_image)
+    return ImageSet(evaluation.image_list(split), functools.partial(evaluation.open_image, split=split))
 
 
 def _with_files(info: ImageList, files: Files) -> ImageSet:

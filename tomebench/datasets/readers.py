@@ -28,7 +28,8 @@ from tomebench.entries import by_name
 from tomebench.errors import DataError
 from tomebench.schema import ImageList
 
-DIGITS = "digits"
+DIGITS, DIGITS_TRAIN = "digits", "digits-train"
+"""The embedded data sets."""
 _OTHER_SCHEMES = ("hfids", "tfds", "torch")
 """Prefixes of data sets that timm's tools accept and that have no reader here."""
 
@@ -192,7 +193,7 @@ def _nothing_there(spec: str) -> str:
         return "no reader for this kind of data set; give a folder of class folders, a tar, wds/PATH or hfds/NAME"
     parent = user_path(spec).absolute().parent
     beside = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
-    near = difflib.get_close_matches(spec, [DIGITS]) or [
+    near = difflib.get_close_matches(spec, [DIGITS, DIGITS_TRAIN], 1) or [
         printable(str(Path(spec).with_name(name))) for name in difflib.get_close_matches(Path(spec).name, beside, 1)
     ]
     if near:
