@@ -142,7 +142,15 @@ def stand_in(line: str) -> list[str]:
             at = words.index(flag)
             words[at : at + 2] = [] if new is None else [flag, new]
 
-    if words[0] in ("sweep", "ablate", "plan", "profile", "doctor"):
+    if words[0] == "train-predictors":
+        value("--data", "digits-train" if "digits-train" in words else "DATA")
+        if "DATA" in words:
+            value("--model", "test_vit")
+            words += ["--checkpoint", "w.safetensors"]
+        words += ["--steps", "1", "--batch-size", "2", "--limit", "4", "--device", "cpu"]
+    elif "--predictors" in words:  # of a model and data that the words before chose
+        words += ["--device", "cpu", "--batch-size", "2", "--limit", "4"]
+    elif words[0] in ("sweep", "ablate", "plan", "profile", "doctor"):
         value("--model", "test_vit")
         value("--device", "cpu")
         value("--nproc-per-node", None)

@@ -23,7 +23,10 @@ from tomebench.errors import InputError, Interrupted, StorageError
 from tomebench.runs.facets import Panel
 from tomebench.runs.settings import default, settings
 
-COMMANDS = ("demo", "sweep", "ablate", "reproduce", "plan", "profile", "check", "report", "compare", "list", "doctor")
+COMMANDS = (
+    "demo", "sweep", "ablate", "reproduce", "plan", "profile", "train-predictors", "check", "report", "compare", "list",
+    "doctor",
+)  # fmt: skip
 HEAVY = ("torch", "timm", "pandas", "numpy", "pydantic", "matplotlib", "torchvision")
 
 

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import tomebench
-from tomebench.cli import ablate, check, compare, demo, doctor, listing, plan, profile, report, reproduce, sweep
+from tomebench.cli import ablate, check, compare, demo, doctor, listing, plan, profile, report, reproduce, sweep, train
 from tomebench.cli.interrupt import leave_on_signal
 from tomebench.cli.launch import program_name
 from tomebench.cli.limits import limit_behind
@@ -42,7 +42,7 @@ Exit codes:
 Results go to stdout, progress to stderr. Bad input gets one line; --traceback after a command shows where it came from.
 """
 
-_RESUMABLE = ("sweep", "demo", "ablate", "reproduce")
+_RESUMABLE = ("sweep", "demo", "ablate", "reproduce", "train-predictors")
 """Commands that can be continued after an interrupt."""
 
 app = typer.Typer(help=_HELP, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -52,6 +52,7 @@ app.command("ablate", cls=PanelCommand)(ablate.ablate)
 app.command("reproduce", cls=PanelCommand)(reproduce.reproduce)
 app.command("plan", cls=PanelCommand)(plan.plan)
 app.command("profile", cls=PanelCommand)(profile.profile)
+app.command("train-predictors")(train.train_predictors)
 app.command("check")(check.check)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)

@@ -1,0 +1,1 @@
+"""Training of what some methods need: the predictors of DynamicViT."""
