@@ -149,7 +149,7 @@ def stand_in(line: str) -> list[str]:
             words += ["--checkpoint", "w.safetensors"]
         words += ["--steps", "1", "--batch-size", "2", "--limit", "4", "--device", "cpu"]
     elif "--predictors" in words:  # of a model and data that the words before chose
-        words += ["--device", "cpu", "--batch-size", "2", "--limit", "4"]
+        words += ["--device", "cpu", "--batch-size", "2", *(["--limit", "4"] if "--data" in words else [])]
     elif words[0] in ("sweep", "ablate", "plan", "profile", "doctor"):
         value("--model", "test_vit")
         value("--device", "cpu")

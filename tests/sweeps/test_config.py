@@ -204,6 +204,7 @@ def test_a_run_is_identified_by_everything_that_can_change_a_result():
         "combine",
         "partition",
         "matching",
+        "predictors",
     }
     free = {"out", "name", "workers", "offline", "cache", "verify", "max_drop"}
     assert set(config.stored()) == set(SweepConfig.model_fields) - free - younger

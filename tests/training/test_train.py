@@ -20,7 +20,8 @@ from tomebench.errors import Interrupted, RunError, SpecError, StorageError
 from tomebench.models.create import LoadedModel, load_model
 from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.learned import read_learned
-from tomebench.training.train import BACKBONE, PREDICTORS, STATE, Epoch, Event, Recipe, Started, Trained, train
+from tomebench.training.recipe import BACKBONE, PREDICTORS, STATE, Epoch, Event, Recipe, Started, Trained
+from tomebench.training.train import train
 
 CPU = torch.device("cpu")
 SHORT = Recipe(keep=0.5, steps=5, batch_size=8, lr=1e-3)
@@ -125,12 +126,12 @@ def check_it_beats_random(folder: Path, recipe: Recipe, limit: int | None, held_
 
 
 def test_it_learns_and_beats_random(tmp_path: Path) -> None:
-    check_it_beats_random(tmp_path, Recipe(keep=0.5, epochs=4, batch_size=16, lr=2e-3), limit=160, held_out=200)
+    check_it_beats_random(tmp_path, Recipe(keep=0.5, steps=60, batch_size=4, lr=3e-3), limit=120, held_out=100)
 
 
 @pytest.mark.slow
 def test_on_all_digits_it_beats_random(tmp_path: Path) -> None:
-    check_it_beats_random(tmp_path, Recipe(keep=0.5, epochs=5), limit=None, held_out=None)
+    check_it_beats_random(tmp_path, Recipe(keep=0.5, epochs=2, batch_size=16), limit=None, held_out=None)
 
 
 KILLED = """

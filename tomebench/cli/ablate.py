@@ -12,7 +12,7 @@ from tomebench.cli.sweep import finish, measure
 
 @partial(takes_sweep_flags, defaults=False, flags=LaunchFlags)
 def ablate(flags: LaunchFlags) -> None:
-    """What each option of the method is worth: the paper's Table 1.
+    """What each option of the method is worth, as in Table 1.
 
     Example: tomebench ablate
 

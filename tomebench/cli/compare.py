@@ -52,7 +52,7 @@ def compare(
     details: Details = False,
     traceback: Traceback = False,
 ) -> None:
-    """Stored runs at equal accuracy, tokens, MACs and speed.
+    """Which method at equal accuracy, tokens, MACs or speed?
 
     Example: tomebench compare results/methods
 

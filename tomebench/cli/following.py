@@ -41,6 +41,8 @@ def next_command(rows: Sequence[Row], config: Mapping[str, Any], directory: Path
         return command_line(config) + _here(config, directory)
     if config["model"] == "digits_vit":
         kept = {name: config[name] for name in _MACHINE if config.get(name) != "cpu" and name in config}
+        if config.get("predictors"):  # they are of this model only
+            kept = {name: value for name, value in kept.items() if name not in ("method", "option", *OPTIONS)}
         return command_line({**kept, "model": "vit_b_16"}) + " --r 0..24"
     if config["data"] is None and config.get("mode") != "train":
         return command_line({**config, "data": "DIR", "checkpoint": _weights(rows, config)}) + _ELSEWHERE
@@ -66,6 +68,8 @@ def next_command(rows: Sequence[Row], config: Mapping[str, Any], directory: Path
         run = shlex.quote(str(directory))
         return f"tomebench check {run} --baseline {run}.json --update-baseline"
     planned = {name: value for name, value in config.items() if name not in (*about_images(), "max_drop", *_MEASURED)}
+    if config.get("predictors"):  # tokens can go where they stand only
+        return command_line(planned).replace("sweep", "plan", 1)
     if "list:" in str(config["schedule"]):  # such a schedule includes r
         del planned["schedule"]
     return command_line(planned).replace("sweep", "plan", 1) + " --r 0..24"

@@ -30,7 +30,7 @@ _NARROWER = tuple(map(without, ("bound by", "% of block", "ms/block", "x floor",
 
 @partial(takes_sweep_flags, defaults=False)
 def profile(flags: SweepFlags) -> None:
-    """Where the time of a pass goes, next to the least it could take.
+    """Where the time of a pass goes, beside its least.
 
     Example: tomebench profile --model deit_ti_16 --r 0,8,13
 

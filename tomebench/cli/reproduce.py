@@ -50,7 +50,7 @@ class ReproduceFlags(SweepFlags):
 
 @partial(takes_sweep_flags, defaults=False, flags=ReproduceFlags)
 def reproduce(flags: ReproduceFlags) -> None:
-    """The paper's tables: reported beside measured, with verdicts.
+    """The paper's tables: reported beside measured.
 
     Example: tomebench reproduce --list
 

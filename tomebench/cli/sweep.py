@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @partial(takes_sweep_flags, flags=LaunchFlags)
 def sweep(flags: LaunchFlags) -> None:
-    """Speed, cost and, with --data, top-1 of models at every r.
+    """Speed, cost and, with --data, top-1 of models at each r.
 
     Example: tomebench sweep --model vit_b_16 --r 0..24 --batch-size 2
 

@@ -14,7 +14,7 @@ from tomebench.errors import ConfigError, DataError, InputError, SpecError
 from tomebench.models.spec import ModelSpec
 
 if TYPE_CHECKING:
-    from tomebench.training.train import Epoch, Trained
+    from tomebench.training.recipe import Epoch, Trained
 
 _LARGEST_LR = 1.0
 
@@ -58,9 +58,7 @@ def train_predictors(
 ) -> None:
     """Train the predictors that --method dynamicvit needs.
 
-    Example: tomebench train-predictors --model digits_vit --data digits-train --out digits-predictors
-
-    Example: tomebench train-predictors --model deit_small --data imagenet/train --out predictors --train-backbone
+    Example: tomebench train-predictors --model deit_small --data DIR --out p
 
     After Rao et al., NeurIPS 2021: nothing is removed in training, patches that a predictor drops are masked in
     attention. The loss is cross-entropy, 0.5 of the divergence from the model that keeps all, 0.5 of the distance of
@@ -94,7 +92,8 @@ def train_predictors(
     from tomebench.measure.device import resolve_device
     from tomebench.measure.predict import require_matching_head
     from tomebench.models.create import build_model, load_model
-    from tomebench.training.train import Epoch, Recipe, Started, Trained, train
+    from tomebench.training.recipe import Epoch, Recipe, Started, Trained
+    from tomebench.training.train import train
 
     recipe = Recipe(keep, at, epochs or Recipe.epochs, steps, lr, batch_size, train_backbone, seed)
     where = resolve_device(device or "auto")
