@@ -39,7 +39,7 @@ WRITES_JSON = {"dump", "dumps"}
 DOORS: dict[str, tuple[str, ...]] = {
     "Image.open": ("datasets/decode.py",),
     "tarfile.open": ("datasets/tar.py",),
-    "torch.load": ("models/weights_file.py",),
+    "torch.load": ("models/weights_file.py", "training/state.py"),  # the second of the state that it has written
     "load_file": ("models/weights_file.py",),
     "yaml.load": ("sweeps/yaml_file.py",),
     "sqlite3.connect": ("runs/database.py",),

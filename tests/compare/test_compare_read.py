@@ -74,7 +74,7 @@ def test_a_run_without_images_goes_with_one_that_has_some(tmp_path: Path) -> Non
     found, _ = read_runs(runs)
     ((comparison),) = comparisons(found)
     assert [line.name for line in comparison.lines] == ["tome", "kmeans", "greedy"]
-    assert [line.points[0].right is None for line in comparison.lines] == [False, False, True]
+    assert [line.points[0].right is None for line in comparison.lines] == [False, True, False]
 
 
 def reads(run: Path, monkeypatch: pytest.MonkeyPatch) -> int:

@@ -12,6 +12,7 @@ import typer
 from tomebench.cli.options import Json, Quiet, Traceback, setting
 from tomebench.errors import ConfigError, DataError, InputError, SpecError
 from tomebench.models.spec import ModelSpec
+from tomebench.words import counted
 
 if TYPE_CHECKING:
     from tomebench.training.recipe import Epoch, Trained
@@ -109,7 +110,8 @@ def train_predictors(
                 case Started():
                     from_ = f", going on after {event.done}" if event.done else ""
                     stand = ", ".join(map(str, event.blocks))
-                    screen.note(f"{loaded.timm_id}: {event.steps} steps, predictors before blocks {stand}{from_}")
+                    steps = counted(event.steps, "step")
+                    screen.note(f"{loaded.timm_id}: {steps}, predictors before blocks {stand}{from_}")
                 case Epoch():
                     screen.note(_epoch(event))
                 case Trained():

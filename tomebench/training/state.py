@@ -25,6 +25,7 @@ from tomebench.models.weights_file import digest
 from tomebench.reduction.learned import ABOUT, read_learned
 from tomebench.reduction.predictors import Predictors, check_blocks, native_r, usual_blocks
 from tomebench.reduction.vit import Backbone
+from tomebench.regular import read_bytes
 from tomebench.schema import canonical_json
 from tomebench.training.losses import Losses, Masked, losses, masked_pass
 from tomebench.training.pictures import Pictures
@@ -163,7 +164,8 @@ class Training:
         if not path.exists():
             return 0
         try:
-            state = torch.load(path, map_location=self._device, weights_only=True)
+            data = read_bytes(str(path), most=path.stat().st_size)
+            state = torch.load(io.BytesIO(data), map_location=self._device, weights_only=True)
             about = json.loads(state["about"])
             self._refuse_other(about)
             self.predictors.load_state_dict(state["predictors"])
