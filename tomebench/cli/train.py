@@ -110,8 +110,8 @@ def train_predictors(
                 case Started():
                     from_ = f", going on after {event.done}" if event.done else ""
                     stand = ", ".join(map(str, event.blocks))
-                    steps = counted(event.steps, "step")
-                    screen.note(f"{loaded.timm_id}: {steps}, predictors before blocks {stand}{from_}")
+                    length = counted(event.steps, "step")
+                    screen.note(f"{loaded.timm_id}: {length}, predictors before blocks {stand}{from_}")
                 case Epoch():
                     screen.note(_epoch(event))
                 case Trained():
