@@ -21,8 +21,18 @@ _LARGEST_LR = 1.0
 
 
 def train_predictors(
-    model: Annotated[str, setting("model")],
-    data: Annotated[str, setting("data")],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", help="Alias or timm id, hf-hub:ORG/NAME, local-dir:PATH.", metavar="NAME", show_default=False
+        ),
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", help="Labelled images (see: tomebench list datasets).", metavar="DATA", show_default=False
+        ),
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the training.", metavar="DIR", show_default=False)],
     checkpoint: Annotated[Path | None, setting("checkpoint")] = None,
     keep: Annotated[

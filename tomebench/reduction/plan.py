@@ -62,6 +62,10 @@ class MergePlan:
         """The plan that keeps tokens [B, n_out] of n and drops the others."""
         return cls.of(kept, kept[:, :0], kept[:, :0], n)
 
+    def without_moved(self) -> MergePlan:
+        """The plan that drops what this one merges into other tokens."""
+        return MergePlan(self.kept_rows, self.moved_rows[:0], self.into_rows[:0], self.n_in, self.n_out)
+
     def summed(self, weight: Tensor) -> MergePlan:
         """The plan whose groups become the sum of weight · token; weights float32 or wider [B, N]."""
         return replace(self, weight=weight.reshape(-1))

@@ -37,7 +37,6 @@ class Tofu(Method):
         """Match the r tokens of set A that are most similar to a token of set B, and drop or merge them by depth."""
         from tomebench.reduction.matching import bipartite_soft_matching
         from tomebench.reduction.metric import metric_of
-        from tomebench.reduction.plan import MergePlan
 
         plan = bipartite_soft_matching(
             metric_of(ctx, self.metric, self.heads),
@@ -49,7 +48,7 @@ class Tofu(Method):
             constants=ctx.constants,
         )
         if 2 * ctx.layer <= ctx.depth:
-            return MergePlan(plan.kept_rows, plan.moved_rows[:0], plan.into_rows[:0], plan.n_in, plan.n_out)
+            return plan.without_moved()
         return self._mlerp(plan, ctx)
 
     def _mlerp(self, plan: MergePlan, ctx: Context) -> MergePlan:

@@ -30,7 +30,6 @@ class TomeDrop(Method):
         """Drop the r tokens of set A that are most similar to a token of set B."""
         from tomebench.reduction.matching import bipartite_soft_matching
         from tomebench.reduction.metric import metric_of
-        from tomebench.reduction.plan import MergePlan
 
         plan = bipartite_soft_matching(
             metric_of(ctx, self.metric, self.heads),
@@ -41,7 +40,7 @@ class TomeDrop(Method):
             layer=ctx.layer,
             constants=ctx.constants,
         )
-        return MergePlan(plan.kept_rows, plan.moved_rows[:0], plan.into_rows[:0], plan.n_in, plan.n_out)
+        return plan.without_moved()
 
     def cost(self, n: int, r: int, block: BlockSize) -> float:
         """MACs of the similarity of every token of A with every token of B: N²/4 d."""
