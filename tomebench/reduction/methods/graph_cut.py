@@ -24,8 +24,8 @@ class GraphCut(Method):
     as there are groups, k = T - r, or with the option ``eigenvectors`` so many at most (0: k). With k near T the last
     of them tell little about similarity: on the demo model the groups are worse than random ones, and those of 16 and
     64 eigenvectors better (``tomebench sweep --model digits_vit --data digits --limit 200 --budget none --r 0,8
-    --method graph-cut,random-merge --option graph-cut.eigenvectors=0,16,64``). A merged token counts as one patch; the mean of a group is weighted by size, and attention
-    counts sizes.
+    --method graph-cut,random-merge --option graph-cut.eigenvectors=0,16,64``). A merged token counts as one patch; the
+    mean of a group is weighted by size, and attention counts sizes.
 
     Nobody published this for tokens, so what the sources leave open is decided here. K-means starts from the k patches
     that are least like any patch before them (their largest product with the row of an earlier patch is smallest, ties
