@@ -12,7 +12,7 @@ out=$1
 shift
 tomebench=${TOMEBENCH:-tomebench}
 methods=tome,tome-drop,random-merge,random-prune,topk,evit,diffrate,pitome,mctf,representation-shift,tofu,dpc-knn
-methods=$methods,kmeans,token-pooling,kmedoids,graph-cut,atc,greedy,zero-tprune
+methods=$methods,kmeans,token-pooling,kmedoids,graph-cut,atc,greedy,zero-tprune,ats
 sizes=${SIZES:-224,192,176,160}
 
 "$tomebench" sweep "$@" --method "$methods" --option seeds=5 --option graph-cut.eigenvectors=0,16 \

@@ -149,6 +149,7 @@ class Resolved:
     std: tuple[float, ...] = field(metadata=_ALIKE_PROTOCOL)
     crop_mode: str = field(default="center", metadata=_ALIKE)
     training: str = OFF_THE_SHELF  # of the method, not of the model
+    padded: bool = False  # how many tokens are left depends on the image; tokens are with padding
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that :meth:`from_json` reads back."""

@@ -141,12 +141,17 @@ class TimmViT:
         if model.attn_pool is not None:
             bias = log_size_bias(size[:, first:], x.dtype) if prop_attn else None
             return model.attn_pool(x[:, first:], attn_mask=bias)
+        if model.global_pool in ("max", "avgmax"):  # padding, of size 0, is no maximum
+            padding = size[:, :, None] == 0
+            largest = x.masked_fill(padding, -torch.inf)
+        if model.global_pool == "max":
+            return model.pool(largest)
         if model.global_pool not in ("avg", "avgmax"):
             return model.pool(x)
         weight = size[:, first:, None]
         mean = (x[:, first:] * weight).sum(dim=1) / weight.sum(dim=1)
         mean = mean.to(x.dtype)
-        return 0.5 * (x[:, first:].amax(dim=1) + mean) if model.global_pool == "avgmax" else mean
+        return 0.5 * (largest[:, first:].amax(dim=1) + mean) if model.global_pool == "avgmax" else mean
 
     @torch.no_grad()
     def macs(self) -> MacTerms:

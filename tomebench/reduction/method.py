@@ -36,7 +36,7 @@ class Context:
     x: Tensor  # tokens to reduce: after the attention residual, or with ``after_mlp`` at the end of the block [B, N, C]
     x_pre: Tensor  # tokens before the block [B, N, C]
     heads: Heads
-    size: Tensor | None  # original patches per token, float32 [B, N]; None is all ones
+    size: Tensor | None  # original patches per token, float32 [B, N], 0 for padding; None is all ones
     bias_size: Tensor | None  # sizes in the attention bias of this block; None where it had no bias
     r: int  # tokens to remove, from 1 to the method's cap
     prefix: int
@@ -78,6 +78,9 @@ class Method(ABC):
     """True if tokens are merged, so that sizes differ; False if the method only prunes."""
     after_mlp: ClassVar[bool] = False
     """True if the method reduces tokens at the end of the block; else between the attention residual and the MLP."""
+    pads: ClassVar[bool] = False
+    """True if how many tokens are left depends on the image: its plans have padding, which attention masks by size 0,
+    with or without proportional attention. The tokens of a schedule are then the most that are left."""
     trained: ClassVar[bool] = False
     """True if the method has weights of its own, which come from training; see :meth:`module`."""
 

@@ -86,6 +86,21 @@ def class_attention(ctx: Context) -> Tensor:
     return _attention(ctx, ctx.heads.q[:, :, :1] if ctx.class_token else ctx.heads.q)
 
 
+def attention_of_heads(ctx: Context) -> Tensor:
+    """Attention of the class token to each token in every head: float32 or wider [B, heads, N].
+
+    Without class token: the mean of what it receives from the tokens that are not padding. Costs as
+    :func:`class_attention`.
+    """
+    if ctx.class_token:
+        return _attention_of(ctx, ctx.heads.q[:, :, :1]).squeeze(2)
+    received = _attention_of(ctx, ctx.heads.q)
+    if ctx.size is None:
+        return received.mean(dim=2)
+    real = (ctx.size > 0).to(received.dtype)
+    return (received * real[:, None, :, None]).sum(dim=2) / real.sum(dim=1)[:, None, None]
+
+
 def by_class_attention(ctx: Context) -> tuple[Tensor, Tensor]:
     """Patches by :func:`class_attention`: that of each, [B, T], and their numbers without the prefix, int64 [B, T].
 

@@ -3,7 +3,8 @@
 A plan is three index tensors. Every output slot keeps one token (``kept``); a further token is either moved into
 a slot (``moved`` -> ``into``) or, when it is in neither tensor, dropped. This says the same as one slot number per
 token (:attr:`MergePlan.dest`) but lets merging touch only the tokens that move, and leaves all others bit for bit
-as they were. Counts are static: they depend on shapes only, never on values.
+as they were. Counts are static: they depend on shapes only, never on values; where a method keeps more tokens of one
+image than of another, slots are left over as padding, of size 0.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class MergePlan:
     weight: Tensor | None = None
     # What each moved token adds to the size of its slot, float32 [B * m]; None: its own size.
     growth: Tensor | None = None
+    # Size of each slot, float32 [B * n_out], 0 for padding that attention masks; None: the sum of the group's sizes.
+    size: Tensor | None = None
 
     @classmethod
     def of(cls, kept: Tensor, moved: Tensor, into: Tensor, n_in: int, combine: Combine = "weighted") -> MergePlan:
@@ -61,6 +64,17 @@ class MergePlan:
     def dropping(cls, kept: Tensor, n: int) -> MergePlan:
         """The plan that keeps tokens [B, n_out] of n and drops the others."""
         return cls.of(kept, kept[:, :0], kept[:, :0], n)
+
+    @classmethod
+    def sampling(cls, picked: Tensor, n_out: int) -> MergePlan:
+        """The plan that keeps the tokens picked, bool [B, N], at most n_out of an image; the other slots are padding.
+
+        Padding has size 0 and stands behind the tokens that are kept. It holds tokens that are not: any finite values
+        will do, and so no token is in two slots.
+        """
+        order = (~picked).to(torch.int8).argsort(dim=1, stable=True)[:, :n_out]
+        plan = cls.dropping(order, picked.shape[1])
+        return replace(plan, size=picked.gather(1, order).float().view(-1))
 
     def without_moved(self) -> MergePlan:
         """The plan that drops what this one merges into other tokens."""
@@ -108,8 +122,10 @@ class MergePlan:
 
     @property
     def dest(self) -> Tensor:
-        """Output slot of every input token, int64 [B, N]; -1 where the token is dropped."""
+        """Output slot of every input token, int64 [B, N]; -1 where the token is dropped, or fills a padded slot."""
         slots = torch.arange(self.n_out, device=self.kept_rows.device).repeat(self.batch)
+        if self.size is not None:
+            slots = slots.where(self.size > 0, -1)
         dest = torch.full((self.batch * self.n_in,), -1, dtype=torch.int64, device=slots.device)
         dest = dest.index_copy(0, self.kept_rows, slots).index_copy(0, self.moved_rows, self.into_rows % self.n_out)
         return dest.view(self.batch, self.n_in)
@@ -119,7 +135,7 @@ class Tokens(NamedTuple):
     """Tokens between two blocks, with their sizes and positions."""
 
     x: Tensor  # [B, N, C]
-    size: Tensor | None = None  # original patches each stands for, float32 [B, N]; None is all ones
+    size: Tensor | None = None  # original patches each stands for, float32 [B, N], 0: padding; None is all ones
     position: Tensor | None = None  # of each in the image, [B, N, ...]; None where no block uses it
 
 
@@ -182,6 +198,7 @@ def merge(
             out = _Means.apply(constants, batch, tokens, kept, moved, into, share, weight, total)
         else:
             out = _means(constants, batch, tokens, kept, moved, into, share)
+    out_size = out_size if plan.size is None else plan.size
     return out.view(batch, plan.n_out, channels), out_size.view(batch, plan.n_out)
 
 

@@ -138,6 +138,11 @@ METHODS: Mapping[str, MethodInfo] = by_name(
             "patches of low PageRank in attention, then ones like others, are dropped (Wang et al., CVPR 2024)",
         ),
         MethodInfo(
+            "ats",
+            f"{_METHODS}.ats:Ats",
+            "samples patches by attention · length of values; how many stay depends on the image (ATS, ECCV 2022)",
+        ),
+        MethodInfo(
             "dynamicvit",
             f"{_METHODS}.dynamicvit:DynamicViT",
             "trained: patches go by predictors, see train-predictors (DynamicViT; Rao et al., NeurIPS 2021)",

@@ -128,7 +128,8 @@ class ReducedViT(nn.Module):
         self.backbone = backbone
         self.method = method
         self.r_layers = tuple(r_layers)
-        self.prop_attn = prop_attn and method.counts_sizes
+        # Of a method that pads, sizes are the mask, without which padding would be attended to.
+        self.prop_attn = (prop_attn and method.counts_sizes) or method.pads
         self.attention = attention
         self.prefix_only = prefix_only
         self.constants = Constants()
@@ -175,7 +176,7 @@ class ReducedViT(nn.Module):
     def features_and_sizes(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """[B, 3, H, W] -> (the tokens that are left, after the final norm [B, N_left, C], their sizes).
 
-        Sizes are float32 [B, N_left], the patches that each token stands for; None where all are one.
+        Sizes are float32 [B, N_left], the patches that each token stands for, 0 for padding; None where all are one.
         """
         tokens = self._run(images)
         return self.backbone.norm(tokens.x), tokens.size
@@ -192,7 +193,8 @@ class ReducedViT(nn.Module):
             SpecError: such a class head, merged tokens, and no sizes.
         """
         merged = any(map(self._counts_sizes, self.r_layers)) and not self.prefix_only
-        if size is None and merged and self.backbone.head_counts_sizes(self.prop_attn):
+        masks = self.method.pads and not self.backbone.head_reads_prefix_only
+        if size is None and merged and (masks or self.backbone.head_counts_sizes(self.prop_attn)):
             raise SpecError(
                 "the head of this model counts merged tokens by size, which features do not say; use features, size = "
                 "merged.features_and_sizes(images) and merged.forward_head(features, size=size)"
@@ -212,6 +214,13 @@ class ReducedViT(nn.Module):
             elif (left := tokens.x.shape[1]) < before:  # sliced off
                 source = torch.where(source < left, source, -1)
         return source
+
+    @torch.no_grad()
+    def tokens_left(self, images: Tensor) -> Tensor:
+        """Tokens of each image after the last block that are not padding, int64 [B]."""
+        tokens = self._run(images)
+        real = torch.ones(tokens.x.shape[:2], device=tokens.x.device) if tokens.size is None else tokens.size
+        return (real > 0).sum(dim=1)
 
     def attention_kernels(self, batch: int, dtype: torch.dtype, device: torch.device) -> tuple[str, ...]:
         """The attention kernel of every block for ``batch`` images at the model's own image size."""
@@ -269,7 +278,12 @@ class ReducedViT(nn.Module):
 
     def _counts_sizes(self, r: int) -> bool:
         """Whether removing r tokens leaves some of size other than one."""
-        return r > 0 and self.method.merges
+        return r > 0 and self._sized
+
+    @property
+    def _sized(self) -> bool:
+        """Whether sizes differ from one once tokens are removed."""
+        return self.method.merges or self.method.pads
 
     def _block(self, layer: int, r: int, tokens: Tokens) -> tuple[Tokens, MergePlan | None]:
         """Run one block on tokens [B, N, C]; their sizes stay None as long as all are one."""
@@ -301,7 +315,7 @@ class ReducedViT(nn.Module):
                 f"method {kind} was to leave {left_over} of {n} in block {ctx.layer}, and leaves {plan.n_out}"
             )
         left = self.merge(plan, Tokens(ctx.x, ctx.size, position))
-        return left if self.method.merges else left._replace(size=None), plan
+        return left if self._sized else left._replace(size=None), plan
 
 
 def _first(values: Tensor | None, count: int) -> Tensor | None:

@@ -313,6 +313,16 @@ R_CLAMPED = _code(
     place=10,
     of_row=lambda row: row.resolved.clamped,
 )
+PADDED = _code(
+    "PADDED",
+    note="padded",
+    mark="padded",
+    brief="tokens count padding; tokens_out_mean is what is left",
+    text="how many tokens the method leaves depends on the image, so images of a batch are padded to the same number, "
+    "and padding is masked: tokens, GMACs and speed are with padding, tokens_out_mean is what is left without",
+    place=12,
+    of_row=lambda row: row.resolved.padded,
+)
 CHANCE_LEVEL = _code(
     "CHANCE_LEVEL",
     note="chance level",

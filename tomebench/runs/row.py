@@ -19,6 +19,8 @@ DEVICE_MEMORY = "device_memory"
 """Name of the stored fact: bytes of the GPU that were taken when a cell had run, by cell key."""
 SELECTOR = "selector"
 """Name of the stored fact: milliseconds of choosing and of all blocks in each marked pass, by cell key."""
+TOKENS_LEFT = "tokens_left"
+"""Name of the stored fact: mean tokens after the last block that are no padding, by cell key."""
 ENERGY = "energy"
 """Name of the stored fact: joules for one image, by cell key."""
 
@@ -91,6 +93,13 @@ class Row:
     r: int = column("tokens to remove per layer, as asked", unit="tokens")
     schedule: str = column("how r is spread over the layers")
     tokens_out: int = column("tokens after the last block", unit="tokens")
+    tokens_out_mean: float | None = column(
+        "tokens after the last block without padding, mean of evaluated images; where the image decides how many",
+        unit="tokens",
+        fmt=".1f",
+        default=None,
+        fact=TOKENS_LEFT,
+    )
     gmacs: float = column("multiply-accumulates of the matmuls for one image", unit="GMAC", better="lower", fmt=".2f")
     img_per_s: float | None = column(
         "images per second: batch size over the median step time",
@@ -254,6 +263,7 @@ class Row:
     r_layers: tuple[int, ...] = column("tokens removed in each block, after clamping", unit="tokens")
     tokens: tuple[int, ...] = column("tokens after each block", unit="tokens")
     clamped: bool = column("r was capped at what the method can remove in some block")
+    padded: bool = column("how many tokens are left depends on the image; tokens are with padding", default=False)
     gmacs_matching: float = column(
         "multiply-accumulates of the matching, not in gmacs", unit="GMAC", better="lower", fmt=".3f"
     )

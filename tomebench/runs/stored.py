@@ -149,6 +149,7 @@ _NAMED: Mapping[str, Any] = {
     "accuracy_sessions": list[Session],
     "device_memory": dict[Key, Count],
     "energy": dict[Key, Amount],
+    "tokens_left": dict[Key, Amount],
     "selector": dict[Key, Annotated[list[tuple[Amount, Positive]], Field(min_length=1)]],
     "compile_seconds": dict[Key, Amount],
     "output_excess": dict[Key, Amount],

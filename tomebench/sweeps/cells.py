@@ -146,6 +146,7 @@ def resolve_cells(
             mean=preprocessing.mean,
             std=preprocessing.std,
             training=TRAINED if reduced.learned is not None else OFF_THE_SHELF,
+            padded=reduced.method.pads and any(trace.r_layers),
         )
         several = ((method, config.methods), (schedule, config.schedules))
         cells.append(ResolvedCell(cell, resolved, asked, options, tuple(own for own, all in several if len(all) > 1)))

@@ -49,6 +49,7 @@ from tomebench.sweeps.reference import load_reference, resolve_reference
 from tomebench.sweeps.resume import merged, processes_of, unlike
 from tomebench.sweeps.selector import time_selectors
 from tomebench.sweeps.timing import measure_energy, measure_memory, processes_left, time_cells
+from tomebench.sweeps.tokens_left import count_tokens
 
 
 def run_sweep(
@@ -217,6 +218,7 @@ def _lead(
                 yield from measure_memory(job)
                 yield from measure_energy(job)
             if reading is not None:
+                yield from count_tokens(job, reading)
                 yield from measure_end_to_end(job, reading, session)
         if listed is not None and reading is not None:
             yield from count_top1(job, listed, reading, session, ranks)
