@@ -28,9 +28,10 @@ def loaded_by(statement: str) -> set[str]:
     [
         ("import tomebench", {"torch", "timm", "pandas", "numpy", "pydantic", "typer"}),
         ("import tomebench.schema, tomebench.stats, tomebench.rspec, tomebench.errors", {"torch", "timm", "pandas"}),
-        ("import tomebench.runs.store, tomebench.runs.rows, tomebench.report.write", {"torch", "timm", "typer"}),
-        ("import tomebench.compare.questions, tomebench.report.compared_figure", {"torch", "timm", "typer"}),
+        ("import tomebench.runs.store, tomebench.runs.rows, tomebench.report.write", {"torch", "pandas", "typer"}),
+        ("import tomebench.compare.questions, tomebench.report.compared_figure", {"torch", "pandas", "typer"}),
         ("import tomebench.sweeps.config, tomebench.cli.report, tomebench.cli.compare", {"torch", "timm", "pandas"}),
+        ("import tomebench.cli.results", {"torch", "timm", "pandas"}),
         ("import tomebench.reduction.vit", {"timm", "pandas", "torchvision"}),
     ],
 )

@@ -73,6 +73,18 @@ def test_the_ceiling_is_a_line_where_it_was_timed(tmp_path):
     assert label not in words(make_sweep())
 
 
+@pytest.mark.parametrize("cut", [list, without_accuracy])
+def test_many_rows_are_drawn_with_as_many_lines_as_few(cut):
+    """The time that matplotlib takes grows with the lines: one for each row would make hundreds of rows slow."""
+
+    def lines(rows):
+        shown, with_accuracy = figures._shown(cut(rows))
+        return len(figures._draw(cut(rows), shown, with_accuracy, ()).axes[0].lines)
+
+    few = make_sweep()
+    assert lines([*few, *(dataclasses.replace(few[1], r=r) for r in range(20, 60))]) == lines(few)
+
+
 def test_without_accuracy_r_is_the_axis():
     found = words(without_accuracy(make_sweep()))
     assert "r, tokens merged per layer" in found

@@ -11,7 +11,7 @@ from tomebench.report.text import display_table
 from tomebench.runs.codes import CHANCE_LEVEL
 from tomebench.runs.row import Row
 from tomebench.schema import MAX_DROP
-from tomebench.stats import paired_delta
+from tomebench.stats import paired_delta, paired_interval
 
 
 def row(r: int, gain: float, loss: float | None = None, half: float = 0.1, n: int = 50_000, **changes: object) -> Row:
@@ -262,6 +262,18 @@ def test_the_sentence_of_a_run_of_the_demo():
         "show that its loss is within 1 point, as one of 7 rows; about 6500 images for r=8, which is 1.08x faster "
         "[1.03, 1.16]"
     )
+
+
+def test_what_is_said_of_the_same_rows_again_computes_no_interval_again():
+    """A report says it on the screen, in its summary and in its figure."""
+    rows = demo()
+    paired_interval.cache_clear()
+    said = sentence(rows)
+    computed = paired_interval.cache_info().misses
+    assert computed > 0
+    assert [sentence(rows), str(answer(rows))] == [said, said]
+    yardsticks(rows)
+    assert paired_interval.cache_info().misses == computed
 
 
 def test_nothing_to_compare():

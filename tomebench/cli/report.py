@@ -53,7 +53,8 @@ def report(
     if len({run.resolve() for run in runs}) < len(runs):
         raise InputError("a run folder is named twice; name every run once")
     stored = [read_run(run) for run in runs]  # all are read before anything is written
-    rows, context = in_one_table(runs, stored, max_drop=asked)
+    if len(runs) > 1:
+        rows, context = in_one_table(runs, stored, max_drop=asked)
     paths: list[str] = []
     if len(given) == 1 < len(runs):  # the folder of several runs has one table of them all
         paths = [] if asked is not None else [str(path) for path in write_reports(given[0], rows, context)]

@@ -7,6 +7,7 @@ matplotlib give the same bytes.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,9 +125,10 @@ def new_axes(*, bottom: float) -> tuple[Figure, Axes]:
 def _accuracy_series(axes: Axes, rows: Sequence[Row], label: str, style: Style) -> None:
     """Draw speed-up against top-1; vertical bars are paired intervals of the difference to r = 0."""
     xs, ys = [_x(row) for row in rows], [_y(row) for row in rows]
+    between = [x for row in rows for x in (_x(row), row.mac_ratio, math.nan)]  # NaN ends the line of each row
+    axes.plot(between, [y for y in ys for _ in range(3)], color=GREY, linewidth=0.7, linestyle=":", zorder=1)
+    axes.plot([row.mac_ratio for row in rows], ys, color=GREY, linestyle="none", marker="|", markersize=8, zorder=1)
     for row in rows:
-        axes.plot([_x(row), row.mac_ratio], [_y(row), _y(row)], color=GREY, linewidth=0.7, linestyle=":", zorder=1)
-        axes.plot(row.mac_ratio, _y(row), color=GREY, marker="|", markersize=8, zorder=1)
         if is_baseline(row):
             axes.axhline(_y(row), color=style["color"], linewidth=0.7, linestyle="--", alpha=0.5, zorder=0)
     sliced = [(row.speedup_ceiling, _y(row)) for row in rows if row.speedup_ceiling is not None]
@@ -153,9 +155,10 @@ def _curve(axes: Axes, rows: Sequence[Row], xs: Sequence[float], ys: Sequence[fl
     axes.plot(xs, ys, color=style["color"], linewidth=1.0, alpha=0.45, zorder=2)
     label = short(f" {plain(label)}" if label else "measured, 95 % intervals", 60)  # a leading "_" hides a label
     axes.plot([], [], linestyle="none", markersize=MARKER_SIZE, label=label, **style)
-    for row, x, y in zip(rows, xs, ys, strict=True):
-        face = "white" if row.clamped else style["color"]
-        axes.plot(x, y, linestyle="none", markersize=MARKER_SIZE, markerfacecolor=face, zorder=3, **style)
+    for clamped, face in ((False, style["color"]), (True, "white")):
+        points = [(x, y) for row, x, y in zip(rows, xs, ys, strict=True) if row.clamped == clamped]
+        look: Style = {"linestyle": "none", "markersize": MARKER_SIZE, "markerfacecolor": face, **style}
+        axes.plot([x for x, _ in points], [y for _, y in points], zorder=3, **look)
 
 
 def _legend(axes: Axes, rows: Sequence[Row], accuracy: bool) -> None:

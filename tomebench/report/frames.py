@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,8 @@ import pandas as pd
 
 from tomebench.errors import StorageError
 from tomebench.report.escape import clean, csv_unguard
-from tomebench.runs.row import COLUMNS, Column, Row
+from tomebench.report.tables import cell
+from tomebench.runs.row import COLUMNS, Row
 
 _DTYPES: Mapping[str, str] = {"int": "Int64", "float": "Float64", "bool": "boolean"}
 _READ: Mapping[str, Callable[[str], Any]] = {
@@ -25,13 +25,12 @@ _READ: Mapping[str, Callable[[str], Any]] = {
 def to_frame(rows: Sequence[Row]) -> pd.DataFrame:
     """Make a data frame of rows: columns in the order of ``COLUMNS``, dtypes Int64, Float64, boolean and string.
 
-    What was not measured is ``pd.NA``, and so is empty text: a csv file cannot tell the two apart. Lists are text with
-    spaces between their items. Text is cleaned (:func:`tomebench.report.escape.clean`).
+    Values are those of :func:`tomebench.report.tables.cell`, with ``pd.NA`` for None.
 
     Raises:
         ValueError: a float that is NaN or infinite; measured values never are.
     """
-    return _frame({column.name: [_cell(row, column) for row in rows] for column in COLUMNS})
+    return _frame({column.name: [cell(row, column) for row in rows] for column in COLUMNS})
 
 
 def read_csv(path: Path) -> pd.DataFrame:
@@ -66,22 +65,6 @@ def read_csv(path: Path) -> pd.DataFrame:
 def _frame(values: Mapping[str, list[Any]]) -> pd.DataFrame:
     arrays = {c.name: pd.array(values[c.name], dtype=_DTYPES.get(c.dtype, "string")) for c in COLUMNS}
     return pd.DataFrame(arrays)
-
-
-def _cell(row: Row, column: Column) -> Any:
-    value = getattr(row, column.name)
-    if value is None:
-        return None
-    match column.dtype:
-        case "float":
-            if not math.isfinite(value):
-                raise ValueError(f"{column.name} is {value} at r = {row.r}; a measured value is finite or None")
-            return float(value)
-        case "str":
-            return clean(value) or None
-        case "ints" | "floats" | "strs":
-            return " ".join(clean(item) if isinstance(item, str) else repr(item) for item in value) or None
-    return value
 
 
 def _reason(error: Exception) -> str:

@@ -33,7 +33,9 @@ def varying(rows: Sequence[Row]) -> tuple[str, ...]:
     images: tuple[str, ...] = ()
     if len({row.dataset_digest for row in rows} - {None}) > 1:
         images = (next((field for field in _IMAGES if _tells_images(rows, field)), _IMAGES[-1]),)
-    runs = {row.run: [each for each in rows if each.run == row.run] for row in rows}
+    runs: dict[str, list[Row]] = {}
+    for row in rows:
+        runs.setdefault(row.run, []).append(row)
     told = len(fields + images) == 1 and len({name(row, fields + images) for row in rows}) == len(rows)
     if len(runs) > 1 and (not told or fields == ("weights",)):
         inside = {field for some in runs.values() for field in _settings(some)}
@@ -98,7 +100,8 @@ def which(rows: Sequence[Row], some: Sequence[Row]) -> str:
         return "every row"
     groups = group(some, varying(rows))
     if len(groups) > _MANY:  # too many to name; the table has them
-        whole = all(row in some for row in rows if row.r in {row.r for row in some})
+        values = {row.r for row in some}
+        whole = sum(row.r in values for row in rows) == len(some)
         return ("" if whole else f"{counted(len(some), 'row')} with ") + _values_of_r(some)
     return "; ".join(f"{label} " * bool(label) + _values_of_r(members) for label, members in groups.items())
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Collection, Sequence
+from typing import Any
 
-import pandas as pd
-
-from tomebench.report.escape import csv_guard, markdown
-from tomebench.report.frames import to_frame
-from tomebench.runs.row import COLUMNS, Row
+from tomebench.report.escape import clean, csv_guard, markdown
+from tomebench.runs.row import COLUMNS, Column, Row
 
 
 def csv_text(rows: Sequence[Row]) -> str:
@@ -26,8 +25,32 @@ def csv_text(rows: Sequence[Row]) -> str:
     file = io.StringIO(newline="")
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([column.name for column in COLUMNS])
-    writer.writerows([_csv_cell(value) for value in line] for line in to_frame(rows).itertuples(index=False))
+    writer.writerows([_csv_cell(cell(row, column)) for column in COLUMNS] for row in rows)
     return file.getvalue()
+
+
+def cell(row: Row, column: Column) -> int | float | str | None:
+    """Value of a row in a column of a table: text is cleaned, a list is text with spaces between its items.
+
+    Returns:
+        None where nothing was measured, and for empty text: a csv file cannot tell the two apart.
+
+    Raises:
+        ValueError: a float that is NaN or infinite; measured values never are.
+    """
+    value: Any = getattr(row, column.name)
+    if value is None:
+        return None
+    match column.dtype:
+        case "float":
+            if not math.isfinite(value):
+                raise ValueError(f"{column.name} is {value} at r = {row.r}; a measured value is finite or None")
+            return float(value)
+        case "str":
+            return clean(value) or None
+        case "ints" | "floats" | "strs":
+            return " ".join(clean(item) if isinstance(item, str) else repr(item) for item in value) or None
+    return value
 
 
 def jsonl_text(rows: Sequence[Row]) -> str:
@@ -55,9 +78,7 @@ def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[str]], words:
     return join(lines[0]) + join(rule) + "".join(join(line) for line in lines[1:])
 
 
-def _csv_cell(value: object) -> str:
-    if value is pd.NA:
+def _csv_cell(value: int | float | str | None) -> str:
+    if value is None:
         return ""
-    if isinstance(value, str):
-        return csv_guard(value)
-    return repr(float(value)) if isinstance(value, float) else str(value)
+    return csv_guard(value) if isinstance(value, str) else repr(value)

@@ -5,6 +5,7 @@ Two accuracies are compared on the same images, so only the images on which the 
 
 from __future__ import annotations
 
+import functools
 import math
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ def paired_delta(b: int, c: int, n: int) -> PairedDelta:
     return PairedDelta((c - b) / n if n else math.nan, se, paired_interval(b, c, n), mcnemar(b, c))
 
 
+@functools.lru_cache(2**14)  # a report asks for those of its rows in its figure, answer and sentences
 def paired_interval(b: float, c: float, n: float, *, level: float = LEVEL) -> Interval:
     """Interval of the difference (c - b) / n of two accuracies on the same n images: Tango's score interval.
 
@@ -166,6 +168,7 @@ def student_tail(t: float, degrees: float) -> float:
     return outside if t > 0 else 1 - outside
 
 
+@functools.lru_cache(2**10)  # the rows of a run mostly have as many rounds
 def student_t(degrees: float, *, level: float = LEVEL) -> float:
     """Quantile of Student's distribution: the t exceeded in absolute value with probability 1 - level."""
     x = _beta_quantile(1 - level, degrees / 2, 0.5)
