@@ -33,6 +33,7 @@ def loaded_by(statement: str) -> set[str]:
         ("import tomebench.sweeps.config, tomebench.cli.report, tomebench.cli.compare", {"torch", "timm", "pandas"}),
         ("import tomebench.cli.results", {"torch", "timm", "pandas"}),
         ("import tomebench.reduction.vit", {"timm", "pandas", "torchvision"}),
+        ("import tomebench.cli.plan, tomebench.sweeps.members", {"pandas", "matplotlib", "scipy", "datasets"}),
     ],
 )
 def test_heavy_libraries_stay_out(statement, absent):

@@ -6,11 +6,13 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_program import Result
 
 from tomebench.models.spec import ModelSpec
+from tomebench.reduction.vit import ReducedViT
 from tomebench.sweeps import members
 
 Program = Callable[..., Result]
@@ -39,6 +41,27 @@ def test_plan_says_how_many_cells_and_how_long(program: Program, monkeypatch: py
     assert shown["cells"] == sum(len(run["cells"]) for run in shown["runs"]) == 60
     assert shown["estimated_seconds"] == pytest.approx(sum(run["estimated_seconds"] for run in shown["runs"]))
     assert not Path("results").exists()
+
+
+def test_plan_names_kernels_once_for_cells_that_leave_as_many_tokens(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyTorch is asked for the kernel of every block, which takes long for the blocks of hundreds of cells."""
+    named: list[object] = []
+    real = ReducedViT.attention_kernels
+
+    def counted(self: ReducedViT, *how: Any) -> tuple[str, ...]:
+        named.append(self.trace)
+        return real(self, *how)
+
+    monkeypatch.setattr(ReducedViT, "attention_kernels", counted)
+    for methods in ("topk", "topk,random-prune,evit"):
+        named.clear()
+        result = program(
+            "plan", "--model", "test_vit", "--img-size", "64,32", "--method", methods, "--r", "0..2", *SMALL
+        )
+        assert (result.code, result.err) == (0, "")
+        assert len(named) == 6 + 4 * ("evit" in methods)  # fused tokens have sizes, which attention counts
 
 
 def test_runs_are_measured_reported_and_gone_on_with(program: Program, quick_sweeps: None) -> None:

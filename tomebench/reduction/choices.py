@@ -57,7 +57,8 @@ def choices(kind: type, name: str) -> tuple[Any, ...]:
 
 def check(options: Any) -> None:
     """Raise SpecError, naming the option, unless every field of a dataclass has a value that its type allows."""
-    hints = get_type_hints(type(options), include_extras=True)
+    kind: type = type(options)
+    hints = _hints(kind)
     for name in (field.name for field in dataclasses.fields(options)):
         hint = hints[name]
         if get_origin(hint) not in (Annotated, Literal):
@@ -70,6 +71,12 @@ def check(options: Any) -> None:
             raise SpecError(f"{name} is {value!r}; use {', '.join(map(written, get_args(hint)))}")
     if getattr(options, "metric", "k") in ("x", "x_pre") and getattr(options, "heads", "mean") != "mean":
         raise SpecError(f"metric {options.metric} has no heads; leave heads out, or use metric k, q or v")
+
+
+@functools.cache  # a sweep checks the options of each of its cells
+def _hints(kind: type) -> Mapping[str, Any]:
+    """The type of every option of an options dataclass, with its bounds."""
+    return get_type_hints(kind, include_extras=True)
 
 
 def _fits(value: object, form: Bounds | Text) -> bool:
@@ -93,7 +100,7 @@ def check_declared(kind: type) -> None:
             or has the name of something else.
     """
     try:
-        hints = get_type_hints(kind, include_extras=True)
+        hints = _hints(kind)
     except Exception as error:
         raise SpecError(f"its options cannot be read: {error}") from error
     for option in dataclasses.fields(kind):

@@ -19,7 +19,7 @@ from tomebench.reduction.choices import written
 from tomebench.reduction.learned import learned_module, read_learned
 from tomebench.reduction.macs import MacTerms
 from tomebench.reduction.methods.flags import PAPER, Options
-from tomebench.reduction.schedule import parse_schedule
+from tomebench.reduction.schedule import TokenTrace, parse_schedule
 from tomebench.reduction.vit import Backbone, ReducedViT
 from tomebench.rspec import parse_r
 from tomebench.schema import OFF_THE_SHELF, TRAINED, Cell, Resolved
@@ -102,11 +102,16 @@ def resolve_cells(
     unwrapped = terms.gmacs(backbone.tokens, [backbone.tokens] * backbone.depth)
     params, cells = _parameters(loaded.model) / 1e6, []
     learned = None if config.predictors is None else read_learned(config.predictors)
+    kernels: dict[
+        tuple[TokenTrace, bool, bool], tuple[str, ...]
+    ] = {}  # of cells that leave as many tokens in each block
     for schedule, r, (method, options, prop_attn) in _axis(config, begun):
         asked = parse_schedule(schedule).r_layers(r, backbone.depth)
         reduced = _reduced(backbone, config, method, asked, options, prop_attn)
         trace = reduced.trace
-        kernels = reduced.attention_kernels(max(batch_size, 1), DTYPES[config.dtype], at)
+        alike = (trace, reduced.prop_attn, reduced.method.merges)
+        if alike not in kernels:
+            kernels[alike] = reduced.attention_kernels(max(batch_size, 1), DTYPES[config.dtype], at)
         # Tokens that prefix_only drops in the last block are not matched.
         matched = (*trace.tokens[:-1], (backbone.tokens, *trace.tokens)[-2]) if config.prefix_only else trace.tokens
         cell = Cell(
@@ -139,7 +144,7 @@ def resolve_cells(
             gmacs_unwrapped=unwrapped,
             gmacs_matching=terms.gmacs_matching(backbone.tokens, matched, reduced.method),
             params_m=params,
-            attn_kernel=" then ".join(dict.fromkeys(kernels)),
+            attn_kernel=" then ".join(dict.fromkeys(kernels[alike])),
             crop_pct=preprocessing.crop_pct,
             crop_mode=preprocessing.crop_mode,
             interpolation=preprocessing.interpolation,
