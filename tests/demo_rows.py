@@ -1,4 +1,4 @@
-"""The demo, as stored: which of its 599 images are right at every r, and what its rows say for any part of them."""
+"""The demo model at eight values of r, as stored: which of 599 images are right, and the rows of any part of them."""
 
 import functools
 from pathlib import Path
@@ -17,7 +17,7 @@ SPEEDS = {
     4: (0.96, 0.90, 1.00), 8: (1.08, 1.03, 1.16), 12: (1.35, 1.32, 1.39), 16: (1.60, 1.51, 1.65),
     20: (1.99, 1.90, 2.09), 22: (2.25, 2.10, 2.36), 24: (2.48, 2.34, 2.65),
 }  # fmt: skip
-"""Speed-ups with their intervals, as one run of the demo measured them."""
+"""Speed-ups with their intervals, as one run measured them."""
 
 Images = npt.NDArray[np.int64]
 
@@ -25,7 +25,7 @@ Images = npt.NDArray[np.int64]
 @functools.cache
 def stored() -> dict[int, tuple[float, npt.NDArray[np.bool_]]]:
     """By r: MAC ratio, and for every image whether it is right, [599]."""
-    cells = read_baseline(Path(__file__).parents[1] / "results" / "baselines" / "demo.json").cells
+    cells = read_baseline(Path(__file__).with_name("eight_r.json")).cells
     found = {}
     for cell in cells:
         assert cells[0].static is not None
@@ -41,7 +41,7 @@ _delta = functools.cache(paired_delta)
 
 
 def demo(images: Images | None = None, *, timed: bool = True, **r4: Any) -> list[Row]:
-    """The rows that a demo of some images has.
+    """The rows that a sweep of some images has.
 
     Args:
         images: their indices; None for all.

@@ -35,7 +35,7 @@ def gain(rows: list[Row], max_drop: float = MAX_DROP) -> float:
     return found.row.mac_ratio if found.row.speedup_vs_r0 is None else found.row.speedup_vs_r0
 
 
-def test_the_demo_is_the_stored_one():
+def test_what_is_stored_of_the_demo_model():
     rows = demo()
     assert [round(100 * stored()[row.r][1].mean(), 1) for row in rows] == [
         96.5,
