@@ -39,6 +39,19 @@ def test_the_order_of_runs_and_rows_has_no_effect() -> None:
         assert repr(only(random.Random(seed).sample(rows, len(rows)))) == expected
 
 
+def test_a_line_is_named_by_what_its_method_does_not_always_do() -> None:
+    rows = [
+        measured(0),
+        measured(4, options="prop_attn=True"),
+        measured(4, method="pitome", options="prop_attn=False"),
+        measured(4, method="evit", options="prop_attn=False"),
+        measured(4, method="evit", options="prop_attn=True"),
+        measured(4, method="mctf", options="metric=q prop_attn=True"),
+    ]
+    names = ["tome", "pitome", "evit prop_attn=False", "evit prop_attn=True", "mctf metric=q"]
+    assert sorted(shape(only(rows))) == sorted(names)
+
+
 def test_options_schedules_models_and_inputs_are_lines_of_their_own() -> None:
     rows = [
         measured(0),

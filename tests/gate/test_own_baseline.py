@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not BASELINE.exists(), reason="not a checkout: n
 
 def test_what_merging_computes_is_what_it_was() -> None:
     findings = tomebench.check(None, BASELINE, "static")
-    assert len(findings) == 8
+    assert len(findings) == 9
     assert {f.cell: f.verdict for f in findings if f.verdict != "same"} == {}, findings
 
 

@@ -49,7 +49,7 @@ def test_the_same_code_passes_both_ways_and_a_fifth_slower_fails(tmp_path: Path)
     shutil.copytree(PACKAGE.parent / "configs", slow / "configs")
     with (slow / "tomebench" / "reduction" / "vit.py").open("a") as file:
         file.write(SLOWER)
-    runs = {"one": (intact, []), "two": (intact, []), "slower": (slow, ["--r", "0,12"])}
+    runs = {"one": (intact, []), "two": (intact, []), "slower": (slow, ["--r", "0,12", "--method", "tome"])}
     for name, (root, r) in runs.items():
         code, _ = program(root, "demo", *r, "--budget", "standard", "--out", str(tmp_path / name), "--quiet")
         assert code == 0

@@ -22,3 +22,16 @@ def test_own_weights_go_by_no_name_of_others_on_a_screen():
     assert conditions([row])[0].startswith("model: vit, weights sha256:abababababab…")
     handed_over = dataclasses.replace(row, model="python:vit", r=9)
     assert varying([row, handed_over]) == ()  # the same architecture and the same tensors
+
+
+def test_options_are_told_apart_within_a_method_only() -> None:
+    """What every row of a method has, the name of the method says; at r = 0 options have no effect."""
+    base = make_row(r=0, method="pitome", options="prop_attn=true")
+    own = [make_row(r=r, method="pitome", options="prop_attn=false") for r in (4, 8)]
+    tome = make_row(r=4, method="tome", options="prop_attn=true")
+    assert varying([base, *own, tome]) == ("method",)
+    assert varying([base, *own]) == ("options",), "no method is named, to say it"
+    assert varying([*own, make_row(r=4, options="metric=q prop_attn=true")]) == ("method", "options")
+    other = make_row(r=4, method="tome", options="metric=q prop_attn=true")
+    assert varying([base, *own, tome, other]) == ("method", "options")
+    assert varying([tome, other]) == ("options",)

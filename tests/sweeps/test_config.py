@@ -315,7 +315,7 @@ def test_every_packaged_configuration_can_be_planned():
 def test_the_demo_configuration():
     config = load_config([packaged_config("demo")], {})
     assert (config.model, config.data, config.device, config.budget) == ("digits_vit", "digits", "cpu", "quick")
-    assert config.r_values == (0, 4, 8, 12, 16, 20, 22, 24)
+    assert (config.methods, config.r_values) == (("tome", "pitome"), (0, 12, 16, 20, 24))
     assert config.schedule == "decreasing"
 
 

@@ -235,11 +235,19 @@ def _methods(used: Sequence[Measured], base: Measured, base_point: Point, make: 
             groups.setdefault(key, []).append(each)
     heads = [some[0].row for some in groups.values()]
     common = set.intersection(*({*_options(row).split()} for row in heads)) if heads else set()
+    attends: dict[str, set[str]] = {}
+    for row in heads:
+        attends.setdefault(row.method, set()).update(
+            option for option in _options(row).split() if option.startswith("prop_attn=")
+        )
     schedules, weights = {row.schedule for row in heads}, {(row.model, row.weights) for row in heads}
     lines = []
     for _, some in sorted(groups.items(), key=lambda item: item[0][0]):
         row = some[0].row
-        parts = [row.method, *(option for option in _options(row).split() if option not in common)]
+        told = {*_options(row).split()} - common
+        if len(attends[row.method]) == 1:  # what a method always does, its name says
+            told -= attends[row.method]
+        parts = [row.method, *(option for option in _options(row).split() if option in told)]
         parts += [_short(row.schedule)] if len(schedules) > 1 else []
         parts += [f"on {short_model(row)}"] if row.model != base.row.model else []
         parts += [row.weights[:14]] if len({own for model, own in weights if model == row.model}) > 1 else []

@@ -18,6 +18,8 @@ _IMAGES = ("data", "data seen", "data digest")
 """Names for the images of a row, the shortest first: data set; with the number of images; with the list's digest."""
 _NAMED = {"batch_size": "batch {}", "img_size": "{} px"}
 """Text of settings whose number needs a unit."""
+_SIZES = ("", "prop_attn=true", "prop_attn=false")
+"""Options of a method that is run as it comes."""
 _MANY = 4
 """Most groups of rows that a line names one by one."""
 
@@ -46,7 +48,15 @@ def varying(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def _settings(rows: Sequence[Row]) -> tuple[str, ...]:
-    return tuple(field for field in _SETTINGS if len({_setting(row, field) for row in rows}) > 1)
+    """Names of the settings that differ; without the options where each method says whether attention counts sizes.
+
+    At r = 0 options have no effect.
+    """
+    fields = tuple(field for field in _SETTINGS if len({_setting(row, field) for row in rows}) > 1)
+    options = {(row.method, row.options) for row in rows if not is_baseline(row)}
+    usual = all(text in _SIZES for _, text in options)
+    implied = "method" in fields and usual and len(options) == len({method for method, _ in options})
+    return tuple(field for field in fields if field != "options" or not implied)
 
 
 def _tells_images(rows: Sequence[Row], field: str) -> bool:
