@@ -56,7 +56,7 @@ def test_a_hand_made_mean_over_seeds() -> None:
     found = share_delta(shares(1, 1, 0, 0), shares(2, 1, 2, 1, seeds=2))
     assert (found.lost, found.gained, found.n) == (0.5, 1.5, 4)
     assert found.delta == 0.25
-    assert found.unit == (0.5**2 + 1**2 + 0.5**2) / 2
+    assert found.unit == (0.5**2 + 1**2 + 0.5**2 + 4) / (2 + 4)
     assert found.p == flipped([0, -1, 2, 1]) == 0.75
     assert shares(2, 1, 2, 1, seeds=2).accuracy == 0.75
 
@@ -97,6 +97,17 @@ def test_the_interval_of_seeds_covers(n: int, flips: float) -> None:
         found = share_delta(Shares(base.astype(np.int64)), Shares(random.binomial(3, right).astype(np.int64), 3))
         held += truth in found.interval
     assert held / repeats >= 0.93
+
+
+@given(st.integers(5, 1000), st.integers(0, 5), st.integers(2, 5), st.data())
+def test_a_loss_in_some_seeds_is_known_no_better_than_none(
+    n: int, images: int, seeds: int, data: st.DataObject
+) -> None:
+    """Whatever few images lose, the loss may be at least as large as if no image had lost anything."""
+    lost = data.draw(st.lists(st.integers(0, seeds), min_size=images, max_size=images))
+    base, none = shares(*[1] * n), shares(*[1] * n)
+    some = Shares(np.array([*(seeds - each for each in lost), *[seeds] * (n - images)], dtype=np.int64), seeds)
+    assert share_delta(base, some).interval.lo <= share_delta(base, none).interval.lo + 1e-12
 
 
 def test_the_smallest_p_value_is_said_to_be_no_smaller() -> None:

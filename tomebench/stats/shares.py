@@ -19,6 +19,9 @@ from tomebench.stats.needed import enough
 LEAST_P = 1e-15
 """Smallest p-value that :func:`sign_flip` returns; the tails beyond it are cut off."""
 _CUT = 1e-20
+_WHOLE = 4
+"""Images that differ in all seeds, as whose size those that do are taken until there are more of them: about z², as in
+Wilson's interval. So a method that loses an image in one seed of five is known no better than one that loses none."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class ShareDelta:
     lost: float  # images that are right less often than with the base, each by the share of seeds that it loses
     gained: float  # likewise, right more often
     n: int  # images
-    unit: float  # mean size of the differences that are not 0, weighted by their size; 1 with a single seed
+    unit: float  # mean size of the differences, weighted by their size, and of _WHOLE of 1; 1 with a single seed
     p: float  # two-sided, of :func:`sign_flip`; with a single seed McNemar's exact test
 
     @property
@@ -58,7 +61,8 @@ class ShareDelta:
         """95 % interval as if ``times`` as many like images had been seen.
 
         Tango's score interval of the images that differ, in units of ``unit``: with a single seed it is that interval,
-        and with many images that of the mean of paired differences. If no image differs, it is that of a single seed.
+        and with many images that of the mean of paired differences. If no image differs, it is that of a single seed,
+        and if few do it is close to that.
         """
         lost, gained, n = (times * count for count in (self.lost / self.unit, self.gained / self.unit, self.n))
         if lost + gained > n:  # by rounding: it is n where all images differ by as much
@@ -89,7 +93,8 @@ def share_delta(base: Shares, other: Shares) -> ShareDelta:
     difference = other.right * (whole // other.seeds) - base.right * (whole // base.seeds)
     lost, gained = -int(difference[difference < 0].sum()), int(difference[difference > 0].sum())
     squares = int((difference * difference).sum())
-    unit = squares / ((lost + gained) * whole) if squares else 1.0
+    more = _WHOLE * whole * whole
+    unit = (squares + more) / ((lost + gained) * whole + more)
     p = mcnemar(lost, gained) if whole == 1 else sign_flip(difference)
     return ShareDelta(lost / whole, gained / whole, len(difference), unit, p)
 
