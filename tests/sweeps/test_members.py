@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tomebench
-from tomebench.errors import ConfigError, InputError, ModelError
+from tomebench.errors import ConfigError, InputError, ModelError, RunError
 from tomebench.report.frames import read_csv
 from tomebench.runs.members import member_runs
 from tomebench.runs.rows import build_rows
@@ -24,6 +24,7 @@ from tomebench.runs.store import Store
 from tomebench.schema import REFERENCE
 from tomebench.sweeps import members as of_sweep
 from tomebench.sweeps.config_files import AXES, load_config, load_members
+from tomebench.sweeps.resume import choose_parent
 
 PROGRAM = Path(__file__).with_name("sweep_program.py")
 VALUES: dict[str, st.SearchStrategy[Any]] = {
@@ -116,6 +117,35 @@ def test_what_one_run_would_refuse_is_refused_before_the_first(
         tomebench.sweep(**{"model": "test_vit", **asked}, r="0,2", device="cpu", out=tmp_path / "out")
     assert says in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_files_of_others_are_no_folder_of_runs(tmp_path: Path) -> None:
+    """The table of all runs would overwrite them; a run below makes the folder a sweep's own."""
+    asked: dict[str, Any] = {"r": "0", "device": "cpu", "out": tmp_path / "out"}
+    members = load_members([], {"model": "test_vit", "img_size": "64,48", **asked})
+    (tmp_path / "out" / "64px").mkdir(parents=True)
+    assert choose_parent(members) == (tmp_path / "out", None), "a run that was killed before it had a file"
+    (tmp_path / "out" / "table.csv").write_text("mine")
+    for choose in (choose_parent, lambda these: tomebench.sweep("test_vit", img_size=[64, 48], **asked)):
+        with pytest.raises(RunError, match=r"holds no runs but other files \('table.csv'\); use --out an empty"):
+            choose(members)
+    (tmp_path / "out" / "64px" / "run.sqlite").touch()
+    assert choose_parent(members) == (tmp_path / "out", None)
+
+
+def test_a_parent_without_a_name_goes_round_the_files_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    members = load_members([], {"model": "a", "img_size": "64,48", "device": "cpu"})
+    usual = Path("results/a-tome")
+    usual.mkdir(parents=True)
+    (usual / "notes.txt").touch()
+    Path("results/a-tome-2").touch()
+    assert choose_parent(members) == (
+        Path("results/a-tome-3"),
+        f"{usual} holds other files; this one is in results/a-tome-3",
+    )
 
 
 def test_processes_that_share_a_sweep_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

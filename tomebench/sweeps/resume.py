@@ -8,7 +8,7 @@ changes what the rows mean, and needs a folder of its own.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tomebench.reduction.schedule import lists_every_r, split_schedules
 from tomebench.rspec import format_r, parse_r
 from tomebench.runs import database, lock
 from tomebench.runs.budget import PUBLISH_PROCESSES
+from tomebench.runs.members import member_runs
 from tomebench.runs.records import differences
 from tomebench.runs.setting_values import option_text, option_values
 from tomebench.runs.settings import default, settings
@@ -60,7 +61,8 @@ def choose_parent(members: Sequence[Member], *, named: bool | None = None) -> tu
     """Choose the parent folder of several runs, as :func:`choose_folder` does that of one.
 
     Raises:
-        RunError: the folder that the user names holds a run; or as :func:`choose_folder`.
+        RunError: the folder that the user names holds a run, or other files and no run below it; or as
+            :func:`choose_folder`.
         StorageError: as :func:`choose_folder`.
     """
     models = ",".join(dict.fromkeys(member.config.model for member in members))
@@ -69,12 +71,23 @@ def choose_parent(members: Sequence[Member], *, named: bool | None = None) -> tu
     def held(parent: Path) -> str | None:
         if (parent / database.FILE).is_file():
             return "a run"
+        if parent.is_file() or _foreign(parent, {each.name for each in members}):
+            return "other files"
         return next(filter(None, (_held(parent / each.name, each.config) for each in members)), None)
 
     folder, remark = _free(run_directory(first, models), first, named, held)
     if (folder / database.FILE).is_file():
         raise RunError(f"{folder} holds a run, and this sweep makes {len(members)} below it; use --out another folder")
+    if found := _foreign(folder, {each.name for each in members}):
+        raise RunError(f"{folder} holds no runs but other files ({found!r}); use --out an empty or a new folder")
     return folder, remark
+
+
+def _foreign(parent: Path, members: Collection[str]) -> str | None:
+    """First entry of a folder without any run below it that is neither a member's nor a sweep's; None if none is."""
+    if not parent.is_dir() or member_runs(parent) != [parent]:
+        return None
+    return min({each.name for each in parent.iterdir()} - {*members} - database.OWN_FILES - lock.FILES, default=None)
 
 
 def _free(
