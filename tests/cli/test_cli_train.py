@@ -88,8 +88,12 @@ def test_a_sweep_says_what_was_trained(program, tmp_path, monkeypatch):
 
 def test_training_ends_with_the_sweep_that_measures_it(program, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = program(*TRAIN, "--limit", "8", "--batch-size", "8", "--steps", "2", "--keep", "0.5")
+    Path("names.txt").write_text("\n".join("0123456789"))
+    result = program(
+        *(*TRAIN, "--limit", "8", "--batch-size", "8", "--steps", "2", "--keep", "0.5", "--class-names", "names.txt")
+    )
     assert result.code == 0, result.err
+    assert "--class-names names.txt" in result.out.replace("\\\n", "")
     assert "digits_vit: 2 steps, predictors before blocks 2, 4, 6" in result.err
     assert "epoch 2 of 2: loss " in result.err
     assert "written: out/predictors.safetensors" in result.out

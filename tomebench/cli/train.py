@@ -126,7 +126,7 @@ def train_predictors(
                     screen.note(_epoch(event))
                 case Trained():
                     ended = event
-    command = _next(ended, model, checkpoint, data)
+    command = _next(ended, model, checkpoint, data, class_names)
     if json:
         screen.object(
             {
@@ -161,9 +161,10 @@ def _epoch(event: Epoch) -> str:
     )
 
 
-def _next(ended: Trained, model: str, checkpoint: Path | None, data: str) -> str:
+def _next(ended: Trained, model: str, checkpoint: Path | None, data: str, class_names: str | None) -> str:
     """The sweep that measures what was trained."""
     weights = ended.backbone or checkpoint
     words = ["tomebench", "sweep", "--model", model, *(["--checkpoint", str(weights)] if weights else [])]
     words += ["--method", "dynamicvit", "--predictors", str(ended.predictors), "--schedule", ended.schedule]
+    words += ["--class-names", class_names] if class_names else []
     return shlex.join([*words, "--data", "digits" if data == "digits-train" else "DATA"])
