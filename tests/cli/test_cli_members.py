@@ -70,6 +70,7 @@ def test_runs_are_measured_reported_and_gone_on_with(program: Program, quick_swe
     result = program(*asked)
     assert (result.code, result.err) == (0, "")
     assert "vs reference" in result.out
+    assert result.out.rstrip().endswith(f"tomebench compare {parent}")
     assert {path.name for path in parent.iterdir() if path.is_dir()} == {"test_vit", "test_vit2"}
     table, alone = (parent / "table.csv").read_bytes(), (parent / "test_vit2" / "table.csv").read_bytes()
     assert program(*asked).code == 0

@@ -47,6 +47,11 @@ def test_a_recommendation():
     )
 
 
+def test_the_speed_of_one_of_several_models_is_over_its_own_r_0():
+    rows = [row(8, 1.31, 0.35, 0.15), make_row(img_size=192), row(8, 1.2, 0.35, 0.15, img_size=192)]
+    assert said(*rows, max_drop=1).startswith("224 px r=8 is 1.31x faster [1.29, 1.33] against its own r=0 at -0.35")
+
+
 def test_the_limit_is_the_readers():
     rows = row(4, 1.1, 0.1), row(8, 1.31, 0.35, 0.15), row(12, 1.6, 2.0)
     assert said(*rows, max_drop=0.4).startswith("r=4 is 1.10x faster [1.08, 1.12] at -0.10 points")

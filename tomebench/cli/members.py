@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -47,6 +49,6 @@ def run_members(members: Sequence[Member], flags: LaunchFlags) -> None:
             settings = dict(finished.settings or config.stored())
             write_run(finished.directory, finished.rows, settings, finished.max_drop)
     rows, context = write_together(parent)
-    show(screen, rows, context)
+    show(screen, rows, dataclasses.replace(context, next_command=shlex.join(["tomebench", "compare", str(parent)])))
     if any(row.status in ("failed", "nonfinite", "oom") for row in rows):
         raise typer.Exit(EXIT_FAILED_CELLS)

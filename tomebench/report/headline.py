@@ -45,7 +45,8 @@ def answer(rows: Sequence[Row], max_drop: float = MAX_DROP) -> Answer | None:
     row = advice.row
     shown = varying(rows)
     label, loss = name(row, shown), points(row.delta_top1, row.delta_top1_lo, row.delta_top1_hi, " points")
-    found = f"{label} {_speed(row)}" + (f" at {loss}" if loss else "")
+    own = row.speedup_vs_r0 is not None and len({(each.model, each.weights, each.img_size) for each in rows}) > 1
+    found = f"{label} {_speed(row)}" + " against its own r=0" * own + (f" at {loss}" if loss else "")
     text = _words(advice, found, _basis(row), counted(max_drop, "point"), shown)
     recommended = row if advice.recommended else None
     return Answer(recommended, text, advice.choice, advice.images, advice.rounds, advice.processes)
