@@ -46,6 +46,13 @@ def test_the_fastest_point_within_the_drop(limit: float, expected: dict[str, str
     assert chosen(match_drop(only(field()), limit)) == expected
 
 
+@pytest.mark.parametrize("lost", range(1, 60))
+def test_a_drop_of_just_the_limit_is_within(lost: int) -> None:
+    """7 of 1000 images are 0.7 points, whatever 100 * 0.007 is in binary."""
+    found = only([measured(0, n=1000), measured(4, range(lost), n=1000)])
+    assert chosen(match_drop(found, lost / 10)) == {"tome": "r=4"}
+
+
 def test_a_grid_that_does_not_reach_it_names_its_least_drop() -> None:
     entry, _ = match_drop(only(field()), 0.0).entries
     assert (entry.verdict, entry.nearest and entry.nearest.label, entry.nearest and entry.nearest.lost) == (
@@ -257,6 +264,8 @@ def test_matches_are_read(text: str, question: Question) -> None:
         ("drop=101", "points of top-1 from 0 to 100"),
         ("drop=nan", "cannot read 'nan'"),
         ("tokens=0", "a number above 0"),
+        ("tokens=1e-320", "a number above 0"),
+        ("speed=inf", "a number above 0"),
         ("gmacs=-1", "a number above 0"),
         ("speed=fast", "cannot read 'fast'"),
         ("latency=3", "use drop=X"),
@@ -310,6 +319,10 @@ def test_lines_are_found_by_name_or_method() -> None:
         find_line(lines, "gredy")
     with pytest.raises(SpecError, match="there are tome, tome metric=q, greedy"):
         find_line(lines, "xyz")
+    rival = only([*field(), measured(0, img_size=160, gmacs=0.6)]).lines
+    assert find_line(rival, "smaller input").plain
+    with pytest.raises(SpecError, match="--against '': no such line"):
+        find_line(rival, "")
 
 
 def test_another_method_can_be_compared_with() -> None:

@@ -45,7 +45,8 @@ def parse_match(text: str) -> Question:
         value = float(number)
     except ValueError:
         value = math.nan
-    if not math.isfinite(value) or value < 0 or (value == 0 and what != "drop") or (what == "drop" and value > 100):
+    least, most = (0.0, 100.0) if what == "drop" else (1e-6, 1e6)
+    if not least <= value <= most:  # nor if it is no number
         unit = "points of top-1 from 0 to 100" if what == "drop" else "a number above 0"
         raise SpecError(f"{given}: cannot read {number[:20]!r}; {what}= takes {unit}")
     return Question(what, value)

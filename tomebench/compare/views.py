@@ -73,7 +73,7 @@ def find_line(lines: Sequence[Line], name: str | None) -> Line:
     """
     if name is None:
         return lines[0]
-    for matches in (lambda line: line.name == name, lambda line: line.method == name):
+    for matches in (lambda line: line.name == name, lambda line: line.method == name and not line.plain):
         if found := [line for line in lines if matches(line)]:
             return found[0]
     names = [line.name for line in lines]
@@ -94,12 +94,12 @@ def _within(line: Line, limit: float) -> Entry:
     known = [(point, point.drop) for point in line.points if point.drop is not None]
     if not known:
         return Entry(line, None, verdict="not measured")
-    kept = [(point, drop) for point, drop in known if -100 * drop.delta <= limit]
+    kept = [(point, drop) for point, drop in known if (point.lost or 0.0) <= limit]
     if not kept:
         nearest, _ = max(known, key=lambda pair: pair[1].delta)
         return Entry(line, None, nearest, "beyond")
     timed = [pair for pair in kept if pair[0].speed is not None]
-    point, drop = max(timed or kept, key=lambda pair: (*([pair[0].speed] if timed else []), -pair[0].row.gmacs))
+    point, drop = max(timed or kept, key=lambda pair: (VALUES["speed"](pair[0]) or 0.0, -pair[0].row.gmacs))
     worst = -100 * drop.interval.lo
     if worst <= limit:
         return Entry(line, point, verdict="within")
