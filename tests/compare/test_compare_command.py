@@ -45,7 +45,7 @@ def test_the_screen_of_one_question(program: Callable[..., tuple[int, str, str]]
         "too few images for greedy (about 189): the interval of the drop is wider than",
         "the question; that many are needed if rates stay",
         "",
-        "left out training, top-1: --details",
+        "left out top-1: --details",
         "speed-up: paired, over r=0; drop: points of top-1 lost against r=0 of tiny at 32",
         "px, on the same images; GMACs: without those of the method itself; intervals are",
         "95 %, each for itself",

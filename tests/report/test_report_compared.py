@@ -21,6 +21,7 @@ from tomebench.report.alternative import best_alternative
 from tomebench.report.compared import Section, legend, section
 from tomebench.report.compared_figure import compared_figure
 from tomebench.report.compared_formats import FIELDS, about, csv_text, latex_text, markdown_text, records
+from tomebench.runs.codes import AA_FAILED
 
 (FIELD,) = comparisons(field())
 
@@ -39,9 +40,9 @@ def test_equal_accuracy() -> None:
     found = of(match_drop(FIELD, 0.75))
     assert found.title == "At equal accuracy: fastest with a drop of at most 0.75 points, 400 images"
     assert text(found) == [
-        "method|training|point|tokens|GMACs|speed-up [95%]|top-1|drop [95%]|note",
-        "tome|off-the-shelf|r=4|157|1.05|1.20x [1.18, 1.22]|99.50|0.50 [-0.46, 1.80]|too few images",
-        "greedy|off-the-shelf|r=4|157|1.05|1.10x [1.08, 1.12]|100.00|0.00 [-0.95, 0.95]|too few images",
+        "method|point|tokens|GMACs|speed-up [95%]|top-1|drop [95%]|note",
+        "tome|r=4|157|1.05|1.20x [1.18, 1.22]|99.50|0.50 [-0.46, 1.80]|too few images",
+        "greedy|r=4|157|1.05|1.10x [1.08, 1.12]|100.00|0.00 [-0.95, 0.95]|too few images",
     ]
     assert found.notes == (
         "too few images for tome (about 4600), greedy (about 509): the interval of the drop is wider than the "
@@ -51,7 +52,7 @@ def test_equal_accuracy() -> None:
 
 def test_what_the_grid_does_not_reach() -> None:
     found = of(match_drop(FIELD, 0.0))
-    assert text(found)[1] == "tome|off-the-shelf|-|-|-|-|-|-|not reached"
+    assert text(found)[1] == "tome|-|-|-|-|-|-|not reached"
     assert found.notes[0] == "the grid does not reach it: tome (least drop 0.50 [-0.46, 1.80] at r=4)"
 
 
@@ -59,9 +60,9 @@ def test_equal_speed() -> None:
     found = of(match_cost(FIELD, "speed", FIELD.lines[0], 0.05, [1.5]))
     assert found.title == "At equal measured speed (1.50x, over r=0): the nearest point within 5 %"
     assert text(found) == [
-        "method|training|point|off|tokens|GMACs|speed-up [95%]|top-1|drop [95%]|note",
-        "tome|off-the-shelf|r=8|0 %|117|0.85|1.50x [1.48, 1.52]|99.00|1.00 [0.04, 2.54]|",
-        "greedy|off-the-shelf|-|-|-|-|-|-|-|not reached",
+        "method|point|off|tokens|GMACs|speed-up [95%]|top-1|drop [95%]|note",
+        "tome|r=8|0 %|117|0.85|1.50x [1.48, 1.52]|99.00|1.00 [0.04, 2.54]|",
+        "greedy|-|-|-|-|-|-|-|not reached",
     ]
     assert found.notes == ("greedy: grid does not reach 1.50x: nearest 1.40x at r=12, -6.7 %",)
 
@@ -98,10 +99,10 @@ def test_the_front_names_what_dominates() -> None:
 def test_the_tests_say_which_they_are() -> None:
     found = of(paired_tests(FIELD, FIELD.lines[0]))
     assert text(found) == [
-        "method|training|point|tokens|lost|gained|difference [95%]|p|p, Holm",
-        "greedy|off-the-shelf|r=4|157|0|2|+0.50 [-0.46, +1.80]|0.5|0.78",
-        "greedy|off-the-shelf|r=8|117|8|4|-1.00 [-3.03, +0.81]|0.39|0.78",
-        "greedy|off-the-shelf|r=12|77|0|4|+1.00 [+0.04, +2.54]|0.12|0.37",
+        "method|point|tokens|lost|gained|difference [95%]|p|p, Holm",
+        "greedy|r=4|157|0|2|+0.50 [-0.46, +1.80]|0.5|0.78",
+        "greedy|r=8|117|8|4|-1.00 [-3.03, +0.81]|0.39|0.78",
+        "greedy|r=12|77|0|4|+1.00 [+0.04, +2.54]|0.12|0.37",
     ]
     assert "p of McNemar's exact test" in found.notes[0]
     assert "sign-flip test of each image's share of right seeds" in found.notes[0]
@@ -115,6 +116,33 @@ def test_the_spread_over_seeds_stands_beside_the_mean() -> None:
     assert row[heads.index("top-1")] == "99.00"
     assert row[heads.index("over seeds")] == "±0.50, 98.5..99.5"
     assert shown.title == "At equal accuracy: least MACs with a drop of at most 1 point, 400 images"
+
+
+def test_trained_methods_are_told_apart_at_any_width() -> None:
+    rows = [*field(), measured(8, (1,), speed=1.4, method="dynamicvit", training="trained")]
+    (found,) = comparisons(rows)
+    for view in (match_drop(found, 1.0), front(found), paired_tests(found, found.lines[-1])):
+        shown = section(found, view)
+        heads, lines = shown.table
+        assert {line[heads.index("training")] for line in lines} >= {"off-the-shelf"}
+        assert not any(step.head == "training" for step in shown.steps)
+    assert "training" not in of(match_drop(FIELD, 1.0)).table[0]
+
+
+def test_padding_is_said_beside_the_tokens() -> None:
+    padded = {"padded": True, "tokens_out_mean": 61.25}
+    (found,) = comparisons([*field(), measured(8, (1,), speed=1.4, method="ats", **padded)])
+    heads, lines = section(found, match_cost(found, "tokens", found.lines[0], 0.05, [117])).table
+    assert [line[heads.index("tokens")] for line in lines] == ["117", "117", "117 (61.2)"]
+    assert "with padding, where in brackets stands the mean left without" in legend(found)
+    assert "padding" not in legend(FIELD)
+    record = next(each for each in records([(found, match_drop(found, 1.0))]) if each["method"] == "ats")
+    assert (record["tokens_out"], record["tokens_out_mean"]) == (117, 61.25)
+
+
+def test_the_front_says_what_is_not_in_it() -> None:
+    (found,) = comparisons([*field(), measured(16, (1,), speed=2.0, warnings=(AA_FAILED,))])
+    assert section(found, front(found)).notes[1:] == ("no valid speed, so not in it: tome r=16",)
 
 
 def test_the_legend_says_against_what() -> None:
@@ -135,7 +163,7 @@ def test_markdown_has_a_heading_a_question() -> None:
     views = [view for _, view in answers([FIELD])]
     written = markdown_text([of(view) for view in views], about([FIELD], ["a remark | of_it"]))
     assert written.count("\n## ") == len(views) == 6
-    assert "| tome   | off-the-shelf | r=8   |" in written
+    assert "| tome   | r=8   |" in written
     assert written.endswith("- a remark \\| of_it\n- cpu, fp32, batch 2\n")
 
 
@@ -233,6 +261,8 @@ def test_where_all_others_lose_more_it_says_so() -> None:
 
 def test_one_method_has_no_alternative() -> None:
     assert best_alternative(ROWS[:4]) is None
+    trained = [dataclasses.replace(row, training="trained") if row.method == "greedy" else row for row in ROWS]
+    assert best_alternative(trained) is None, "a trained method is none to one off the shelf"
     assert (
         best_alternative([measured(0, None).row, measured(4, None).row, measured(4, None, method="greedy").row]) is None
     )

@@ -19,15 +19,15 @@ def best_alternative(rows: Sequence[Row], max_drop: float = MAX_DROP) -> str | N
     """Which method besides the first is best at equal accuracy, e.g. ``best alternative to A at 1 point: B r=8, ...``.
 
     It is the one whose fastest row (without times, the one of least MACs) among those that lose at most ``max_drop``
-    points as measured is the fastest; figures of both stand beside each other. It is no recommendation: intervals of
-    the drop may reach further.
+    points as measured is the fastest; figures of both stand beside each other. A trained method is no alternative to
+    one off the shelf, nor the other way round. It is no recommendation: intervals of the drop may reach further.
 
     Args:
         rows: of one run, or of several that were timed with one reference.
         max_drop: largest loss of top-1 against r = 0, in points.
 
     Returns:
-        None where there is one method only, no top-1, or more than one setting.
+        None where there is nothing to compare with, no top-1, or more than one setting.
     """
     if len({row.method for row in rows if row.r}) < 2:
         return None
@@ -35,6 +35,9 @@ def best_alternative(rows: Sequence[Row], max_drop: float = MAX_DROP) -> str | N
     if len(found) != 1 or not found[0].evaluated:
         return None
     first, *others = match_drop(found[0], max_drop).entries
+    others = [entry for entry in others if entry.line.training == first.line.training]
+    if not others:
+        return None
     reached = [(entry, entry.point) for entry in others if entry.point is not None]
     text = f"best alternative to {clean(first.line.name)} at {counted(max_drop, 'point')}"
     if not reached:

@@ -11,6 +11,7 @@ from tomebench.compare.views import VALUES, Cost, Entry, Verdict, View, front_is
 from tomebench.report.escape import clean
 from tomebench.report.narrow import Step, Table, before, without
 from tomebench.report.series import interval, points
+from tomebench.schema import OFF_THE_SHELF
 from tomebench.stats import ShareDelta
 from tomebench.stats.needed import REACH
 from tomebench.stats.shares import LEAST_P
@@ -26,7 +27,6 @@ _COSTS: dict[Cost, tuple[str, str]] = {
     "speed": ("speed-up", "equal measured speed"),
 }
 _NARROWER = (
-    without("training"),
     without("over seeds"),
     without("top-1"),
     Step("note"),  # the lines below say it in full
@@ -49,7 +49,7 @@ class Section:
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """Steps that make the table narrower, in order: method, point, drop and difference always stay."""
+        """Steps that make the table narrower, in order: method, training, point, drop and difference always stay."""
         return tuple(step for step in _NARROWER if step.head != self.axis)
 
 
@@ -94,9 +94,11 @@ def _question(comparison: Comparison, view: View) -> str:
 
 
 def _lines(view: View) -> dict[str, list[str]]:
+    shown = [*(entry.line for entry in view.entries), *([view.against] if view.against else [])]
+    several = any(line.training != OFF_THE_SHELF for line in shown)
     return {
         "method": [clean(entry.line.name) for entry in view.entries],
-        "training": [entry.line.training for entry in view.entries],
+        "training": [entry.line.training if several else "" for entry in view.entries],
         "point": ["" if entry.point is None else clean(entry.point.label) for entry in view.entries],
     }
 
@@ -108,7 +110,7 @@ def _of(view: View, text: Callable[[Point], str]) -> list[str]:
 
 def _figures(comparison: Comparison, view: View) -> dict[str, list[str]]:
     columns = {
-        "tokens": _of(view, lambda point: str(point.row.tokens_out)),
+        "tokens": _of(view, _tokens),
         "GMACs": _of(view, lambda point: gmacs(point.row.gmacs)),
     }
     if comparison.over is not None:
@@ -117,6 +119,12 @@ def _figures(comparison: Comparison, view: View) -> dict[str, list[str]]:
     columns["over seeds"] = _of(view, seeds)
     columns["drop [95%]"] = _of(view, lambda point: "" if point.drop is None else drop(point.drop))
     return columns
+
+
+def _tokens(point: Point) -> str:
+    """Text of the tokens after the last block; with padding, in brackets the mean that is left without."""
+    mean = point.row.tokens_out_mean
+    return str(point.row.tokens_out) + (f" ({mean:.1f})" if mean is not None else " (padded)" * point.row.padded)
 
 
 def gmacs(value: float) -> str:
@@ -217,7 +225,7 @@ def _cost_note(cost: Cost, entry: Entry) -> str:
     if entry.point is not None:
         return ""
     if entry.nearest is None or entry.target is None:
-        return "not timed"
+        return "no valid speed"
     value = VALUES[cost](entry.nearest)
     near = f"{_value(cost, value or 0)} at {clean(entry.nearest.label)}"
     return f"grid does not reach {_value(cost, entry.target.value)}: nearest {near}, {_off(entry.target.off)}"
@@ -233,7 +241,7 @@ def _tests_columns(comparison: Comparison, view: View) -> dict[str, list[str]]:
     found = [entry.versus for entry in view.entries]
     return {
         **_lines(view),
-        "tokens": _of(view, lambda point: str(point.row.tokens_out)),
+        "tokens": _of(view, _tokens),
         "lost": ["" if each is None else f"{each.lost:.3g}" for each in found],
         "gained": ["" if each is None else f"{each.gained:.3g}" for each in found],
         "difference [95%]": [_difference(each) for each in found],
@@ -260,10 +268,15 @@ def _notes(comparison: Comparison, view: View) -> list[str]:
     """What stands below the table of a view."""
     against = clean(view.against.name) if view.against else ""
     if view.kind == "front":
-        return ["the front is of the values as measured: neighbours may be closer than their intervals tell"]
+        said = "the front is of the values as measured: neighbours may be closer than their intervals tell"
+        pairs = [(line, point) for line in comparison.lines for point in line.points if front_is_timed(comparison)]
+        apart = [clean(f"{line.name} {each.label}") for line, each in pairs if each.right and each.speed is None]
+        return [said, *([f"no valid speed, so not in it: {', '.join(apart)}"] if apart else [])]
     if view.kind == "drop":
         untimed = [e.line.name for e in view.entries if e.point is not None and e.point.speed is None]
-        by_macs = [f"not timed, so by least MACs: {clean(', '.join(untimed))}"] if comparison.over and untimed else []
+        by_macs = (
+            [f"no valid speed, so by least MACs: {clean(', '.join(untimed))}"] if comparison.over and untimed else []
+        )
         return [*_accuracy_notes(view), *by_macs]
     if view.kind != "tests":
         kind = view.kind
@@ -293,4 +306,6 @@ def legend(comparison: Comparison) -> str:
         said.insert(0, f"drop: points of top-1 lost against {clean(comparison.base_name)}, on the same images")
     if comparison.over is not None:
         said.insert(0, f"speed-up: paired, over {clean(comparison.over)}")
+    if any(point.row.padded for line in comparison.lines for point in line.points):
+        said.append("tokens, GMACs and speed are with padding, where in brackets stands the mean left without")
     return "; ".join(said)

@@ -10,6 +10,7 @@ from tomebench.compare.points import Comparison, Line, Point
 from tomebench.compare.views import front_is_timed
 from tomebench.extras import is_installed
 from tomebench.report.figures import BAR, COLOURS, DPI, GREY, MARKER_SIZE, MARKERS, Style, new_axes, plain, short
+from tomebench.schema import OFF_THE_SHELF
 from tomebench.stats import ShareDelta
 from tomebench.words import counted
 
@@ -80,7 +81,8 @@ def _x(point: Point, timed: bool) -> float | None:
 
 def _line(axes: Axes, line: Line, drawn: Sequence[_Drawn], number: int, timed: bool) -> None:
     colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number // len(COLOURS) % len(MARKERS)]
-    label = f" {short(plain(line.name), 60)}"  # a leading "_" hides a label
+    trained = "" if line.training == OFF_THE_SHELF else f", {line.training}"
+    label = f" {short(plain(line.name), 60)}{trained}"  # a leading "_" hides a label
     look: Style = {"color": colour, "marker": marker, "markersize": MARKER_SIZE, "linewidth": 1.2, "zorder": 3}
     axes.plot([at.x for at in drawn], [at.y for at in drawn], "--" if line.plain else "-", label=label, **look)
     for at in drawn:

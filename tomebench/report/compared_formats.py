@@ -15,9 +15,10 @@ from tomebench.report.latex import ColumnHead, latex_table
 
 FIELDS = (
     "setting", "question", "limit", "target", "off", "method", "training", "point", "model", "img_size", "r", "options",
-    "schedule", "tokens_out", "gmacs", "speedup", "speedup_lo", "speedup_hi", "speedup_over", "seeds", "top1",
-    "top1_sd", "images", "drop", "drop_lo", "drop_hi", "against", "lost", "gained", "difference", "difference_lo",
-    "difference_hi", "p", "p_holm", "verdict", "images_needed", "nearest", "nearest_drop", "dominated_by",
+    "schedule", "tokens_out", "tokens_out_mean", "gmacs", "speedup", "speedup_lo", "speedup_hi", "speedup_over",
+    "seeds", "top1", "top1_sd", "images", "drop", "drop_lo", "drop_hi", "against", "lost", "gained", "difference",
+    "difference_lo", "difference_hi", "p", "p_holm", "verdict", "images_needed", "nearest", "nearest_drop",
+    "dominated_by",
 )  # fmt: skip
 """Columns of the csv, and fields of a record. Speeds are ratios, accuracies per cent, differences points."""
 
@@ -106,7 +107,7 @@ def _record(comparison: Comparison, view: View, entry: Entry) -> Mapping[str, An
         return found
     row = point.row
     found |= {name: clean(getattr(row, name)) for name in ("model", "options", "schedule")}
-    found |= {each: getattr(row, each) for each in ("img_size", "r", "tokens_out", "gmacs")}
+    found |= {each: getattr(row, each) for each in ("img_size", "r", "tokens_out", "tokens_out_mean", "gmacs")}
     found |= {"point": clean(point.label), "seeds": len(point.rows), "top1": point.top1}
     found["top1_sd"] = point.spread and point.spread[0]
     found["images"] = None if point.right is None else len(point.right.right)
