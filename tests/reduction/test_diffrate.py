@@ -8,11 +8,13 @@ from typing import Annotated
 
 import pytest
 import torch
+from backbones.zoo import build
 from hypothesis import given
 from hypothesis import strategies as st
 from reduction import options_reference as reference
 from reduction.contexts import contexts, make_context
 
+from tomebench.backbones.apply import apply
 from tomebench.errors import SpecError
 from tomebench.reduction.choices import Text, check_declared, range_of, typed
 from tomebench.reduction.constants import Constants
@@ -79,8 +81,8 @@ def test_a_list_has_one_share_for_every_block() -> None:
         ctx = dataclasses.replace(make_context(14, 1, 6, layer=layer), depth=3)
         moved.append(method.choose(ctx).moved.shape[1])
     assert moved == [6, 3, 0]
-    with pytest.raises(SpecError, match="pruned has 3 percentages, and the model 2 blocks"):
-        method.choose(dataclasses.replace(ctx, depth=2))
+    with pytest.raises(SpecError, match="pruned has 3 percentages, and the model 6 blocks; give one for each"):
+        apply(build("test_vit", {}), 2, method="diffrate", pruned="0-50-100")
     block = BlockSize(head_dim=4, heads_dim=12, token_dim=16)
     assert method.cost(14, 6, block) == 14 * 12 + 3 * 8 * 16
 

@@ -107,6 +107,13 @@ class Method(ABC):
     def cap(self, n: int, prefix: int) -> int:
         """The most of n tokens that a layer can remove; ``prefix`` of the n are never removed."""
 
+    def check_depth(self, depth: int) -> None:  # noqa: B027 - most methods go with any model
+        """Check that the options go with a model of ``depth`` blocks, such as a list with a value for each.
+
+        Raises:
+            SpecError: they do not.
+        """
+
     def module(self, learned: Learned, r_layers: Sequence[int], *, width: int, patches: int) -> nn.Module:
         """Make the module of a ``trained`` method, which ``choose`` finds in the context.
 

@@ -101,8 +101,8 @@ class ReducedViT(nn.Module):
         learned: the module of a trained method; it goes to the device and dtype of the model.
 
     Raises:
-        SpecError: ``prefix_only`` for a model whose class head reads the other tokens; or a trained method that is to
-            remove tokens without its module.
+        SpecError: ``prefix_only`` for a model whose class head reads the other tokens; options that do not go with this
+            number of blocks; or a trained method that is to remove tokens without its module.
     """
 
     reduces_by_method = True
@@ -122,6 +122,7 @@ class ReducedViT(nn.Module):
         super().__init__()
         if len(r_layers) != backbone.depth:
             raise ValueError(f"{len(r_layers)} values of r for {backbone.depth} blocks")
+        method.check_depth(backbone.depth)
         if prefix_only and not backbone.head_reads_prefix_only:
             raise SpecError("prefix_only: the head of this model pools over the other tokens too; leave it out")
         self.model = backbone.model  # registered, so that .to(), .eval() and .parameters() reach the shared weights

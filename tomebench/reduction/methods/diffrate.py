@@ -41,18 +41,14 @@ class Diffrate(Method):
     pruned: Shares = "50"
 
     def choose(self, ctx: Context) -> MergePlan:
-        """Order patches, drop the last, and merge those before them; ties go to the patch that is earlier in order.
-
-        Raises:
-            SpecError: ``pruned`` has another number of values than the model has blocks.
-        """
+        """Order patches, drop the last, and merge those before them; ties go to the patch that is earlier in order."""
         import torch
 
         from tomebench.reduction.metric import by_class_attention, comparable, similarity
         from tomebench.reduction.plan import MergePlan
 
         _, order = by_class_attention(ctx)
-        merged = ctx.r - _part(ctx.r, self._share(ctx))
+        merged = ctx.r - _part(ctx.r, self._shares[ctx.layer % len(self._shares)])
         front = order.shape[1] - ctx.r
         stay, moved = order[:, :front].sort(dim=1).values, order[:, front : front + merged]
         x = comparable(ctx.x[:, ctx.prefix :], "cosine")
@@ -69,16 +65,18 @@ class Diffrate(Method):
 
         With a percentage for every block, at their mean.
         """
-        shares = [int(share) for share in self.pruned.split("-")]
-        merged = r - sum(_part(r, share) for share in shares) / len(shares)
+        merged = r - sum(_part(r, share) for share in self._shares) / len(self._shares)
         return block.ranking_macs(n) + merged * (n - r) * block.token_dim
 
-    def _share(self, ctx: Context) -> int:
-        shares = self.pruned.split("-")
-        if len(shares) not in (1, ctx.depth):
-            given, blocks = counted(len(shares), "percentage"), counted(ctx.depth, "block")
+    def check_depth(self, depth: int) -> None:
+        """Refuse a list of percentages that has not one for every block."""
+        if len(self._shares) not in (1, depth):
+            given, blocks = counted(len(self._shares), "percentage"), counted(depth, "block")
             raise SpecError(f"pruned has {given}, and the model {blocks}; give one for each, or one for all")
-        return int(shares[ctx.layer % len(shares)])
+
+    @property
+    def _shares(self) -> list[int]:
+        return [int(share) for share in self.pruned.split("-")]
 
 
 def _part(r: int, percent: int) -> int:
