@@ -20,9 +20,11 @@ from tomebench.backbones.apply import apply
 from tomebench.errors import SpecError
 from tomebench.reduction.constants import Constants
 from tomebench.reduction.method import Context, Heads
+from tomebench.reduction.methods.ats import Ats
 from tomebench.reduction.plan import MergePlan, Tokens, merge
 from tomebench.reduction.registry import get_method
 from tomebench.reduction.schedule import all_but_one_patch
+from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import Route
 
 NORMS = ("token", "head")
@@ -118,6 +120,13 @@ def test_padding_is_never_sampled() -> None:
     assert plan.size.tolist() == [1, 1, 1, 1, 0, 0]
 
 
+def test_where_nothing_scores_a_patch_is_left() -> None:
+    """Values of length zero: no sample falls on any patch, and the last one is padding."""
+    ctx = example(1, [1, 1, 1, 1, 1, 0, 0])
+    ctx.heads.v.zero_()
+    assert get_method("ats").choose(ctx).dest.tolist() == [[0, -1, -1, -1, 1, -1, -1]]
+
+
 class Ragged(nn.Module):
     """The pass of one image whose tokens are really gone, in loops over blocks: no padding, no mask."""
 
@@ -177,6 +186,21 @@ def test_padding_changes_nothing(kind: str) -> None:
     if not padded.backbone.head_reads_prefix_only:
         with pytest.raises(SpecError, match="which features do not say"):
             padded.forward_head(features)
+
+
+@dataclasses.dataclass(frozen=True)
+class Undeclared(Ats):
+    """Pads its plans and does not say so."""
+
+    pads = False
+
+
+@torch.no_grad()
+def test_padding_that_is_not_declared_is_refused() -> None:
+    """Without it nothing would mask padding, and it would count as a token."""
+    reduced = ReducedViT(adapt(build("test_vit", {})), Undeclared(), [4] * 6)
+    with pytest.raises(SpecError, match="method Undeclared pads its plans; declare pads = True"):
+        reduced(torch.zeros(1, 3, 160, 160))
 
 
 @torch.no_grad()

@@ -315,6 +315,8 @@ class ReducedViT(nn.Module):
             raise SpecError(
                 f"method {kind} was to leave {left_over} of {n} in block {ctx.layer}, and leaves {plan.n_out}"
             )
+        if plan.size is not None and not self.method.pads:  # or padding would be attended to
+            raise SpecError(f"method {type(self.method).__name__} pads its plans; declare pads = True")
         left = self.merge(plan, Tokens(ctx.x, ctx.size, position))
         return left if self._sized else left._replace(size=None), plan
 

@@ -44,15 +44,16 @@ class Ats(Method):
 
         score = self._score(ctx)[:, ctx.prefix :]
         batch, patches = score.shape
-        order = score.argsort(dim=1, stable=True)
+        ranked = score
+        if ctx.size is not None:  # padding, whose score is 0, comes first even where all are, so that a patch is picked
+            ranked = score.masked_fill(ctx.size[:, ctx.prefix :] == 0, -1)
+        order = ranked.argsort(dim=1, stable=True)
         total = score.gather(1, order).cumsum(dim=1)
         share = total / total[:, -1:].clamp_min(torch.finfo(score.dtype).tiny)
         samples = patches - ctx.r
         at = (2 * torch.arange(samples, dtype=score.dtype, device=score.device) + 1) / (2 * samples)
         place = torch.searchsorted(share, at.expand(batch, -1).contiguous()).clamp_max(patches - 1)
         picked = torch.zeros_like(score, dtype=torch.bool).scatter(1, order.gather(1, place), True)
-        if ctx.size is not None:
-            picked &= ctx.size[:, ctx.prefix :] > 0
         lead = picked.new_ones(batch, ctx.prefix)
         return MergePlan.sampling(torch.cat([lead, picked], dim=1), ctx.x.shape[1] - ctx.r)
 
