@@ -16,6 +16,7 @@ from tomebench.models.preprocess import Preprocessing
 from tomebench.runs.row import TOKENS_LEFT, Row
 from tomebench.runs.store import Store
 from tomebench.sweeps import tokens_left
+from tomebench.sweeps.cells import resolve_sweep
 from tomebench.sweeps.config_files import load_config
 from tomebench.sweeps.events import Finished
 from tomebench.sweeps.run import run_sweep
@@ -56,6 +57,15 @@ def test_is_the_mean_over_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [row.tokens_out_mean for row in grown if row.r == 8] == [mean, None]
     some = apply(model, 4, method="ats").tokens_left(torch.cat([pixels[:10], pixels[20:30]]))  # batches 0 and 2 of 5
     assert [row.tokens_out_mean for row in grown if row.r == 4] == [some.sum().item() / 20, None]
+
+
+def test_what_keeps_every_patch_has_no_padding() -> None:
+    """r = 0, or an r that --prefix-only leaves nothing to do; the first method listed is that of the baseline."""
+    asked = {"model": "digits_vit", "method": "ats", "prefix_only": True, "device": "cpu"}
+    cells = resolve_sweep(load_config([], {**asked, "r": "0,8"}))
+    assert [cell.resolved.padded for cell in cells] == [False, True]
+    last = resolve_sweep(load_config([], {**asked, "schedule": "list:0,0,0,0,0,0,0,8"}))
+    assert [cell.resolved.padded for cell in last] == [False, False]
 
 
 def test_without_images_it_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

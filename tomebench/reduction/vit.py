@@ -279,10 +279,10 @@ class ReducedViT(nn.Module):
 
     def _counts_sizes(self, r: int) -> bool:
         """Whether removing r tokens leaves some of size other than one."""
-        return r > 0 and self._sized
+        return r > 0 and self.sized
 
     @property
-    def _sized(self) -> bool:
+    def sized(self) -> bool:
         """Whether sizes differ from one once tokens are removed."""
         return self.method.merges or self.method.pads
 
@@ -318,7 +318,7 @@ class ReducedViT(nn.Module):
         if plan.size is not None and not self.method.pads:  # or padding would be attended to
             raise SpecError(f"method {type(self.method).__name__} pads its plans; declare pads = True")
         left = self.merge(plan, Tokens(ctx.x, ctx.size, position))
-        return left if self._sized else left._replace(size=None), plan
+        return left if self.sized else left._replace(size=None), plan
 
 
 def _first(values: Tensor | None, count: int) -> Tensor | None:

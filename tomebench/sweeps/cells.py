@@ -109,10 +109,10 @@ def resolve_cells(
         asked = parse_schedule(schedule).r_layers(r, backbone.depth)
         reduced = _reduced(backbone, config, method, asked, options, prop_attn)
         trace = reduced.trace
-        alike = (trace, reduced.prop_attn, reduced.method.merges)
+        alike = (trace, reduced.prop_attn, reduced.sized)
         if alike not in kernels:
             kernels[alike] = reduced.attention_kernels(max(batch_size, 1), DTYPES[config.dtype], at)
-        # Tokens that prefix_only drops in the last block are not matched.
+        # Tokens that prefix_only drops in the last block are not matched, and leave no padding.
         matched = (*trace.tokens[:-1], (backbone.tokens, *trace.tokens)[-2]) if config.prefix_only else trace.tokens
         cell = Cell(
             model=loaded.timm_id,
@@ -151,7 +151,7 @@ def resolve_cells(
             mean=preprocessing.mean,
             std=preprocessing.std,
             training=TRAINED if reduced.learned is not None else OFF_THE_SHELF,
-            padded=reduced.method.pads and any(trace.r_layers),
+            padded=reduced.method.pads and matched[-1] < backbone.tokens,
         )
         several = ((method, config.methods), (schedule, config.schedules))
         cells.append(ResolvedCell(cell, resolved, asked, options, tuple(own for own, all in several if len(all) > 1)))
