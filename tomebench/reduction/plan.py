@@ -61,8 +61,11 @@ class MergePlan:
         return cls.of(kept, moved, slot.gather(1, onto), n, combine)
 
     @classmethod
-    def dropping(cls, kept: Tensor, n: int) -> MergePlan:
-        """The plan that keeps tokens [B, n_out] of n and drops the others."""
+    def dropping(cls, kept: Tensor, n: int, prefix: int = 0) -> MergePlan:
+        """The plan that keeps the prefix and patches ``kept`` [B, n_out - P], indices without it, and drops others."""
+        if prefix:
+            lead = torch.arange(prefix, device=kept.device).expand(len(kept), -1)
+            kept = torch.cat([lead, kept + prefix], dim=1)
         return cls.of(kept, kept[:, :0], kept[:, :0], n)
 
     @classmethod

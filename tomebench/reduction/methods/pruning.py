@@ -50,15 +50,12 @@ class AttentionPruning(Method):
 
     def choose(self, ctx: Context) -> MergePlan:
         """Keep the patches with most attention; ties go to the lower index."""
-        import torch
-
         from tomebench.reduction.metric import by_class_attention
         from tomebench.reduction.plan import MergePlan
 
         _, order = by_class_attention(ctx)
         kept = order[:, : order.shape[1] - ctx.r].sort(dim=1).values
-        lead = torch.arange(ctx.prefix, device=kept.device).expand(len(kept), -1)
-        return MergePlan.dropping(torch.cat([lead, kept + ctx.prefix], dim=1), ctx.x.shape[1])
+        return MergePlan.dropping(kept, ctx.x.shape[1], ctx.prefix)
 
     def cost(self, n: int, r: int, block: BlockSize) -> float:
         """MACs of the class token's query with every key, or without class token, of every query."""

@@ -44,9 +44,7 @@ class RepresentationShift(Method):
         if self.form == "branch":
             shift = shift - before
         score = torch.linalg.vector_norm(shift, ord=2 if self.norm == "l2" else 1, dim=2)
-        kept = largest(score, score.shape[1] - ctx.r) + ctx.prefix
-        lead = torch.arange(ctx.prefix, device=kept.device).expand(len(kept), -1)
-        return MergePlan.dropping(torch.cat([lead, kept], dim=1), ctx.x.shape[1])
+        return MergePlan.dropping(largest(score, score.shape[1] - ctx.r), ctx.x.shape[1], ctx.prefix)
 
     def cost(self, n: int, r: int, block: BlockSize) -> float:
         """MACs of the MLP of the r tokens that are dropped only after it."""

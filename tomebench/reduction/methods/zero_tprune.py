@@ -50,7 +50,6 @@ class ZeroTPrune(Method):
         unimportant = self._unimportant(ctx.r)
         order = self._importance(ctx)[:, ctx.prefix :].argsort(dim=1, descending=True, stable=True)
         order = order[:, : order.shape[1] - unimportant]
-        lead = torch.arange(ctx.prefix, device=order.device).expand(len(order), -1)
         if ctx.r > unimportant:
             metric = comparable(metric_of(ctx, self.metric, self.heads)[:, ctx.prefix :], self.distance)
             first = order.shape[1] - order.shape[1] // 2
@@ -59,7 +58,7 @@ class ZeroTPrune(Method):
             likeness = similarity(rows[0], rows[1], self.distance).amax(dim=2)
             likest = likeness.argsort(dim=1, descending=True, stable=True)
             order = torch.cat([more, less.gather(1, likest[:, ctx.r - unimportant :])], dim=1)
-        return MergePlan.dropping(torch.cat([lead, order.sort(dim=1).values + ctx.prefix], dim=1), ctx.x.shape[1])
+        return MergePlan.dropping(order.sort(dim=1).values, ctx.x.shape[1], ctx.prefix)
 
     def cost(self, n: int, r: int, block: BlockSize) -> float:
         """MACs of attention, of its product with the scores in each iteration, and of a quarter of the similarities."""
