@@ -129,6 +129,18 @@ def test_without_weights_it_is_refused(vit: nn.Module) -> None:
     with pytest.raises(SpecError, match="never run with random ones; give --predictors FILE"):
         apply(vit, 2, method="dynamicvit")
     apply(vit, 0, method="dynamicvit")
+    with pytest.raises(SpecError, match="weights of a trained method, and topk is none; leave predictors out"):
+        apply(vit, 2, method="topk", predictors=predictors_file(64, 6))
+
+
+def test_weights_are_those_of_the_file_and_nothing_is_drawn(vit: nn.Module) -> None:
+    before = torch.get_rng_state()
+    reduced = apply(vit, [2, 0, 0, 0, 0, 0], method="dynamicvit", predictors=predictors_file(64, 6))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert reduced.learned is not None
+    for name, weights in reduced.learned.state_dict().items():
+        assert torch.equal(weights, read_learned(predictors_file(64, 6)).tensors[name])
+    assert not any(weights.requires_grad for weights in reduced.learned.parameters())
 
 
 def test_tokens_go_where_predictors_stand(vit: nn.Module, tmp_path: Path) -> None:
@@ -151,6 +163,8 @@ def test_tokens_go_where_predictors_stand(vit: nn.Module, tmp_path: Path) -> Non
         ("text", "no readable safetensors file"),
         ("other", "no readable safetensors file"),
         ("broken", "holds no predictors"),
+        ("vast", r"holds no predictors \(.*size mismatch"),
+        ("share", r"holds no predictors \(a share to keep of 1.5\)"),
         ("narrow", "made for tokens of 32 channels, those of the model have 64"),
         ("deep", "cannot stand before the blocks 3,6,9 of a model of 6 blocks"),
     ],
@@ -164,6 +178,10 @@ def test_another_file_is_refused_in_a_line(vit: nn.Module, tmp_path: Path, name:
             save_file({"a": torch.ones(2)}, file)
         case "broken":
             write_predictors(file, random_predictors([2], 64), width=48)
+        case "vast":  # of which no memory is taken
+            write_predictors(file, random_predictors([2], 64), width=10**8)
+        case "share":
+            write_predictors(file, random_predictors([2], 64), keep=1.5)
         case "narrow":
             write_predictors(file, random_predictors([2], 32))
         case "deep":

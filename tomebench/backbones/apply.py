@@ -37,8 +37,8 @@ def apply(
 
     Args:
         model: a timm VisionTransformer. It is neither changed nor copied: the result shares its weights.
-        r: tokens to remove per layer, or a sequence with one value for each block. In every block at most half of the
-            tokens that are not prefix tokens can go.
+        r: tokens to remove per layer, or a sequence with one value for each block. No block loses more than the method
+            can remove: of ToMe half of the tokens that are not prefix tokens.
         schedule: constant, decreasing (from 2r to 0), increasing or inflect:<x>.
         inflect: the schedule as a number in [-1, 1]: -1 is decreasing, 0 constant, 1 increasing.
         prop_attn: proportional attention: a merged token counts as often as it has patches (its size). Turn it off for
@@ -81,6 +81,8 @@ def apply(
     if attention not in get_args(Route):
         raise SpecError(f"attention is {attention!r}; use {', '.join(get_args(Route))}")
     chooses, r_layers = _method(method, options), shape.r_layers(mean, backbone.depth)
+    if predictors is not None and not chooses.trained:
+        raise SpecError(f"predictors are weights of a trained method, and {method} is none; leave predictors out")
     return ReducedViT(
         backbone,
         chooses,

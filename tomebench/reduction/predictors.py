@@ -85,12 +85,14 @@ def load_predictors(learned: Learned) -> Predictors:
     """Make the predictors of a file.
 
     Raises:
-        ModelError: the file holds other tensors than those of predictors.
+        ModelError: the file holds other tensors than those of predictors, or says something else of them.
     """
     try:
         blocks, width = stages(learned.metadata), int(learned.metadata["width"])
-        made = Predictors(blocks, width)
-        made.load_state_dict(dict(learned.tensors))
+        kept_share(learned.metadata)
+        with torch.device("meta"):  # what the file says takes no memory before its tensors fit, nor random numbers
+            made = Predictors(blocks, width)
+        made.load_state_dict(dict(learned.tensors), assign=True)
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         what = "its metadata name none" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise ModelError(
@@ -102,6 +104,18 @@ def load_predictors(learned: Learned) -> Predictors:
 def stages(metadata: Mapping[str, Any]) -> tuple[int, ...]:
     """The blocks before which a file has predictors, as its metadata say."""
     return tuple(map(int, metadata["blocks"].split(",")))
+
+
+def kept_share(metadata: Mapping[str, Any]) -> float:
+    """Part of the patches that each predictor of a file was trained to keep; 0.7, the paper's, where it does not say.
+
+    Raises:
+        TypeError, ValueError: what it says is no part.
+    """
+    share = float(metadata.get("keep", 0.7))
+    if not 0 < share < 1:
+        raise ValueError(f"a share to keep of {share:g}")
+    return share
 
 
 def check_blocks(blocks: Sequence[int], depth: int) -> None:

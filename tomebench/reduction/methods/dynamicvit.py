@@ -34,8 +34,6 @@ class DynamicViT(Method):
 
     def choose(self, ctx: Context) -> MergePlan:
         """Keep the patches of largest log-probability, in their order; ties go to the lower index."""
-        import torch
-
         from tomebench.reduction.clusters import largest
         from tomebench.reduction.plan import MergePlan
         from tomebench.reduction.predictors import KEEP
@@ -43,9 +41,7 @@ class DynamicViT(Method):
         if ctx.learned is None:
             raise ValueError("DynamicViT needs its predictors")
         score = ctx.learned(ctx.layer + 1, ctx.x[:, ctx.prefix :])[..., KEEP]
-        kept = largest(score, score.shape[1] - ctx.r) + ctx.prefix
-        lead = torch.arange(ctx.prefix, device=kept.device).expand(len(kept), -1)
-        return MergePlan.dropping(torch.cat([lead, kept], dim=1), ctx.x.shape[1])
+        return MergePlan.dropping(largest(score, score.shape[1] - ctx.r), ctx.x.shape[1], ctx.prefix)
 
     def cost(self, n: int, r: int, block: BlockSize) -> float:
         """MACs of one predictor, and of the MLP of the r tokens that are dropped only after it."""
@@ -60,7 +56,7 @@ class DynamicViT(Method):
             SpecError: a block removes tokens that has no predictor after it.
             ModelError: predictors of another model.
         """
-        from tomebench.reduction.predictors import check_blocks, load_predictors, native_r
+        from tomebench.reduction.predictors import check_blocks, kept_share, load_predictors, native_r
 
         made, depth = load_predictors(learned), len(r_layers)
         where = f"predictors {learned.path}"
@@ -71,8 +67,7 @@ class DynamicViT(Method):
         except SpecError as error:
             raise ModelError(f"{where}: {error}") from error
         if wrong := [layer for layer, r in enumerate(r_layers) if r and layer + 1 not in made.blocks]:
-            keep = float(learned.metadata.get("keep", "0.7"))
-            listed = ",".join(map(str, native_r(made.blocks, keep, patches, depth)))
+            listed = ",".join(map(str, native_r(made.blocks, kept_share(learned.metadata), patches, depth)))
             ends = ", ".join(str(block - 1) for block in made.blocks)
             raise SpecError(
                 f"{where}: tokens can go in the blocks {ends} only, and the schedule removes some in block {wrong[0]}; "
