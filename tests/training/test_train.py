@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -81,9 +82,11 @@ def test_a_stopped_training_ends_as_one_that_is_not(tmp_path: Path, backbone: bo
 def test_an_ended_training_is_not_run_again_and_another_one_is_refused(tmp_path: Path) -> None:
     recipe = replace(SHORT, steps=1)
     run(recipe, tmp_path)
+    (tmp_path / STATE).write_bytes(b"left by a kill after the last write")
     (ended,) = run(recipe, tmp_path)
     assert isinstance(ended, Trained)
     assert ended.before
+    assert not (tmp_path / STATE).exists()
     with pytest.raises(RunError, match=r"holds a training with other keep \(0.5 -> 0.6\); use --out another folder"):
         run(replace(recipe, keep=0.6), tmp_path)
     turns = stopped_after(1)
@@ -96,6 +99,15 @@ def test_an_ended_training_is_not_run_again_and_another_one_is_refused(tmp_path:
         run(SHORT, tmp_path / "other")
     with pytest.raises(SpecError, match="cannot stand before the blocks 2,9 of a model of 8 blocks"):
         run(replace(SHORT, blocks=(2, 9)), tmp_path / "third")
+
+
+def test_a_loss_that_is_not_finite_ends_it(tmp_path: Path) -> None:
+    loaded = digits_vit()
+    with torch.no_grad():
+        loaded.model.head.bias.fill_(math.nan)
+    with pytest.raises(RunError, match="the loss of step 1 is NaN or infinite; use a smaller --lr"):
+        list(train(SHORT, loaded, images(), tmp_path, CPU))
+    assert not (tmp_path / PREDICTORS).exists()
 
 
 def accuracy(loaded: LoadedModel, shown: ImageSet, r: list[int], **method: object) -> float:

@@ -115,13 +115,22 @@ class Training:
         return self._pictures.epoch(*divmod(self.done, self._per_epoch))
 
     def step(self, pixels: Tensor, labels: Tensor) -> None:
-        """One step on a batch of uint8 images [B, 3, H, W]."""
+        """One step on a batch of uint8 images [B, 3, H, W].
+
+        Raises:
+            RunError: the loss is not finite; no weight has changed.
+        """
         images = self._preprocessing.normalise(pixels.to(self._device))
         noise = torch.Generator().manual_seed((self._recipe.seed + 1) * 1_000_003 + self.done)
         with torch.no_grad():
             teacher = masked_pass(self._teacher, _NONE, images, noise)
         run = masked_pass(self._backbone, self.predictors, images, noise)
         found = losses(run, teacher, labels.to(self._device), self._shares)
+        numbers = _numbers(found, run)
+        if not numbers.isfinite().all():
+            raise RunError(
+                f"the loss of step {self.done + 1} is NaN or infinite; use a smaller --lr, with --out another folder"
+            )
         self._optimizer.zero_grad(set_to_none=True)
         found.total.backward()
         factor = learning_rate(self.done / self.steps)
@@ -132,7 +141,7 @@ class Training:
         nn.utils.clip_grad_norm_(trained, _CLIP)
         self._optimizer.step()
         self.done += 1
-        self._sums += _numbers(found, run)
+        self._sums += numbers
         self._counted += 1
 
     def summary(self, seconds: float) -> Epoch:
@@ -200,10 +209,10 @@ class Training:
         # One key: safetensors writes several in any order, and the digest of the file would differ.
         about = {ABOUT: canonical_json({**self._about, "weights": weights})}
         write_whole(self._directory / PREDICTORS, save(_tensors(self.predictors), metadata=about))
-        (self._directory / STATE).unlink(missing_ok=True)
         return self._trained(before=False)
 
     def _trained(self, *, before: bool) -> Trained:
+        (self._directory / STATE).unlink(missing_ok=True)  # which a kill after the last write leaves behind
         backbone, path = self._backbone, self._directory / PREDICTORS
         patches = backbone.tokens - backbone.prefix
         removed = native_r(self.predictors.blocks, self._recipe.keep, patches, backbone.depth)

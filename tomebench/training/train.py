@@ -53,7 +53,7 @@ def train(
 
     Raises:
         SpecError: predictors cannot stand where the recipe says.
-        RunError: the folder holds another training, or is in use.
+        RunError: the folder holds another training, or is in use; or the loss is not finite.
         StorageError: the state cannot be written, or read.
         Interrupted: ``should_stop()`` became true; the state is written.
     """
