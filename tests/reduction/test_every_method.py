@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import pytest
@@ -106,6 +107,19 @@ def test_compiled_as_one_graph(name: str) -> None:
     torch.compiler.reset()
     compiled = torch.compile(reduced, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(images()), reduced(images()))
+
+
+@pytest.mark.parametrize("kind", ["class token", "no prefix", "attention pooling"])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_training_step_reaches_every_weight(name: str, kind: str) -> None:
+    """Under autocast, as training in half precision runs: what is dropped or padded spoils no gradient."""
+    vit = copy.deepcopy(model(kind)).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = reduced_by(name, vit)(images()).float().square().sum()
+    loss.backward()
+    for weights in vit.parameters():
+        assert weights.grad is not None
+        assert weights.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("prefix", [0, 1])
