@@ -48,6 +48,7 @@ def test_is_the_mean_over_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert 1 < ats.tokens_out_mean < ats.tokens_out == topk.tokens_out
     assert (ats.padded, "PADDED" in ats.warnings) == (True, True)
     assert ats.gmacs == topk.gmacs, "what is computed is computed on padding too"
+    assert [row.attn_kernel.endswith("+bias") for row in (base, ats, topk)] == [False, True, False], "the bias masks"
     for row in (base, topk):
         assert (row.tokens_out_mean, row.padded, "PADDED" in row.warnings) == (None, False, False)
     monkeypatch.setattr(tokens_left, "IMAGES", 20)
