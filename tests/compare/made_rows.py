@@ -34,7 +34,8 @@ def measured(
         n: images.
         changes: other fields of the row.
     """
-    fields: dict[str, Any] = {"gmacs": 1.25 - 0.05 * r, "tokens_out": 197 - 10 * r}
+    left = {"tokens": (197 - 5 * r, 197 - 10 * r), "tokens_out": 197 - 10 * r}
+    fields: dict[str, Any] = {"gmacs": 1.25 - 0.05 * r, **left}
     if speed is not None:
         fields |= {"speedup_vs_r0": speed, "speedup_vs_r0_lo": speed - half, "speedup_vs_r0_hi": speed + half}
     if wrong is None:

@@ -213,11 +213,13 @@ def test_other_tokens_and_other_models_are_not_tested() -> None:
     rows = [
         measured(0),
         measured(4),
-        measured(4, method="greedy", tokens_out=150),
+        measured(4, method="greedy", tokens=(177, 150), tokens_out=150),
+        measured(4, method="topk", tokens=(190, 157)),  # as many in the end, by another schedule
         measured(4, model="vit_small.tag", gmacs=0.5),
         measured(0, model="vit_small.tag", gmacs=0.7),
     ]
     found = only(rows)
+    assert found.lines[0].name == "tome"
     assert paired_tests(found, found.lines[0]).entries == ()
 
 

@@ -12,7 +12,7 @@ from tomebench.stats import LEVEL, holm, mcnemar, share_delta
 
 
 def paired_tests(comparison: Comparison, against: Line) -> View:
-    """Every line against one, at each r at which both leave the same tokens, of the same model and input.
+    """Every line against one, at each r at which both leave as many tokens after every block, of one model and input.
 
     The p-value of two single rows is McNemar's exact one; that of means over seeds is of the exact sign-flip test of
     each image's share of right seeds. Holm's correction is over all tests of the view.
@@ -30,7 +30,7 @@ def paired_tests(comparison: Comparison, against: Line) -> View:
 
 
 def _alike(row: Row) -> tuple[object, ...]:
-    return (row.model, row.weights, row.img_size, row.r, row.tokens_out)
+    return (row.model, row.weights, row.img_size, row.r, row.tokens)
 
 
 def least_difference(view: View) -> tuple[int, int] | None:
