@@ -37,7 +37,7 @@ def test_it_is_reported_as_it_was(program, run):
     assert program("report", "run").code == 0
     before, now = rows(BEFORE), rows(run)
     assert [{name: row[name] for name in was} for row, was in zip(now, before, strict=True)] == before
-    assert {row.pop("training") for row in now} == {"off-the-shelf"}  # as every method then was
+    assert {(row.pop("training"), row.pop("padded")) for row in now} == {("off-the-shelf", False)}  # as all then were
     assert all(row[name] is None for row in now for name in row.keys() - before[0].keys())  # of younger columns
 
 
