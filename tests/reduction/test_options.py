@@ -238,7 +238,7 @@ def test_gradients_flow_through_what_a_group_becomes(combine: str) -> None:
 @pytest.mark.parametrize("named", [{"partition": "random"}, {"matching": "random-prune"}], ids=str)
 def test_a_random_choice_is_computed_in_a_compiled_pass_and_not_copied(named: dict[str, str]) -> None:
     """A list would be a tensor on the host: copied in every pass, and no part of a CUDA graph."""
-    model, graphs = timm.create_model("test_vit").eval(), list[torch.fx.GraphModule]()
+    model, graphs = timm.create_model("test_vit", depth=2).eval(), list[torch.fx.GraphModule]()
 
     def keep(module: torch.fx.GraphModule, inputs: object) -> Any:
         graphs.append(module)
@@ -266,7 +266,7 @@ def test_a_random_choice_is_computed_in_a_compiled_pass_and_not_copied(named: di
 )
 def test_compiled_and_eager_passes_differ_by_rounding_only(named: dict[str, str]) -> None:
     """Whole graphs of fixed shape: nothing is read back to the host. Then in training mode, with the same constants."""
-    model = timm.create_model("test_vit", img_size=64).eval()
+    model = timm.create_model("test_vit", img_size=64, depth=2).eval()
     merged = apply(model, 3, **named)
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():

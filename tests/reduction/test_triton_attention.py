@@ -40,7 +40,7 @@ def interpreted() -> dict[str, Any]:
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_equals_the_formula_in_float64(dtype: str, interpreted: dict[str, Any]) -> None:
     found = interpreted["errors"][dtype]
-    assert len(found) >= len(triton_cases.SHAPES)
+    assert len(found) > 20
     assert {case: error for case, error in found.items() if not error <= TOLERANCES[dtype]} == {}
 
 

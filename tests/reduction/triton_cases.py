@@ -42,9 +42,9 @@ def errors(device: str, dtype: torch.dtype) -> dict[str, float]:
     """Relative error against the formula in float64 by case."""
     found = {}
     for n, d in SHAPES:
-        # The interpreter takes milliseconds for every pair of blocks in every head of every image.
+        # The interpreter takes tens of milliseconds for every pair of blocks in every head of every image.
         interpreted = device == "cpu"
-        if interpreted and n > 150 and dtype != torch.float16:
+        if interpreted and n > (200 if dtype == torch.float16 else 101):
             continue
         given = inputs(n, d, dtype, device, batch=1 if interpreted and n > 65 else 2, heads=1 if interpreted else 2)
         out = vector_bias_attention(*given)
@@ -70,9 +70,9 @@ def errors(device: str, dtype: torch.dtype) -> dict[str, float]:
 def facts(device: str) -> dict[str, bool]:
     """What holds exactly, by name."""
     found = {}
-    q, k, v, bias = given = inputs(70, 16, torch.float16, device, batch=3)
+    q, k, v, bias = given = inputs(70, 16, torch.float16, device)
     out = vector_bias_attention(*given)
-    alone = torch.cat([vector_bias_attention(*(t[i : i + 1] for t in given)) for i in range(3)])
+    alone = torch.cat([vector_bias_attention(*(t[i : i + 1] for t in given)) for i in range(2)])
     found["images do not touch each other"] = torch.equal(out, alone)
     found["the same call gives the same bits"] = torch.equal(out, vector_bias_attention(*given))
 
@@ -87,8 +87,8 @@ def facts(device: str) -> dict[str, bool]:
         found[f"layout {name}"] = torch.equal(vector_bias_attention(*tensors, bias), out)
     wide = torch.stack([bias, bias], dim=-1)[..., 0]
     found["layout of the bias"] = torch.equal(vector_bias_attention(q, k, v, wide), out)
-    expanded = vector_bias_attention(q, k, v, bias[:1].expand(3, -1))
-    found["an expanded bias"] = torch.equal(expanded, vector_bias_attention(q, k, v, bias[:1].repeat(3, 1)))
+    expanded = vector_bias_attention(q, k, v, bias[:1].expand(2, -1))
+    found["an expanded bias"] = torch.equal(expanded, vector_bias_attention(q, k, v, bias[:1].repeat(2, 1)))
 
     found["joining the heads is no copy"] = out.transpose(1, 2).is_contiguous()
     one_head = vector_bias_attention(*inputs(5, 16, torch.float16, device, batch=1, heads=1))
