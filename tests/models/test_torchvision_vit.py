@@ -26,10 +26,25 @@ MODELS = [
 ]
 
 
+SMALL = {"patch_size": 16, "num_layers": 4, "num_heads": 2, "hidden_dim": 32, "mlp_dim": 64}
+"""A ViT of torchvision's in small, and timm's of the same widths."""
+SMALL_TIMM = {"patch_size": 16, "depth": 4, "num_heads": 2, "embed_dim": 32, "mlp_ratio": 2}
+
+
 def random_vit(name: str, size: int) -> torch.nn.Module:
     """A torchvision ViT whose head and position embeddings are not zeros, as they are when it is made."""
     torch.manual_seed(0)
-    model = torchvision.models.get_model(name, image_size=size).eval()
+    return with_head(torchvision.models.get_model(name, image_size=size))
+
+
+def small_vit(size: int) -> torch.nn.Module:
+    """The same, of four narrow blocks."""
+    torch.manual_seed(0)
+    return with_head(torchvision.models.VisionTransformer(image_size=size, **SMALL))
+
+
+def with_head(model: torch.nn.Module) -> torch.nn.Module:
+    model.eval()
     for parameter in model.heads.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
     return model
@@ -42,19 +57,15 @@ def test_logits_are_those_of_torchvision(tmp_path: Path, name: str, preset: str,
     torch.save(theirs.state_dict(), tmp_path / "w.pth")
     images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
     expected = theirs(images)
-    del theirs
     loaded = load_model(preset, checkpoint=tmp_path / "w.pth", img_size=size)
     ours = loaded.model
     assert loaded.weights.startswith("sha256:")
     assert expected.abs().max() > 0.1
     torch.testing.assert_close(ours(images), expected, rtol=0, atol=1e-5)
     assert torch.equal(apply(ours, 0)(images), ours(images))
-    del ours, loaded
     # In double precision: in single, a sum in another order may merge another pair.
-    theirs = random_vit(name, size).double()
-    ours = load_model(preset, checkpoint=tmp_path / "w.pth", img_size=size).model.double()
-    merged = apply(ours, 8)(images.double())
-    torch.testing.assert_close(merged, merged_torchvision(theirs, images.double(), 8), rtol=0, atol=1e-5)
+    merged = apply(ours.double(), 8)(images.double())
+    torch.testing.assert_close(merged, merged_torchvision(theirs.double(), images.double(), 8), rtol=0, atol=1e-5)
     assert (merged - expected).abs().max() > 1e-3
 
 
@@ -84,25 +95,33 @@ def merged_torchvision(vit: torch.nn.Module, images: torch.Tensor, r: int) -> to
 
 
 def test_the_comparison_notices_a_tensor_in_the_wrong_place(tmp_path: Path) -> None:
-    theirs = random_vit("vit_b_16", 224)
+    theirs = small_vit(64)
     state = theirs.state_dict()
-    first, second = (f"encoder.layers.encoder_layer_{i}.mlp.0.weight" for i in (3, 4))
+    ours = timm.models.VisionTransformer(img_size=64, **SMALL_TIMM).eval()
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+
+    def compare() -> None:
+        torch.save(state, tmp_path / "w.pth")
+        load_checkpoint(ours, tmp_path / "w.pth")
+        with torch.inference_mode():
+            torch.testing.assert_close(ours(images), theirs(images), rtol=0, atol=1e-5)
+
+    compare()
+    first, second = (f"encoder.layers.encoder_layer_{i}.mlp.0.weight" for i in (2, 3))
     state[first], state[second] = state[second], state[first]
-    torch.save(state, tmp_path / "w.pth")
-    ours = timm.create_model("vit_base_patch16_224").eval()
-    load_checkpoint(ours, tmp_path / "w.pth")
-    images = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode(), pytest.raises(AssertionError):
-        torch.testing.assert_close(ours(images), theirs(images), rtol=0, atol=1e-5)
+    with pytest.raises(AssertionError):
+        compare()
 
 
 def test_another_size_is_resized_and_another_model_refused(tmp_path: Path) -> None:
-    torch.save(random_vit("vit_b_16", 224).state_dict(), tmp_path / "w.pth")
-    larger = timm.create_model("vit_base_patch16_384")
+    torch.save(small_vit(64).state_dict(), tmp_path / "w.pth")
+    larger = timm.models.VisionTransformer(img_size=96, **SMALL_TIMM)
     load_checkpoint(larger, tmp_path / "w.pth")
     with pytest.raises(ModelError) as caught:
-        load_checkpoint(timm.create_model("vit_small_patch16_224"), tmp_path / "w.pth")
-    assert "does not fit the model: cls_token is [1, 1, 768] instead of [1, 1, 384]" in str(caught.value)
+        load_checkpoint(
+            timm.models.VisionTransformer(img_size=64, **{**SMALL_TIMM, "embed_dim": 16}), tmp_path / "w.pth"
+        )
+    assert "does not fit the model: cls_token is [1, 1, 32] instead of [1, 1, 16]" in str(caught.value)
     assert str(caught.value).count(" instead of ") == 3
     assert "\n" not in str(caught.value)
 
