@@ -59,7 +59,7 @@ def test_a_float_that_is_not_finite_is_a_bug(value):
 
 
 @given(rows=st.lists(any_row(), max_size=3))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_csv_reads_back_the_same_frame(tmp_path, rows):
     path = tmp_path / "table.csv"
     path.write_text(csv_text(rows), encoding="utf-8", newline="")
