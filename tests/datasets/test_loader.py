@@ -2,73 +2,25 @@
 
 import dataclasses
 import gc
-import multiprocessing
 import os
 import pickle
 import shutil
 import signal
 import subprocess
 import sys
-import time
-from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from painter import Painter, image_set, read, to_tensor
 
 from tomebench.datasets import loader
-from tomebench.datasets.images import ImageSet
 from tomebench.datasets.loader import batch_count, batches
 from tomebench.datasets.workers import MAX_WORKERS, default_workers, lack_of_room
 from tomebench.errors import DataError
-from tomebench.schema import ImageList
-
-
-@dataclass(frozen=True)
-class Painter:
-    """Image i is one colour, which tells i; some indices misbehave. Picklable."""
-
-    broken: int = -1
-    buggy: int = -1
-    deadly: int = -1  # kills the worker that reads it
-    also: int = -1
-    marker: str = ""  # file without which the worker that reads ``also`` is killed, once
-    frozen: int = -1  # stops the worker that reads it
-    silent: int = -1  # never comes, wherever it is read
-
-    def __call__(self, index):
-        if index == self.broken:
-            raise DataError("cannot read image n01440764/a.JPEG: empty file; replace it or take it out")
-        if multiprocessing.parent_process() is not None:
-            if index == self.deadly or (index == self.also and not Path(self.marker).is_file()):
-                if index == self.also and self.marker:
-                    Path(self.marker).touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-            if index == self.frozen:
-                os.kill(os.getpid(), signal.SIGSTOP)
-        if index == self.silent:
-            time.sleep(600)
-        if index == self.buggy:
-            raise RuntimeError("a bug")
-        return Image.new("RGB", (4, 2), (index % 256, index // 256, 7))
-
-
-def to_tensor(image):
-    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
-
-
-def image_set(n, painter=None):
-    return ImageSet(ImageList("made", "0", np.arange(n, dtype=np.int64) * 3, 10_000), painter or Painter())
-
-
-def read(n, batch_size, workers=0, skip=(), painter=None, **options):
-    only = set(range(batch_count(n, batch_size))) - set(skip)
-    return list(batches(image_set(n, painter), to_tensor, batch_size, workers=workers, only=only, **options))
 
 
 def indices(batch):
@@ -216,23 +168,26 @@ def test_without_room_for_batches_no_workers_are_started(tmp_path, monkeypatch):
     assert lack_of_room(2, 2**20) == "/dev/shm, through which processes share memory, is read-only"
 
 
-def test_a_name_too_long_for_sockets_is_said(tmp_path, monkeypatch):
+def run_script(folder, text, **environment):
+    """The last line on stderr of a script of that text, which imports what the tests here read."""
+    (folder / "script.py").write_text(text)
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": paths, **environment}
+    done = subprocess.run([sys.executable, "script.py"], cwd=folder, env=environment, capture_output=True, text=True)
+    return done.stderr.splitlines()[-1]
+
+
+def test_a_name_too_long_for_sockets_is_said(tmp_path):
     long = tmp_path / ("a" * 60) / ("b" * 60)
     long.mkdir(parents=True)
-    environment = {**os.environ, "TMPDIR": str(long)}
-    script = "from tests_loader import read\nif __name__ == '__main__':\n    read(4, 2, workers=1)\n"
-    (tmp_path / "tests_loader.py").write_bytes(Path(__file__).read_bytes())
-    (tmp_path / "long.py").write_text(script)
-    done = subprocess.run([sys.executable, "long.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    said = done.stderr.splitlines()[-1]
+    guarded = "from painter import read\nif __name__ == '__main__':\n    read(4, 2, workers=1)\n"
+    said = run_script(tmp_path, guarded, TMPDIR=str(long))
     assert f"has a name of {len(str(long))} characters: set TMPDIR=/tmp, or use --workers 0" in said
 
 
 def test_a_script_without_its_guard_is_named(tmp_path):
-    (tmp_path / "tests_loader.py").write_bytes(Path(__file__).read_bytes())
-    (tmp_path / "bare.py").write_text("from tests_loader import read\nread(4, 2, workers=1)\n")
-    done = subprocess.run([sys.executable, "bare.py"], cwd=tmp_path, capture_output=True, text=True)
-    assert "put what bare.py does under if __name__ == '__main__':" in done.stderr.splitlines()[-1]
+    said = run_script(tmp_path, "from painter import read\nread(4, 2, workers=1)\n")
+    assert "put what script.py does under if __name__ == '__main__':" in said
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tomebench import identity
 from tomebench.cli.app import main
 from tomebench.sweeps import accuracy, made
@@ -24,6 +26,7 @@ if __name__ == "__main__":
     rank, predict, turns = os.environ.get("RANK", "0"), accuracy.predict, itertools.count()
     who, what, when = os.environ.get("FAULT", "-:SIGTERM:0").split(":")
     (Path(os.environ["PIDS"]) / str(os.getpid())).touch()
+    torch.set_num_threads(1)  # as torchrun gives each of several
 
     def first() -> bool:
         """It has not happened yet, where it is to happen once."""

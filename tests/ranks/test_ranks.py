@@ -1,105 +1,22 @@
-"""Real processes under torchrun: any number gives the same bits, and whoever dies or freezes is named."""
+"""Real processes, under torchrun and without: any number gives the same bits, and whoever dies or freezes is named."""
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from sweeps.noisy_images import write_data
+from ranks_runner import PROGRAM, Runner, alive, results, said, with_variable
 
 from tomebench.datasets.imagenet import wnids
-from tomebench.report.frames import read_csv
 from tomebench.runs.store import Store
 
-PROGRAM = Path(__file__).with_name("ranks_program.py")
-IMAGES, BATCH = 47, 4  # 12 batches, the last one short: neither divides by 2 or 3 evenly in images
 LIMIT = 60.0
 """Seconds within which all are to have ended; a bar that is judged by hand."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a program ended."""
-
-    code: int
-    err: str
-    seconds: float
-
-
-class Runner:
-    """Runs sweeps of one data set with any number of processes."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.data = [*write_data(root, (i % 10 for i in range(IMAGES + 1))), "--allow-missing", "1"]
-        (root / "images" / wnids()[4] / "00004.JPEG").write_bytes(b"damaged")  # every rank leaves out the same one
-
-    def command(
-        self, processes: int, out: Path, *, launched: bool = False, r: str = "0,2,4", restarts: int = 0
-    ) -> list[str]:
-        """The command line; ``launched`` by the program itself, which suffers no faults then."""
-        flags = f"sweep --model test_vit --img-size 64 --r {r} --device cpu --batch-size {BATCH} --budget none \
-            --workers 0 --quiet --out {out}".split()
-        # torchrun takes --r for a short form of its own --role and others; after -- it does not look.
-        count = ["--nproc-per-node", str(processes)]
-        if launched:
-            return [sys.executable, "-m", "tomebench", *flags, *self.data, *count]
-        torchrun = ["-m", "torch.distributed.run", "--standalone", "--max-restarts", str(restarts), *count]
-        return [sys.executable, *([*torchrun, "--"] if processes > 1 else []), str(PROGRAM), *flags, *self.data]
-
-    def environment(self, **faults: str) -> dict[str, str]:
-        pids = self.root / f"pids{time.monotonic_ns()}"
-        pids.mkdir()
-        kept = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
-        return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PIDS": str(pids), **faults}
-
-    def run(
-        self, processes: int, out: Path, *, launched: bool = False, r: str = "0,2,4", restarts: int = 0, **faults: str
-    ) -> Ended:
-        """Run to the end, whatever it is; afterwards no process may be left."""
-        environment, began = self.environment(**faults), time.monotonic()
-        done = subprocess.run(
-            self.command(processes, out, launched=launched, r=r, restarts=restarts),
-            capture_output=True,
-            text=True,
-            timeout=1000,
-            check=False,
-            env=environment,
-        )
-        pids = [int(path.name) for path in Path(environment["PIDS"]).iterdir()]
-        assert len(pids) == (0 if launched else processes * (1 + restarts))
-        assert [pid for pid in pids if alive(pid)] == []
-        assert with_variable("PIDS", environment["PIDS"]) == []
-        return Ended(done.returncode, done.stderr, time.monotonic() - began)
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-
-
-def with_variable(name: str, value: str) -> list[int]:
-    """The processes of this user that have this in their environment."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if f"{name}={value}".encode() in path.read_bytes().split(b"\0"):
-                found.append(int(path.parent.name))
-        except OSError:  # another user's, or gone
-            continue
-    return found
 
 
 def test_with_variable_finds_what_is_there() -> None:
@@ -120,25 +37,6 @@ def test_alive_can_say_both() -> None:
         assert not alive(process.pid)
 
 
-def said(ended: Ended) -> list[str]:
-    """The lines that tomebench itself wrote."""
-    return [line for line in ended.err.splitlines() if line.startswith("tomebench: ")]
-
-
-def results(out: Path) -> tuple[Any, ...]:
-    """Everything that must not depend on the number of processes; every image is there once."""
-    with Store.read(out) as store:
-        assert store.seen().tolist() == list(range(IMAGES))
-        images = store.images()
-        assert images is not None
-        assert "without 1 unreadable file" in (images.note or "")
-        predictions = {
-            key: (p.top1.tobytes(), p.in_top5.tobytes(), p.ties, p.nonfinite) for key, p in store.predictions().items()
-        }
-    table = read_csv(out / "table.csv").drop(columns=["img_per_s_accuracy", "input_share"])
-    return predictions, table.to_csv()
-
-
 @pytest.fixture(scope="module")
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
     return Runner(tmp_path_factory.mktemp("ranks"))
@@ -146,9 +44,9 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
 
 @pytest.fixture(scope="module")
 def alone(runner: Runner) -> Path:
-    """A run by one process, with the one thread that torchrun gives each of several."""
+    """A run by one process."""
     out = runner.root / "alone"
-    assert runner.run(1, out, OMP_NUM_THREADS="1").code == 0
+    assert runner.run(1, out).code == 0
     return out
 
 
@@ -169,7 +67,7 @@ def test_several_processes_add_a_cell_to_what_one_has_evaluated(runner: Runner, 
     """Interrupted on the way: then some batches want the cell and others do not."""
     out, whole = tmp_path / "added", tmp_path / "whole"
     shutil.copytree(alone, out)
-    ended = runner.run(1, out, r="0,6", FAULT="0:SIGTERM:3", OMP_NUM_THREADS="1", SLOW="0.2")
+    ended = runner.run(1, out, r="0,6", FAULT="0:SIGTERM:3")
     assert ended.code == 130, ended.err
     with Store.read(out) as store:
         added = [len(keys) for keys in store.evaluated().values()]
@@ -177,7 +75,7 @@ def test_several_processes_add_a_cell_to_what_one_has_evaluated(runner: Runner, 
         assert len(store.predictions()) == 3
     ended = runner.run(2, out, r="0,6")
     assert (ended.code, said(ended)) == (0, [])
-    assert runner.run(1, whole, r="0,2,4,6", OMP_NUM_THREADS="1").code == 0
+    assert runner.run(1, whole, r="0,2,4,6").code == 0
     assert results(out) == results(whole)
 
 
@@ -189,7 +87,7 @@ def test_other_numbers_of_processes_in_turn_resume_to_the_same_table(
     """One process, or one and then three, are interrupted; two that the program starts itself go on."""
     out, seen = runner.root / f"chain{len(chain)}", [0]
     for processes, fault in chain:
-        ended = runner.run(processes, out, FAULT=fault, OMP_NUM_THREADS="1", SLOW="0.2")
+        ended = runner.run(processes, out, FAULT=fault, SLOW="0.2")
         assert ended.code != 0
         assert any("interrupted; what was done is kept" in line for line in said(ended)), ended.err
         with Store.read(out) as store:
@@ -260,7 +158,7 @@ def test_a_rank_of_other_code_or_files_is_named_before_it_counts(
         shutil.copytree(runner.root / "images", tmp_path / "images")
         there = sorted((tmp_path / "images").rglob("*.JPEG"))
         there[0 if other == "first image" else 5].write_bytes(there[1].read_bytes())
-    ended = runner.run(2, tmp_path / "run", **faults)
+    ended = runner.run_two(tmp_path / "run", **faults)
     (line,) = [line for line in said(ended) if "rank" in line]
     assert says in line
     if other == "sixth image":  # all but the batch that it is in is of the same images
