@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def copy_package(folder: Path) -> Path:
-    """The folder of a copy of the package inside ``folder``."""
-    return shutil.copytree(ROOT / "tomebench", folder / "tomebench", ignore=shutil.ignore_patterns("__pycache__"))
+    """The folder of a copy of the package inside ``folder``, with the bytecode of what stays as it is."""
+    return shutil.copytree(ROOT / "tomebench", folder / "tomebench", ignore=shutil.ignore_patterns("*.pyc.*"))
 
 
 def run_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:

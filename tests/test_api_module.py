@@ -24,7 +24,7 @@ from tomebench.sweeps.config import SweepConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* would not show a loss to be within")  # of so few images
 
-FAST = {"device": "cpu", "batch_size": 64, "budget": "none"}
+FAST = {"device": "cpu", "batch_size": 16, "budget": "none"}
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +35,18 @@ def digits_vit() -> nn.Module:
 def test_a_module_gives_what_its_name_gives(tmp_path: Path, digits_vit: nn.Module) -> None:
     before = {name: tensor.clone() for name, tensor in digits_vit.state_dict().items()}
     digits_vit.train()
-    own = tomebench.sweep(digits_vit, [0, 8], out=tmp_path / "own", data="digits", limit=128, **FAST)
-    named = tomebench.sweep("digits_vit", "0,8", out=tmp_path / "named", data="digits", limit=128, **FAST)
+    own = tomebench.sweep(digits_vit, [0, 8], out=tmp_path / "own", data="digits", limit=48, **FAST)
+    named = tomebench.sweep("digits_vit", "0,8", out=tmp_path / "named", data="digits", limit=48, **FAST)
     assert [(row.r, row.top1_correct, row.gmacs) for row in own] == [(r.r, r.top1_correct, r.gmacs) for r in named]
     assert digits_vit.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in digits_vit.state_dict().items())
     assert own[0].weights.startswith("sha256:")
-    again = tomebench.sweep(digits_vit, [0, 8], out=tmp_path / "own", data="digits", limit=128, **FAST)
+    again = tomebench.sweep(digits_vit, [0, 8], out=tmp_path / "own", data="digits", limit=48, **FAST)
     assert [row.top1_correct for row in again] == [row.top1_correct for row in own]
 
 
 def test_other_weights_or_preprocessing_never_go_on_in_the_same_folder(tmp_path: Path, digits_vit: nn.Module) -> None:
-    common = {"out": tmp_path / "run", "data": "digits", "limit": 64, **FAST}
+    common = {"out": tmp_path / "run", "data": "digits", "limit": 16, **FAST}
     tomebench.sweep(digits_vit, 0, **common)
     for changed in ({"mean": (0.4, 0.4, 0.4)}, {"crop_mode": "squash"}):
         with pytest.raises(InputError, match=f"{next(iter(changed))}: "):
@@ -60,7 +60,7 @@ def test_other_weights_or_preprocessing_never_go_on_in_the_same_folder(tmp_path:
 
 def test_preprocessing_of_a_module_is_used_and_shown(tmp_path: Path, digits_vit: nn.Module) -> None:
     given = {"mean": (0.1, 0.2, 0.3), "std": (0.9, 0.8, 0.7), "crop_pct": 0.5, "interpolation": "bilinear"}
-    (row,) = tomebench.sweep(digits_vit, 0, out=tmp_path, data="digits", limit=64, preprocessing=given, **FAST)
+    (row,) = tomebench.sweep(digits_vit, 0, out=tmp_path, data="digits", limit=16, preprocessing=given, **FAST)
     assert {name: getattr(row, name) for name in given} == given
     assert digits_vit.pretrained_cfg["mean"] == (0.5, 0.5, 0.5)
 
@@ -72,8 +72,8 @@ def test_a_module_without_settings_has_to_say_them_for_images_only(tmp_path: Pat
         given_model(model, evaluated=True)
     assert given_model(model).head.num_classes == 10
     stated = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
-    (row,) = tomebench.sweep(model, 0, out=tmp_path, data="digits", limit=64, preprocessing=stated, **FAST)
-    assert (row.model, row.n_seen, row.mean) == ("VisionTransformer", 64, (0.5, 0.5, 0.5))
+    (row,) = tomebench.sweep(model, 0, out=tmp_path, data="digits", limit=16, preprocessing=stated, **FAST)
+    assert (row.model, row.n_seen, row.mean) == ("VisionTransformer", 16, (0.5, 0.5, 0.5))
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,9 @@ def test_a_model_that_merges_already_and_a_wrapper_are_refused_by_name(tmp_path:
 
 
 def test_whole_numbers_of_numpy_are_numbers(tmp_path: Path, digits_vit: nn.Module) -> None:
-    settings = {**FAST, "batch_size": np.int64(32), "limit": np.int64(64)}
+    settings = {**FAST, "batch_size": np.int64(8), "limit": np.int64(16)}
     (row,) = tomebench.sweep(digits_vit, np.int64(0), out=tmp_path, data="digits", **settings)
-    assert (row.n_seen, row.batch_size) == (64, 32)
+    assert (row.n_seen, row.batch_size) == (16, 8)
 
 
 def test_the_same_tensors_in_another_forward_pass_are_another_model(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_model_that_computes_activations_anew_is_not_timed_as_one_that_keeps_t
 
 
 def test_a_run_folder_from_python_holds_what_the_command_line_leaves(tmp_path: Path, digits_vit: nn.Module) -> None:
-    common = {"data": "digits", "limit": 128, **FAST}
+    common = {"data": "digits", "limit": 48, **FAST}
     rows = tomebench.sweep("digits_vit", "0,8", out=tmp_path / "named", max_drop=0.5, **common)
     summary = (tmp_path / "named" / "summary.md").read_text()
     assert str(tomebench.advise(rows, max_drop=0.5)).split("(")[0] in summary.replace("\\", "")
@@ -213,7 +213,7 @@ def test_every_setting_is_a_keyword_that_an_editor_shows() -> None:
 
 
 def test_progress_is_drawn_on_stderr_and_only_if_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    common = {"data": "digits", "limit": 64, **FAST}
+    common = {"data": "digits", "limit": 16, **FAST}
     tomebench.sweep("digits_vit", 0, out=tmp_path / "a", **common)
     assert capsys.readouterr() == ("", "")
     tomebench.sweep("digits_vit", 0, out=tmp_path / "b", progress=True, **common)

@@ -152,6 +152,7 @@ def stand_in(line: str) -> list[str]:
         words += ["--device", "cpu", "--batch-size", "2", *(["--limit", "4"] if "--data" in words else [])]
     elif words[0] in ("sweep", "ablate", "plan", "profile", "doctor"):
         value("--model", "test_vit")
+        value("--batch-size", "2")
         value("--device", "cpu")
         value("--nproc-per-node", None)
         value("--processes", None)
@@ -162,7 +163,7 @@ def stand_in(line: str) -> list[str]:
             words[:] = [word for word in words if word != slow]
         if "--data" in words and "--model" in words and "--checkpoint" not in words:
             words += ["--checkpoint", "w.safetensors"]
-        if words[0] in ("sweep", "ablate") and "--batch-size" not in words:
+        if words[0] in ("sweep", "ablate", "profile") and "--batch-size" not in words:
             words += ["--batch-size", "2"]
         value("--cache", "pixels")
         if words[0] in ("sweep", "ablate"):
@@ -183,7 +184,8 @@ def stand_in(line: str) -> list[str]:
 
 
 def fast(patch: pytest.MonkeyPatch) -> None:
-    """One round of one pass each: what is measured is of no interest here."""
+    """One round of one pass each, and no figure: what is measured is of no interest here."""
+    patch.setattr("tomebench.report.write.speed_accuracy_figure", lambda *arguments, **_: "no figure")
     for name in ("quick", "standard", "publish"):
         patch.setitem(budget.BUDGETS, name, budget.Budget(name, 1, 100.0, 0.0))
     patch.setattr(clock.CpuClock, "min_burst", 1e-6)

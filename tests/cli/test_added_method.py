@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sweeps.forked import Forked
 
 from tomebench.errors import SpecError
 from tomebench.reduction import added, registry
@@ -18,6 +19,7 @@ from tomebench.reduction.added import AddedMethod, added_methods, code_of
 PAGE = (Path(added.__file__).parent / "README.md").read_text().partition("## A method of your own package")[2]
 _COUNTED = "--data digits --limit 6 --img-size 28 --budget none --device cpu --batch-size 2 --workers 0 --quiet"
 SWEEP = ("sweep", "--model", "digits_vit", "--method", "quiet", "--r", "0,2", *_COUNTED.split(), "--out", "run")
+PROGRAM = str(Path(__file__).with_name("added_program.py"))
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def installed(tmp_path_factory):
 
 @pytest.fixture
 def tomebench(installed, tmp_path):
-    """Run the program in a process that finds the package."""
+    """Run the program in a fresh process that finds the package."""
 
     def run(*words):
         paths = os.pathsep.join([str(installed), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -53,21 +55,27 @@ def test_it_has_20_lines_and_is_listed(tomebench):
     assert "this page" in tomebench("list", "methods", "quiet").stdout
 
 
-def test_it_is_swept_and_its_code_is_a_fact_of_the_run(tomebench, installed, tmp_path):
-    first = tomebench(*SWEEP)
-    assert first.returncode == 0, first.stderr
+def test_it_is_swept_and_its_code_is_a_fact_of_the_run(installed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def sweep():
+        """Exit code and what was said, of a process that has not imported the package."""
+        program = Forked([PROGRAM, *SWEEP], tmp_path / "errors", {"INSTALLED": str(installed)})
+        return program.wait(1000), program.said()
+
+    assert sweep() == (0, "")
     rows = [json.loads(line) for line in (tmp_path / "run/rows.jsonl").read_text().splitlines()]
     assert [(row["method"], row["tokens_out"]) for row in rows] == [("quiet", 50), ("quiet", 50 - 2 * 8)]
     module = installed / "quiet_tokens.py"
     before = module.read_text()
     try:
         module.write_text(before + "# another code\n")
-        again = tomebench(*SWEEP)
+        code, said = sweep()
     finally:
         module.write_text(before)
-    assert again.returncode == 2
-    assert "method quiet" in again.stderr
-    assert again.stderr.count("\n") == 1
+    assert code == 2
+    assert "method quiet" in said
+    assert said.count("\n") == 1
 
 
 def test_two_of_one_name_are_refused(monkeypatch):

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from fault_runs import table
 
-SWEEP = ["sweep", "--model", "digits_vit", "--r", "0,8", "--batch-size", "8", "--device", "cpu", "--threads", "1"]
+_SETTINGS = "--model digits_vit --img-size 28 --r 0,8 --batch-size 2 --device cpu --threads 1"
+SWEEP = ["sweep", *_SETTINGS.split()]
 USUAL = Path("results/digits_vit-tome")
 
 
@@ -40,7 +41,7 @@ def test_other_settings_take_the_first_numbered_folder_that_fits(program):
     more = program(*SWEEP, "--r", "0,4")
     assert (more.code, "other settings" in more.err) == (0, False)
     assert table(USUAL, "r") == [{"r": 0}, {"r": 4}, {"r": 8}]
-    assert "tomebench sweep --model digits_vit --r 0..8:4 " in (USUAL / "summary.md").read_text()
+    assert "tomebench sweep --model digits_vit --img-size 28 --r 0..8:4 " in (USUAL / "summary.md").read_text()
 
 
 @pytest.mark.parametrize("naming", [("--out", str(USUAL)), ("--name", USUAL.name)])

@@ -126,7 +126,7 @@ def test_the_wrong_weights_are_detected_and_the_settings_to_look_at_are_named(pr
 
 
 def test_some_of_the_images_are_partial_data(program):
-    result = program(*TOP1_ONLY, "--r", "0", "--limit", "300")
+    result = program(*TOP1_ONLY, "--r", "0", "--limit", "30")
     assert result.code == 4
     assert verdicts(result) == {0: "partial data"}
     assert off(result) == []

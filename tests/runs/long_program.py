@@ -1,4 +1,7 @@
-"""A sweep with as many rounds and twice as many batches, on made-up images; prints the resident bytes at each step."""
+"""A sweep with as many rounds and twice as many batches, on made-up images; notes the resident bytes at each step.
+
+``long_program.py ROUNDS FILE``
+"""
 
 from __future__ import annotations
 
@@ -49,8 +52,7 @@ def main() -> None:
         for event in run.run_sweep(config, Path(folder) / "run", lambda: False):
             if isinstance(event, Progress) and event.phase in ("timing", "accuracy"):
                 sizes[event.phase].append(resident())
-    for phase, found in sizes.items():
-        print(phase, *found)
+    Path(sys.argv[2]).write_text("".join(f"{phase} {' '.join(map(str, found))}\n" for phase, found in sizes.items()))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 from store_samples import CELLS, CONFIG, KEYS, TESTBED
+from sweeps.forked import Forked
 
 from tomebench.runs import checksums, database
 from tomebench.runs.store import Store
@@ -38,12 +37,12 @@ def test_a_million_bursts_open_in_under_ten_seconds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rounds", [100, pytest.param(1500, marks=pytest.mark.slow)])
-def test_memory_is_flat_over_a_long_sweep(rounds: int) -> None:
+def test_memory_is_flat_over_a_long_sweep(rounds: int, tmp_path: Path) -> None:
     """1 500 rounds and 3 000 batches are those of a real hour; the model takes no time. And a part of that."""
-    command = [sys.executable, str(SIMULATION), str(rounds)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=3000)
+    program = Forked([str(SIMULATION), str(rounds), str(tmp_path / "sizes")], tmp_path / "errors")
+    assert program.wait(3000) == 0, program.said()
     phases = {}
-    for line in done.stdout.splitlines():
+    for line in (tmp_path / "sizes").read_text().splitlines():
         name, *sizes = line.split()
         phases[name] = [int(size) for size in sizes]
     assert set(phases) == {"timing", "accuracy"}

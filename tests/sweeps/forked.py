@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["timm.data", "tomebench.cli.app", "tomebench.report.write", "tomebench.sweeps.run"])
+_PROGRAM = ("timm.data", "tomebench.cli.app", "tomebench.report.write", "tomebench.sweeps.run")
+_FIGURES = ("matplotlib.backends.backend_agg", "matplotlib.ticker")
+_CONTEXT.set_forkserver_preload([*_PROGRAM, *_FIGURES])
 
 
 class Forked:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tomebench.errors import ConfigError, InputError
+from tomebench.models.create import build_model
 from tomebench.schema import MAX_DROP
 from tomebench.sweeps.cells import resolve_sweep
 from tomebench.sweeps.config import SweepConfig, command_line, run_directory
@@ -307,8 +309,10 @@ def test_every_packaged_configuration_loads_and_says_what_it_is():
 
 
 def test_every_packaged_configuration_can_be_planned():
+    built = functools.cache(functools.partial(build_model, meta=True))  # many are of one model
     for name, path in packaged_configs().items():
-        planned = resolve_sweep(load_config([path], {}))
+        config = load_config([path], {})
+        planned = resolve_sweep(config, built=built(config.model_spec))
         assert planned[0].cell.is_baseline, name
 
 

@@ -18,6 +18,7 @@ def test_it_is_said_of_what_is_evaluated_and_once(tmp_path: Path) -> None:
     def said(**settings: object) -> list[str]:
         defaults = {
             "model": "digits_vit",
+            "img_size": 28,
             "data": "digits",
             "limit": 64,
             "device": "cpu",

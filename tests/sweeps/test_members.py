@@ -228,7 +228,7 @@ def test_a_sweep_over_several_runs_goes_on_after_kill_9(
         process = Forked(command(sweep, killed), tmp_path / "errors")
         deadline = time.monotonic() + 600
         while rounds(killed) < reached and process.code is None and time.monotonic() < deadline:
-            time.sleep(0.01)
+            time.sleep(0.03)
         assert process.code is None, process.said()
         process.kill()
         assert not (killed / "table.csv").exists()

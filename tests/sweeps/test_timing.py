@@ -34,8 +34,9 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sweep(directory: Path, **settings: object) -> tuple[list[Event], list[Row]]:
-    defaults = {"model": "digits_vit", "r": "0,4", "device": "cpu", "batch_size": 2, "budget": "quick", "workers": 0}
-    events = list(run.run_sweep(load_config([], {**defaults, **settings}), directory, lambda: False))
+    defaults = {"model": "digits_vit", "img_size": 28, "r": "0,4", "device": "cpu", "batch_size": 2}
+    config = load_config([], {**defaults, "budget": "quick", "workers": 0, **settings})
+    events = list(run.run_sweep(config, directory, lambda: False))
     assert isinstance(events[-1], Finished)
     return events, list(events[-1].rows)
 
