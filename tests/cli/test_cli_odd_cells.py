@@ -56,6 +56,29 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(program, monkeypatch)
     assert table(Path("run"), "batch_size", "n_seen") == [{"batch_size": 4, "n_seen": 6}] * 2
 
 
+def test_a_run_whose_batch_does_not_fit_keeps_no_other_from_being_measured(program, monkeypatch):
+    real = ReducedViT.forward
+    most = [4]
+
+    def small(self: ReducedViT, images: torch.Tensor) -> torch.Tensor:
+        return out_of_memory() if len(images) > most[0] else real(self, images)
+
+    monkeypatch.setattr(ReducedViT, "forward", small)
+    asked = (*SWEEP, "--img-size", "28", "--batch-size", "2,8,4", "--out", "runs")
+    result = program(*asked)
+    assert result.code == 2
+    assert "run b8: r=0 ran out of memory at batch size 8; use a smaller --batch-size" in result.error
+    assert "vs r=0" in result.out
+    assert {each["batch_size"] for each in table(Path("runs"), "batch_size")} == {2, 4}
+    most[0] = 2
+    result = program(*asked, "--out", "none", "--batch-size", "4,8")
+    assert (result.code, result.out) == (2, "")
+    assert "run b4: " in result.error
+    most[0] = 8
+    assert program(*asked).code == 0
+    assert {each["batch_size"] for each in table(Path("runs"), "batch_size")} == {2, 4, 8}
+
+
 def test_without_room_for_one_image_there_is_no_batch_size(program, monkeypatch):
     tried = []
 

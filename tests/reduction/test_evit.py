@@ -18,8 +18,11 @@ from tomebench.reduction.schedule import all_but_one_patch
 OPTIONS = st.fixed_dictionaries({}, optional={"fused": st.just("mean"), "count_sizes": st.just(True)})
 
 
-def expected(ctx: Context, image: int, fused: str) -> tuple[list[list[float]], list[float]]:
-    """Tokens and sizes after the layer: the fused token is where the one with most attention among the fused was."""
+def expected(ctx: Context, image: int, fused: str, counts: bool) -> tuple[list[list[float]], list[float]]:
+    """Tokens and sizes after the layer: the fused token is where the one with most attention among the fused was.
+
+    It has that one's size, unless sizes count.
+    """
     n, prefix = ctx.x.shape[1], ctx.prefix
     x, q, k = ctx.x[image].tolist(), ctx.heads.q[image].tolist(), ctx.heads.k[image].tolist()
     size = [1.0] * n if ctx.size is None else ctx.size[image].tolist()
@@ -30,7 +33,7 @@ def expected(ctx: Context, image: int, fused: str) -> tuple[list[list[float]], l
     one = [sum(a[i] * x[i][c] for i in fuse) / total for c in range(len(x[0]))]
     tokens = sorted([*range(prefix), *stay, fuse[0]])
     rows = [one if i == fuse[0] else x[i] for i in tokens]
-    return rows, [sum(size[j] for j in fuse) if i == fuse[0] else size[i] for i in tokens]
+    return rows, [sum(size[j] for j in fuse) if counts and i == fuse[0] else size[i] for i in tokens]
 
 
 @given(contexts(all_but_one_patch), OPTIONS)
@@ -40,7 +43,7 @@ def test_equals_the_reference(ctx: Context, options: dict[str, object]) -> None:
     x, size = merge(method.choose(ctx), ctx.x, ctx.size)
     assert x.shape[1] == ctx.x.shape[1] - ctx.r
     for image in range(2):
-        rows, sizes = expected(ctx, image, str(options.get("fused", "sum")))
+        rows, sizes = expected(ctx, image, str(options.get("fused", "sum")), method.counts_sizes)
         torch.testing.assert_close(x[image], torch.tensor(rows, dtype=torch.float64), rtol=0, atol=1e-9)
         assert size[image].tolist() == sizes
 
@@ -79,9 +82,11 @@ def example(attention: list[float], r: int) -> Context:
 def test_worked_by_hand(r: int, fused: str, left: list[float]) -> None:
     """Attention is not renormalised over the patches: of a sum only, the shares add up to less than one."""
     ctx = example([1 / 2, 1 / 8, 1 / 16, 1 / 8, 1 / 32, 1 / 8, 1 / 32], r)
-    x, size = merge(get_method("evit", {"fused": fused}).choose(ctx), ctx.x, None)
-    assert x.flatten().tolist() == pytest.approx(left, rel=1e-12)
-    assert sorted(size.flatten().tolist()) == [*[1.0] * (6 - r), r + 1.0]
+    for count_sizes, largest in ((False, 1.0), (True, r + 1.0)):
+        method = get_method("evit", {"fused": fused, "count_sizes": count_sizes})
+        x, size = merge(method.choose(ctx), ctx.x, None)
+        assert x.flatten().tolist() == pytest.approx(left, rel=1e-12)
+        assert sorted(size.flatten().tolist()) == [*[1.0] * (6 - r), largest]
 
 
 def test_as_many_tokens_as_the_authors_keep() -> None:

@@ -12,7 +12,7 @@ import typer
 
 from tomebench.cli.interrupt import stop_on_signal
 from tomebench.cli.launch import LaunchFlags
-from tomebench.errors import EXIT_FAILED_CELLS, ConfigError
+from tomebench.errors import EXIT_FAILED_CELLS, ConfigError, InputError
 from tomebench.words import counted
 
 if TYPE_CHECKING:
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 def run_members(members: Sequence[Member], flags: LaunchFlags) -> None:
     """Measure every run below one parent folder with its progress on stderr; write and show the table of all.
 
+    A run that cannot be measured, such as one whose batch does not fit in memory, keeps none of the others from it.
+
     Raises:
+        InputError: the first that a run ended with, after the table of the others.
         Exit: 5 if a cell could not be measured.
     """
     from tomebench.cli.console import open_screen
@@ -43,12 +46,22 @@ def run_members(members: Sequence[Member], flags: LaunchFlags) -> None:
         parent, remark = choose_parent(members, named=named)
         if remark:
             screen.note(remark)
+        ended: list[InputError] = []
         for number, (name, config) in enumerate(members, start=1):
             said = Note(f"run {number} of {counted(len(members), 'run')}: {name}")
-            finished = follow(itertools.chain([said], run_sweep(config, parent / name, should_stop)), screen)
+            try:
+                finished = follow(itertools.chain([said], run_sweep(config, parent / name, should_stop)), screen)
+            except InputError as error:
+                ended.append(type(error)(f"run {name}: {error}"))
+                screen.note(str(ended[-1]))
+                continue
             settings = dict(finished.settings or config.stored())
             write_run(finished.directory, finished.rows, settings, finished.max_drop)
+    if len(ended) == len(members):
+        raise ended[0]
     rows, context = write_together(parent)
     show(screen, rows, dataclasses.replace(context, next_command=shlex.join(["tomebench", "compare", str(parent)])))
+    if ended:
+        raise ended[0]
     if any(row.status in ("failed", "nonfinite", "oom") for row in rows):
         raise typer.Exit(EXIT_FAILED_CELLS)

@@ -258,15 +258,16 @@ class SweepConfig(Settings, BaseModel):
 
 
 def _each_seed(methods: Sequence[str], asked: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """Options with ``seeds=5`` written as ``seed=0,1,2,3,4``, unless a method has an option of that name.
+    """Options with ``seeds=5`` written as ``seed=0,1,2,3,4``, where a method has the option seed, and none has seeds.
 
     Raises:
         ConfigError: it is no number from 1 to 100, or ``seed`` is given, too.
     """
     found = {}
     for name, texts in asked.items():
-        option = name.rpartition(".")[2]
-        if option == "seeds" and not any(option in option_names(method_class(each)) for each in methods):
+        method, _, option = name.rpartition(".")
+        known = {own for each in methods if method in ("", each) for own in option_names(method_class(each))}
+        if option == "seeds" and "seed" in known and option not in known:
             if len(texts) != 1 or not re.fullmatch("[1-9][0-9]?|100", texts[0]):
                 raise ConfigError(f"--option {name}={','.join(texts)}: give a number of seeds from 1 to 100")
             name, texts = name.removesuffix("s"), [str(seed) for seed in range(int(texts[0]))]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from tomebench.reduction.method import BlockSize, Context, Method
@@ -18,8 +18,8 @@ class Evit(Method):
 
     The attention a_i is a mean over heads of the softmax over all N keys; without class token it is what token i
     receives on average. The fused token is sum a_i x_i, as in the paper and its code; with ``fused`` = ``mean`` it is
-    sum a_i x_i / sum a_i. From then on it is one token among the others: later blocks count it once, unless
-    ``count_sizes``, and keep or fuse it by its attention.
+    sum a_i x_i / sum a_i. From then on it is one token among the others: later blocks and a class head that averages
+    count it once, unless ``count_sizes``, and blocks keep or fuse it by its attention.
     """
 
     source = "Liang et al., Not All Patches are What You Need: Expediting Vision Transformers, ICLR 2022"
@@ -44,6 +44,8 @@ class Evit(Method):
             share = share.clamp_min(torch.finfo(share.dtype).tiny)  # a plain mean where all are zero
             share = share / share.sum(dim=1, keepdim=True)
         weight = attention.new_ones(ctx.x.shape[:2]).scatter(1, fused + ctx.prefix, share)
+        if not self.count_sizes:
+            plan = replace(plan, growth=torch.zeros(moved.numel(), device=moved.device))
         return plan.summed(weight)
 
     def cost(self, n: int, r: int, block: BlockSize) -> float:
