@@ -67,8 +67,8 @@ def test_a_run_whose_batch_does_not_fit_keeps_no_other_from_being_measured(progr
     asked = (*SWEEP, "--img-size", "28", "--batch-size", "2,8,4", "--out", "runs")
     result = program(*asked)
     assert result.code == 2
-    assert "run b8: r=0 ran out of memory at batch size 8; use a smaller --batch-size" in result.error
-    assert "vs r=0" in result.out
+    assert "run b8: r = 0 ran out of memory at batch size 8; use a smaller --batch-size" in result.error
+    assert "runs/b8 holds no results yet" in result.out
     assert {each["batch_size"] for each in table(Path("runs"), "batch_size")} == {2, 4}
     most[0] = 2
     result = program(*asked, "--out", "none", "--batch-size", "4,8")

@@ -30,7 +30,7 @@ def main() -> None:
     os.chdir(ROOT)  # what is shown names no folder of this machine
     if not (RUN / "run.sqlite").exists():
         subprocess.run([sys.executable, "-m", "tomebench", "demo"], check=True)
-    rows, config, limit, _ = read_run(RUN)
+    rows, config, limit, *_ = read_run(RUN)
     context = write_run(RUN, rows, config, limit)
     IMAGES.mkdir(exist_ok=True)
     shutil.copy(RUN / "figure.png", IMAGES / "speed_accuracy.png")

@@ -28,6 +28,7 @@ class StoredRun(NamedTuple):
     config: dict[str, Any]
     max_drop: float  # largest tolerable loss in points, as given when it was measured
     origin: Origin
+    measured: bool = True  # False for a run that was stopped, or failed, before anything was measured
 
 
 def read_run(directory: Path) -> StoredRun:
@@ -38,7 +39,7 @@ def read_run(directory: Path) -> StoredRun:
         StorageError: the store is damaged.
     """
     with Store.read(directory) as store:
-        return StoredRun(list(build_rows(store)), store.config, limit_of(store), Origin.of(store))
+        return StoredRun(list(build_rows(store)), store.config, limit_of(store), Origin.of(store), store.has_results)
 
 
 def in_one_table(
@@ -70,11 +71,10 @@ def in_one_table(
         said = [*notes, *said]
     else:
         named = _names(runs)
-        rows = [
-            dataclasses.replace(row, run=named[run])
-            for run, each in zip(runs, stored, strict=True)
-            for row in each.rows
-        ]
+        every = [*zip(runs, stored, strict=True)]
+        shown = [(run, each) for run, each in every if each.measured] or every
+        rows = [dataclasses.replace(row, run=named[run]) for run, each in shown for row in each.rows]
+        said += [f"{run} holds no results yet" for run in runs if run not in dict(shown)]
         said += _rounds_shared(rows)
     count = f"{len(runs)} parts" if parts else counted(len(runs), "run")
     context = context_for(rows, title or count, paths=paths, max_drop=limit)
