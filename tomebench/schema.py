@@ -20,6 +20,7 @@ from tomebench.vocabulary import MOST_CLASSES as MOST_CLASSES
 from tomebench.vocabulary import OFF_THE_SHELF as OFF_THE_SHELF
 from tomebench.vocabulary import TRAINED as TRAINED
 from tomebench.vocabulary import WITH_OPTIONS as WITH_OPTIONS
+from tomebench.vocabulary import Rope as Rope
 from tomebench.vocabulary import Route as Route
 from tomebench.vocabulary import Scalar as Scalar
 from tomebench.vocabulary import Status as Status
@@ -84,6 +85,7 @@ class Cell:
     prefix_only: bool = field(default=False, metadata=_STATIC)
     preprocessing: str = field(default="timm", metadata=_STATIC)  # whose resize and crop: timm's or ToMe's
     predictors: str = field(default="", metadata=_STATIC)  # weights of a trained method, "sha256:<digest of the file>"
+    rope: str = field(default="keep", metadata=_STATIC)  # rotation of a merged token in a rotary model
 
     @property
     def written_options(self) -> tuple[tuple[str, Scalar], ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 import torch
 from backbones.zoo import images_for, prepare
@@ -10,15 +12,28 @@ from torch import Tensor, nn
 
 from tomebench.backbones.timm_vit import TimmViT
 from tomebench.reduction.method import Heads
-from tomebench.reduction.plan import Tokens
+from tomebench.reduction.plan import MergePlan
 from tomebench.reduction.registry import get_method
+from tomebench.reduction.tokens import Tokens
 from tomebench.reduction.vit import ReducedViT, SlicedViT
-from tomebench.schema import Route
+from tomebench.schema import Rope, Route
 
 
 def small() -> VisionTransformer:
     model = VisionTransformer(img_size=32, patch_size=8, embed_dim=24, num_heads=2, depth=3, num_classes=5)
     return prepare(model)
+
+
+class Places(NamedTuple):
+    """Numbers of tokens, int64 [B, N]."""
+
+    number: Tensor
+
+    def after(self, plan: MergePlan, size: Tensor | None, rope: Rope) -> Places:
+        return Places(self.number.gather(1, plan.kept))
+
+    def first(self, n: int) -> Places:
+        return Places(self.number[:, :n])
 
 
 class Placed(TimmViT):
@@ -30,12 +45,12 @@ class Placed(TimmViT):
 
     def embed(self, images: Tensor) -> Tokens:
         tokens = super().embed(images)
-        return tokens._replace(position=torch.arange(tokens.x.shape[1]).expand(tokens.x.shape[:2]))
+        return tokens._replace(position=Places(torch.arange(tokens.x.shape[1]).expand(tokens.x.shape[:2])))
 
     def attention(self, layer: int, tokens: Tokens, route: Route = "auto") -> tuple[Tensor, Heads]:
-        assert tokens.position is not None
-        assert tokens.position.shape == tokens.x.shape[:2]
-        self.asked.append(tokens.position)
+        assert isinstance(tokens.position, Places)
+        assert tokens.position.number.shape == tokens.x.shape[:2]
+        self.asked.append(tokens.position.number)
         return super().attention(layer, tokens, route)
 
 

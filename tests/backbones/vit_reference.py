@@ -44,16 +44,24 @@ def scale(module: Any, row: Tensor) -> Tensor:
     return row if isinstance(module, torch.nn.Identity) else row * module.gamma
 
 
-def attend(query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], counts: Sequence[float]) -> Tensor:
-    """Softmax attention of one query in which key j counts counts[j] times."""
+def attend(
+    query: Tensor,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    counts: Sequence[float],
+    bias: Sequence[float] | None = None,
+) -> Tensor:
+    """Softmax attention of one query in which key j counts counts[j] times, and bias[j] is added to its score."""
     scores = [float((query * key).sum()) / math.sqrt(len(query)) for key in keys]
+    if bias is not None:
+        scores = [score + float(addition) for score, addition in zip(scores, bias, strict=True)]
     weights = [count * math.exp(score - max(scores)) for count, score in zip(counts, scores, strict=True)]
     return sum((w * value for w, value in zip(weights, values, strict=True)), torch.zeros_like(values[0])) / sum(
         weights
     )
 
 
-def embed(model: Any, image: Tensor) -> list[Tensor]:
+def embed_patches(model: Any, image: Tensor) -> list[Tensor]:
     """Prefix tokens and patches with their positions, after the norm that CLIP models have here."""
     proj = model.patch_embed.proj
     height, width = proj.kernel_size
@@ -63,14 +71,15 @@ def embed(model: Any, image: Tensor) -> list[Tensor]:
             patch = image[:, top : top + height, left : left + width]
             value = torch.stack([(kernel * patch).sum() for kernel in proj.weight])
             patches.append(value if proj.bias is None else value + proj.bias)
-    tokens = (model.cls_token, getattr(model, "dist_token", None), model.reg_token)
+    tokens = (getattr(model, f"{name}_token", None) for name in ("cls", "dist", "reg"))
     prefix = [row for token in tokens if token is not None for row in token[0]]
-    positions = list(model.pos_embed[0])
-    if len(positions) == len(patches):
+    if getattr(model, "pos_embed", None) is None:
+        rows = prefix + patches
+    elif len(positions := list(model.pos_embed[0])) == len(patches):
         rows = prefix + [row + position for row, position in zip(patches, positions, strict=True)]
     else:
         rows = [row + position for row, position in zip(prefix + patches, positions, strict=True)]
-    return [norm(model.norm_pre, row) for row in rows]
+    return [norm(model.norm_pre, row) for row in rows] if hasattr(model, "norm_pre") else rows
 
 
 def attention_branch(block: Any, rows: list[Tensor], counts: list[float]) -> tuple[list[Tensor], list[list[float]]]:
@@ -119,7 +128,7 @@ def pool(model: Any, rows: list[Tensor], size: list[float], prop_attn: bool) -> 
 @torch.no_grad()
 def logits(model: Any, image: Tensor, r_layers: Sequence[int], *, prop_attn: bool) -> Tensor:
     """[3, H, W] -> logits [classes] of the model with r_layers[l] tokens merged in block l."""
-    rows = embed(model, image)
+    rows = embed_patches(model, image)
     size = [1.0] * len(rows)
     for block, r in zip(model.blocks, r_layers, strict=True):
         branch, metric = attention_branch(block, rows, size if prop_attn else [1.0] * len(rows))

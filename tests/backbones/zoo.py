@@ -15,6 +15,7 @@ from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+SCALES = ("norm.weight", "norm1.weight", "norm2.weight", "gamma", "gamma_1", "gamma_2")
 NARROW = {"embed_dim": 48, "num_heads": 3, "depth": 2}
 DEEP = {"depth": 2}  # the stem fixes the width
 
@@ -84,19 +85,18 @@ def prepare(model: VisionTransformer, *, fused: bool = True, seed: int = 0) -> V
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if not tensor.is_floating_point():
+            if not tensor.is_floating_point() or name.startswith("rope."):  # sines and cosines stay what they are
                 continue
             noise = torch.randn(tensor.shape, generator=generator).to(tensor.dtype)
             if tensor.ndim >= 2 and "token" not in name and "pos_embed" not in name:
                 tensor.copy_(noise / tensor[0].numel() ** 0.5)
-            elif name.endswith(("norm.weight", "norm1.weight", "norm2.weight", "gamma")) or "running_var" in name:
+            elif name.endswith(SCALES) or "running_var" in name:
                 tensor.copy_(1 + 0.3 * noise.abs())
             else:
                 tensor.copy_(0.5 * noise)
-    for block in model.blocks:
-        block.attn.fused_attn = fused
-    if model.attn_pool is not None:
-        model.attn_pool.fused_attn = fused
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = fused
     return model.eval()
 
 

@@ -21,9 +21,10 @@ from tomebench.errors import SpecError
 from tomebench.reduction.constants import Constants
 from tomebench.reduction.method import Context, Heads
 from tomebench.reduction.methods.ats import Ats
-from tomebench.reduction.plan import MergePlan, Tokens, merge
+from tomebench.reduction.plan import MergePlan, merge
 from tomebench.reduction.registry import get_method
 from tomebench.reduction.schedule import all_but_one_patch
+from tomebench.reduction.tokens import Tokens
 from tomebench.reduction.vit import ReducedViT
 from tomebench.schema import Route
 
@@ -35,7 +36,7 @@ def scores(ctx: Context, image: int, norm: str) -> list[float]:
     n, heads = ctx.x.shape[1], ctx.heads.q.shape[1]
     size = [1.0] * n if ctx.bias_size is None else ctx.bias_size[image].tolist()
     asking = [0] if ctx.class_token else [i for i in range(n) if ctx.size is None or ctx.size[image, i] > 0]
-    q, k, v = (each[image].tolist() for each in ctx.heads)
+    q, k, v = (each[image].tolist() for each in ctx.heads[:3])
     a = [reference.attention(q[h : h + 1], k[h : h + 1], size, asking) for h in range(heads)]
     length = [[math.hypot(*v[h][i]) for i in range(n)] for h in range(heads)]
     if norm == "head":
@@ -138,7 +139,7 @@ class Ragged(nn.Module):
         x, prefix = self.backbone.embed(image).x, self.backbone.prefix
         slots = x.shape[1]
         for layer, r in enumerate(self.r_layers):
-            x, (q, k, v) = self.backbone.attention(layer, Tokens(x), "auto")
+            x, (q, k, v, *_) = self.backbone.attention(layer, Tokens(x), "auto")
             if r:
                 slots -= r
                 attention = (q @ k.transpose(2, 3) / math.sqrt(q.shape[3])).softmax(dim=3)[0]

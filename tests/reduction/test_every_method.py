@@ -17,8 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from tomebench.backbones.adapt import adapt
 from tomebench.backbones.apply import apply
 from tomebench.reduction.method import BlockSize, Heads
-from tomebench.reduction.plan import Tokens
 from tomebench.reduction.registry import METHODS, get_method
+from tomebench.reduction.tokens import Tokens
 from tomebench.reduction.vit import ReducedViT
 
 R = (0, 3, 2, 3)
@@ -107,6 +107,7 @@ class Bare:
     """
 
     model, depth, prefix, class_token, head_reads_prefix_only, tokens = nn.Identity().eval(), 2, 1, True, True, 17
+    rotary, mlp_first = "no", False
 
     def embed(self, images: Tensor) -> Tokens:
         return Tokens(images)

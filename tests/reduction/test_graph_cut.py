@@ -66,7 +66,7 @@ def test_most_cuts_are_well_defined() -> None:
 
 @given(cuts())
 def test_images_of_a_batch_do_not_meet(ctx: Context) -> None:
-    heads = Heads(*(each.flip(0) for each in ctx.heads))
+    heads = Heads(*(each.flip(0) for each in ctx.heads[:3]))
     turned = dataclasses.replace(ctx, heads=heads, x=ctx.x.flip(0), x_pre=ctx.x_pre.flip(0))
     assert torch.equal(GraphCut().choose(turned).dest.flip(0), GraphCut().choose(ctx).dest)
 

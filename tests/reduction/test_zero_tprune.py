@@ -138,7 +138,7 @@ def test_of_equal_patches_the_first_stay() -> None:
 def test_images_of_a_batch_do_not_meet(ctx: Context) -> None:
     turned = dataclasses.replace(
         ctx,
-        heads=Heads(*(each.flip(0) for each in ctx.heads)),
+        heads=Heads(*(each.flip(0) for each in ctx.heads[:3])),
         bias_size=None if ctx.bias_size is None else ctx.bias_size.flip(0),
     )
     assert torch.equal(ZeroTPrune().choose(turned).dest.flip(0), ZeroTPrune().choose(ctx).dest)

@@ -21,7 +21,7 @@ from tomebench.measure import speed
 from tomebench.measure.compilation import compiled
 from tomebench.measure.outputs import output_excess
 from tomebench.models.create import load_model
-from tomebench.reduction.plan import Tokens
+from tomebench.reduction.tokens import Tokens
 from tomebench.reduction.vit import ReducedViT
 from tomebench.runs import budget
 from tomebench.runs.row import Row

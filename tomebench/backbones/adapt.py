@@ -3,7 +3,7 @@
 To add an adapter:
 
 1. Write ``tomebench/backbones/NAME.py``: a class that is made of a model and has what
-   :class:`tomebench.reduction.vit.Backbone` asks for.
+   :class:`tomebench.reduction.backbone.Backbone` asks for.
 2. Add an entry to ``ADAPTERS``.
 3. Compare r = 0 with the model itself in ``tests/backbones``.
 """
@@ -17,17 +17,25 @@ from torch import nn
 
 from tomebench.backbones.timm_vit import TimmViT
 from tomebench.errors import UnsupportedModelError
-from tomebench.reduction.vit import Backbone
+from tomebench.reduction.backbone import Backbone
 
 _ROOM = "tomebench.backbones"
 ADAPTERS: Mapping[str, str] = {
     "timm.models.vision_transformer.VisionTransformer": f"{_ROOM}.timm_vit:TimmViT",
     "timm.models.deit.VisionTransformerDistilled": f"{_ROOM}.timm_vit:TimmViT",
+    "timm.models.eva.Eva": f"{_ROOM}.timm_eva:TimmEva",
+    "timm.models.beit.Beit": f"{_ROOM}.timm_relative:TimmRelative",
+    "timm.models.vision_transformer_relpos.VisionTransformerRelPos": f"{_ROOM}.timm_relative:TimmRelative",
 }
 """The adapter of each class of models, as ``module:class``; a class by its module and name, so that none is imported.
 
 A subclass needs an entry of its own, since nothing says what it changes.
 """
+
+
+def is_adapted(model: nn.Module) -> bool:
+    """Whether there is an adapter of the model's class, or of one that it inherits from."""
+    return any(f"{kind.__module__}.{kind.__qualname__}" in ADAPTERS for kind in type(model).__mro__)
 
 
 def adapt(model: nn.Module) -> Backbone:

@@ -17,7 +17,7 @@ from tomebench.reduction.methods.flags import OPTIONS, Options
 from tomebench.reduction.registry import method_class, option_names
 from tomebench.reduction.schedule import Schedule, parse_schedule
 from tomebench.reduction.vit import ReducedViT
-from tomebench.schema import Route
+from tomebench.schema import Rope, Route
 
 
 def apply(
@@ -31,12 +31,14 @@ def apply(
     attention: Route = "auto",
     prefix_only: bool = False,
     predictors: str | Path | None = None,
+    rope: Rope = "keep",
     **options: Any,
 ) -> ReducedViT:
     """Reduce tokens in the blocks of a Vision Transformer.
 
     Args:
-        model: a timm VisionTransformer. It is neither changed nor copied: the result shares its weights.
+        model: a ViT of timm (``tomebench list models`` says which). It is neither changed nor copied: the
+            result shares its weights.
         r: tokens to remove per layer, or a sequence with one value for each block. No block loses more than the method
             can remove: of ToMe half of the tokens that are not prefix tokens.
         schedule: constant, decreasing (from 2r to 0), increasing or inflect:<x>.
@@ -49,6 +51,8 @@ def apply(
         prefix_only: keep only the prefix tokens after the last attention, where the class head reads nothing else; the
             logits are the same.
         predictors: file of the weights of a trained method, as ``tomebench train-predictors`` writes it.
+        rope: rotation of a merged token in a rotary model: that of the token that stays (keep), or the mean by size of
+            its group (mean).
         options: of the method (see ``tomebench list methods NAME``); of ToMe also ``matching``, which selects another
             method.
 
@@ -80,6 +84,8 @@ def apply(
             raise SpecError(f"schedule {schedule!r} leaves nothing for r={r} to say; give the list itself as r")
     if attention not in get_args(Route):
         raise SpecError(f"attention is {attention!r}; use {', '.join(get_args(Route))}")
+    if rope not in get_args(Rope):
+        raise SpecError(f"rope is {rope!r}; use {', '.join(get_args(Rope))}")
     chooses, r_layers = _method(method, options), shape.r_layers(mean, backbone.depth)
     if predictors is not None and not chooses.trained:
         raise SpecError(f"predictors are weights of a trained method, and {method} is none; leave predictors out")
@@ -90,6 +96,7 @@ def apply(
         prop_attn=prop_attn,
         attention=attention,
         prefix_only=prefix_only,
+        rope=rope,
         learned=learned_module(backbone, chooses, r_layers, None if predictors is None else Path(predictors)),
     )
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from tomebench.measure.clock import Stopwatch
 from tomebench.reduction.method import Context, Heads
-from tomebench.reduction.plan import MergePlan, Tokens
+from tomebench.reduction.plan import MergePlan
+from tomebench.reduction.tokens import Tokens
 from tomebench.reduction.vit import ReducedViT
 
 Part = Literal["attention", "matching", "merging", "mlp", "rest"]

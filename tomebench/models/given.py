@@ -7,9 +7,9 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from tomebench.backbones.adapt import is_adapted
 from tomebench.datasets.class_lists import as_names
 from tomebench.errors import ModelError, UnsupportedModelError
 from tomebench.models.create import LoadedModel, head_of
@@ -34,7 +34,7 @@ def given_model(
     """Copy a model for measuring.
 
     Args:
-        model: a timm VisionTransformer, on any device; neither it nor its weights are changed.
+        model: a ViT of timm, on any device; neither it nor its weights are changed.
         preprocessing: some of timm's settings (``mean``, ``std``, ``interpolation``, ``crop_pct``, ``crop_mode``) in
             place of those that the model carries in ``pretrained_cfg``.
         class_names: file with the names of the classes, or how folder names are sorted.
@@ -78,9 +78,9 @@ def given_model(
 def _refuse_wrapped(model: nn.Module) -> None:
     if isinstance(model, ReducedViT):
         raise UnsupportedModelError("the model merges tokens already; pass the one it was made of, r does the merging")
-    inside = [name for name, child in model.named_children() if isinstance(child, VisionTransformer)]
-    if inside and not isinstance(model, VisionTransformer):
-        what = f"{type(model).__name__} holds a VisionTransformer as .{inside[0]}"
+    inside = [(name, child) for name, child in model.named_children() if is_adapted(child)]
+    if inside and not is_adapted(model):
+        what = f"{type(model).__name__} holds a {type(inside[0][1]).__name__} as .{inside[0][0]}"
         raise UnsupportedModelError(f"{what}; pass that, if its answers are the wrapper's")
 
 

@@ -22,9 +22,10 @@ from tomebench.paper.comparison import Cost, Found, Shape
 from tomebench.paper.tables import WEIGHTS
 from tomebench.paper.targets import PROP_ATTN, PaperTable
 from tomebench.paper.verdicts import EVALUATIONS, Counted
+from tomebench.reduction.backbone import Backbone
 from tomebench.reduction.registry import get_method
 from tomebench.reduction.schedule import parse_schedule
-from tomebench.reduction.vit import Backbone, ReducedViT
+from tomebench.reduction.vit import ReducedViT
 from tomebench.runs.database import FILE
 from tomebench.runs.rows import build_rows
 from tomebench.runs.settings import about_images, default

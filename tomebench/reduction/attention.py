@@ -23,7 +23,7 @@ others use their own kernel in every block, so that r = 0 and the merged model a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
@@ -108,9 +108,17 @@ def log_size_bias(size: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, size: Tensor | None, *, dropout: float, fused: bool, route: Route = "auto"
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    size: Tensor | None,
+    *,
+    dropout: float,
+    fused: bool,
+    route: Route = "auto",
+    bias: Tensor | None = None,
 ) -> Tensor:
-    """Compute proportional attention: softmax(q kᵀ / sqrt(d) + log size) v.
+    """Compute proportional attention: softmax(q kᵀ / sqrt(d) + bias + log size) v.
 
     The fused and the unfused form repeat what timm does, operation by operation, so that without sizes the result has
     the same bits.
@@ -122,24 +130,31 @@ def attend(
         dropout: probability of dropping an attention weight, in [0, 1).
         fused: the model uses PyTorch's scaled_dot_product_attention rather than separate operations.
         route: see the module; without ``fused``, ``auto`` is ``matmul``.
+        bias: of the model's own for each head and pair of tokens, [B or 1, heads, N, N] in the dtype of the queries;
+            routes ``auto``, ``sdpa`` and ``matmul`` only.
 
     Returns:
         [B, heads, N, d].
+
+    Raises:
+        DeviceError: another route, and a bias of the model's own.
     """
+    if bias is not None:
+        _check_own_bias(route)
     if route == "auto" and not fused:
         route = "matmul"
     asked, route = route, choose_route(route, q.device.type, biased=size is not None)
     if route == "padded":
         return _padded(q, k, v, size, dropout)
     if route == "matmul":
-        return _matmul(q, k, v, log_size_bias(size, q.dtype), dropout)
+        return _matmul(q, k, v, (bias, log_size_bias(size, q.dtype)), dropout)
     if route == "augmented" and size is not None:
         return _augmented(q, k, v, size, dropout)
     if route == "triton" and size is not None:
         from tomebench.reduction.triton_attention import vector_bias_attention
 
         return vector_bias_attention(q, k, v, size.log())
-    bias = log_size_bias(size, q.dtype)
+    bias = _sum(bias, log_size_bias(size, q.dtype))
     if route in _PINNED:
         with _fallbacks() if asked == "auto" else sdpa_kernel(_PINNED[route]):
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
@@ -154,6 +169,7 @@ def kernel_name(
     fused: bool,
     dtype: torch.dtype,
     device: torch.device,
+    own_bias: bool = False,
 ) -> str:
     """The attention kernel that :func:`attend` runs, such as ``sdpa-flash`` or ``sdpa-efficient+bias``.
 
@@ -164,12 +180,15 @@ def kernel_name(
         fused: as for :func:`attend`.
         dtype: of the queries.
         device: where it runs; on one that this machine lacks, PyTorch's own choice is not known: ``sdpa``.
+        own_bias: the model adds a bias of its own, so that there is one with all sizes 1, too.
 
     Raises:
-        DeviceError: the route does not take attention heads of this width d.
+        DeviceError: the route does not take attention heads of this width d, or a bias of the model's own.
     """
+    if own_bias:
+        _check_own_bias(route)
     if route == "auto" and not fused:
-        return "unfused" + "+bias" * biased
+        return "unfused" + "+bias" * (biased or own_bias)
     asked, route = route, choose_route(route, device.type, biased=biased)
     if not biased and route in ("augmented", "triton"):
         route = "sdpa"
@@ -178,7 +197,7 @@ def kernel_name(
 
         if shape[-1] > MAX_WIDTH:
             raise DeviceError(f"attention triton takes heads up to {MAX_WIDTH} wide, not {shape[-1]}; use another")
-    suffix = "+bias" * biased
+    suffix = "+bias" * (biased or own_bias)
     absent = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
     if route in _PINNED and (asked != "auto" or absent):
         return f"sdpa-{route}{suffix}"
@@ -192,9 +211,17 @@ def kernel_name(
     n += extra
     q = torch.empty(1, 1, 1, d, dtype=dtype, device=device).expand(batch, heads, n, d)  # no memory, however large
     bias = log_size_bias(torch.ones(1, n, device=device), dtype) if biased or extra else None
+    if own_bias:
+        bias = torch.empty(1, 1, 1, n, dtype=dtype, device=device).expand(batch, heads, n, n)
     with sdpa_kernel(_FALLBACK) if route in _PINNED else nullcontext():
         choice = SDPBackend(torch._fused_sdp_choice(q, q, q, bias, 0.0, False))
     return f"{name}-{choice.name.removesuffix('_ATTENTION').lower()}{suffix}"
+
+
+def _check_own_bias(route: Route) -> None:
+    """Refuse a route that would leave out a bias of the model's own."""
+    if route not in ("auto", "sdpa", "matmul"):
+        raise DeviceError(f"attention {route} does not take the position bias of this model; use auto, sdpa or matmul")
 
 
 def _fallbacks() -> AbstractContextManager[object]:
@@ -218,6 +245,12 @@ def _without_cudnn() -> Iterator[None]:
         torch.backends.cuda.enable_cudnn_sdp(allowed)
 
 
+def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
+
+
 def _padded(q: Tensor, k: Tensor, v: Tensor, size: Tensor | None, dropout: float) -> Tensor:
     """Attention on N padded to a multiple of 16: fused kernels are slow on an incomplete last block of keys."""
     batch, _, n, _ = q.shape
@@ -231,10 +264,10 @@ def _padded(q: Tensor, k: Tensor, v: Tensor, size: Tensor | None, dropout: float
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)[:, :, :n]
 
 
-def _matmul(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout: float) -> Tensor:
+def _matmul(q: Tensor, k: Tensor, v: Tensor, biases: Iterable[Tensor | None], dropout: float) -> Tensor:
     weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    if bias is not None:
-        weights = weights + bias
+    for bias in biases:
+        weights = weights if bias is None else weights + bias
     weights = F.dropout(weights.softmax(dim=-1), dropout, training=dropout > 0)
     return weights @ v
 

@@ -17,10 +17,13 @@ from tomebench.vocabulary import WITH_OPTIONS, Scalar
 if TYPE_CHECKING:
     from tomebench.reduction.method import BlockSize
 
-Metric = Literal["k", "q", "v", "x", "x_pre"]
-"""The similarity metric: attention keys, queries or values, or the tokens after or before the attention residual."""
+Metric = Literal["k", "q", "v", "x", "x_pre", "k_rot"]
+"""The similarity metric: attention keys, queries or values, or the tokens after or before the attention residual.
+
+``k`` are the keys before a rotary model rotates them by their place, ``k_rot`` after it.
+"""
 HeadsChoice = Literal["mean", "concat"]
-"""How the attention heads of a metric k, q or v become one vector: averaged or concatenated."""
+"""How the attention heads of a metric k, q, v or k_rot become one vector: averaged or concatenated."""
 Distance = Literal["cosine", "euclidean", "dot", "softmax"]
 """The similarity: cosine; minus the Euclidean distance; dot product; softmax of m_A m_Bᵀ / sqrt(d) over B."""
 Combine = Literal["weighted", "mean", "max", "keep"]

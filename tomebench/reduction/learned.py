@@ -16,8 +16,8 @@ from tomebench.regular import read_bytes
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from tomebench.reduction.backbone import Backbone
     from tomebench.reduction.method import Method
-    from tomebench.reduction.vit import Backbone
 
 ABOUT = "tomebench"
 """The one key of the file's metadata: what is known of the training, as a JSON object."""

@@ -22,11 +22,18 @@ if TYPE_CHECKING:
 
 
 class Heads(NamedTuple):
-    """Queries, keys and values of a block's attention heads, each [B, heads, N, d], after q/k norm if there is one."""
+    """Queries, keys and values as a block's attention uses them, each [B, heads, N, d], after q/k norm and rotation."""
 
     q: Tensor
     k: Tensor
     v: Tensor
+    content: Tensor | None = None  # keys before they are rotated [B, key heads, N, d]; None: they are not rotated
+    bias: Tensor | None = None  # added to the scores of queries and keys [B or 1, heads, N, N]; None: nothing is
+
+    @property
+    def unrotated(self) -> Tensor:
+        """Keys before rotation [B, key heads, N, d]; there may be fewer key heads than heads."""
+        return self.k if self.content is None else self.content
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +85,8 @@ class Method(ABC):
     """True if tokens are merged, so that sizes differ; False if the method only prunes."""
     after_mlp: ClassVar[bool] = False
     """True if the method reduces tokens at the end of the block; else between the attention residual and the MLP."""
+    reads_mlp: ClassVar[bool] = False
+    """True if the method compares tokens before and after the MLP."""
     pads: ClassVar[bool] = False
     """True if how many tokens are left depends on the image: its plans have padding, which attention masks by size 0,
     with or without proportional attention. The tokens of a schedule are then the most that are left."""

@@ -23,7 +23,7 @@ def metric_of(ctx: Context, metric: Metric, heads: HeadsChoice) -> Tensor:
     """The similarity metric of all tokens of a layer, [B, N, d]."""
     if metric in ("x", "x_pre"):
         return ctx.x if metric == "x" else ctx.x_pre
-    of_heads: Tensor = getattr(ctx.heads, metric)
+    of_heads: Tensor = getattr(ctx.heads, {"k": "unrotated", "k_rot": "k"}.get(metric, metric))
     return head_mean(of_heads, ctx.constants) if heads == "mean" else of_heads.transpose(1, 2).flatten(2)
 
 
@@ -83,7 +83,7 @@ def class_attention(ctx: Context) -> Tensor:
 
     Without class token: :func:`received_attention`. Costs N · C MACs.
     """
-    return _attention(ctx, ctx.heads.q[:, :, :1] if ctx.class_token else ctx.heads.q)
+    return _attention(ctx, 1 if ctx.class_token else None)
 
 
 def attention_of_heads(ctx: Context) -> Tensor:
@@ -93,8 +93,8 @@ def attention_of_heads(ctx: Context) -> Tensor:
     :func:`class_attention`.
     """
     if ctx.class_token:
-        return _attention_of(ctx, ctx.heads.q[:, :, :1]).squeeze(2)
-    received = _attention_of(ctx, ctx.heads.q)
+        return _attention_of(ctx, 1).squeeze(2)
+    received = _attention_of(ctx)
     if ctx.size is None:
         return received.mean(dim=2)
     real = (ctx.size > 0).to(received.dtype)
@@ -112,22 +112,26 @@ def by_class_attention(ctx: Context) -> tuple[Tensor, Tensor]:
 
 def received_attention(ctx: Context) -> Tensor:
     """Attention that each token receives from all tokens on average: float32 or wider [B, N]. Costs N² · C MACs."""
-    return _attention(ctx, ctx.heads.q)
+    return _attention(ctx)
 
 
 def attention_matrix(ctx: Context) -> Tensor:
     """Attention of every token to every token, float32 or wider [B, heads, N, N], rows sum to 1. Costs N² · C MACs."""
-    return _attention_of(ctx, ctx.heads.q)
+    return _attention_of(ctx)
 
 
-def _attention(ctx: Context, queries: Tensor) -> Tensor:
-    return _attention_of(ctx, queries).mean(dim=(1, 2))
+def _attention(ctx: Context, count: int | None = None) -> Tensor:
+    return _attention_of(ctx, count).mean(dim=(1, 2))
 
 
-def _attention_of(ctx: Context, queries: Tensor) -> Tensor:
+def _attention_of(ctx: Context, count: int | None = None) -> Tensor:
+    """Attention of the first ``count`` tokens, or of all, to every token in every head [B, heads, count, N]."""
+    queries = ctx.heads.q[:, :, :count]
     wide = wider(queries.dtype)
     with without_autocast(queries.device.type):
         scores = queries.to(wide) @ ctx.heads.k.to(wide).transpose(-2, -1) / math.sqrt(queries.shape[-1])
+    if ctx.heads.bias is not None:
+        scores = scores + ctx.heads.bias[..., :count, :].to(wide)
     if ctx.bias_size is not None:
         scores = scores + ctx.bias_size.to(wide).log()[:, None, None, :]
     return scores.softmax(dim=-1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -115,11 +115,6 @@ class MergePlan:
         """The slot that each moved token is merged into, int64 [B, m]."""
         return self._by_image(self.into_rows, self.n_out)
 
-    def keep(self, values: Tensor) -> Tensor:
-        """Values [B, N, ...], such as positions, of the token that stays in each slot: [B, n_out, ...]."""
-        kept = values.reshape(-1, *values.shape[2:]).index_select(0, self.kept_rows)
-        return kept.view(-1, self.n_out, *values.shape[2:])
-
     def _by_image(self, rows: Tensor, n: int) -> Tensor:
         return rows.view(self.batch, rows.shape[0] // max(self.batch, 1)) % n
 
@@ -132,14 +127,6 @@ class MergePlan:
         dest = torch.full((self.batch * self.n_in,), -1, dtype=torch.int64, device=slots.device)
         dest = dest.index_copy(0, self.kept_rows, slots).index_copy(0, self.moved_rows, self.into_rows % self.n_out)
         return dest.view(self.batch, self.n_in)
-
-
-class Tokens(NamedTuple):
-    """Tokens between two blocks, with their sizes and positions."""
-
-    x: Tensor  # [B, N, C]
-    size: Tensor | None = None  # original patches each stands for, float32 [B, N], 0: padding; None is all ones
-    position: Tensor | None = None  # of each in the image, [B, N, ...]; None where no block uses it
 
 
 def identity_plan(batch: int, n: int, device: torch.device) -> MergePlan:

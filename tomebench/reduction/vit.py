@@ -7,79 +7,21 @@ own modules do all the arithmetic. A ``Backbone`` adapts the parts of a model li
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tomebench.errors import SpecError
+from tomebench.reduction.backbone import Backbone
 from tomebench.reduction.constants import Constants
-from tomebench.reduction.macs import MacTerms
 from tomebench.reduction.method import Context, Heads, Method
-from tomebench.reduction.plan import MergePlan, Tokens, compose_sources, merge
+from tomebench.reduction.plan import MergePlan, compose_sources, merge
+from tomebench.reduction.positions import check_rotary
 from tomebench.reduction.schedule import TokenTrace, token_trace
-from tomebench.schema import Route
+from tomebench.reduction.tokens import Positions, Tokens
+from tomebench.schema import Rope, Route
 from tomebench.words import counted
-
-
-class Backbone(Protocol):
-    """Interface of an adapter: the parts of a ViT. :func:`tomebench.backbones.adapt.adapt` gives that of a model."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The wrapped model."""
-
-    @property
-    def depth(self) -> int:
-        """Number of blocks."""
-
-    @property
-    def prefix(self) -> int:
-        """Class, distillation and register tokens at the front."""
-
-    @property
-    def class_token(self) -> bool:
-        """True if token 0 is a class token."""
-
-    @property
-    def tokens(self) -> int:
-        """Tokens before the first block at the model's own image size, prefix included."""
-
-    def embed(self, images: Tensor) -> Tokens:
-        """[B, 3, H, W] -> tokens [B, N, C], of size one: everything before the first block."""
-
-    @property
-    def head_reads_prefix_only(self) -> bool:
-        """True if the class head reads class and distillation tokens only."""
-
-    def attention(self, layer: int, tokens: Tokens, route: Route) -> tuple[Tensor, Heads]:
-        """Tokens [B, N, C] -> (x plus its attention branch [B, N, C], queries, keys and values of the heads).
-
-        Proportional attention where the tokens have sizes: each key counts as often as its size.
-        """
-
-    def attention_kernel(
-        self, layer: int, route: Route, *, batch: int, n: int, biased: bool, dtype: torch.dtype, device: torch.device
-    ) -> str:
-        """Name of the kernel that :meth:`attention` runs on ``batch`` images of ``n`` tokens."""
-
-    def mlp(self, layer: int, x: Tensor) -> Tensor:
-        """[B, N, C] -> x plus its MLP branch [B, N, C]."""
-
-    def norm(self, x: Tensor) -> Tensor:
-        """[B, N, C] -> features [B, N, C]: the norm after the last block."""
-
-    def head_counts_sizes(self, prop_attn: bool) -> bool:
-        """True if the class head pools over tokens, each weighted by its size."""
-
-    def head(self, features: Tensor, size: Tensor | None, prop_attn: bool, *, pre_logits: bool = False) -> Tensor:
-        """Class head: features [B, N, C] -> logits, or with ``pre_logits`` what its last layer maps to them.
-
-        Pooling weights each token by its size.
-        """
-
-    def macs(self) -> MacTerms:
-        """MACs of the model's matmuls, in terms per image, per token and per pair of tokens."""
 
 
 def _of_model(name: str) -> Any:
@@ -99,10 +41,12 @@ class ReducedViT(nn.Module):
         prefix_only: after the attention of the last block keep the prefix tokens only, all that the class head reads.
             The logits stay the same; the last merge and most of the last MLP are saved, at r = 0 too.
         learned: the module of a trained method; it goes to the device and dtype of the model.
+        rope: rotation of a merged token, in a model that rotates queries and keys by their place.
 
     Raises:
         SpecError: ``prefix_only`` for a model whose class head reads the other tokens; options that do not go with this
-            number of blocks; or a trained method that is to remove tokens without its module.
+            number of blocks, or with rotations that are not this model's; a method that needs an MLP of its own after
+            attention; or a trained method that is to remove tokens without its module.
     """
 
     reduces_by_method = True
@@ -118,11 +62,19 @@ class ReducedViT(nn.Module):
         attention: Route = "auto",
         prefix_only: bool = False,
         learned: nn.Module | None = None,
+        rope: Rope = "keep",
     ) -> None:
         super().__init__()
         if len(r_layers) != backbone.depth:
             raise ValueError(f"{len(r_layers)} values of r for {backbone.depth} blocks")
         method.check_depth(backbone.depth)
+        if any(r_layers):
+            check_rotary(backbone.rotary, rope, getattr(method, "metric", ""), getattr(method, "heads", ""))
+            if method.reads_mlp and backbone.mlp_first:
+                raise SpecError(
+                    f"method {type(method).__name__} compares tokens before and after their MLP, which this model "
+                    "computes beside its attention; use another method"
+                )
         if prefix_only and not backbone.head_reads_prefix_only:
             raise SpecError("prefix_only: the head of this model pools over the other tokens too; leave it out")
         self.model = backbone.model  # registered, so that .to(), .eval() and .parameters() reach the shared weights
@@ -133,6 +85,7 @@ class ReducedViT(nn.Module):
         self.prop_attn = (prop_attn and method.counts_sizes) or method.pads
         self.attention = attention
         self.prefix_only = prefix_only
+        self.rope = rope
         self.constants = Constants()
         if method.trained and self.reduces_by_method and learned is None and any(r_layers):
             raise SpecError(
@@ -254,9 +207,10 @@ class ReducedViT(nn.Module):
             return self.method.choose(ctx)
 
     def merge(self, plan: MergePlan, tokens: Tokens) -> Tokens:
-        """Merge tokens, sizes and positions by a plan; a group takes the position of the token that stays."""
+        """Merge tokens, sizes and positions by a plan."""
         x, size = merge(plan, tokens.x, tokens.size, self.constants)
-        return Tokens(x, size, None if tokens.position is None else plan.keep(tokens.position))
+        position = tokens.position and tokens.position.after(plan, tokens.size, self.rope)
+        return Tokens(x, size, position)
 
     def mlp(self, layer: int, x: Tensor) -> Tensor:
         """[B, N, C] -> tokens after the MLP residual."""
@@ -291,7 +245,7 @@ class ReducedViT(nn.Module):
         x, heads = self.attend(layer, tokens)
         plan, prefix, depth = None, self.backbone.prefix, self.backbone.depth
         if self.prefix_only and layer == depth - 1:
-            left = Tokens(x[:, :prefix], None, _first(tokens.position, prefix))
+            left = Tokens(x[:, :prefix], None, tokens.position and tokens.position.first(prefix))
         elif r > 0:
             size = tokens.size
             bias_size = size if self.prop_attn else None
@@ -308,7 +262,7 @@ class ReducedViT(nn.Module):
             left = Tokens(x, tokens.size, tokens.position)
         return Tokens(self.mlp(layer, left.x), left.size, left.position), plan
 
-    def _reduce(self, ctx: Context, position: Tensor | None) -> tuple[Tokens, MergePlan | None]:
+    def _reduce(self, ctx: Context, position: Positions | None) -> tuple[Tokens, MergePlan | None]:
         plan, n = self.plan(ctx), ctx.x.shape[1]
         if plan.n_out != n - ctx.r:  # or speeds, MACs and tables would be those of another r
             kind, left_over = type(self.method).__name__, counted(n - ctx.r, "token")
@@ -319,10 +273,6 @@ class ReducedViT(nn.Module):
             raise SpecError(f"method {type(self.method).__name__} pads its plans; declare pads = True")
         left = self.merge(plan, Tokens(ctx.x, ctx.size, position))
         return left if self.sized else left._replace(size=None), plan
-
-
-def _first(values: Tensor | None, count: int) -> Tensor | None:
-    return None if values is None else values[:, :count]
 
 
 class SlicedViT(ReducedViT):
@@ -338,6 +288,6 @@ class SlicedViT(ReducedViT):
     def _counts_sizes(self, r: int) -> bool:
         return False
 
-    def _reduce(self, ctx: Context, position: Tensor | None) -> tuple[Tokens, MergePlan | None]:
+    def _reduce(self, ctx: Context, position: Positions | None) -> tuple[Tokens, MergePlan | None]:
         left = ctx.x.shape[1] - ctx.r
-        return Tokens(ctx.x[:, :left], None, _first(position, left)), None
+        return Tokens(ctx.x[:, :left], None, position and position.first(left)), None

@@ -15,12 +15,13 @@ from tomebench.errors import ModelError, SpecError
 from tomebench.measure.device import DTYPES, resolve_device
 from tomebench.measure.predict import require_matching_head
 from tomebench.models.create import LoadedModel, build_model
+from tomebench.reduction.backbone import Backbone
 from tomebench.reduction.choices import written
 from tomebench.reduction.learned import learned_module, read_learned
 from tomebench.reduction.macs import MacTerms
 from tomebench.reduction.methods.flags import PAPER, Options
 from tomebench.reduction.schedule import TokenTrace, parse_schedule
-from tomebench.reduction.vit import Backbone, ReducedViT
+from tomebench.reduction.vit import ReducedViT
 from tomebench.rspec import parse_r
 from tomebench.schema import OFF_THE_SHELF, TRAINED, Cell, Resolved
 from tomebench.sweeps.config import Choice, SweepConfig
@@ -132,6 +133,7 @@ def resolve_cells(
             prop_attn=reduced.prop_attn,
             prefix_only=config.prefix_only,
             preprocessing=config.preprocessing,
+            rope=config.rope,
             predictors="" if reduced.learned is None or learned is None else learned.digest,
         )
         resolved = Resolved(
@@ -218,6 +220,7 @@ def _reduced(
         prop_attn=prop_attn,
         attention=config.attention,
         prefix_only=config.prefix_only,
+        rope=config.rope,
         learned=learned_module(backbone, chooses, r_asked, config.predictors) if kind.reduces_by_method else None,
     )
 

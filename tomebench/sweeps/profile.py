@@ -27,7 +27,8 @@ from tomebench.measure.stages import Part, PassTimes, TimedModel, marked, marker
 from tomebench.measure.testbed import describe
 from tomebench.models.create import load_model
 from tomebench.reduction.attention import check_route
-from tomebench.reduction.vit import Backbone, ReducedViT, SlicedViT
+from tomebench.reduction.backbone import Backbone
+from tomebench.reduction.vit import ReducedViT, SlicedViT
 from tomebench.runs.budget import BUDGETS
 from tomebench.sweeps.batch_size import choose_batch_size
 from tomebench.sweeps.cells import ResolvedCell, reduced_vit, resolve_cells, resolve_sweep

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tomebench.reduction.plan import Tokens
+from tomebench.reduction.backbone import Backbone
 from tomebench.reduction.predictors import KEEP, Predictors
-from tomebench.reduction.vit import Backbone
+from tomebench.reduction.tokens import Tokens
 
 CLASSES, TEACHER, TOKENS, RATIO = 1.0, 0.5, 0.5, 2.0
 """Weights of the losses: cross-entropy, divergence from the teacher, distillation of tokens, ratio."""

@@ -22,9 +22,9 @@ from tomebench.errors import RunError, StorageError
 from tomebench.models.create import LoadedModel
 from tomebench.models.preprocess import Preprocessing
 from tomebench.models.weights_file import digest
+from tomebench.reduction.backbone import Backbone
 from tomebench.reduction.learned import ABOUT, read_learned
 from tomebench.reduction.predictors import Predictors, check_blocks, native_r, usual_blocks
-from tomebench.reduction.vit import Backbone
 from tomebench.regular import read_bytes
 from tomebench.schema import canonical_json
 from tomebench.training.losses import Losses, Masked, losses, masked_pass

@@ -24,6 +24,7 @@ class RepresentationShift(Method):
     source = "Choi et al., Representation Shift: Unifying Token Compression with FlashAttention, ICCV 2025"
     merges = False
     after_mlp = True
+    reads_mlp = True
     cap = staticmethod(all_but_one_patch)
 
     form: Literal["branch", "residual"] = "branch"
