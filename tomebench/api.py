@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tomebench.models.create import LoadedModel
     from tomebench.report.headline import Answer
     from tomebench.runs.row import Row
-    from tomebench.schema import Route
+    from tomebench.schema import Rope, Route
     from tomebench.sweeps.config import SweepConfig
     from tomebench.sweeps.events import Finished
 
@@ -53,6 +53,7 @@ def sweep(
     ablate: bool | None = None,
     attention: Route | None = None,
     prefix_only: bool | None = None,
+    rope: Rope | None = None,
     data: str | Path | None = None,
     labels: bool | None = None,
     limit: int | None = None,
@@ -83,7 +84,7 @@ def sweep(
     """Measure the speed of a model, and with ``data`` its top-1, when r tokens per layer are merged.
 
     Args:
-        model: alias or timm id, ``hf-hub:ORG/NAME`` or ``local-dir:PATH``; or a timm VisionTransformer itself, which is
+        model: alias or timm id, ``hf-hub:ORG/NAME`` or ``local-dir:PATH``; or a ViT of timm itself, which is
             copied and stays as it is. Several names, in a list or with commas, are a run each; so are several of
             ``img_size``, ``dtype`` and ``batch_size``, in folders below ``out``.
         r: values of r, such as "0..24", "0..24:4", 8 or [0, 8, 16].

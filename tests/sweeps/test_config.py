@@ -207,6 +207,7 @@ def test_a_run_is_identified_by_everything_that_can_change_a_result():
         "partition",
         "matching",
         "predictors",
+        "rope",
     }
     free = {"out", "name", "workers", "offline", "cache", "verify", "max_drop"}
     assert set(config.stored()) == set(SweepConfig.model_fields) - free - younger
@@ -355,7 +356,7 @@ def test_an_ablation_changes_one_option_at_a_time():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"metric": "k,z"}, "--metric 'k,z': use k, q, v, x, x_pre, or several of them with commas"),
+        ({"metric": "k,z"}, "--metric 'k,z': use k, q, v, x, x_pre, k_rot, or several of them with commas"),
         ({"matching": ""}, "--matching '': use bipartite, greedy, kmeans-2, kmeans-5, random-prune, attention-prune"),
         ({"matching": "bipartite,greedy", "partition": "random"}, "matching greedy has no partition; leave partition"),
         ({"metric": "x", "heads": "concat"}, "metric x has no heads; leave heads out"),

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 from tomebench.reduction.methods.flags import PAPER, choices
 from tomebench.runs import setting_values as values
 from tomebench.runs.facets import Setting
-from tomebench.vocabulary import MAX_DROP, MOST_CLASSES, Route
+from tomebench.vocabulary import MAX_DROP, MOST_CLASSES, Rope, Route
 
 
 def _option_of_tome(name: str, help: str) -> Any:
@@ -57,7 +57,7 @@ class Settings:
         "Weigh attention by the size of merged tokens; off by default for the presets of MAE.", None, "Method",
         often=True, since=1, states="cell")] = True
     metric: Annotated[str, _option_of_tome("metric",
-        "What tokens are compared by: k, q, v, x, x_pre; k,q makes cells.")] = PAPER.metric
+        "What tokens are compared by: k, q, v, x, x_pre, k_rot; k,q makes cells.")] = PAPER.metric
     heads: Annotated[str, _option_of_tome("heads", "Heads of the metric: mean, concat.")] = PAPER.heads
     distance: Annotated[str, _option_of_tome("distance",
         "Similarity: cosine, euclidean, dot, softmax.")] = PAPER.distance
@@ -78,6 +78,8 @@ class Settings:
         "Method", states="cell")] = "auto"
     prefix_only: Annotated[bool, Setting("Keep only what the head reads after the last attention.", None, "Method",
         states="cell")] = False
+    rope: Annotated[Rope, Setting("Rotation of a merged token in rotary models: keep, mean.", "NAME", "Method",
+        states="cell")] = "keep"
     data: Annotated[str | None, Setting("Images for top-1 (see: tomebench list datasets). None: speed only.", "DATA",
         "Data", often=True, read=values.path_text, check=values.text, since=1, states="images")] = None
     labels: Annotated[bool, Setting("Without: any pictures, agreement with r = 0.", None, "Data", often=True,

@@ -195,7 +195,8 @@ class SweepConfig(Settings, BaseModel):
         every = tuple(Choice(name, each, self.prop_attn) for name in self.methods for each in self._options(name))
         if not self.ablate:
             return every
-        others = [Options(**{name: value}) for name in OPTIONS for value in choices(name)[1:]]
+        # Without k_rot, which only rotary models have, and the paper's table has not.
+        others = [Options(**{name: value}) for name in OPTIONS for value in choices(name)[1:] if value != "k_rot"]
         changed = [Choice(self.method, each, self.prop_attn) for each in others]
         return (*every, *changed, Choice(self.method, PAPER, not self.prop_attn))
 

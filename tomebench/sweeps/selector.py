@@ -53,6 +53,7 @@ def _passes(job: Job, key: str) -> list[tuple[float, float]]:
         attention=model.attention,
         prefix_only=model.prefix_only,
         learned=model.learned,
+        rope=model.rope,
     )
     step, found, spent = rotating(guarded(key, without_gradients(staged)), job.inputs), [], 0.0
     for number in range(_WARM + _MOST):
