@@ -5,15 +5,18 @@ A checkpoint also says how many classes its model's class head has, and how many
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from timm.models import vision_transformer
 from torch import Tensor, nn
 
 from tomebench.datasets.decode import printable
@@ -26,6 +29,12 @@ _TRAINED = ("model", "state_dict", "model_state", "model_state_dict")
 _AVERAGED = ("model_ema", "state_dict_ema", "ema_state_dict")
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.", "encoder.")
 """Prefixes that DataParallel, torch.compile, Lightning and training code put before a model's tensor names."""
+_TABLES = (
+    "blocks.0.attn.relative_position_bias_table",
+    "blocks.0.attn.rel_pos.relative_position_bias_table",
+    "shared_rel_pos.relative_position_bias_table",
+)
+"""Biases by relative position: one for each way that two of s x s patches lie, (2 s - 1)², or 3 more (class token)."""
 _COUNTER = "n_averaged"
 """Entry that torch's AveragedModel keeps among its tensors: the number of states averaged."""
 
@@ -70,7 +79,7 @@ class Checkpoint:
         return int(head.shape[0]) if head is not None and head.ndim == 2 else None
 
     def grid(self, prefix: int) -> tuple[int, int] | None:
-        """(Patches per side, pixels per side of a patch); None if the file has no position or patch embedding.
+        """(Patches per side, pixels per side of a patch), as positions say; None if the file has none, or no patches.
 
         Args:
             prefix: positions of the model that belong to prefix tokens, tried before the number that the file says.
@@ -82,7 +91,14 @@ class Checkpoint:
             self._tensor("pos_embed", "encoder.pos_embedding"),
             self._tensor("patch_embed.proj.weight", "conv_proj.weight"),
         )
-        if positions is None or patches is None or positions.ndim != 3 or patches.ndim != 4:
+        if patches is None or patches.ndim != 4:
+            return None
+        if positions is None and (table := self._tensor(*_TABLES)) is not None and table.ndim == 2:
+            side = (math.isqrt(max(table.shape[0] - (3 if prefix else 0), 0)) + 1) // 2
+            return (
+                (side, int(patches.shape[-1])) if (2 * side - 1) ** 2 + (3 if prefix else 0) == table.shape[0] else None
+            )
+        if positions is None or positions.ndim != 3:
             return None
         count = positions.shape[1]
         tokens = [self._tensor(name) for name in ("cls_token", "class_token", "dist_token", "reg_token")]
@@ -160,7 +176,7 @@ def _kind(tensor: Tensor) -> str:
 
 
 def load_checkpoint(model: nn.Module, path: Path | Checkpoint, use_ema: bool | None = None) -> str:
-    """Load a checkpoint into a timm VisionTransformer, strictly: every tensor must fit.
+    """Load a checkpoint into a timm ViT, strictly: every tensor must fit.
 
     Tensor names of torchvision's ViTs are translated here; timm's own conversion translates those of other code bases
     and resizes position embeddings. Wrapper prefixes are taken off where every tensor fits without them.
@@ -211,7 +227,9 @@ def _fitted(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
     _check_floating(model, state)
     _check_patches(model, state)
     try:
-        converted = checkpoint_filter_fn(state, cast(VisionTransformer, model))
+        with redirect_stdout(io.StringIO()), warnings.catch_warnings():  # of what timm does with some tensors
+            warnings.simplefilter("ignore", UserWarning)
+            converted = _conversion(model)(state, model)
     except (AttributeError, KeyError, RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
         _check_fit(model, state)  # its message, which names tensors, says more than this error
         raise _Misfit(len(state), f"not the weights of a Vision Transformer ({short(error)})") from error
@@ -226,6 +244,16 @@ def _fitted(model: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
         raise
     _check_floating(model, converted)  # again, as the conversion may have given tensors the model's names
     return converted
+
+
+def _conversion(model: nn.Module) -> Callable[[dict[str, Tensor], Any], dict[str, Tensor]]:
+    """The conversion of weights of other code bases and sizes that timm has for the family of the model."""
+    module = type(model).__module__
+    family = import_module(module) if module.startswith("timm.models.") else vision_transformer
+    found: Callable[..., dict[str, Tensor]] = getattr(
+        family, "checkpoint_filter_fn", vision_transformer.checkpoint_filter_fn
+    )
+    return found
 
 
 def _check_floating(model: nn.Module, state: Mapping[str, Tensor]) -> None:

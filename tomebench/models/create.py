@@ -224,9 +224,11 @@ def _check_square(name: str, model: Any) -> None:
 
 
 def _grid(model: Any) -> tuple[int, int] | None:
-    """(Height, width) in patches of a model that has a position embedding; None for any other."""
+    """(Height, width) in patches of a model whose weights depend on it: positions, or biases by them; else None."""
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    return tuple(grid) if grid is not None and getattr(model, "pos_embed", None) is not None else None
+    placed = getattr(model, "pos_embed", None) is not None
+    placed = placed or any(name.endswith("relative_position_bias_table") for name, _ in model.named_parameters())
+    return tuple(grid) if grid is not None and placed else None
 
 
 def _positions(model: Any) -> int:
