@@ -10,7 +10,7 @@ TEST_WORKERS := $(shell n=$$(( 2 * $$(getconf _NPROCESSORS_ONLN) )); echo $$(( n
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench check speed-cpu speed-cuda gpu-wheels docs-images clean
+.PHONY: help demo test bench check speed-cpu speed-cuda gpu-wheels docs-images docs-families clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /make \1	/p' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ gpu-wheels: $(INSTALLED) ## what a GPU machine without network lacks, into .gpu-
 
 docs-images: $(RUNS) ## the pictures of the README, from a run of the demo
 	$(BIN)/python tests/docs/draw.py
+
+docs-families: $(RUNS) ## the table of timm's families in the page on models
+	$(BIN)/python tests/docs/families.py
 
 clean: ## remove .venv and caches, keep results
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

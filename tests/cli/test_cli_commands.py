@@ -141,8 +141,8 @@ def test_list(program):
     ("pattern", "why"),
     [
         ("swin_tiny", r"timm has \d+ such models? of another kind; swin_tiny\S+: SwinTransformer has '\w+', which"),
-        ("eva02_", r"such models of another kind; eva02_\S+: Eva has '\w+', which token merging does not know"),
-        ("resnet50d", r"resnet50d\S*: \w+ has '\w+', which token merging does not know how to run; use a timm"),
+        ("hiera_tiny", r"such models of another kind; hiera_\S+: Hiera has '\w+', which token merging does not know"),
+        ("convnext_atto", r"convnext_atto\S*: \w+ has '\w+', which token merging does not know how to run; tomebench"),
         ("no such", r"timm has no model with 'no such' in its name"),
     ],
 )

@@ -251,7 +251,7 @@ def test_a_value_is_one_cell_however_it_is_written(program):
 def test_a_wrong_value_of_a_flag_is_one_line_also_as_an_option(program):
     result = program("plan", "--model", "test_vit", "--option", "metric=Q")
     assert (result.code, result.out) == (2, "")
-    assert "--option metric 'Q': use k, q, v, x, x_pre" in result.error
+    assert "--option metric 'Q': use k, q, v, x, x_pre, k_rot" in result.error
 
 
 def test_a_flag_wins_over_yaml_also_as_an_option(program):

@@ -8,13 +8,12 @@ from typing import Annotated
 
 import typer
 
+from tomebench.cli.architectures import of_timm
 from tomebench.cli.options import Details, Json, Traceback
 from tomebench.errors import SpecError
 from tomebench.report.narrow import without
 from tomebench.words import counted
 
-_TIMM_MODULES = ("vision_transformer", "deit")
-"""timm's modules with ViTs of standard blocks; a few of their models are refused when used, with the reason."""
 _KINDS = ("models", "methods", "datasets", "papers", "columns")
 
 
@@ -24,6 +23,10 @@ def list_(
         str | None,
         typer.Argument(metavar="[PATTERN]", help="Models of timm or reported tables of such names; or one method."),
     ] = None,
+    every: Annotated[
+        bool,
+        typer.Option("--all", help="All transformers of timm, with why they cannot be merged; builds each of them."),
+    ] = False,
     json: Json = False,
     details: Details = False,
     traceback: Traceback = False,
@@ -33,6 +36,8 @@ def list_(
     Example: tomebench list models
 
     Example: tomebench list models deit
+
+    Example: tomebench list models --all dinov3
 
     Example: tomebench list methods kmeans
 
@@ -44,7 +49,15 @@ def list_(
         raise SpecError(f"nothing to list called {kind!r}; use {', '.join(_KINDS)}")
     if pattern is not None and kind not in ("models", "methods", "papers"):
         raise SpecError(f"only models and papers take a pattern, and methods a name; drop {pattern!r}")
-    kinds = {"models": _models, "methods": _methods, "datasets": _datasets, "papers": _papers, "columns": _columns}
+    if every and kind != "models":
+        raise SpecError("--all lists models; leave it out")
+    kinds = {
+        "models": of_timm if every else _models,
+        "methods": _methods,
+        "datasets": _datasets,
+        "papers": _papers,
+        "columns": _columns,
+    }
     headers, rows, footer = kinds[kind](pattern)
     screen = open_screen(as_json=json, details=details)
     if screen.as_json:
@@ -72,8 +85,10 @@ def _models(pattern: str | None) -> _Listing:
     import timm
 
     from tomebench.models.aliases import ALIASES, PRESETS
+    from tomebench.models.families import FAMILIES
 
-    known = sorted(name for module in _TIMM_MODULES for name in timm.list_models(module=module))
+    adapted = [module for module, needs in FAMILIES.items() if not needs]
+    known = sorted(name for module in adapted for name in timm.list_models(module=module))
     if pattern is not None:
         found = [(name, "timm") for name in known if pattern in name]
         why = [] if found else [_why_none(pattern)]
@@ -82,7 +97,7 @@ def _models(pattern: str | None) -> _Listing:
     rows += [(name, alias.timm_id, alias.note) for name, alias in ALIASES.items()]
     more = (
         f"and {len(known)} Vision Transformers of timm by their own names, with or without a tag; "
-        "see: tomebench list models deit"
+        "see: tomebench list models deit; and --all for what cannot be merged"
     )
     return ("name", "timm id", "what it is"), rows, [more]
 
