@@ -15,7 +15,6 @@ from torch import nn
 
 from tomebench.backbones.apply import apply
 from tomebench.errors import DeviceError, UnsupportedModelError
-from tomebench.reduction.registry import methods
 
 SMALL: dict[str, Any] = {
     "img_size": (20, 16), "patch_size": 4, "embed_dim": 16, "num_heads": 2, "depth": 3, "num_classes": 5,
@@ -107,22 +106,6 @@ def test_compiles_to_one_graph(kind: str) -> None:
     compiled = torch.compile(merged, fullgraph=True, dynamic=False, backend="eager")
     with torch.no_grad():
         assert torch.equal(compiled(images), merged(images))
-
-
-OFF_THE_SHELF = [name for name in methods() if name != "dynamicvit"]
-
-
-@pytest.mark.parametrize("method", OFF_THE_SHELF)
-def test_every_method_runs_on_it(method: str) -> None:
-    model = build("a table")
-    images = images_for(model, batch=3)
-    # All eigenvectors of such matrices depend on the last bit of them.
-    merged = apply(model, 3, method=method, **({"eigenvectors": 4} if method == "graph-cut" else {}))
-    order = torch.tensor([2, 0, 1])
-    with torch.no_grad():
-        got = merged(images)
-        torch.testing.assert_close(got[order], merged(images[order]), rtol=0, atol=1e-9)
-    assert got.isfinite().all()
 
 
 def test_pruning_by_attention_counts_the_bias() -> None:
