@@ -5,7 +5,7 @@ The function calls the module's own parts in the module's own order, so that wit
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from timm.layers import Attention, AttentionRope, apply_rot_embed_cat
@@ -16,6 +16,7 @@ from timm.models.vision_transformer_relpos import RelPosAttention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tomebench.backbones.blockwise import Place
 from tomebench.backbones.parts import first_unknown, linear_macs, parts_of, refusal, refuse_hooks, refuse_uncounted
 from tomebench.reduction.attention import attend
 from tomebench.reduction.macs import BlockMacs
@@ -44,13 +45,6 @@ ATTENTIONS: dict[type[nn.Module], set[str]] = {
 
 RELATIVE = (RelPosBias, RelPosMlp)
 """Biases by relative position of an attention of timm's."""
-
-
-class Place(NamedTuple):
-    """What attention has to know of where tokens are."""
-
-    rotation: Tensor | None = None  # sines and cosines of patches, to be broadcast to [B, heads, N - P, 2 d]
-    bias: Tensor | None = None  # added to the scores of each head and pair of tokens [B or 1, heads, N, N]
 
 
 def head_dim(attn: Any) -> int:

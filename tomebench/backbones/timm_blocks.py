@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import torch
 from timm.models.beit import Block as BeitBlock
 from timm.models.eva import EvaBlock, EvaBlockPostNorm
-from timm.models.vision_transformer import Block, ParallelScalingBlock, ParallelThingsBlock, ResPostBlock
+from timm.models.vision_transformer import Block as StandardBlock
+from timm.models.vision_transformer import ParallelScalingBlock, ParallelThingsBlock, ResPostBlock
 from timm.models.vision_transformer_relpos import RelPosBlock, ResPostRelPosBlock
 from torch import Tensor, nn
 
+from tomebench.backbones.blockwise import Block, HeadShape, Place
 from tomebench.backbones.parts import first_unknown, linear_macs, parts_of, refusal, refuse_hooks, refuse_uncounted
-from tomebench.backbones.timm_attention import Place, attention_macs, check_attention, self_attention
+from tomebench.backbones.timm_attention import attention_macs, check_attention, head_dim, self_attention
 from tomebench.reduction.attention import attend
 from tomebench.reduction.macs import BlockMacs
 from tomebench.reduction.method import Heads
 from tomebench.schema import Route
 
 
-class TimmBlock(ABC):
-    """One block of a model; nothing is stored on it.
+class TimmBlock(Block):
+    """One block of a model of timm's, of the class that :data:`BLOCKS` names for this adapter.
 
     Args:
-        block: of the class that :data:`BLOCKS` names for this adapter.
+        block: nothing is stored on it.
 
     Raises:
         UnsupportedModelError: it has a part that is not run; names its class and attribute.
@@ -34,13 +35,9 @@ class TimmBlock(ABC):
     """Names of all sub-modules, parameters, buffers and public attributes of the block."""
 
     def __init__(self, block: nn.Module) -> None:
-        # Any: torch types every attribute of a module as Tensor | Module.
-        self.block: Any = block
-        name = type(block).__name__
         if unknown := first_unknown(parts_of(block, plain=True), self.PARTS):
-            raise refusal(f"{name} has {unknown!r}")
-        refuse_hooks(block)
-        self.check()
+            raise refusal(f"{type(block).__name__} has {unknown!r}")
+        super().__init__(block)
 
     def check(self) -> None:
         """Raise unless the parts of the block are ones that are run."""
@@ -54,26 +51,10 @@ class TimmBlock(ABC):
         return (self.block.attn,)
 
     @property
-    def mlp_first(self) -> bool:
-        """Whether :meth:`attention` adds the MLP branch, too."""
-        return False
-
-    @property
-    def biased(self) -> bool:
-        """Whether the block has a bias of its own for each head and pair of tokens."""
-        return False
-
-    def position_bias(self) -> Tensor | None:
-        """The block's own bias for each head and pair of all tokens, [1, heads, N, N]; None where there is none."""
-        return None
-
-    @abstractmethod
-    def attention(self, x: Tensor, size: Tensor | None, route: Route, place: Place) -> tuple[Tensor, Heads]:
-        """Tokens [B, N, C] -> (x plus its attention branch [B, N, C], queries, keys and values of the heads)."""
-
-    @abstractmethod
-    def mlp(self, x: Tensor) -> Tensor:
-        """[B, N, C] -> x plus its MLP branch."""
+    def shape(self) -> HeadShape:
+        """The heads of its attention; of several side by side, those of the first."""
+        attn = self.attns[0]
+        return HeadShape(int(attn.num_heads), head_dim(attn), bool(attn.fused_attn))
 
     def macs(self) -> BlockMacs:
         """MACs of the block's matmuls."""
@@ -273,7 +254,7 @@ class ParallelScaling(TimmBlock):
 
 
 BLOCKS: dict[type[nn.Module], type[TimmBlock]] = {
-    Block: PreNorm,
+    StandardBlock: PreNorm,
     BeitBlock: BeitPreNorm,
     RelPosBlock: RelPosPreNorm,
     ResPostRelPosBlock: RelPosPostNorm,

@@ -13,8 +13,8 @@ from timm.layers.pos_embed_sincos import (
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
+from tomebench.backbones.blockwise import Place
 from tomebench.backbones.parts import refusal
-from tomebench.backbones.timm_attention import Place
 from tomebench.backbones.timm_model import TimmModel
 from tomebench.reduction.positions import Rotary, Rotations
 from tomebench.reduction.tokens import Tokens

@@ -1,19 +1,15 @@
-"""Base of the adapters of timm's ViTs: what they share, from the number of tokens to the class head.
-
-An adapter calls the model's own modules in the model's own order, so it keeps every feature they have (LayerScale, q/k
-norm, registers, gates, drop-path, ...), and r = 0 gives the same bits as the model itself. Every attribute of every
-part is checked against a list; a model with an unknown one is refused rather than run without it.
-"""
+"""Base of the adapters of timm's ViTs: what they share, from the number of tokens to the class head."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
 from timm.layers import Attention, AttentionPoolLatent
 from torch import Tensor, nn
 
+from tomebench.backbones.blockwise import Blockwise
 from tomebench.backbones.parts import (
     embedding_macs,
     first_unknown,
@@ -24,19 +20,16 @@ from tomebench.backbones.parts import (
     refuse_uncounted,
     replaced_methods,
 )
-from tomebench.backbones.timm_attention import ATTENTIONS, Place, head_dim
+from tomebench.backbones.timm_attention import ATTENTIONS
 from tomebench.backbones.timm_blocks import PreNorm, TimmBlock, adapt_block
-from tomebench.reduction.attention import kernel_name, log_size_bias
+from tomebench.reduction.attention import log_size_bias
 from tomebench.reduction.macs import MacTerms
-from tomebench.reduction.method import Heads
-from tomebench.reduction.positions import Rotary
 from tomebench.reduction.tokens import Tokens
-from tomebench.schema import Route
 
 _POOLS = ("", "token", "avg", "avgmax", "max", "map")
 
 
-class TimmModel(ABC):
+class TimmModel(Blockwise):
     """Adapter of one of timm's ViTs (a :class:`tomebench.reduction.backbone.Backbone`).
 
     Args:
@@ -52,19 +45,8 @@ class TimmModel(ABC):
     """Names of all sub-modules, parameters and buffers of the model."""
 
     def __init__(self, model: nn.Module) -> None:
-        # Any: torch types every attribute of a module as Tensor | Module.
         self._model: Any = model
-        self._blocks = self._checked()
-
-    @property
-    def model(self) -> nn.Module:
-        """The wrapped model."""
-        return self._model
-
-    @property
-    def depth(self) -> int:
-        """Number of blocks."""
-        return len(self._blocks)
+        super().__init__(model, self._checked())
 
     @property
     def prefix(self) -> int:
@@ -75,16 +57,6 @@ class TimmModel(ABC):
     def class_token(self) -> bool:
         """True if token 0 is a class token; registers may be there without one."""
         return self._model.cls_token is not None
-
-    @property
-    def rotary(self) -> Rotary:
-        """Whether queries and keys are rotated by their place, and by which angles."""
-        return "no"
-
-    @property
-    def mlp_first(self) -> bool:
-        """True if blocks add their MLP together with their attention."""
-        return any(block.mlp_first for block in self._blocks)
 
     @property
     def tokens(self) -> int:
@@ -103,39 +75,9 @@ class TimmModel(ABC):
         """The attention pooling of the class head; None where there is none."""
         return getattr(self._model, "attn_pool", None)
 
-    def attention_kernel(
-        self, layer: int, route: Route, *, batch: int, n: int, biased: bool, dtype: torch.dtype, device: torch.device
-    ) -> str:
-        """Name of the kernel that :meth:`attention` runs on ``batch`` images of ``n`` tokens."""
-        attn = self._blocks[layer].attns[0]
-        shape = (batch, int(attn.num_heads), n, head_dim(attn))
-        own = self.own_bias(layer)
-        return kernel_name(
-            route, shape=shape, biased=biased, fused=attn.fused_attn, dtype=dtype, device=device, own_bias=own
-        )
-
-    def own_bias(self, layer: int) -> bool:
-        """Whether the attention of a block adds a bias by position to its scores."""
-        return False
-
     @abstractmethod
     def embed(self, images: Tensor) -> Tokens:
         """[B, 3, H, W] -> tokens [B, N, C], of size one."""
-
-    def attention(self, layer: int, tokens: Tokens, route: Route = "auto") -> tuple[Tensor, Heads]:
-        """Tokens [B, N, C] -> (x plus its attention branch [B, N, C], queries, keys and values of the heads).
-
-        Proportional attention where the tokens have sizes: each key counts as often as its size.
-        """
-        return self._blocks[layer].attention(tokens.x, tokens.size, route, self.place(layer, tokens))
-
-    def place(self, layer: int, tokens: Tokens) -> Place:
-        """What the attention of a block has to know of where tokens are."""
-        return Place()
-
-    def mlp(self, layer: int, x: Tensor) -> Tensor:
-        """[B, N, C] -> x plus its MLP branch."""
-        return self._blocks[layer].mlp(x)
 
     def norm(self, x: Tensor) -> Tensor:
         """[B, N, C] -> features [B, N, C]: the norm after the last block."""
@@ -194,7 +136,7 @@ class TimmModel(ABC):
             class_token=self.class_token,
         )
 
-    def check(self) -> None:  # noqa: B027 - most adapters check no more
+    def check(self) -> None:
         """Raise unless the parts that are the adapter's own are ones that it runs."""
 
     def _checked(self) -> tuple[TimmBlock, ...]:

@@ -14,8 +14,9 @@ from timm.models.beit import Beit
 from timm.models.vision_transformer_relpos import VisionTransformerRelPos
 from torch import Tensor, nn
 
+from tomebench.backbones.blockwise import Place
 from tomebench.backbones.parts import refusal, refuse_hooks
-from tomebench.backbones.timm_attention import RELATIVE, Place
+from tomebench.backbones.timm_attention import RELATIVE
 from tomebench.backbones.timm_model import TimmModel
 from tomebench.reduction.positions import Places
 from tomebench.reduction.tokens import Tokens
@@ -54,7 +55,7 @@ class TimmRelative(TimmModel):
 
     def own_bias(self, layer: int) -> bool:
         """Whether the attention of a block adds a bias by position to its scores."""
-        return self._shared is not None or self._blocks[layer].biased
+        return self._shared is not None or super().own_bias(layer)
 
     def embed(self, images: Tensor) -> Tokens:
         """[B, 3, H, W] -> tokens [B, N, C], of size one, and their places."""
