@@ -84,6 +84,7 @@ MAE: Mapping[str, MaeViT] = {
 
 PRESETS: Mapping[str, str] = {
     "digits_vit": "a small ViT trained on the embedded digits; its weights are part of the package",
+    "digits_rope": "the same with rotary positions instead of learned ones (timm's Eva); its weights, too",
     **{name: preset.note for name, preset in TORCHVISION.items()},
     **{name: preset.note for name, preset in MAE.items()},
 }

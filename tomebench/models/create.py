@@ -187,7 +187,7 @@ def _create(timm_id: str, source: Source | None, kwargs: dict[str, Any], on: str
             elif timm_id in PRESETS:
                 from tomebench.models.digits_vit import create_model
 
-                model = create_model(**kwargs)
+                model = create_model(timm_id, **kwargs)
             elif source is not None:
                 model = source.create(**kwargs)
             else:
@@ -271,8 +271,8 @@ def load_model(spec: ModelSpec | str, *, pretrained: bool = False, **settings: A
 
     Args:
         spec: the model; or its name, and as ``settings`` what else a :class:`ModelSpec` says.
-        pretrained: where there is no file, fetch the published weights through timm. digits_vit always has its packaged
-            ones; the other presets need a file.
+        pretrained: where there is no file, fetch the published weights through timm. the demo models always have their
+            packaged ones; the other presets need a file.
 
     Raises:
         ModelError: unknown name, or weights that cannot be had or do not fit.
@@ -288,9 +288,9 @@ def load_model(spec: ModelSpec | str, *, pretrained: bool = False, **settings: A
     if file is not None:
         return replace(loaded, weights=load_checkpoint(loaded.model, file))
     if loaded.timm_id in PRESETS and published is None and spec.num_classes is None:
-        from tomebench.models.digits_vit import WEIGHTS
+        from tomebench.models.digits_vit import weights_of
 
-        return replace(loaded, weights=load_checkpoint(loaded.model, WEIGHTS))
+        return replace(loaded, weights=load_checkpoint(loaded.model, weights_of(loaded.timm_id)))
     if not pretrained:
         return loaded
     fetched = fetch(loaded.timm_id, spec.img_size, spec.offline)

@@ -1,5 +1,5 @@
-"""The demo model: a small Vision Transformer trained on the embedded digits, with its weights."""
+"""The demo models: two small Vision Transformers trained on the embedded digits, with their weights."""
 
-from tomebench.models.digits_vit.model import NAME, WEIGHTS, create_model
+from tomebench.models.digits_vit.model import NAME, ROTARY, create_model, weights_of
 
-__all__ = ["NAME", "WEIGHTS", "create_model"]
+__all__ = ["NAME", "ROTARY", "create_model", "weights_of"]

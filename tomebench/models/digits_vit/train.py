@@ -1,6 +1,7 @@
-"""Train the demo model digits_vit from scratch on the training digits, on the CPU.
+"""Train a demo model, digits_vit or with ``--rope`` digits_rope, from scratch on the training digits, on the CPU.
 
     python -m tomebench.models.digits_vit.train --out digits_vit.safetensors
+    python -m tomebench.models.digits_vit.train --rope --out digits_rope.safetensors
 
 Seeded and deterministic: the same machine and library versions give the same weights, bit for bit. Every epoch draws
 every training digit afresh, in new clutter. Besides the class token, each patch token learns whether it lies on the
@@ -19,11 +20,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,7 +34,7 @@ from torch.nn import functional as F
 from tomebench.datasets.digits.data import Split, load_digits, split_indices
 from tomebench.datasets.digits.render import EVALUATION_CLUTTER, EVALUATION_SEED, render_array
 from tomebench.models.digits_vit.initialise import initialise
-from tomebench.models.digits_vit.model import NUM_CLASSES, WEIGHTS, create_model
+from tomebench.models.digits_vit.model import NAME, NUM_CLASSES, ROTARY, create_model, weights_of
 
 _PATCH = 4
 _GRID = 14  # patches per side
@@ -53,6 +56,7 @@ class Recipe:
     warmup: float = 0.05  # part of the steps
     clutter_ramp: float = 0.3  # part of the epochs over which clutter grows to its full strength
     windowed: float = 0.7  # part of the epochs that see a window around the digit only, at a third of the cost
+    model: str = NAME
     seed: int = 0
     threads: int = 2
     max_steps: int | None = None  # stop early, for tests
@@ -67,7 +71,7 @@ class Drawn:
     tokens: Tensor  # int64 [n, 196]: the digit a patch lies on, or 10 for none
 
 
-def train(recipe: Recipe, held_out: Drawn | None = None) -> VisionTransformer:
+def train(recipe: Recipe, held_out: Drawn | None = None) -> VisionTransformer | Eva:
     """Train from scratch. Sets torch's seed and number of threads.
 
     Args:
@@ -76,7 +80,7 @@ def train(recipe: Recipe, held_out: Drawn | None = None) -> VisionTransformer:
     """
     torch.manual_seed(recipe.seed)
     torch.set_num_threads(recipe.threads)
-    model = create_model()
+    model = create_model(recipe.model)
     token_head = nn.Linear(model.embed_dim, NUM_CLASSES + 1)
     initialise(model)
     steps = recipe.epochs * (len(split_indices("train")) // recipe.batch_size)
@@ -142,13 +146,20 @@ def _epoch(recipe: Recipe, epoch: int, clutter: float) -> Iterator[Drawn]:
             yield draw("train", seed, clutter, batch.tolist())
 
 
-def _loss(model: VisionTransformer, token_head: nn.Module, batch: Drawn, window: Tensor | None) -> Tensor:
+def _loss(model: VisionTransformer | Eva, token_head: nn.Module, batch: Drawn, window: Tensor | None) -> Tensor:
     """Cross-entropy of the class token plus that of the patch tokens; with a window, of the patches in it alone."""
-    x, tokens = model._pos_embed(model.patch_embed(batch.images)), batch.tokens
+    x: Any = model._pos_embed(model.patch_embed(batch.images))
+    tokens = batch.tokens
+    rotations: dict[str, Any] = {}
+    if isinstance(model, Eva):
+        x, table = x
+        rotations = {"rope": table if window is None else table[window][:, None]}
     if window is not None:
         x = torch.cat([x[:, :1], x[:, 1:].gather(1, window[..., None].expand(-1, -1, x.shape[2]))], dim=1)
         tokens = tokens.gather(1, window)
-    features = model.norm(model.blocks(x))
+    for block in model.blocks:
+        x = block(x, **rotations)
+    features = model.norm(x)
     loss = F.cross_entropy(model.forward_head(features), batch.labels, label_smoothing=0.05)
     weights = torch.ones(NUM_CLASSES + 1)
     weights[_BACKGROUND] = 0.2  # there is far more background than digit
@@ -177,7 +188,7 @@ def _learning_rate(progress: float, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
 
 
-def save(model: VisionTransformer, recipe: Recipe, held_out: Drawn, path: Path) -> None:
+def save(model: nn.Module, recipe: Recipe, held_out: Drawn, path: Path) -> None:
     """Write fp32 safetensors whose metadata say how the weights were made and what they count on held-out images."""
     metadata = {
         "seed": str(recipe.seed),
@@ -194,14 +205,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tomebench.models.digits_vit.train", description="Train the demo model."
     )
-    parser.add_argument("--out", type=Path, default=WEIGHTS, help="file to write (default: the packaged weights)")
+    parser.add_argument("--out", type=Path, help="file to write (default: the packaged weights)")
+    parser.add_argument("--rope", action="store_true", help="train digits_rope, the model with rotary positions")
     parser.add_argument("--epochs", type=int, default=Recipe.epochs)
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    recipe = Recipe(epochs=options.epochs, seed=options.seed)
+    recipe = Recipe(epochs=options.epochs, model=ROTARY if options.rope else NAME, seed=options.seed)
     held_out = draw("test", EVALUATION_SEED, EVALUATION_CLUTTER)
-    save(train(recipe, held_out), recipe, held_out, options.out)
+    save(train(recipe, held_out), recipe, held_out, options.out or weights_of(recipe.model))
 
 
 if __name__ == "__main__":
