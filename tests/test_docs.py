@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hf_folders import save
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -112,6 +113,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file(dict(build_model("test_vit").model.state_dict()), root / "w.safetensors")
     for mine in ("my_best.pth.tar", "my.pth"):
         save_file(dict(build_model("test_vit", num_classes=3).model.state_dict()), root / mine)
+    pytest.importorskip("transformers")
+    save(build_own(own), root / "my_finetuned_dinov2")
     (root / "real.json").write_text(str([[0]] * 50_000))
     with pytest.MonkeyPatch.context() as patch, pytest.MonkeyPatch.context() as here:
         fast(patch)
@@ -133,6 +136,17 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def build_own(classes: list[str]) -> torch.nn.Module:
+    """A small model of transformers of these classes; without any, an encoder."""
+    import transformers
+
+    sizes = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 16, "image_size": 32}
+    if not classes:
+        return transformers.Dinov2Model(transformers.Dinov2Config(**sizes)).eval()
+    labels = {"id2label": dict(enumerate(classes)), "label2id": {name: i for i, name in enumerate(classes)}}
+    return transformers.Dinov2ForImageClassification(transformers.Dinov2Config(**sizes, **labels)).eval()
+
+
 def stand_in(line: str) -> list[str]:
     """The words of a command after the program's name, with a small model and no GPU."""
     words = shlex.split(line)[1:]
@@ -151,7 +165,9 @@ def stand_in(line: str) -> list[str]:
     elif "--predictors" in words:  # of a model and data that the words before chose
         words += ["--device", "cpu", "--batch-size", "2", *(["--limit", "4"] if "--data" in words else [])]
     elif words[0] in ("sweep", "ablate", "plan", "profile", "doctor"):
-        value("--model", "test_vit")
+        own = any(word.startswith("hf/my_") for word in words)
+        if not own:
+            value("--model", "test_vit")
         value("--batch-size", "2")
         value("--device", "cpu")
         value("--nproc-per-node", None)
@@ -161,7 +177,7 @@ def stand_in(line: str) -> list[str]:
         words += ["--device", "cpu"] if "--device" not in words else []
         for slow in ("--compile", "--end-to-end", "--cuda-graphs"):
             words[:] = [word for word in words if word != slow]
-        if "--data" in words and "--model" in words and "--checkpoint" not in words:
+        if "--data" in words and "--model" in words and "--checkpoint" not in words and not own:
             words += ["--checkpoint", "w.safetensors"]
         if words[0] in ("sweep", "ablate", "profile") and "--batch-size" not in words:
             words += ["--batch-size", "2"]
@@ -254,11 +270,13 @@ def test_python_examples_run(house: Path, monkeypatch: pytest.MonkeyPatch) -> No
         '"vit_base_patch16_224.augreg_in21k_ft_in1k", pretrained=True': '"test_vit", num_classes=3',
         "progress=True": 'device="cpu", batch_size=2, workers=0',
         "reshape(-1, 14, 14)": "reshape(-1, 10, 10)",
+        'transformers.AutoModel.from_pretrained("facebook/dinov2-base")': "build_own([])",
     }
-    names = {"images": torch.randn(2, 3, 160, 160)}
+    names = {"images": torch.randn(2, 3, 160, 160), "build_own": build_own}
     for block in blocks:
         for old, new in stand_ins.items():
             block = block.replace(old, new)
         exec(block, names)
     assert torch.equal(names["logits"], names["merged"](names["images"]))
     assert len(names["table"]) == 3
+    assert names["states"].shape == (2, 101, 12)

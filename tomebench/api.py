@@ -33,7 +33,7 @@ def sweep(
     *,
     out: str | Path,
     progress: bool = False,
-    preprocessing: Literal["timm", "tome"] | Mapping[str, Any] | None = None,
+    preprocessing: Literal["timm", "tome"] | Mapping[str, Any] | object | None = None,
     checkpoint: str | Path | None = None,
     use_ema: bool | None = None,
     num_classes: int | None = None,
@@ -121,7 +121,7 @@ def sweep(
     from tomebench.sweeps.resume import choose_parent
     from tomebench.sweeps.run import run_sweep
 
-    own = preprocessing if isinstance(preprocessing, Mapping) else None
+    own = None if isinstance(preprocessing, str) else preprocessing
     module = None if isinstance(model, str | Sequence) else model
     asked |= {"model": model if module is None else given_name(module), "r": _r_text(r)}
     asked |= {"preprocessing": None if own is not None else preprocessing}
@@ -150,7 +150,9 @@ def sweep(
                 raise ConfigError(f"{key} is about a model that is built by name; leave it out, the module has its own")
         given = handed_over()
     elif own is not None:
-        raise ConfigError("preprocessing as a mapping is for a module; of a named model say timm or tome")
+        raise ConfigError(
+            "preprocessing as a mapping or image processor is for a module; of a named model say timm or tome"
+        )
     folder = Path(out)
     if len(members) > 1:
         check_members(members, given)

@@ -20,12 +20,35 @@ from tomebench.errors import UnsupportedModelError
 from tomebench.reduction.backbone import Backbone
 
 _ROOM = "tomebench.backbones"
+_HF = "transformers.models"
+TRANSFORMERS: tuple[str, ...] = (
+    f"{_HF}.vit.modeling_vit.ViTForImageClassification",
+    f"{_HF}.vit.modeling_vit.ViTModel",
+    f"{_HF}.deit.modeling_deit.DeiTForImageClassification",
+    f"{_HF}.deit.modeling_deit.DeiTForImageClassificationWithTeacher",
+    f"{_HF}.deit.modeling_deit.DeiTModel",
+    f"{_HF}.dinov2.modeling_dinov2.Dinov2ForImageClassification",
+    f"{_HF}.dinov2.modeling_dinov2.Dinov2Model",
+    f"{_HF}.dinov2_with_registers.modeling_dinov2_with_registers.Dinov2WithRegistersForImageClassification",
+    f"{_HF}.dinov2_with_registers.modeling_dinov2_with_registers.Dinov2WithRegistersModel",
+    f"{_HF}.dinov3_vit.modeling_dinov3_vit.DINOv3ViTModel",
+    f"{_HF}.siglip.modeling_siglip.SiglipForImageClassification",
+    f"{_HF}.siglip.modeling_siglip.SiglipVisionModel",
+    f"{_HF}.clip.modeling_clip.CLIPForImageClassification",
+    f"{_HF}.clip.modeling_clip.CLIPVisionModel",
+    f"{_HF}.clip.modeling_clip.CLIPVisionModelWithProjection",
+    f"{_HF}.beit.modeling_beit.BeitForImageClassification",
+    f"{_HF}.beit.modeling_beit.BeitModel",
+)
+"""Classes of transformers that are adapted."""
 ADAPTERS: Mapping[str, str] = {
     "timm.models.vision_transformer.VisionTransformer": f"{_ROOM}.timm_vit:TimmViT",
     "timm.models.deit.VisionTransformerDistilled": f"{_ROOM}.timm_vit:TimmViT",
     "timm.models.eva.Eva": f"{_ROOM}.timm_eva:TimmEva",
     "timm.models.beit.Beit": f"{_ROOM}.timm_relative:TimmRelative",
     "timm.models.vision_transformer_relpos.VisionTransformerRelPos": f"{_ROOM}.timm_relative:TimmRelative",
+    "tomebench.models.hf_model.HFModel": f"{_ROOM}.hf_vit:HFViT",
+    **dict.fromkeys(TRANSFORMERS, f"{_ROOM}.hf_vit:HFViT"),
 }
 """The adapter of each class of models, as ``module:class``; a class by its module and name, so that none is imported.
 

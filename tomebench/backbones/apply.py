@@ -10,6 +10,7 @@ from typing import Any, get_args
 from torch import nn
 
 from tomebench.backbones.adapt import adapt
+from tomebench.backbones.hf_layers import is_of_transformers
 from tomebench.errors import SpecError
 from tomebench.reduction.learned import learned_module
 from tomebench.reduction.method import Method
@@ -37,8 +38,8 @@ def apply(
     """Reduce tokens in the blocks of a Vision Transformer.
 
     Args:
-        model: a ViT of timm (``tomebench list models`` says which). It is neither changed nor copied: the
-            result shares its weights.
+        model: a ViT of timm or transformers (``tomebench list models --all`` says which). It is neither changed nor
+            copied: the result shares its weights.
         r: tokens to remove per layer, or a sequence with one value for each block. No block loses more than the method
             can remove: of ToMe half of the tokens that are not prefix tokens.
         schedule: constant, decreasing (from 2r to 0), increasing or inflect:<x>.
@@ -57,8 +58,10 @@ def apply(
             method.
 
     Returns:
-        A module that maps images to logits; its ``token_counts`` are the tokens left after each block. In training it
-        keeps all activations, even where the model is set to recompute them (gradient checkpointing).
+        A module that maps images to logits; its ``token_counts`` are the tokens left after each block. Of a model of
+        transformers, one that takes ``pixel_values`` and gives the model's own outputs, see
+        :class:`tomebench.backbones.hf_outputs.ReducedHF`. In training it keeps all activations, even where the model is
+        set to recompute them (gradient checkpointing).
 
     Raises:
         SpecError: r, schedule or method cannot be read or do not fit the model.
@@ -89,7 +92,12 @@ def apply(
     chooses, r_layers = _method(method, options), shape.r_layers(mean, backbone.depth)
     if predictors is not None and not chooses.trained:
         raise SpecError(f"predictors are weights of a trained method, and {method} is none; leave predictors out")
-    return ReducedViT(
+    kind = ReducedViT
+    if is_of_transformers(model):
+        from tomebench.backbones.hf_outputs import ReducedHF
+
+        kind = ReducedHF
+    return kind(
         backbone,
         chooses,
         r_layers,

@@ -14,10 +14,17 @@ from torch import Tensor, nn
 
 from tomebench.errors import UnsupportedModelError
 
+_RECORDS = "transformers.utils.output_capturing"
+"""Module of the hooks that only record."""
+
 
 def refuse_hooks(module: nn.Module) -> None:
-    """Raise if a module whose ``forward`` the adapter bypasses has a forward hook, which would not run."""
-    if module._forward_hooks or module._forward_pre_hooks:
+    """Raise if a module whose ``forward`` the adapter bypasses has a forward hook, which would not run.
+
+    Those by which transformers records states that are asked for stay after the first time; they change nothing.
+    """
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    if any(getattr(hook, "__module__", "") != _RECORDS for hook in hooks):
         raise refusal(f"{type(module).__name__} has a forward hook")
 
 

@@ -25,6 +25,7 @@ _REQUIRED = ("torch", "torchvision", "timm", "numpy", "pandas", "safetensors")
 _OPTIONAL = {
     "matplotlib": ("report", "there will be no figure"),
     "datasets": ("hf", "--data hfds/NAME cannot be read"),
+    "transformers": ("hf", "--model hf/NAME cannot be read"),
 }
 """Optional libraries: name to its extra, and what is not possible without it."""
 _MIN_FREE = 200 * 2**20

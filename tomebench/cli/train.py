@@ -24,7 +24,10 @@ def train_predictors(
     model: Annotated[
         str,
         typer.Option(
-            "--model", help="Alias or timm id, hf-hub:ORG/NAME, local-dir:PATH.", metavar="NAME", show_default=False
+            "--model",
+            help="Alias or timm id, hf-hub:ORG/NAME, local-dir:PATH, hf/FOLDER_OR_ID.",
+            metavar="NAME",
+            show_default=False,
         ),
     ],
     data: Annotated[

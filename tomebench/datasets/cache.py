@@ -1,6 +1,6 @@
 """PixelCache: preprocessed images on disk, so that a second evaluation of the same list decodes nothing.
 
-One file of fixed-size records, one for each image, read from the system's page cache. A record is the uint8 image, the
+One file of fixed-size records, one for each image, read from the system's page cache. A record is the image, the
 digest of the bytes that it was decoded from, and a checksum over both and over the state of the file it came from. A
 record that was never written, is incomplete or damaged, or whose image file has changed fails its checksum: the image
 is decoded again, and no wrong pixel is ever used. Many processes may read and fill one cache at the same time. The file
@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import functools
 import json
+import math
 import os
 import re
 import shutil
@@ -46,10 +47,17 @@ class PixelCache:
     path: str
     count: int  # images
     shape: tuple[int, int, int]  # of one image: channels, height, width
+    dtype: str = "uint8"  # of its pixels, as numpy names it
 
     @classmethod
     def open(
-        cls, folder: Path, name: str, key: Mapping[str, Any], count: int, shape: tuple[int, int, int]
+        cls,
+        folder: Path,
+        name: str,
+        key: Mapping[str, Any],
+        count: int,
+        shape: tuple[int, int, int],
+        dtype: str = "uint8",
     ) -> PixelCache:
         """Open the cache of a list of images in a folder of caches; create it if it is not there.
 
@@ -60,13 +68,14 @@ class PixelCache:
                 file of its own.
             count: number of images.
             shape: of every image: channels, height, width.
+            dtype: of its pixels.
 
         Raises:
             DataError: the folder cannot be used.
             StorageError: the disk has no room for all images.
         """
         path = folder / f"{re.sub(r'[^A-Za-z0-9._-]+', '-', name)[:60]}-{fingerprint(dict(key))}.pixels"
-        cache = cls(str(path), count, shape)
+        cache = cls(str(path), count, shape, dtype)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             present = path.stat() if path.exists() else None
@@ -86,7 +95,7 @@ class PixelCache:
         return cache
 
     def get(self, index: int, file: str) -> tuple[Tensor, str] | None:
-        """One image as uint8 tensor ``shape`` and the digest of its bytes, or None if it has to be decoded.
+        """One image as tensor ``shape`` and the digest of its bytes, or None if it has to be decoded.
 
         Args:
             index: of the image.
@@ -100,7 +109,7 @@ class PixelCache:
             return None  # cut off
         if _checksum(record[:-_CHECKSUM], file) != record[-_CHECKSUM:]:
             return None
-        pixels = np.frombuffer(record, np.uint8, self._record - _DIGEST - _CHECKSUM)
+        pixels = np.frombuffer(record, self.dtype, math.prod(self.shape))
         return torch.from_numpy(pixels.reshape(self.shape)), record[-_DIGEST - _CHECKSUM : -_CHECKSUM].hex()
 
     def put(self, index: int, file: str, digest: str, image: Tensor) -> None:
@@ -110,7 +119,7 @@ class PixelCache:
             index: of the image.
             file: as in :meth:`get`.
             digest: of the bytes it was decoded from, :func:`tomebench.datasets.files.bytes_digest`.
-            image: uint8 tensor ``shape``.
+            image: tensor ``shape``, of ``dtype``.
 
         Raises:
             StorageError: it cannot be written.
@@ -128,7 +137,7 @@ class PixelCache:
 
     @property
     def _record(self) -> int:
-        return int(np.prod(self.shape)) + _DIGEST + _CHECKSUM
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize + _DIGEST + _CHECKSUM
 
     @property
     def _bytes(self) -> int:

@@ -24,6 +24,7 @@ from tomebench.models import mae_vit, torchvision_vit
 from tomebench.models.aliases import ALIASES, MAE, PRESETS, TORCHVISION
 from tomebench.models.checkpoint import Checkpoint, load_checkpoint, read_checkpoint
 from tomebench.models.digest import tensors_digest
+from tomebench.models.hf_files import is_hf
 from tomebench.models.published import fetch
 from tomebench.models.sources import Source, located_name, source_of
 from tomebench.models.spec import PREFIX, ModelSpec
@@ -49,6 +50,8 @@ def resolve_model_name(name: str) -> str:
         ModelError: unknown name or tag; the message names the nearest one.
     """
     if name in PRESETS:
+        return name
+    if is_hf(name):
         return name
     if (located := located_name(name)) is not None:
         return located
@@ -124,8 +127,18 @@ def build_model(spec: ModelSpec | str, *, meta: bool = False, **settings: Any) -
         DataError: a list of class names that cannot be read.
     """
     spec = spec if isinstance(spec, ModelSpec) else ModelSpec(spec, **settings)
+    if is_hf(spec.name):
+        return _of_transformers(spec, meta=meta, load=False)
     source = source_of(spec.name, spec.offline)
     return _build(spec, source, _read(spec, source), meta)
+
+
+def _of_transformers(spec: ModelSpec, *, meta: bool, load: bool) -> LoadedModel:
+    """Build a model of transformers, whose files say all about it."""
+    from tomebench.models.hf_model import build_hf
+
+    model, name, weights, names, notes = build_hf(spec, meta=meta, load=load)
+    return LoadedModel(model, name, weights, head_of(model, spec.class_names, names), tuple(notes))
 
 
 def _read(spec: ModelSpec, source: Source | None) -> Checkpoint | None:
@@ -279,6 +292,8 @@ def load_model(spec: ModelSpec | str, *, pretrained: bool = False, **settings: A
         DataError: a list of class names that cannot be read.
     """
     spec = spec if isinstance(spec, ModelSpec) else ModelSpec(spec, **settings)
+    if is_hf(spec.name):
+        return _of_transformers(spec, meta=False, load=True)
     published = weights_file(spec.name)
     if pretrained and spec.checkpoint is None and published is not None:
         raise ModelError(f"{spec.name} takes its weights from a file: {published}; pass it with --checkpoint")

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-_LIBRARIES = frozenset({"torch", "timm", "tomebench", "numpy"}) | sys.stdlib_module_names
+_LIBRARIES = frozenset({"torch", "timm", "transformers", "tomebench", "numpy"}) | sys.stdlib_module_names
 """Packages identified by version or code digest, whose code need not be read here."""
 _BAGS = (types.SimpleNamespace, argparse.Namespace)
 _OF_MODULES = frozenset(dir(nn.Module)) | frozenset(vars(nn.Module()))

@@ -14,7 +14,9 @@ from tomebench.datasets.class_lists import as_names
 from tomebench.errors import ModelError, UnsupportedModelError
 from tomebench.models.create import LoadedModel, head_of
 from tomebench.models.digest import layers_digest, tensors_digest
-from tomebench.models.preprocess import checked_settings
+from tomebench.models.hf_model import HFModel, is_placeholder
+from tomebench.models.hf_pixels import preprocessing_of
+from tomebench.models.preprocess import Preprocessing, checked_settings
 from tomebench.models.spec import PREFIX
 from tomebench.reduction.vit import ReducedViT
 
@@ -27,16 +29,16 @@ def given_name(model: nn.Module) -> str:
 def given_model(
     model: nn.Module,
     *,
-    preprocessing: Mapping[str, Any] | None = None,
+    preprocessing: Any = None,
     class_names: str | None = None,
     evaluated: bool = False,
 ) -> LoadedModel:
     """Copy a model for measuring.
 
     Args:
-        model: a ViT of timm, on any device; neither it nor its weights are changed.
+        model: a ViT of timm or transformers, on any device; neither it nor its weights are changed.
         preprocessing: some of timm's settings (``mean``, ``std``, ``interpolation``, ``crop_pct``, ``crop_mode``) in
-            place of those that the model carries in ``pretrained_cfg``.
+            place of those that the model carries in ``pretrained_cfg``; or an image processor of transformers.
         class_names: file with the names of the classes, or how folder names are sorted.
         evaluated: images are to be evaluated, so the model has to say how they are preprocessed.
 
@@ -50,12 +52,13 @@ def given_model(
         ConfigError: an unknown setting, or a value that it cannot have.
     """
     _refuse_wrapped(model)
-    own = checked_settings(preprocessing or {})
+    processor = preprocessing if hasattr(preprocessing, "to_dict") else None
+    own = checked_settings({} if processor is not None else preprocessing or {})
     published = getattr(model, "pretrained_cfg", None)
-    if evaluated and not published and not {"mean", "std"} <= {*own}:
+    if evaluated and processor is None and not published and not {"mean", "std"} <= {*own}:
         raise ModelError(
             "the model has no pretrained_cfg, so nothing says how its images are normalised; pass preprocessing="
-            "{'mean': (...), 'std': (...), 'interpolation': ..., 'crop_pct': ...}"
+            "{'mean': (...), 'std': (...), 'interpolation': ..., 'crop_pct': ...}, or transformers' image processor"
         )
     odd = [name for name, value in model.state_dict().items() if not isinstance(value, Tensor) or value.is_quantized]
     if odd:
@@ -68,8 +71,15 @@ def given_model(
         raise ModelError(
             f"the model cannot be copied ({str(error)[:120]}); pass it without hooks and graphs"
         ) from error
+    listed = as_names(_as_dict(published).get("label_names"), "label_names of the model's pretrained_cfg")
+    if type(model).__module__.startswith("transformers."):
+        mine = HFModel(mine)
+        if mine.num_classes:
+            listed = as_names(mine.model.config.id2label, "id2label of the model's config")
+            listed = None if listed is None or is_placeholder(listed) else listed
     mine.pretrained_cfg = {**_as_dict(published), **own}
-    listed = as_names(mine.pretrained_cfg.get("label_names"), "label_names of the model's pretrained_cfg")
+    if processor is not None:
+        mine.preprocessing = preprocessing_of(processor, Preprocessing.from_model(mine).input_size[-1])
     head = head_of(mine, class_names, [] if listed is None else [listed])
     digest = hashlib.sha256(f"{tensors_digest(model)}{layers_digest(model)}".encode()).hexdigest()[:16]
     return LoadedModel(mine, _architecture(model), f"sha256:{digest}", head)

@@ -104,12 +104,18 @@ class Preprocessing:
             ModelError: the model does not take images of three channels.
         """
         asked = {"crop_pct": crop_pct, "interpolation": interpolation}
+        if isinstance(made := getattr(model, "preprocessing", None), cls):
+            if rules != "timm" or crop_pct is not None or interpolation is not None:
+                raise ConfigError(
+                    "the model's own image processor says how images are resized; leave preprocessing out"
+                )
+            return made
         overrides = checked_settings({name: value for name, value in asked.items() if value is not None})
         published = getattr(model, "pretrained_cfg", None) or {}
         channels, *sides = tuple(published.get("input_size", (3, 224, 224)))
-        own: Any = getattr(model, "patch_embed", None)
-        if own is not None and getattr(own, "img_size", None) is not None:
-            sides = [int(side) for side in own.img_size]  # may differ from the size of the published weights
+        own: Any = getattr(getattr(model, "patch_embed", model), "img_size", None)
+        if own is not None:
+            sides = [int(side) for side in own]  # may differ from the size of the published weights
         channels = int(getattr(model, "in_chans", channels))
         if channels != 3:
             what = counted(channels, "channel")
@@ -137,6 +143,16 @@ class Preprocessing:
             std=tuple(float(value) for value in config["std"]),
             crop_mode=str(config["crop_mode"]),
         )
+
+    @property
+    def pixel_type(self) -> str:
+        """Type of the numbers that :meth:`transform` gives, as numpy names it."""
+        return "uint8"
+
+    @property
+    def more(self) -> dict[str, str]:
+        """What else decides the pixels, by name."""
+        return {}
 
     def transform(self) -> Callable[[Image.Image], Tensor]:
         """The evaluation transform of timm without normalisation: RGB image to uint8 ``input_size``. Picklable."""

@@ -142,8 +142,8 @@ def _architecture(config: Path, name: str) -> str:
             else "names no architecture"
         )
         raise ModelError(
-            f"--model {printable(name)}: its {CONFIG} {what}; only models that timm saved can be read from there, "
-            "others through --model NAME with --checkpoint FILE"
+            f"--model {printable(name)}: its {CONFIG} {what}; of transformers' models give --model hf/FOLDER or "
+            "hf/ORG/NAME, others through --model NAME with --checkpoint FILE"
         )
     if not timm.is_model(architecture):
         raise ModelError(f"--model {printable(name)}: this version of timm has no {printable(architecture)}; update it")

@@ -13,7 +13,7 @@ PREFIX = "python:"
 class ModelSpec:
     """A model and its weights as a user names them."""
 
-    name: str  # alias, preset or timm id; timm/NAME, hf-hub:ORG/NAME or local-dir:PATH
+    name: str  # alias, preset or timm id; timm/NAME, hf-hub:ORG/NAME, local-dir:PATH or hf/FOLDER_OR_ID
     checkpoint: Path | None = None  # file of weights; sets class head and image size where nothing else does
     use_ema: bool | None = None  # the averaged weights of a file that has both; None: those that were trained
     num_classes: int | None = None  # outputs of the class head; None: those of the weights, else the model's own

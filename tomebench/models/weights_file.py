@@ -147,8 +147,12 @@ def _is_index(path: Path) -> bool:
     return path.name.endswith(".index.json")
 
 
-def _shards(index: Path) -> list[Path]:
-    """The shard files that an index names, each in the folder of the index."""
+def shard_names(index: Path) -> list[str]:
+    """Names of the shard files that an index names, each in the folder of the index.
+
+    Raises:
+        ModelError: it is no index, or names what is no file beside it.
+    """
     try:
         content = json.loads(read_bytes(str(index), most=_LARGEST_HEADER))
         names = sorted({*content["weight_map"].values()})
@@ -163,7 +167,11 @@ def _shards(index: Path) -> list[Path]:
             )
         if not _is_there(index.parent / name):
             raise ModelError(f"checkpoint {printable(index)}: its shard {printable(name)[:200]} is not there; fetch it")
-    return [index.parent / name for name in names]
+    return names
+
+
+def _shards(index: Path) -> list[Path]:
+    return [index.parent / name for name in shard_names(index)]
 
 
 def _is_there(path: Path) -> bool:

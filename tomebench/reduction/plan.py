@@ -313,8 +313,21 @@ def unmerge(plan: MergePlan, y: Tensor) -> Tensor:
     Returns:
         [B, N, C]; zeros where the token was dropped.
     """
-    dest = plan.dest.unsqueeze(-1)
-    return y.gather(1, dest.clamp_min(0).expand(-1, -1, y.shape[2])) * (dest >= 0)
+    return spread(y, plan.dest)
+
+
+def spread(y: Tensor, source: Tensor) -> Tensor:
+    """Give every original token the value of the token it is part of.
+
+    Args:
+        y: [B, n, C].
+        source: token of ``y`` each original one is part of, int64 [B, N], -1 where it was dropped.
+
+    Returns:
+        [B, N, C]; zeros where the token was dropped.
+    """
+    source = source.unsqueeze(-1)
+    return y.gather(1, source.clamp_min(0).expand(-1, -1, y.shape[2])) * (source >= 0)
 
 
 def compose_sources(source: Tensor | None, plan: MergePlan) -> Tensor:

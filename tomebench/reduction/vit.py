@@ -6,7 +6,7 @@ own modules do all the arithmetic. A ``Backbone`` adapts the parts of a model li
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from tomebench.errors import SpecError
 from tomebench.reduction.backbone import Backbone
 from tomebench.reduction.constants import Constants
 from tomebench.reduction.method import Context, Heads, Method
-from tomebench.reduction.plan import MergePlan, compose_sources, merge
+from tomebench.reduction.plan import MergePlan, compose_sources, merge, spread
 from tomebench.reduction.positions import check_rotary
 from tomebench.reduction.schedule import TokenTrace, token_trace
 from tomebench.reduction.tokens import Positions, Tokens
@@ -123,9 +123,18 @@ class ReducedViT(nn.Module):
     num_prefix_tokens = _of_model("num_prefix_tokens")
     get_classifier = _of_model("get_classifier")
 
-    def forward_features(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] -> the tokens that are left, after the final norm [B, N_left, C]."""
-        return self.features_and_sizes(images)[0]
+    def forward_features(self, images: Tensor, *, unmerge: bool = False) -> Tensor:
+        """[B, 3, H, W] -> the tokens that are left, after the final norm [B, N_left, C].
+
+        Args:
+            images: of the model's own size.
+            unmerge: give every embedded token what the token has that it ended in [B, N, C]; zeros where it was
+                dropped.
+        """
+        if not unmerge:
+            return self.features_and_sizes(images)[0]
+        *_, (tokens, source) = self.states(images)
+        return spread(self.backbone.norm(tokens.x), source)
 
     def features_and_sizes(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """[B, 3, H, W] -> (the tokens that are left, after the final norm [B, N_left, C], their sizes).
@@ -155,11 +164,16 @@ class ReducedViT(nn.Module):
             )
         return self.backbone.head(features, size, self.prop_attn, pre_logits=pre_logits)
 
-    @torch.no_grad()
-    def source_map(self, images: Tensor) -> Tensor:
-        """The final token that each embedded token ended in, int64 [B, N]; -1 where it was dropped."""
+    def states(self, images: Tensor) -> Iterator[tuple[Tokens, Tensor]]:
+        """Run [B, 3, H, W], and yield the tokens before the first block and after every one.
+
+        Yields:
+            The tokens, before the final norm; and the token of theirs that each embedded token is part of, int64
+            [B, N], -1 where it was dropped.
+        """
         tokens = self.embed(images)
         source = torch.arange(tokens.x.shape[1], device=tokens.x.device).expand(tokens.x.shape[:2])
+        yield tokens, source
         for layer, r in enumerate(self._trace(tokens.x.shape[1]).r_layers):
             before = tokens.x.shape[1]
             tokens, plan = self._block(layer, r, tokens)
@@ -167,6 +181,12 @@ class ReducedViT(nn.Module):
                 source = compose_sources(source, plan)
             elif (left := tokens.x.shape[1]) < before:  # sliced off
                 source = torch.where(source < left, source, -1)
+            yield tokens, source
+
+    @torch.no_grad()
+    def source_map(self, images: Tensor) -> Tensor:
+        """The final token that each embedded token ended in, int64 [B, N]; -1 where it was dropped."""
+        *_, (_, source) = self.states(images)
         return source
 
     @torch.no_grad()

@@ -28,7 +28,8 @@ class Settings:
     """All settings of a sweep, in the order of its help."""
 
     # fmt: off
-    model: Annotated[str, Setting("Alias or timm id (see: tomebench list models), hf-hub:ORG/NAME, local-dir:PATH.",
+    model: Annotated[str, Setting(
+        "Alias or timm id (tomebench list models), hf-hub:ORG/NAME, local-dir:PATH, hf/FOLDER or hf/ORG/NAME.",
         "NAMES", "Model", often=True, check=values.text, axis=True, since=1, states="cell")]
     checkpoint: Annotated[Path | None, Setting("Weights: safetensors or a pickle, in shards or not; or their folder.",
         "FILE", "Model", often=True, read=values.path, since=1, states="cell")] = None

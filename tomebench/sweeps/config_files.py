@@ -102,7 +102,8 @@ def _axes(values: Mapping[str, object]) -> dict[str, list[object]]:
 
 def _is_folder(model: str) -> bool:
     """Whether a text with a comma is the path of one model."""
-    folder = as_path(model.removeprefix("local-dir:")) if model.startswith("local-dir:") else None
+    inside = next((model.removeprefix(each) for each in ("local-dir:", "hf/") if model.startswith(each)), None)
+    folder = None if inside is None else as_path(inside)
     return isinstance(folder, Path) and folder.is_dir()
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -141,7 +142,7 @@ class Reading:
             only=only,
             cache=self._cache() if cached else None,
             pin=self.device.type == "cuda",
-            bytes_per_image=math.prod(self.preprocessing.input_size),
+            bytes_per_image=math.prod(self.preprocessing.input_size) * np.dtype(self.preprocessing.pixel_type).itemsize,
             trouble=self.troubles.append,
         )
 
@@ -160,7 +161,8 @@ class Reading:
             "crop_pct": pixels.crop_pct,
             "crop_mode": pixels.crop_mode,
             "interpolation": pixels.interpolation,
+            **pixels.more,
             **decoding(),
         }
-        info = self.image_set.info
-        return PixelCache.open(self.config.cache, info.name, key, len(info.labels), pixels.input_size)
+        info, shape = self.image_set.info, pixels.input_size
+        return PixelCache.open(self.config.cache, info.name, key, len(info.labels), shape, pixels.pixel_type)

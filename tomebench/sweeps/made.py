@@ -7,6 +7,7 @@ and the evaluated images by :func:`check_unchanged`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from tomebench.identity import CODE, Difference, code_digest, decoding, differen
 from tomebench.measure.testbed import arithmetic_of, cpu_model
 from tomebench.models.create import LoadedModel
 from tomebench.models.digest import layers_digest, tensors_digest
+from tomebench.models.hf_model import HFModel
 from tomebench.reduction.learned import read_learned
 from tomebench.reduction.registry import added_code
 from tomebench.runs.origin import MADE
@@ -52,6 +54,8 @@ def made_by(
     weights, layers = loaded.weights if drawn else tensors_digest(loaded.model), layers_digest(loaded.model)
     arithmetic = arithmetic_of(device)
     made = made_of(weights, layers, images=images is not None, processor=processor, arithmetic=arithmetic)
+    if isinstance(loaded.model, HFModel):
+        made |= {"transformers": metadata.version("transformers")}
     learned = {} if predictors is None else {"predictors": read_learned(predictors).digest}
     return made | learned | added_code(methods)
 

@@ -1,0 +1,311 @@
+"""``hf/`` models: what is loaded is what transformers loads, and nothing that could do harm is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+transformers = pytest.importorskip("transformers")
+
+from backbones.hf_models import MODELS, build, output  # noqa: E402
+from hf_folders import change, put_processor, save  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
+
+from tomebench.backbones.apply import apply  # noqa: E402
+from tomebench.errors import ModelError, UnsupportedModelError  # noqa: E402
+from tomebench.models.create import build_model, load_model  # noqa: E402
+from tomebench.models.given import given_model  # noqa: E402
+
+
+def images(side: int = 32) -> Tensor:
+    return torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(4))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_weights_of_a_folder_are_those_that_transformers_loads(name: str, tmp_path: Path) -> None:
+    model = build(name)
+    save(model, tmp_path / "mine")
+    loaded = load_model(f"hf/{tmp_path}/mine", labelled=name == "vit")
+    assert loaded.timm_id == "hf/mine"
+    assert loaded.weights.startswith("sha256:")
+    classes = 7 if output(model, images()).shape[1] == 7 else 0
+    assert loaded.head.num_classes == classes == loaded.model.num_classes
+    with torch.no_grad():
+        assert torch.equal(loaded.model(images()), output(model, images()))
+        assert torch.equal(apply(loaded.model, 0)(images()), output(model, images()))
+
+
+@pytest.mark.parametrize("name", ["vit", "dinov2", "dinov2-registers", "dinov3", "siglip", "clip-encoder", "beit"])
+def test_another_input_size_is_what_transformers_makes_of_it(name: str, tmp_path: Path) -> None:
+    """Positions are interpolated once, by the function with which transformers does it in every pass."""
+    model = build(name)
+    save(model, tmp_path / "mine")
+    loaded = load_model(f"hf/{tmp_path}/mine", img_size=48)
+    assert loaded.model.preprocessing.input_size == (3, 48, 48)
+    with torch.no_grad():
+        try:
+            found: Any = model(pixel_values=images(48), interpolate_pos_encoding=True)
+        except TypeError:  # its class always does
+            found = model(pixel_values=images(48))
+        expected = next(found[key] for key in ("logits", "pooler_output") if found.get(key) is not None)
+        reduced = apply(loaded.model, 8)
+        assert torch.equal(apply(loaded.model, 0)(images(48)), expected)
+        reduced(images(48))
+    assert reduced.token_counts[0] == 144 + reduced.backbone.prefix - 8
+
+
+def test_the_size_is_that_of_the_image_processor(tmp_path: Path) -> None:
+    """DINOv2 is published at 518 pixels, and its processor crops 224."""
+    save(build("dinov2"), tmp_path, {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 60},
+                                     "crop_size": {"height": 48, "width": 48}, "do_center_crop": True})  # fmt: skip
+    loaded = load_model(f"hf/{tmp_path}")
+    assert loaded.notes == ("48 pixels, as its image processor says, and not 32; --img-size changes it",)
+    assert loaded.model.preprocessing.crop_pct == 0.8
+    assert build_model(f"hf/{tmp_path}", meta=True).model.img_size == (48, 48)
+
+
+def test_models_of_images_and_texts_give_their_vision_tower(tmp_path: Path) -> None:
+    tower = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96}
+    vision = {**tower, "image_size": 32, "patch_size": 8, "projection_dim": 24}
+    text = {**tower, "vocab_size": 99, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "projection_dim": 24}
+    clip = transformers.CLIPModel(
+        transformers.CLIPConfig(vision_config=vision, text_config=text, projection_dim=24)
+    ).eval()
+    siglip = transformers.SiglipModel(
+        transformers.SiglipConfig(vision_config=vision, text_config={**text, "projection_size": 48})
+    ).eval()
+    for number, model in enumerate((clip, siglip)):
+        folder = save(model, tmp_path / str(number))
+        loaded = load_model(f"hf/{folder}")
+        with torch.no_grad():
+            expected = model.get_image_features(pixel_values=images())
+            expected = getattr(expected, "pooler_output", expected)
+            assert torch.equal(apply(loaded.model, 0)(images()), expected)
+        assert not any("text" in name for name, _ in loaded.model.named_parameters())
+
+
+def test_a_pooler_that_the_weights_lack_is_left_out(tmp_path: Path) -> None:
+    model = build("vit-encoder")
+    save(model, tmp_path)
+    state = {name: each for name, each in load_file(tmp_path / "model.safetensors").items() if "pooler" not in name}
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded = load_model(f"hf/{tmp_path}")
+    with torch.no_grad():
+        expected = model(pixel_values=images()).last_hidden_state[:, 0]
+        assert torch.equal(loaded.model(images()), expected)
+        assert torch.equal(apply(loaded.model, 0)(images()), expected)
+
+
+def test_a_folder_without_weights_is_for_speed(tmp_path: Path) -> None:
+    save(build("dinov2"), tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    one, two, other = (load_model(f"hf/{tmp_path}", seed=seed) for seed in (0, 0, 1))
+    assert (one.weights, other.weights) == ("random:0", "random:1")
+    states = [each.model.state_dict() for each in (one, two, other)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
+
+
+def test_shards_are_read_and_make_one_digest(tmp_path: Path) -> None:
+    model = build("vit")
+    model.save_pretrained(tmp_path, max_shard_size="50KB")
+    assert len([*tmp_path.glob("model-*.safetensors")]) > 1
+    loaded = load_model(f"hf/{tmp_path}")
+    with torch.no_grad():
+        assert torch.equal(loaded.model(images()), output(model, images()))
+    assert loaded.weights.startswith("sha256:")
+
+
+def test_class_names_are_those_of_id2label(tmp_path: Path) -> None:
+    model = build("vit")
+    names = [f"kind {number}" for number in range(7)]
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {name: number for number, name in enumerate(names)}
+    save(model, tmp_path)
+    loaded = load_model(f"hf/{tmp_path}", labelled=True)
+    listed = loaded.head.names()
+    assert listed is not None
+    assert list(listed.names) == names
+    given = given_model(model, preprocessing={"mean": (0.5,) * 3, "std": (0.5,) * 3}, evaluated=True)
+    assert given.head.names().names == listed.names
+
+
+def test_a_module_of_transformers_is_measured_as_it_is() -> None:
+    model = build("siglip")
+    given = given_model(model)
+    with torch.no_grad():
+        assert torch.equal(given.model(images()), output(model, images()))
+    processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32})
+    given = given_model(model, preprocessing=processor, evaluated=True)
+    assert given.model.preprocessing.input_size == (3, 32, 32)
+    with pytest.raises(ModelError, match="nothing says how its images are normalised"):
+        given_model(model, evaluated=True)
+
+
+def bad(folder: Path, what: str) -> None:
+    """Make the model in a folder one that is to be refused."""
+    config, weights = folder / "config.json", folder / "model.safetensors"
+    outside = folder.parent / "outside"
+    match what:
+        case "code":
+            change(config, auto_map={"AutoModel": "modeling.Own"})
+        case "code of the processor":
+            change(folder / "preprocessor_config.json", auto_map={"AutoImageProcessor": "processing.Own"})
+        case "pickle":
+            weights.unlink()
+            (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"x": 1}))
+        case "link to weights":
+            weights.rename(outside)
+            weights.symlink_to(outside)
+        case "link to settings":
+            config.rename(outside)
+            config.symlink_to(outside)
+        case "broken link":
+            weights.unlink()
+            weights.symlink_to(folder.parent / "nowhere")
+        case "shard outside":
+            weights.unlink()
+            index = {"metadata": {}, "weight_map": {"classifier.weight": "../outside"}}
+            (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        case "wide":
+            change(config, hidden_size=10**9)
+        case "deep":
+            change(config, num_hidden_layers=10**6)
+        case "large images":
+            change(config, image_size=10**7)
+        case "sizes that make too large a model":
+            change(config, hidden_size=16_000, num_attention_heads=16, intermediate_size=200_000, num_hidden_layers=99)
+        case "a size that is no number":
+            change(config, hidden_size="48")
+        case "quantised":
+            change(config, quantization_config={"load_in_8bit": True})
+        case "adapter":
+            (folder / "adapter_config.json").write_text("{}")
+        case "another class":
+            change(config, architectures=["SwinForImageClassification"], model_type="swin")
+        case "no class":
+            change(config, architectures=None)
+        case "not JSON":
+            config.write_text("{")
+        case "a list":
+            config.write_text("[]")
+        case "a pipe":
+            config.unlink()
+            os.mkfifo(config)
+        case "cut weights":
+            weights.write_bytes(weights.read_bytes()[:-100])
+        case "a tensor too few":
+            state = load_file(weights)
+            del state["classifier.bias"]
+            save_file(state, weights, metadata={"format": "pt"})
+        case "a tensor too many":
+            save_file({**load_file(weights), "more": torch.zeros(1)}, weights, metadata={"format": "pt"})
+        case "another shape":
+            state = load_file(weights)
+            state["classifier.weight"] = torch.zeros(9, 48)
+            save_file(state, weights, metadata={"format": "pt"})
+        case "no processor":
+            (folder / "preprocessor_config.json").unlink()
+        case "another processor":
+            put_processor(folder, {"image_processor_type": "ConvNextImageProcessor"})
+        case "a processor that does not resize":
+            change(folder / "preprocessor_config.json", do_resize=False)
+        case "images of any size":
+            put_processor(folder, {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 32},
+                                   "do_center_crop": False})  # fmt: skip
+        case _:
+            raise AssertionError(what)
+
+
+REFUSED = {
+    "code": r"config.json wants code of the repository to run \(auto_map\), which is refused",
+    "code of the processor": r"preprocessor_config.json wants code of the repository to run \(auto_map\)",
+    "pickle": r"its weights are no safetensors \(pytorch_model.bin\), and loading others could run code",
+    "link to weights": "model.safetensors is a link to a file outside of the folder",
+    "link to settings": "config.json is a link to a file outside of the folder",
+    "broken link": "model.safetensors is a link to a file outside of the folder",
+    "shard outside": "names '../outside', which is no file beside it",
+    "wide": "hidden_size in config.json is 1000000000; a number up to 16384 is expected",
+    "deep": "num_hidden_layers in config.json is 1000000; a number up to 512 is expected",
+    "large images": "image_size in config.json is 10000000; a number up to 8192 is expected",
+    "sizes that make too large a model": "make a model of .* billion parameters, more than the 20 billion",
+    "a size that is no number": "hidden_size in config.json is 48; a number up to 16384 is expected",
+    "quantised": "says that the weights are quantised",
+    "adapter": r"holds an adapter \(adapter_config.json\)",
+    "another class": "SwinForImageClassification of transformers, which token merging does not know",
+    "no class": "does not name one class under architectures",
+    "not JSON": "config.json cannot be read",
+    "a list": "config.json holds no settings",
+    "a pipe": "config.json cannot be read|config.json is not there",
+    "cut weights": "its weights cannot be loaded",
+    "a tensor too few": "its weights do not fit ViTForImageClassification: classifier.bias is missing",
+    "a tensor too many": "its weights do not fit ViTForImageClassification: more is unknown to the model",
+    "another shape": "its weights (cannot be loaded|do not fit)",
+    "no processor": "nothing says how its images are preprocessed",
+    "another processor": "its image processor is a ConvNextImageProcessor, which is not known here",
+    "a processor that does not resize": "its image processor does not resize",
+    "images of any size": "makes images of other sizes than one square",
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_used_is_refused_by_name(what: str, tmp_path: Path) -> None:
+    folder = save(build("vit"), tmp_path / "mine")
+    load_model(f"hf/{folder}", labelled=True)
+    bad(folder, what)
+    with pytest.raises((ModelError, UnsupportedModelError), match=REFUSED[what]) as caught:
+        load_model(f"hf/{folder}", labelled=True)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "match"),
+    [
+        ("hf//no/such/folder", {}, "no such folder; give hf/FOLDER, or hf/ORG/NAME"),
+        ("hf/a", {}, "no such folder"),
+        ("hf/org/name", {"offline": True}, "--offline: org/name is not in the local cache"),
+        ("hf/org/name@v1", {"offline": True}, "--offline: org/name is not in the local cache"),
+    ],
+)
+def test_what_is_not_there_is_said_in_a_line(name: str, more: dict[str, Any], match: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=match):
+        load_model(name, **more)
+
+
+def test_settings_of_other_models_are_refused(tmp_path: Path) -> None:
+    folder = save(build("vit"), tmp_path / "mine")
+    with pytest.raises(ModelError, match="has its own weights; leave --checkpoint out"):
+        load_model(f"hf/{folder}", checkpoint=folder / "model.safetensors")
+    with pytest.raises(ModelError, match="has its own class head; leave --num-classes out"):
+        load_model(f"hf/{folder}", num_classes=7)
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit_tiny_patch16_224"}))
+    with pytest.raises(ModelError, match="timm saved this model; give --model local-dir:FOLDER"):
+        load_model(f"hf/{tmp_path}")
+
+
+def test_a_model_of_the_hub_is_taken_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    cache = tmp_path / "hub"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    snapshot = cache / "models--org--name" / "snapshots" / ("0" * 40)
+    save(build("vit"), tmp_path / "mine")
+    snapshot.mkdir(parents=True)
+    blobs, refs = cache / "models--org--name" / "blobs", cache / "models--org--name" / "refs"
+    blobs.mkdir()
+    refs.mkdir()
+    (refs / "main").write_text("0" * 40)
+    for file in (tmp_path / "mine").iterdir():
+        (blobs / file.name).write_bytes(file.read_bytes())
+        (snapshot / file.name).symlink_to(Path("..") / ".." / "blobs" / file.name)
+    for offline in (True, False):
+        loaded = load_model("hf/org/name", offline=offline)
+        assert loaded.timm_id == "hf/org/name"
+        assert loaded.weights.startswith("sha256:")

@@ -1,0 +1,186 @@
+"""Preprocessing by an image processor of transformers, pixel for pixel as the library does it."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from tomebench.datasets.decode import printable
+from tomebench.errors import ModelError
+from tomebench.models.preprocess import INTERPOLATIONS, Preprocessing
+from tomebench.models.weights_file import short
+
+RESCALED_FIRST = "DINOv3ViTImageProcessor"
+"""The processor that resizes numbers from 0 to 1; all others resize bytes."""
+PROCESSORS = (
+    *("ViTImageProcessor", "DeiTImageProcessor", "BitImageProcessor", "CLIPImageProcessor", "SiglipImageProcessor"),
+    *("BeitImageProcessor", RESCALED_FIRST),
+)
+"""Processors that resize, crop and normalise each image by itself, to one size."""
+
+
+@dataclass(frozen=True)
+class HFPreprocessing(Preprocessing):
+    """Resize, crop and normalisation of an RGB image by an image processor."""
+
+    settings: str = "{}"  # JSON of the processor's settings, its class among them
+
+    @property
+    def pixel_type(self) -> str:
+        """Type of the numbers that :meth:`transform` gives, as numpy names it."""
+        return "float32" if json.loads(self.settings)["image_processor_type"] == RESCALED_FIRST else "uint8"
+
+    @property
+    def more(self) -> dict[str, str]:
+        """What else decides the pixels, by name."""
+        return {"processor": self.settings, "transformers": metadata.version("transformers")}
+
+    def transform(self) -> Callable[[Image.Image], Tensor]:
+        """The processor without normalisation: RGB image to ``input_size``, of ``pixel_type``. Picklable."""
+        return _Transform(self.settings)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Rescale and normalise pixels on the device that they are on, as the processor does it.
+
+        Args:
+            pixels: of ``pixel_type`` [..., 3, H, W].
+
+        Returns:
+            float32 of the same shape.
+        """
+        processor = _processor(self.settings)
+        mean, std = processor.image_mean, processor.image_std
+        if self.pixel_type == "float32":
+            return processor.normalize(pixels, mean, std) if processor.do_normalize else pixels
+        return processor.rescale_and_normalize(
+            pixels, processor.do_rescale, processor.rescale_factor, processor.do_normalize, mean, std
+        ).float()
+
+
+@dataclass(frozen=True)
+class _Transform:
+    settings: str
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        return _pixels(self.settings, image)
+
+
+def read_preprocessing(name: str, folder: Path, size: int | None = None) -> HFPreprocessing:
+    """The preprocessing that the processor in a folder does.
+
+    Args:
+        name: of the model, for messages.
+        folder: with the settings of the processor, which have been checked.
+        size: input height and width in pixels, to which its resize and crop are scaled; None: its own.
+
+    Raises:
+        ModelError: the settings cannot be read, or are of a processor that does something else.
+    """
+    from transformers import AutoImageProcessor
+
+    what = f"--model {printable(name)}: its image processor"
+    try:
+        found: Any = AutoImageProcessor.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+        raise ModelError(f"{what} cannot be read ({short(error)}); save the processor again") from error
+    return _checked(what, found.to_dict(), size)
+
+
+def preprocessing_of(processor: Any, size: int) -> HFPreprocessing:
+    """The preprocessing that an image processor of transformers does, at an input size.
+
+    Raises:
+        ModelError: it does something else than resize, crop and normalise each image to one square.
+    """
+    return _checked("the image processor", processor.to_dict(), size)
+
+
+def _checked(what: str, settings: dict[str, Any], size: int | None) -> HFPreprocessing:
+    if settings.get("image_processor_type") not in PROCESSORS:
+        kind = printable(str(settings.get("image_processor_type")))
+        raise ModelError(f"{what} is a {kind}, which is not known here; one of {', '.join(PROCESSORS)} is expected")
+    if not settings.get("do_resize") or settings.get("do_pad"):
+        raise ModelError(f"{what} does not resize, or pads, so that images have other sizes; change its settings")
+    return _described(what, settings, size)
+
+
+def _described(what: str, settings: dict[str, Any], size: int | None) -> HFPreprocessing:
+    """Build the preprocessing of a processor's settings, at its own size or another."""
+    own = _output(what, _text(settings))
+    if size not in (None, own):
+        assert size is not None
+        for key in ("size", "crop_size"):
+            settings[key] = {
+                side: round(pixels * size / own) for side, pixels in _sides(settings.get(key)).items()
+            } or None
+        if settings.get("do_center_crop"):
+            settings["crop_size"] = {"height": size, "width": size}
+        own = _output(what, _text(settings))
+        if own != size:
+            raise ModelError(f"{what} cannot be scaled to {size} pixels; leave --img-size out")
+    resized = _sides(settings["size"])
+    resample = settings.get("resample")
+    names = {
+        number: each for each, number in ((each, getattr(Image.Resampling, each.upper())) for each in INTERPOLATIONS)
+    }
+    return HFPreprocessing(
+        input_size=(3, own, own),
+        crop_pct=own / max(min(resized.values()), own) if settings.get("do_center_crop") else 1.0,
+        interpolation=names.get(2 if resample is None else int(resample), "bilinear"),
+        mean=tuple(float(each) for each in settings["image_mean"]) if settings.get("do_normalize") else (0.0,) * 3,
+        std=tuple(float(each) for each in settings["image_std"]) if settings.get("do_normalize") else (1.0,) * 3,
+        crop_mode="center" if "shortest_edge" in resized else "squash",
+        settings=_text(settings),
+    )
+
+
+def _sides(size: Any) -> dict[str, int]:
+    """The sides that a processor's size names: ``shortest_edge``, or ``height`` and ``width``."""
+    found = dict(size) if isinstance(size, Mapping) else {} if size is None else vars(size)
+    return {side: int(pixels) for side, pixels in found.items() if pixels is not None}
+
+
+def _output(what: str, settings: str) -> int:
+    """Side of the square that the processor makes of every image."""
+    sizes = set()
+    for width, height in ((48, 64), (90, 70)):
+        try:
+            sizes.add(tuple(_pixels(settings, Image.new("RGB", (width, height))).shape))
+        except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+            raise ModelError(f"{what} cannot be run ({short(error)}); save the processor again") from error
+    shape = sizes.pop()
+    if sizes or len(shape) != 3 or shape[0] != 3 or shape[1] != shape[2]:
+        raise ModelError(f"{what} makes images of other sizes than one square; only square images are supported")
+    return int(shape[-1])
+
+
+def _text(settings: Mapping[str, Any]) -> str:
+    """Settings as canonical JSON."""
+    plain = {key: _sides(value) if key in ("size", "crop_size") else value for key, value in settings.items()}
+    kept = {key: value for key, value in plain.items() if not key.startswith("_") and value not in (None, {})}
+    return json.dumps(kept, sort_keys=True, default=lambda value: int(value))
+
+
+@functools.cache
+def _processor(settings: str) -> Any:
+    import transformers
+
+    content = json.loads(settings)
+    return getattr(transformers, content.pop("image_processor_type"))(**content)
+
+
+def _pixels(settings: str, image: Image.Image) -> Tensor:
+    """Run a processor without normalisation, and without rescaling unless it rescales first."""
+    processor = _processor(settings)
+    rescales = type(processor).__name__ == RESCALED_FIRST and processor.do_rescale
+    found = processor(image, do_rescale=rescales, do_normalize=False, return_tensors="pt")
+    pixels: Tensor = found["pixel_values"][0]
+    return pixels.float() if type(processor).__name__ == RESCALED_FIRST else pixels
