@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import hf_texts
 import numpy as np
 import pytest
 import torch
@@ -115,10 +116,14 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_file(dict(build_model("test_vit", num_classes=3).model.state_dict()), root / mine)
     pytest.importorskip("transformers")
     save(build_own(own), root / "my_finetuned_dinov2")
+    hf_texts.folder("clip", root / "my_clip")
+    (root / "names.txt").write_text("\n".join(own))
     (root / "real.json").write_text(str([[0]] * 50_000))
     with pytest.MonkeyPatch.context() as patch, pytest.MonkeyPatch.context() as here:
         fast(patch)
         here.chdir(root)
+        classes = ("--class-names", "names.txt", "--out", "classes.safetensors")
+        assert app.run(["embed-classes", "--model", "hf/my_clip", *classes]) == 0
         common = ("--model", "test_vit", "--r", "0,4", "--device", "cpu", "--batch-size", "2", "--quiet")
         assert app.run(["sweep", *common, "--out", "runs/a"]) == 0
         for run in ("runs/b", "results/a", "results/b", "results/new", "results/demo", "results/cpu", "results/cuda"):
@@ -247,6 +252,8 @@ def next_command(screen: str) -> str | None:
         "LABELLED": "my_pictures",
         "MORE_IMAGES": "DIR",
     }
+    if "--class-embeddings" in line:
+        own_names["DATA"] = "my_pictures"
     for capitals, own in own_names.items():
         line = re.sub(rf"(?<= ){capitals}\b", own, line)
     return line

@@ -37,6 +37,7 @@ def sweep(
     checkpoint: str | Path | None = None,
     use_ema: bool | None = None,
     num_classes: int | None = None,
+    class_embeddings: str | Path | None = None,
     class_names: str | Path | None = None,
     img_size: int | str | Sequence[int] | None = None,
     schedule: str | Sequence[str] | None = None,
@@ -84,15 +85,15 @@ def sweep(
     """Measure the speed of a model, and with ``data`` its top-1, when r tokens per layer are merged.
 
     Args:
-        model: alias or timm id, ``hf-hub:ORG/NAME`` or ``local-dir:PATH``; or a ViT of timm itself, which is
-            copied and stays as it is. Several names, in a list or with commas, are a run each; so are several of
-            ``img_size``, ``dtype`` and ``batch_size``, in folders below ``out``.
+        model: alias or timm id, ``hf-hub:ORG/NAME``, ``local-dir:PATH``, ``hf/FOLDER`` or ``hf/ORG/NAME``; or a ViT of
+            timm or transformers itself, which is copied and stays as it is. Several names, in a list or with commas,
+            are a run each; so are several of ``img_size``, ``dtype`` and ``batch_size``, in folders below ``out``.
         r: values of r, such as "0..24", "0..24:4", 8 or [0, 8, 16].
         out: run folder. A run in it is continued: with the same settings where it stopped; with another r, a larger
             budget or more options of the method, what is missing is measured.
         progress: draw a bar on stderr, or in a notebook.
         preprocessing: timm or tome; or for a module some of ``mean``, ``std``, ``interpolation``, ``crop_pct`` and
-            ``crop_mode`` in place of what its ``pretrained_cfg`` says.
+            ``crop_mode`` in place of what its ``pretrained_cfg`` says, or an image processor of transformers.
         data: images for top-1. Where no list names the classes of the model, their order is that of the sorted folder
             names, as in ImageFolder, and ``dataset`` of a row says so.
 
@@ -113,6 +114,7 @@ def sweep(
     asked = {key: value for key, value in locals().items() if key not in ("model", "r", "progress", "preprocessing")}
     from tomebench.errors import ConfigError
     from tomebench.models.given import given_model, given_name
+    from tomebench.models.headed import with_class_embeddings
     from tomebench.progress import drawn
     from tomebench.report.several import write_together
     from tomebench.sweeps.config_files import load_members
@@ -125,10 +127,11 @@ def sweep(
     module = None if isinstance(model, str | Sequence) else model
     asked |= {"model": model if module is None else given_name(module), "r": _r_text(r)}
     asked |= {"preprocessing": None if own is not None else preprocessing}
-    for path in ("out", "checkpoint", "predictors", "real", "verify", "cache", "class_names", "data"):
+    paths = ("out", "checkpoint", "class_embeddings", "predictors", "real", "verify", "cache")
+    for path in (*paths, "class_names", "data"):
         if not isinstance(asked[path], str | Path | None) or (path == "out" and out is None):
             raise ConfigError(f"{path} {asked[path]!r}: give a path")
-    for path in ("out", "checkpoint", "predictors", "real", "verify", "cache"):
+    for path in paths:
         asked[path] = None if asked[path] is None else Path(asked[path])
     asked |= {key: None if asked[key] is None else str(asked[key]) for key in ("class_names", "data")}
     asked |= {key: int(value) for key, value in asked.items() if _is_whole(value)}
@@ -141,7 +144,9 @@ def sweep(
         if module is None:
             return None
         evaluated = asked["data"] is not None
-        return given_model(module, preprocessing=own, class_names=asked["class_names"], evaluated=evaluated)
+        given = given_model(module, preprocessing=own, class_names=asked["class_names"], evaluated=evaluated)
+        embeddings = asked["class_embeddings"]
+        return given if embeddings is None else with_class_embeddings(given, embeddings)
 
     given = None
     if module is not None:

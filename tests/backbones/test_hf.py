@@ -12,8 +12,9 @@ transformers = pytest.importorskip("transformers")
 
 from backbones.hf_models import MODELS, SIZE, build, output  # noqa: E402
 
-from tomebench.backbones.adapt import TRANSFORMERS, adapt  # noqa: E402
+from tomebench.backbones.adapt import HF_CLASSES, adapt  # noqa: E402
 from tomebench.backbones.apply import apply as merging  # noqa: E402
+from tomebench.backbones.hf_kinds import TRANSFORMERS  # noqa: E402
 from tomebench.backbones.hf_vit import HFViT  # noqa: E402
 from tomebench.errors import SpecError, UnsupportedModelError  # noqa: E402
 from tomebench.measure.compilation import compiled  # noqa: E402
@@ -32,7 +33,9 @@ def images_for(dtype: torch.dtype = torch.float32, batch: int = 3) -> Tensor:
 
 
 def test_every_class_has_a_model_here() -> None:
-    assert {each.rpartition(".")[2] for each in TRANSFORMERS} == {type(MODELS[name]()).__name__ for name in MODELS}
+    models = [type(MODELS[name]()) for name in MODELS]
+    assert {*HF_CLASSES} == {each.__name__ for each in models}
+    assert {*TRANSFORMERS} == {f"{each.__module__}.{each.__name__}" for each in models}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -211,6 +214,15 @@ def test_outputs_in_python_keep_their_form(name: str) -> None:
         assert isinstance(reduced(images, return_dict=False), tuple)
     with pytest.raises(SpecError, match="takes no output_attentions; leave it out"):
         reduced(images, output_attentions=True)
+
+
+def test_images_of_another_size_have_other_biases() -> None:
+    images = torch.randn(1, 3, 24, 24)
+    with torch.no_grad():
+        model = build("dinov3")
+        assert torch.equal(apply(model, 0)(images), output(model, images))
+        with pytest.raises(SpecError, match="images of another size"):
+            apply(build("beit"), 0)(images)
 
 
 def as_tuple(value: Any) -> tuple[Tensor, ...]:

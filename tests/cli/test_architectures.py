@@ -21,7 +21,7 @@ Program = Callable[..., Result]
 ADAPTED = [family for family, needs in FAMILIES.items() if not needs]
 MERGED = {
     "vision_transformer": 160, "deit": 16, "vision_transformer_hybrid": 14, "vitamin": 13,
-    "eva": 60, "beit": 7, "vision_transformer_relpos": 14,
+    "eva": 60, "beit": 7, "vision_transformer_relpos": 14, "naflexvit": 14,
 }  # fmt: skip
 """Architectures of timm 1.0.31 that can be merged."""
 

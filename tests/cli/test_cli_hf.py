@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 pytest.importorskip("transformers")
 
+import hf_texts
 from backbones.hf_models import build
-from hf_folders import save
+from hf_folders import change, save
 
 
 def pictures(folder: Path) -> Path:
@@ -64,6 +66,14 @@ def test_changed_weights_do_not_go_on_in_the_same_folder(mine):
     refused = mine("sweep", "--model", "hf/mine", "--data", "pictures", "--r", "0,8,16", *FAST)
     assert refused.code == 2
     assert "weights" in refused.error
+
+
+def test_another_image_processor_does_not_go_on_in_the_same_folder(mine):
+    assert mine("sweep", "--model", "hf/mine", "--data", "pictures", "--r", "0,8", *FAST).code == 0
+    change(Path("mine/preprocessor_config.json"), rescale_factor=0.004)
+    refused = mine("sweep", "--model", "hf/mine", "--data", "pictures", "--r", "0,8,16", *FAST)
+    assert refused.code == 2
+    assert "another image processor" in refused.error
 
 
 def test_plan_and_doctor(mine):
@@ -115,3 +125,41 @@ tomebench.apply(model, 4)(torch.zeros(1, 3, 56, 56))
 assert not [name for name in sys.modules if name.split(".")[0] == "transformers"]
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_zero_shot_from_names_to_top_1(program, tmp_path):
+    hf_texts.folder("clip", tmp_path / "clip")
+    pictures(tmp_path / "pictures")
+    (tmp_path / "names.txt").write_text("".join(f"kind {number}\n" for number in range(7)))
+    written = program(
+        "embed-classes", "--model", "hf/clip", "--class-names", "names.txt", "--out", "c.safetensors",
+        "--template", "a photo of the {} .",
+    )  # fmt: skip
+    assert written.code == 0, written.err
+    assert "7 classes by 1 template" in written.out
+    assert "tomebench sweep --model hf/clip --class-embeddings c.safetensors" in " ".join(written.out.split())
+    done = program(
+        "sweep", "--model", "hf/clip", "--class-embeddings", "c.safetensors", "--data", "pictures", "--r", "0,8", *FAST
+    )
+    assert done.code == 0, done.err
+    base, merged = json.loads(program("report", "run", "--json").out)["rows"]
+    assert base["n_seen"] == merged["n_seen"] == 21
+    assert base["top1_correct"] == own_count(tmp_path / "clip", tmp_path / "pictures")
+    assert " with classes sha256:" in base["weights"]
+
+
+def own_count(folder, images):
+    """Right answers of transformers' own pipeline: model, tokenizer and image processor."""
+    import transformers
+
+    model = transformers.CLIPModel.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    processor = transformers.AutoImageProcessor.from_pretrained(folder)
+    words = tokenizer([f"a photo of the kind {number} ." for number in range(7)], return_tensors="pt", padding=True)
+    known = {key: words[key] for key in ("input_ids", "attention_mask")}
+    right = 0
+    for file in sorted(images.rglob("*.png")):
+        pixels = processor(Image.open(file).convert("RGB"), return_tensors="pt")["pixel_values"]
+        with torch.no_grad():
+            right += int(model(pixel_values=pixels, **known).logits_per_image.argmax()) == int(file.parent.name[-1])
+    return right

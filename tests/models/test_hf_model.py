@@ -103,6 +103,20 @@ def test_a_pooler_that_the_weights_lack_is_left_out(tmp_path: Path) -> None:
         assert torch.equal(apply(loaded.model, 0)(images()), expected)
 
 
+def test_an_encoder_without_pooling_averages(tmp_path: Path) -> None:
+    config = transformers.SiglipVisionConfig(
+        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, image_size=32, patch_size=8,
+        vision_use_head=False,
+    )  # fmt: skip
+    model = transformers.SiglipVisionModel(config).eval()
+    save(model, tmp_path)
+    loaded = load_model(f"hf/{tmp_path}")
+    with torch.no_grad():
+        expected = model(pixel_values=images()).last_hidden_state.mean(dim=1)
+        assert torch.equal(loaded.model(images()), expected)
+        assert torch.equal(apply(loaded.model, 0)(images()), expected)
+
+
 def test_a_folder_without_weights_is_for_speed(tmp_path: Path) -> None:
     save(build("dinov2"), tmp_path)
     (tmp_path / "model.safetensors").unlink()
@@ -142,9 +156,11 @@ def test_a_module_of_transformers_is_measured_as_it_is() -> None:
     given = given_model(model)
     with torch.no_grad():
         assert torch.equal(given.model(images()), output(model, images()))
-    processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32})
+    processor = transformers.ViTImageProcessor(size={"height": 48, "width": 48})
     given = given_model(model, preprocessing=processor, evaluated=True)
-    assert given.model.preprocessing.input_size == (3, 32, 32)
+    assert given.model.preprocessing.input_size == (3, 48, 48)
+    assert given.model.img_size == (48, 48)
+    assert model.vision_model.config.image_size == 32
     with pytest.raises(ModelError, match="nothing says how its images are normalised"):
         given_model(model, evaluated=True)
 
@@ -182,6 +198,23 @@ def bad(folder: Path, what: str) -> None:
             change(config, image_size=10**7)
         case "sizes that make too large a model":
             change(config, hidden_size=16_000, num_attention_heads=16, intermediate_size=200_000, num_hidden_layers=99)
+        case "no patches":
+            change(config, patch_size=0)
+        case "shards that are pickles":
+            weights.rename(folder / "part.bin")
+            index = {"metadata": {}, "weight_map": dict.fromkeys(load_file(folder / "part.bin"), "part.bin")}
+            (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        case "no file but a folder":
+            weights.unlink()
+            weights.mkdir()
+        case "one channel":
+            change(config, num_channels=1)
+        case "less than a patch":
+            change(folder / "preprocessor_config.json", size={"height": 2, "width": 2})
+        case "no numbers":
+            config.write_text(config.read_text().replace("1e-12", "NaN"))
+        case "a class that is no processor":
+            put_processor(folder, {"image_processor_type": "ViTModel"})
         case "a size that is no number":
             change(config, hidden_size="48")
         case "quantised":
@@ -217,6 +250,10 @@ def bad(folder: Path, what: str) -> None:
             put_processor(folder, {"image_processor_type": "ConvNextImageProcessor"})
         case "a processor that does not resize":
             change(folder / "preprocessor_config.json", do_resize=False)
+        case "a processor of huge images":
+            change(folder / "preprocessor_config.json", size={"height": 10**6, "width": 10**6})
+        case "a processor of odd settings":
+            change(folder / "preprocessor_config.json", image_mean="0.5", resample="cubic")
         case "images of any size":
             put_processor(folder, {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 32},
                                    "do_center_crop": False})  # fmt: skip
@@ -232,11 +269,18 @@ REFUSED = {
     "link to settings": "config.json is a link to a file outside of the folder",
     "broken link": "model.safetensors is a link to a file outside of the folder",
     "shard outside": "names '../outside', which is no file beside it",
-    "wide": "hidden_size in config.json is 1000000000; a number up to 16384 is expected",
-    "deep": "num_hidden_layers in config.json is 1000000; a number up to 512 is expected",
-    "large images": "image_size in config.json is 10000000; a number up to 8192 is expected",
+    "wide": "hidden_size in config.json is 1000000000; a number from 1 to 16384 is expected",
+    "deep": "num_hidden_layers in config.json is 1000000; a number from 1 to 512 is expected",
+    "large images": "image_size in config.json is 10000000; a number from 1 to 8192 is expected",
     "sizes that make too large a model": "make a model of .* billion parameters, more than the 20 billion",
-    "a size that is no number": "hidden_size in config.json is 48; a number up to 16384 is expected",
+    "shards that are pickles": "names part.bin, which is no file of safetensors",
+    "no file but a folder": "model.safetensors is no regular file",
+    "one channel": "takes images of 1 channels; only RGB models can be measured",
+    "less than a patch": "cannot take 2 pixels: that is less than one patch",
+    "no numbers": r"config.json cannot be read \(it holds NaN\)",
+    "a class that is no processor": "its image processor cannot be read",
+    "no patches": "patch_size in config.json is 0; a number from 1 to 1024 is expected",
+    "a size that is no number": "hidden_size in config.json is 48; a number from 1 to 16384 is expected",
     "quantised": "says that the weights are quantised",
     "adapter": r"holds an adapter \(adapter_config.json\)",
     "another class": "SwinForImageClassification of transformers, which token merging does not know",
@@ -251,6 +295,8 @@ REFUSED = {
     "no processor": "nothing says how its images are preprocessed",
     "another processor": "its image processor is a ConvNextImageProcessor, which is not known here",
     "a processor that does not resize": "its image processor does not resize",
+    "a processor of huge images": "makes images of 1000000 pixels; sides from 1 to 8192 are expected",
+    "a processor of odd settings": "its image processor (cannot be (read|run)|has settings that)",
     "images of any size": "makes images of other sizes than one square",
 }
 
@@ -305,7 +351,28 @@ def test_a_model_of_the_hub_is_taken_from_the_cache(tmp_path: Path, monkeypatch:
     for file in (tmp_path / "mine").iterdir():
         (blobs / file.name).write_bytes(file.read_bytes())
         (snapshot / file.name).symlink_to(Path("..") / ".." / "blobs" / file.name)
+    with pytest.raises(ModelError, match="cannot take 2 pixels"):
+        load_model("hf/org/name", offline=True, img_size=2)
     for offline in (True, False):
         loaded = load_model("hf/org/name", offline=offline)
         assert loaded.timm_id == "hf/org/name"
         assert loaded.weights.startswith("sha256:")
+    (snapshot / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="has no weights|is not in the local cache"):  # and random ones would be counted
+        load_model("hf/org/name", offline=True)
+
+
+def test_a_module_keeps_its_identity_when_it_is_asked_for_states() -> None:
+    model = build("vit")
+    before = given_model(model).weights
+    model(pixel_values=images(), output_hidden_states=True)
+    assert given_model(model).weights == before
+
+
+def test_outputs_as_tuples_are_read(tmp_path: Path) -> None:
+    model = build("vit-encoder")
+    model.config.return_dict = False
+    save(model, tmp_path)
+    loaded = load_model(f"hf/{tmp_path}")
+    with torch.no_grad():
+        assert torch.equal(loaded.model(images()), apply(loaded.model, 0)(images()))

@@ -35,6 +35,10 @@ MORE = {
     "bytes as they are": {
         "image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}, "do_normalize": False,
     },
+    "numbers for all channels": {
+        "image_processor_type": "ViTImageProcessor", "size": {"height": 32, "width": 32}, "image_mean": 0.4,
+        "image_std": 0.3,
+    },
     "another factor": {
         "image_processor_type": "BeitImageProcessor", "size": {"height": 32, "width": 32}, "rescale_factor": 1 / 127.5,
         "do_center_crop": False,

@@ -5,6 +5,7 @@ To add an adapter:
 1. Write ``tomebench/backbones/NAME.py``: a class that is made of a model and has what
    :class:`tomebench.reduction.backbone.Backbone` asks for.
 2. Add an entry to ``ADAPTERS``.
+   A class of transformers needs an entry in :mod:`tomebench.backbones.hf_kinds` alone.
 3. Compare r = 0 with the model itself in ``tests/backbones``.
 """
 
@@ -15,38 +16,22 @@ from importlib import import_module
 
 from torch import nn
 
+from tomebench.backbones.hf_kinds import KINDS, TRANSFORMERS
 from tomebench.backbones.timm_vit import TimmViT
 from tomebench.errors import UnsupportedModelError
 from tomebench.reduction.backbone import Backbone
 
 _ROOM = "tomebench.backbones"
-_HF = "transformers.models"
-TRANSFORMERS: tuple[str, ...] = (
-    f"{_HF}.vit.modeling_vit.ViTForImageClassification",
-    f"{_HF}.vit.modeling_vit.ViTModel",
-    f"{_HF}.deit.modeling_deit.DeiTForImageClassification",
-    f"{_HF}.deit.modeling_deit.DeiTForImageClassificationWithTeacher",
-    f"{_HF}.deit.modeling_deit.DeiTModel",
-    f"{_HF}.dinov2.modeling_dinov2.Dinov2ForImageClassification",
-    f"{_HF}.dinov2.modeling_dinov2.Dinov2Model",
-    f"{_HF}.dinov2_with_registers.modeling_dinov2_with_registers.Dinov2WithRegistersForImageClassification",
-    f"{_HF}.dinov2_with_registers.modeling_dinov2_with_registers.Dinov2WithRegistersModel",
-    f"{_HF}.dinov3_vit.modeling_dinov3_vit.DINOv3ViTModel",
-    f"{_HF}.siglip.modeling_siglip.SiglipForImageClassification",
-    f"{_HF}.siglip.modeling_siglip.SiglipVisionModel",
-    f"{_HF}.clip.modeling_clip.CLIPForImageClassification",
-    f"{_HF}.clip.modeling_clip.CLIPVisionModel",
-    f"{_HF}.clip.modeling_clip.CLIPVisionModelWithProjection",
-    f"{_HF}.beit.modeling_beit.BeitForImageClassification",
-    f"{_HF}.beit.modeling_beit.BeitModel",
-)
-"""Classes of transformers that are adapted."""
+HF_CLASSES: tuple[str, ...] = tuple(KINDS)
+"""Names of the classes of transformers that are adapted."""
 ADAPTERS: Mapping[str, str] = {
     "timm.models.vision_transformer.VisionTransformer": f"{_ROOM}.timm_vit:TimmViT",
     "timm.models.deit.VisionTransformerDistilled": f"{_ROOM}.timm_vit:TimmViT",
     "timm.models.eva.Eva": f"{_ROOM}.timm_eva:TimmEva",
+    "timm.models.naflexvit.NaFlexVit": f"{_ROOM}.timm_naflex:TimmNaFlex",
     "timm.models.beit.Beit": f"{_ROOM}.timm_relative:TimmRelative",
     "timm.models.vision_transformer_relpos.VisionTransformerRelPos": f"{_ROOM}.timm_relative:TimmRelative",
+    "tomebench.models.headed.Headed": f"{_ROOM}.headed:HeadedBackbone",
     "tomebench.models.hf_model.HFModel": f"{_ROOM}.hf_vit:HFViT",
     **dict.fromkeys(TRANSFORMERS, f"{_ROOM}.hf_vit:HFViT"),
 }

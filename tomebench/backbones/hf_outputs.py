@@ -45,7 +45,7 @@ class ReducedHF(ReducedViT):
         Raises:
             SpecError: another argument asks for something.
         """
-        if asked := [name for name, value in others.items() if value not in (None, False)]:
+        if asked := [name for name, value in others.items() if value is not None and value is not False]:
             raise SpecError(f"a model that merges tokens takes no {asked[0]}; leave it out")
         hidden: list[Tensor] = []
         if output_hidden_states or unmerge:

@@ -1,88 +1,27 @@
 """Adapter of transformers' ViTs: ViT, DeiT, DINOv2 with and without registers, DINOv3, SigLIP, CLIP, BEiT.
 
-A table says of each class of models where its vision tower and its parts are, and how its head reads the tokens. Every
-mean over tokens weighs them by size. The classes are known by their names, so that transformers is never imported here.
+:mod:`tomebench.backbones.hf_kinds` says of each class of models where its parts are, and how its head reads the tokens.
+Every mean over tokens weighs them by size. The classes are known by their names, so that transformers is never imported
+here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tomebench.backbones.blockwise import Blockwise, Place
+from tomebench.backbones.hf_kinds import KINDS, Reading
 from tomebench.backbones.hf_layers import HFLayer, is_of_transformers
 from tomebench.backbones.parts import first_unknown, linear_macs, parts_of, refusal, refuse_hooks, replaced_methods
+from tomebench.errors import SpecError
 from tomebench.reduction.attention import log_size_bias
 from tomebench.reduction.macs import MacTerms
 from tomebench.reduction.positions import Places, Rotary, Rotations
 from tomebench.reduction.tokens import Tokens
 
-Reading = Literal[
-    "first", "first of two", "first and mean", "mean", "pooler", "norm of first", "norm of mean", "attention"
-]
-"""How a head reads tokens: the class token; the mean of two heads, of class and distillation token; the class token
-beside the mean of patches; the mean of patches; a module that reads the class token; the norm of the class token, or of
-the mean of patches; attention pooling."""
-
-
-@dataclass(frozen=True)
-class Tower:
-    """Names of the parts of a vision tower."""
-
-    layers: str
-    norm: str = ""  # after the last layer; "": none
-    before: str = ""  # a norm before the first layer
-    others: tuple[str, ...] = ()  # parts that the head reads with, or that nothing reads
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A class of models."""
-
-    tower: Tower
-    reads: Reading
-    inside: str = ""  # name of the tower in the model; "": it is the tower
-    heads: tuple[str, ...] = ()  # linear layers that read what was pooled
-    output: str = "BaseModelOutputWithPooling"  # class of its outputs
-
-
-_VIT = Tower("layers", "layernorm", others=("pooler",))
-_DINO = Tower("encoder.layer", "layernorm")
-_CLIP = Tower("encoder.layers", before="pre_layrnorm", others=("post_layernorm",))
-_SIGLIP = Tower("encoder.layers", "post_layernorm", others=("head",))
-_BEIT = Tower("layers", "layernorm", others=("pooler", "shared_position_bias"))
-_CLASSIFIER = (("classifier",), "ImageClassifierOutput")
-KINDS: dict[str, Kind] = {
-    "ViTForImageClassification": Kind(_VIT, "first", "vit", *_CLASSIFIER),
-    "ViTModel": Kind(_VIT, "pooler"),
-    "DeiTForImageClassification": Kind(_VIT, "first", "deit", *_CLASSIFIER),
-    "DeiTForImageClassificationWithTeacher": Kind(
-        _VIT,
-        "first of two",
-        "deit",
-        ("cls_classifier", "distillation_classifier"),
-        "DeiTForImageClassificationWithTeacherOutput",
-    ),
-    "DeiTModel": Kind(_VIT, "pooler"),
-    "Dinov2ForImageClassification": Kind(_DINO, "first and mean", "dinov2", *_CLASSIFIER),
-    "Dinov2Model": Kind(_DINO, "first"),
-    "Dinov2WithRegistersForImageClassification": Kind(_DINO, "first and mean", "dinov2_with_registers", *_CLASSIFIER),
-    "Dinov2WithRegistersModel": Kind(_DINO, "first"),
-    "DINOv3ViTModel": Kind(Tower("model.layer", "norm", others=("rope_embeddings",)), "first"),
-    "SiglipForImageClassification": Kind(_SIGLIP, "mean", "vision_model", *_CLASSIFIER),
-    "SiglipVisionModel": Kind(_SIGLIP, "attention"),
-    "CLIPForImageClassification": Kind(_CLIP, "mean", "vision_model", *_CLASSIFIER),
-    "CLIPVisionModel": Kind(_CLIP, "norm of first"),
-    "CLIPVisionModelWithProjection": Kind(
-        _CLIP, "norm of first", "vision_model", ("visual_projection",), "CLIPVisionModelOutput"
-    ),
-    "BeitForImageClassification": Kind(_BEIT, "norm of mean", "beit", *_CLASSIFIER),
-    "BeitModel": Kind(_BEIT, "norm of mean", output="BeitModelOutputWithPooling"),
-}
-"""Where the parts of each class of models are; a subclass needs an entry of its own."""
 _EMBEDDINGS = {
     *("patch_embeddings", "patch_embedding", "cls_token", "class_embedding", "distillation_token", "register_tokens"),
     *("mask_token", "position_embeddings", "position_embedding", "position_ids", "dropout"),
@@ -206,6 +145,8 @@ class HFViT(Blockwise):
             cos, sin = self._rope(images)
             return Tokens(x, position=Rotations(torch.cat((sin, cos), dim=-1), self.prefix))
         if any(map(self.own_bias, range(self.depth))):
+            if x.shape[1] != self.tokens:
+                raise SpecError("images of another size than the model's own have other biases; resize them")
             shared = None if self._shared_bias is None else self._shared_bias(self._grid)
             return Tokens(x, position=Places(shared))
         return Tokens(x)

@@ -19,7 +19,8 @@ from tomebench.backbones.timm_model import TimmModel
 from tomebench.reduction.positions import Rotary, Rotations
 from tomebench.reduction.tokens import Tokens
 
-_ROPES = (RotaryEmbeddingCat, RotaryEmbeddingDinoV3, RotaryEmbeddingMixed, RotaryEmbeddingMRope)
+ROPES = (RotaryEmbeddingCat, RotaryEmbeddingDinoV3, RotaryEmbeddingMixed, RotaryEmbeddingMRope)
+"""Classes that make the rotations of timm's models."""
 
 
 class TimmEva(TimmModel):
@@ -50,7 +51,7 @@ class TimmEva(TimmModel):
     def check(self) -> None:
         """Raise unless the positions are of a kind that is known."""
         rope = self._model.rope
-        if rope is not None and type(rope) not in _ROPES:
+        if rope is not None and type(rope) not in ROPES:
             raise refusal(f"{type(rope).__name__} in 'rope' of Eva")
 
     def embed(self, images: Tensor) -> Tokens:

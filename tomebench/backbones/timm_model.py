@@ -119,6 +119,10 @@ class TimmModel(Blockwise):
         mean = ((x * weight).sum(dim=1) / weight.sum(dim=1)).to(x.dtype)
         return 0.5 * (largest + mean) if kind == "avgmax" else mean
 
+    def embedding_macs(self) -> int:
+        """MACs of the patch embedding."""
+        return embedding_macs(self._model)
+
     @torch.no_grad()
     def macs(self) -> MacTerms:
         """MACs of the model's matmuls, in terms per image, per token and per pair of tokens."""
@@ -129,7 +133,7 @@ class TimmModel(Blockwise):
             pool_fixed = linear_macs(pool) - linear_macs(pool.kv)
         heads = [model.head, getattr(model, "head_dist", None)]
         return MacTerms(
-            embed=embedding_macs(model),
+            embed=self.embedding_macs(),
             blocks=tuple(block.macs() for block in self._blocks),
             pool_per_token=pool_per_token,
             head=pool_fixed - pool_per_token * self.first_pooled + sum(linear_macs(h) for h in heads if h is not None),

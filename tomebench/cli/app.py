@@ -13,7 +13,21 @@ from typing import Annotated
 import typer
 
 import tomebench
-from tomebench.cli import ablate, check, compare, demo, doctor, listing, plan, profile, report, reproduce, sweep, train
+from tomebench.cli import (
+    ablate,
+    check,
+    compare,
+    demo,
+    doctor,
+    embed,
+    listing,
+    plan,
+    profile,
+    report,
+    reproduce,
+    sweep,
+    train,
+)
 from tomebench.cli.interrupt import leave_on_signal
 from tomebench.cli.launch import program_name
 from tomebench.cli.limits import limit_behind
@@ -53,6 +67,7 @@ app.command("reproduce", cls=PanelCommand)(reproduce.reproduce)
 app.command("plan", cls=PanelCommand)(plan.plan)
 app.command("profile", cls=PanelCommand)(profile.profile)
 app.command("train-predictors")(train.train_predictors)
+app.command("embed-classes")(embed.embed)
 app.command("check")(check.check)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)

@@ -70,8 +70,8 @@ def of_timm(pattern: str | None) -> tuple[Sequence[str], Sequence[Sequence[str]]
         rows = [(each.name, each.family, str(each.weights), each.why or "yes") for each in found]
         return ("name", "family", "weights", "merged"), rows, last
     headers = ("family", "architectures", "weights", "why not, or what would have to be built")
-    from tomebench.backbones.adapt import TRANSFORMERS
+    from tomebench.backbones.adapt import HF_CLASSES
 
-    kinds = ", ".join(each.rpartition(".")[2] for each in TRANSFORMERS)
+    kinds = ", ".join(HF_CLASSES)
     more = "each of them: tomebench list models --all NAME"
     return headers, by_family(found), [*last, more, f"of transformers, by --model hf/FOLDER or hf/ORG/NAME: {kinds}"]

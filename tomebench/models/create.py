@@ -11,6 +11,7 @@ from typing import Any
 import timm
 import torch
 from timm.models import get_deprecated_models, get_pretrained_cfg
+from timm.models.naflexvit import NaFlexVit
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -127,10 +128,23 @@ def build_model(spec: ModelSpec | str, *, meta: bool = False, **settings: Any) -
         DataError: a list of class names that cannot be read.
     """
     spec = spec if isinstance(spec, ModelSpec) else ModelSpec(spec, **settings)
+    return _headed(_built(spec, meta), spec)
+
+
+def _built(spec: ModelSpec, meta: bool) -> LoadedModel:
     if is_hf(spec.name):
         return _of_transformers(spec, meta=meta, load=False)
     source = source_of(spec.name, spec.offline)
     return _build(spec, source, _read(spec, source), meta)
+
+
+def _headed(loaded: LoadedModel, spec: ModelSpec) -> LoadedModel:
+    """Put a zero-shot class head on a model, where its specification has one."""
+    if spec.class_embeddings is None:
+        return loaded
+    from tomebench.models.headed import with_class_embeddings
+
+    return with_class_embeddings(loaded, spec.class_embeddings)
 
 
 def _of_transformers(spec: ModelSpec, *, meta: bool, load: bool) -> LoadedModel:
@@ -208,6 +222,10 @@ def _create(timm_id: str, source: Source | None, kwargs: dict[str, Any], on: str
         except (TypeError, AssertionError, ValueError, RuntimeError) as error:
             what = f"at {size} pixels" if size is not None else "with its default settings"
             raise ModelError(f"model {printable(timm_id)} cannot be built {what}: {short(error)}") from error
+    if size is not None and isinstance(
+        model, NaFlexVit
+    ):  # it takes images of any size, and forgets which was asked for
+        model.embeds.default_img_size = (size, size)
     return model
 
 
@@ -292,6 +310,10 @@ def load_model(spec: ModelSpec | str, *, pretrained: bool = False, **settings: A
         DataError: a list of class names that cannot be read.
     """
     spec = spec if isinstance(spec, ModelSpec) else ModelSpec(spec, **settings)
+    return _headed(_with_weights(spec, pretrained), spec)
+
+
+def _with_weights(spec: ModelSpec, pretrained: bool) -> LoadedModel:
     if is_hf(spec.name):
         return _of_transformers(spec, meta=False, load=True)
     published = weights_file(spec.name)

@@ -22,7 +22,7 @@ FAMILIES: Mapping[str, str] = {
     "eva": "",
     "beit": "",
     "vision_transformer_relpos": "",
-    "naflexvit": "patches of any grid, with padding: an adapter that keeps both masks",
+    "naflexvit": "",
     "cait": "scores of heads are mixed before the softmax: attention with sizes in a kernel of its own",
     "qwen3_vit": _ENCODER,
     "gemma4_vit": _ENCODER,

@@ -14,7 +14,7 @@ from tomebench.datasets.class_lists import as_names
 from tomebench.errors import ModelError, UnsupportedModelError
 from tomebench.models.create import LoadedModel, head_of
 from tomebench.models.digest import layers_digest, tensors_digest
-from tomebench.models.hf_model import HFModel, is_placeholder
+from tomebench.models.hf_model import HFModel, is_placeholder, resize
 from tomebench.models.hf_pixels import preprocessing_of
 from tomebench.models.preprocess import Preprocessing, checked_settings
 from tomebench.models.spec import PREFIX
@@ -53,9 +53,9 @@ def given_model(
     """
     _refuse_wrapped(model)
     processor = preprocessing if hasattr(preprocessing, "to_dict") else None
-    own = checked_settings({} if processor is not None else preprocessing or {})
+    stated = checked_settings({} if processor is not None else preprocessing or {})
     published = getattr(model, "pretrained_cfg", None)
-    if evaluated and processor is None and not published and not {"mean", "std"} <= {*own}:
+    if evaluated and processor is None and not published and not {"mean", "std"} <= {*stated}:
         raise ModelError(
             "the model has no pretrained_cfg, so nothing says how its images are normalised; pass preprocessing="
             "{'mean': (...), 'std': (...), 'interpolation': ..., 'crop_pct': ...}, or transformers' image processor"
@@ -77,9 +77,12 @@ def given_model(
         if mine.num_classes:
             listed = as_names(mine.model.config.id2label, "id2label of the model's config")
             listed = None if listed is None or is_placeholder(listed) else listed
-    mine.pretrained_cfg = {**_as_dict(published), **own}
+    mine.pretrained_cfg = {**_as_dict(published), **stated}
     if processor is not None:
-        mine.preprocessing = preprocessing_of(processor, Preprocessing.from_model(mine).input_size[-1])
+        own = None if isinstance(mine, HFModel) else Preprocessing.from_model(mine).input_size[-1]
+        mine.preprocessing = preprocessing_of(processor, own)
+        if isinstance(mine, HFModel):
+            resize(mine.model, mine.preprocessing.input_size[-1])
     head = head_of(mine, class_names, [] if listed is None else [listed])
     digest = hashlib.sha256(f"{tensors_digest(model)}{layers_digest(model)}".encode()).hexdigest()[:16]
     return LoadedModel(mine, _architecture(model), f"sha256:{digest}", head)

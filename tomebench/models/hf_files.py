@@ -15,7 +15,7 @@ from typing import Any
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-from tomebench.backbones.adapt import TRANSFORMERS
+from tomebench.backbones.adapt import HF_CLASSES
 from tomebench.datasets.class_lists import CONFIG
 from tomebench.datasets.decode import printable
 from tomebench.datasets.files import user_path
@@ -28,27 +28,32 @@ from tomebench.regular import read_bytes
 PREFIX = "hf/"
 """Start of the name of a model of transformers: ``hf/FOLDER`` or ``hf/ORG/NAME``, with ``@REVISION`` if wanted."""
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+TOKENIZERS = (
+    *("tokenizer_config.json", "tokenizer.json", "special_tokens_map.json"),
+    *("vocab.json", "merges.txt", "spiece.model"),
+)
 WEIGHTS = ("model.safetensors.index.json", "model.safetensors")
 _OLDEST = (5, 19)
 """Release of transformers from which the parts of models have the names that adapters know."""
 _LARGEST = 16 << 20
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
-_TOWERS = {"SiglipModel": "SiglipVisionModel", "CLIPModel": "CLIPVisionModelWithProjection"}
+TOWERS = {"SiglipModel": "SiglipVisionModel", "CLIPModel": "CLIPVisionModelWithProjection"}
 """Models of images and texts, of which the vision tower is built."""
-_MOST: Mapping[str, int] = {
+_MOST: Mapping[str, float] = {
     "hidden_size": 16_384,
     "num_hidden_layers": 512,
     "num_attention_heads": 1_024,
     "intermediate_size": 262_144,
     "image_size": 8_192,
     "patch_size": 1_024,
-    "num_channels": 3,
     "num_register_tokens": 4_096,
     "mlp_ratio": 64,
     "projection_dim": 65_536,
-    "num_labels": 10_000_000,
+    "num_labels": 100_000,
+    "rope_theta": 1e12,
 }
 """Largest value of each setting that sizes depend on; more than ten times that of any published model."""
+_MAY_BE_ZERO = ("num_register_tokens", "num_labels")
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,9 @@ class HFFiles:
 
     name: str  # hf/NAME of the folder, or hf/ORG/NAME
     folder: Path
-    kind: str  # name of the class to build, as ``transformers`` exports it
+    local: bool  # a folder of the user's, not a model of the hub
+    whole: str  # name of the class that was saved, as ``transformers`` exports it
+    kind: str  # that of the class to build: its vision tower, or itself
     weights: Path | None  # safetensors, or the index of its shards; None where there are none
     processor: bool  # whether it says how images are preprocessed
 
@@ -96,12 +103,11 @@ def find_files(name: str, *, offline: bool = False, weights: bool = True) -> HFF
     path = user_path(where)
     if path.is_dir():
         folder, shown = path, PREFIX + (path.resolve().name or "model")
-        allowed = [folder.resolve(), Path(constants.HF_HUB_CACHE).resolve()]
     elif where.startswith(("/", ".", "~")) or where.count("/") != 1:
         raise ModelError(f"--model {printable(name)}: no such folder; give hf/FOLDER, or hf/ORG/NAME on the hub")
     else:
         folder, shown = _snapshot(name, where, offline, weights), name
-        allowed = [folder.resolve(), Path(constants.HF_HUB_CACHE).resolve()]
+    allowed = [folder.resolve(), Path(constants.HF_HUB_CACHE).resolve()]  # files of the cache are links into it
     for file in _read_files(folder):
         if not any(file.resolve().is_relative_to(root) for root in allowed):
             raise ModelError(
@@ -114,9 +120,11 @@ def find_files(name: str, *, offline: bool = False, weights: bool = True) -> HFF
         if isinstance(part, Mapping):
             _check_sizes(name, part)
     processors = [folder / each for each in PROCESSORS if (folder / each).is_file()]
-    for each in processors:
-        _settings(name, each)
-    return HFFiles(shown, folder, kind, _weights(name, folder), bool(processors))
+    for each in (*processors, folder / TOKENIZERS[0]):
+        if each.is_file():
+            _settings(name, each)
+    weighed = _weights(name, folder)
+    return HFFiles(shown, folder, path.is_dir(), config["architectures"][0], kind, weighed, bool(processors))
 
 
 def _release(text: str) -> tuple[int, int]:
@@ -127,7 +135,7 @@ def _release(text: str) -> tuple[int, int]:
 def _snapshot(name: str, where: str, offline: bool, weights: bool) -> Path:
     """Folder in the local cache of a model on the hub; what is missing there is fetched."""
     repository, _, revision = where.partition("@")
-    wanted = [CONFIG, *PROCESSORS, *([*WEIGHTS, "model-*.safetensors"] if weights else [])]
+    wanted = [CONFIG, *PROCESSORS, *TOKENIZERS, *([*WEIGHTS, "model-*.safetensors"] if weights else [])]
     last: Exception | None = None
     for local in (True, False):
         if not local and (offline or constants.HF_HUB_OFFLINE):
@@ -160,18 +168,21 @@ def _snapshot(name: str, where: str, offline: bool, weights: bool) -> Path:
 
 def _read_files(folder: Path) -> Iterator[Path]:
     """The files that loading may read, as far as they are there."""
-    for name in (CONFIG, *PROCESSORS, *WEIGHTS):
+    for name in (CONFIG, *PROCESSORS, *TOKENIZERS, *WEIGHTS):
         if (folder / name).is_symlink() or (folder / name).exists():
             yield folder / name
     if (index := folder / WEIGHTS[0]).is_file():
-        yield from (folder / name for name in shard_names(index))
+        for name in shard_names(index):
+            if not name.endswith(".safetensors"):
+                raise ModelError(f"{printable(index)}: names {printable(name)[:80]}, which is no file of safetensors")
+            yield folder / name
 
 
 def _settings(name: str, path: Path) -> dict[str, Any]:
     """Read a file of settings; refuse one that wants code of the repository to run."""
     what = f"--model {printable(name)}: {path.name}"
     try:
-        content = json.loads(read_bytes(str(path), most=_LARGEST))
+        content = json.loads(read_bytes(str(path), most=_LARGEST), parse_constant=_no_number)
     except FileNotFoundError as error:
         raise ModelError(f"{what} is not there; give a folder that transformers saved a model in") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -189,6 +200,11 @@ def _settings(name: str, path: Path) -> dict[str, Any]:
     return content
 
 
+def _no_number(text: str) -> float:
+    """Refuse NaN and infinities, which JSON does not have and which would be in every output."""
+    raise ValueError(f"it holds {text}")
+
+
 def _kind(name: str, config: Mapping[str, Any]) -> str:
     """Name of the class to build; UnsupportedModelError for one that is not adapted."""
     architectures = config.get("architectures")
@@ -198,8 +214,8 @@ def _kind(name: str, config: Mapping[str, Any]) -> str:
                 f"--model {printable(name)}: timm saved this model; give --model local-dir:FOLDER or hf-hub:ORG/NAME"
             )
         raise ModelError(f"--model {printable(name)}: its {CONFIG} does not name one class under architectures")
-    kind = _TOWERS.get(architectures[0], architectures[0])
-    if kind not in {each.rpartition(".")[2] for each in TRANSFORMERS}:
+    kind = TOWERS.get(architectures[0], architectures[0])
+    if kind not in HF_CLASSES:
         raise UnsupportedModelError(
             f"--model {printable(name)}: {printable(kind)[:80]} of transformers, which token merging does not know how "
             "to run; tomebench list models --all says which models it does"
@@ -208,15 +224,26 @@ def _kind(name: str, config: Mapping[str, Any]) -> str:
 
 
 def _check_sizes(name: str, config: Mapping[str, Any]) -> None:
+    if (channels := config.get("num_channels", 3)) != 3:
+        raise ModelError(
+            f"--model {printable(name)} takes images of {printable(str(channels))[:40]} channels; only RGB models "
+            "can be measured"
+        )
+    labels = config.get("id2label")
+    if isinstance(labels, Mapping) and len(labels) > _MOST["num_labels"]:
+        raise ModelError(
+            f"--model {printable(name)}: id2label in {CONFIG} has {len(labels)} classes, too many to count"
+        )
     for key, most in _MOST.items():
         value = config.get(key)
         for number in value if isinstance(value, list) else [value]:
             if number is None:
                 continue
-            if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= most:
+            least = 0 if key in _MAY_BE_ZERO else 1
+            if isinstance(number, bool) or not isinstance(number, int | float) or not least <= number <= most:
                 raise ModelError(
-                    f"--model {printable(name)}: {key} in {CONFIG} is {printable(str(number))[:40]}; a number up to "
-                    f"{most} is expected"
+                    f"--model {printable(name)}: {key} in {CONFIG} is {printable(str(number))[:40]}; a number from "
+                    f"{least} to {most} is expected"
                 )
 
 
@@ -229,6 +256,8 @@ def _weights(name: str, folder: Path) -> Path | None:
     for each in WEIGHTS:
         if (folder / each).is_file():
             return folder / each
+        if (folder / each).exists():
+            raise ModelError(f"--model {printable(name)}: {each} is no regular file; put the weights there")
     pickled = sorted(file.name for pattern in _PICKLED for file in folder.glob(pattern))
     if pickled:
         raise ModelError(

@@ -61,11 +61,12 @@ class HFModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> logits [B, classes], or pooled features [B, C]."""
-        found = self.model(pixel_values=images)
+        found = self.model(pixel_values=images, return_dict=True)
         for name in _OUTPUTS:
             if (output := getattr(found, name, None)) is not None:
                 return output
-        return found.last_hidden_state[:, 0]
+        states: Tensor = found.last_hidden_state  # the encoder has no pooler
+        return states.mean(dim=1) if type(self.model).__name__.startswith("Siglip") else states[:, 0]
 
 
 def is_placeholder(names: ClassNames) -> bool:
@@ -122,6 +123,8 @@ def build_hf(spec: ModelSpec, *, meta: bool, load: bool) -> tuple[HFModel, str, 
         config = _config(spec, files)
         own = _size(config)
         size = spec.img_size or (own if pixels is None else pixels.input_size[-1])
+        if size < _patch(config):
+            raise ModelError(f"--model {printable(spec.name)} cannot take {size} pixels: that is less than one patch")
         if size != own and spec.img_size is None:
             notes.append(f"{size} pixels, as its image processor says, and not {own}; --img-size changes it")
         if load and files.weights is not None and not meta:
@@ -129,12 +132,15 @@ def build_hf(spec: ModelSpec, *, meta: bool, load: bool) -> tuple[HFModel, str, 
             resize(model, size)
         else:
             config.image_size = size
+            if load and not files.local:
+                raise ModelError(f"--model {printable(spec.name)} has no weights in safetensors; take another revision")
             model, weights = _built(spec, files, config, meta), f"random:{spec.seed}"
             if load and not meta and spec.labelled:
                 notes.append("there are no weights in the folder, so they are random")
     names = lists_in_config(files.config) if spec.labelled and spec.class_names is None else []
     names = [each for each in names if not is_placeholder(each)]
-    return HFModel(model.eval(), pixels), files.name, weights, names, notes
+    whole = HFModel(model.eval(), pixels)
+    return whole, files.name, weights, [each for each in names if whole.num_classes], notes
 
 
 def _config(spec: ModelSpec, files: HFFiles) -> Any:
@@ -153,6 +159,11 @@ def _config(spec: ModelSpec, files: HFFiles) -> Any:
             "square ones are supported"
         )
     return config
+
+
+def _patch(config: Any) -> int:
+    size = getattr(config, "vision_config", config).patch_size
+    return int(size if isinstance(size, int) else max(size))
 
 
 def _size(config: Any) -> int:

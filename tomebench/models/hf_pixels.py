@@ -20,6 +20,8 @@ from tomebench.models.weights_file import short
 
 RESCALED_FIRST = "DINOv3ViTImageProcessor"
 """The processor that resizes numbers from 0 to 1; all others resize bytes."""
+_LARGEST = 8192
+"""Largest side of an image in pixels that a processor may make."""
 PROCESSORS = (
     *("ViTImageProcessor", "DeiTImageProcessor", "BitImageProcessor", "CLIPImageProcessor", "SiglipImageProcessor"),
     *("BeitImageProcessor", RESCALED_FIRST),
@@ -89,13 +91,14 @@ def read_preprocessing(name: str, folder: Path, size: int | None = None) -> HFPr
     what = f"--model {printable(name)}: its image processor"
     try:
         found: Any = AutoImageProcessor.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+        settings = found.to_dict()
+    except Exception as error:
         raise ModelError(f"{what} cannot be read ({short(error)}); save the processor again") from error
-    return _checked(what, found.to_dict(), size)
+    return _checked(what, settings, size)
 
 
-def preprocessing_of(processor: Any, size: int) -> HFPreprocessing:
-    """The preprocessing that an image processor of transformers does, at an input size.
+def preprocessing_of(processor: Any, size: int | None = None) -> HFPreprocessing:
+    """The preprocessing that an image processor of transformers does, at its own input size or another.
 
     Raises:
         ModelError: it does something else than resize, crop and normalise each image to one square.
@@ -109,7 +112,15 @@ def _checked(what: str, settings: dict[str, Any], size: int | None) -> HFPreproc
         raise ModelError(f"{what} is a {kind}, which is not known here; one of {', '.join(PROCESSORS)} is expected")
     if not settings.get("do_resize") or settings.get("do_pad"):
         raise ModelError(f"{what} does not resize, or pads, so that images have other sizes; change its settings")
-    return _described(what, settings, size)
+    try:
+        sides = [side for key in ("size", "crop_size") for side in _sides(settings.get(key)).values()]
+        if not all(0 < side <= _LARGEST for side in sides):
+            raise ModelError(f"{what} makes images of {max(sides)} pixels; sides from 1 to {_LARGEST} are expected")
+        return _described(what, settings, size)
+    except (TypeError, ValueError, KeyError, OverflowError, RuntimeError) as error:
+        raise ModelError(
+            f"{what} has settings that cannot be used ({short(error)}); save the processor again"
+        ) from error
 
 
 def _described(what: str, settings: dict[str, Any], size: int | None) -> HFPreprocessing:
@@ -135,11 +146,16 @@ def _described(what: str, settings: dict[str, Any], size: int | None) -> HFPrepr
         input_size=(3, own, own),
         crop_pct=own / max(min(resized.values()), own) if settings.get("do_center_crop") else 1.0,
         interpolation=names.get(2 if resample is None else int(resample), "bilinear"),
-        mean=tuple(float(each) for each in settings["image_mean"]) if settings.get("do_normalize") else (0.0,) * 3,
-        std=tuple(float(each) for each in settings["image_std"]) if settings.get("do_normalize") else (1.0,) * 3,
+        mean=_three(settings["image_mean"]) if settings.get("do_normalize") else (0.0,) * 3,
+        std=_three(settings["image_std"]) if settings.get("do_normalize") else (1.0,) * 3,
         crop_mode="center" if "shortest_edge" in resized else "squash",
         settings=_text(settings),
     )
+
+
+def _three(value: Any) -> tuple[float, ...]:
+    """A number for each channel, where one stands for all."""
+    return (float(value),) * 3 if isinstance(value, int | float) else tuple(map(float, value))
 
 
 def _sides(size: Any) -> dict[str, int]:

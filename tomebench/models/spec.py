@@ -22,3 +22,4 @@ class ModelSpec:
     img_size: int | None = None  # input height and width in pixels; None: that of the weights, else the model's own
     offline: bool = False  # never touch the network, as HF_HUB_OFFLINE says for all programs
     seed: int = 0  # of random weights
+    class_embeddings: Path | None = None  # file of a zero-shot class head, on the image features of the model

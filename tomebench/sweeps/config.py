@@ -167,6 +167,7 @@ class SweepConfig(Settings, BaseModel):
             checkpoint=self.checkpoint,
             use_ema=self.use_ema,
             num_classes=self.num_classes,
+            class_embeddings=self.class_embeddings,
             class_names=self.class_names,
             labelled=self.data is not None and self.labels,
             img_size=self.img_size,

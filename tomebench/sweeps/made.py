@@ -18,12 +18,14 @@ from tomebench.identity import CODE, Difference, code_digest, decoding, differen
 from tomebench.measure.testbed import arithmetic_of, cpu_model
 from tomebench.models.create import LoadedModel
 from tomebench.models.digest import layers_digest, tensors_digest
+from tomebench.models.headed import Headed
 from tomebench.models.hf_model import HFModel
+from tomebench.models.preprocess import Preprocessing
 from tomebench.reduction.learned import read_learned
 from tomebench.reduction.registry import added_code
 from tomebench.runs.origin import MADE
 from tomebench.runs.store import Store
-from tomebench.schema import ImageState
+from tomebench.schema import ImageState, fingerprint
 
 _SAMPLE = 16
 """Number of images, spread over the list, whose digests ranks compare before they begin."""
@@ -54,8 +56,11 @@ def made_by(
     weights, layers = loaded.weights if drawn else tensors_digest(loaded.model), layers_digest(loaded.model)
     arithmetic = arithmetic_of(device)
     made = made_of(weights, layers, images=images is not None, processor=processor, arithmetic=arithmetic)
-    if isinstance(loaded.model, HFModel):
+    inner = loaded.model.model if isinstance(loaded.model, Headed) else loaded.model
+    if isinstance(inner, HFModel):
         made |= {"transformers": metadata.version("transformers")}
+    if images is not None and isinstance(pixels := getattr(inner, "preprocessing", None), Preprocessing):
+        made |= {"image processor": fingerprint(dict(pixels.more))}
     learned = {} if predictors is None else {"predictors": read_learned(predictors).digest}
     return made | learned | added_code(methods)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tomebench.backbones.adapt import adapt
 from tomebench.errors import InputError, SpecError
 from tomebench.models.create import LoadedModel, build_model, load_model
+from tomebench.models.hf_files import is_hf
 from tomebench.models.preprocess import Preprocessing
 from tomebench.models.spec import ModelSpec
 from tomebench.runs.setting_values import reference_parts
@@ -66,7 +67,8 @@ def resolve_reference(
         raise type(error)(f"reference {config.reference}: {error}") from error
     if config.prefix_only and not backbone.head_reads_prefix_only:
         raise SpecError(f"prefix-only: the head of the reference {spec.name} pools over all tokens; leave one out")
-    own = (built.timm_id, size) == (loaded.timm_id, preprocessing_of(config, loaded.model).input_size)
+    known = spec.name == config.model or not is_hf(spec.name)  # folders of one name are not one model
+    own = known and (built.timm_id, size) == (loaded.timm_id, preprocessing_of(config, loaded.model).input_size)
     whole = terms.gmacs(backbone.tokens, [backbone.tokens] * backbone.depth)
     return Reference(f"{spec.name}@{size[-1]}", own, whole)
 
