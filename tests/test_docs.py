@@ -252,8 +252,8 @@ def next_command(screen: str) -> str | None:
         "LABELLED": "my_pictures",
         "MORE_IMAGES": "DIR",
     }
-    if "--class-embeddings" in line:
-        own_names["DATA"] = "my_pictures"
+    if "hf/my_" in line:
+        own_names |= {"DATA": "my_pictures", "MORE_IMAGES": "my_pictures"}
     for capitals, own in own_names.items():
         line = re.sub(rf"(?<= ){capitals}\b", own, line)
     return line

@@ -17,7 +17,7 @@ from tomebench.cli.architectures import architectures
 from tomebench.reduction.plan import merge
 from tomebench.reduction.tokens import Tokens
 
-BUILT = 284
+BUILT = 298
 """Architectures of timm 1.0.31 that are accepted and take a depth of two."""
 
 
@@ -31,17 +31,22 @@ def build(name: str) -> nn.Module | None:
         with contextlib.suppress(TypeError, AssertionError, ValueError, RuntimeError):
             model: Any = timm.create_model(name, depth=2, num_classes=7, **more)
             adapt(model)
-            size = model.patch_embed.img_size
             with torch.no_grad():
-                model.eval()(torch.zeros(1, model.in_chans, *size))
+                model.eval()(torch.zeros(1, model.in_chans, *size_of(model)))
             return prepare(model, seed=1)
     return None
 
 
+def size_of(model: Any) -> tuple[int, int]:
+    """Height and width of the model's images."""
+    if hasattr(model, "patch_embed"):
+        return tuple(model.patch_embed.img_size)
+    return tuple(model.embeds.default_img_size or model.pretrained_cfg["input_size"][-2:])
+
+
 def images_of(model: Any, dtype: torch.dtype) -> Tensor:
     """Two images of the model's own size."""
-    size = model.patch_embed.img_size
-    return torch.randn(2, model.in_chans, *size, generator=torch.Generator().manual_seed(0)).to(dtype)
+    return torch.randn(2, model.in_chans, *size_of(model), generator=torch.Generator().manual_seed(0)).to(dtype)
 
 
 def check_sources(model: nn.Module, images: Tensor, r: int) -> None:

@@ -18,7 +18,7 @@ from screens import assert_fits, assert_whole_rows
 
 from tomebench.datasets.imagenet import wnids
 from tomebench.models.create import build_model
-from tomebench.models.digits_vit import WEIGHTS
+from tomebench.models.digits_vit import NAME, weights_of
 from tomebench.paper.tables import TABLES
 
 QUICK = ("--threads", "1", "--workers", "0", "--quiet")
@@ -113,7 +113,7 @@ def test_a_wrong_setting_is_detected(program, wrong, r, where):
 
 def test_the_wrong_weights_are_detected_and_the_settings_to_look_at_are_named(program, tmp_path):
     """Weights of another training, such as those of another tag, under the same name."""
-    state = load_file(WEIGHTS)
+    state = load_file(weights_of(NAME))
     noise = torch.randn(state["head.weight"].shape, generator=torch.Generator().manual_seed(0))
     state["head.weight"] += state["head.weight"].std() * noise
     save_file(state, tmp_path / "other.safetensors")

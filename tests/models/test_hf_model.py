@@ -213,6 +213,12 @@ def bad(folder: Path, what: str) -> None:
             change(folder / "preprocessor_config.json", size={"height": 2, "width": 2})
         case "no numbers":
             config.write_text(config.read_text().replace("1e-12", "NaN"))
+        case "weights elsewhere":
+            change(config, transformers_weights="other.safetensors")
+        case "a distributed checkpoint":
+            (folder / "shard-00001-model-00001-of-00001.safetensors").write_bytes(weights.read_bytes())
+        case "sizes in a dictionary of its own":
+            change(config, model_type="other", mine={"model_type": "vit", "num_hidden_layers": 600})
         case "a class that is no processor":
             put_processor(folder, {"image_processor_type": "ViTModel"})
         case "a size that is no number":
@@ -278,7 +284,10 @@ REFUSED = {
     "one channel": "takes images of 1 channels; only RGB models can be measured",
     "less than a patch": "cannot take 2 pixels: that is less than one patch",
     "no numbers": r"config.json cannot be read \(it holds NaN\)",
-    "a class that is no processor": "its image processor cannot be read",
+    "a class that is no processor": "its image processor is a ViTModel; one of",
+    "weights elsewhere": "its weights are not in model.safetensors or its shards",
+    "a distributed checkpoint": "its weights are not in model.safetensors or its shards",
+    "sizes in a dictionary of its own": "num_hidden_layers in config.json is 600; a number from 1 to 512",
     "no patches": "patch_size in config.json is 0; a number from 1 to 1024 is expected",
     "a size that is no number": "hidden_size in config.json is 48; a number from 1 to 16384 is expected",
     "quantised": "says that the weights are quantised",
@@ -293,7 +302,7 @@ REFUSED = {
     "a tensor too many": "its weights do not fit ViTForImageClassification: more is unknown to the model",
     "another shape": "its weights (cannot be loaded|do not fit)",
     "no processor": "nothing says how its images are preprocessed",
-    "another processor": "its image processor is a ConvNextImageProcessor, which is not known here",
+    "another processor": "its image processor is a ConvNextImageProcessor; one of",
     "a processor that does not resize": "its image processor does not resize",
     "a processor of huge images": "makes images of 1000000 pixels; sides from 1 to 8192 are expected",
     "a processor of odd settings": "its image processor (cannot be (read|run)|has settings that)",
@@ -358,7 +367,9 @@ def test_a_model_of_the_hub_is_taken_from_the_cache(tmp_path: Path, monkeypatch:
         assert loaded.timm_id == "hf/org/name"
         assert loaded.weights.startswith("sha256:")
     (snapshot / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="has no weights|is not in the local cache"):  # and random ones would be counted
+    with pytest.raises(
+        ModelError, match=r"has no weights|is not in the local cache"
+    ):  # and random ones would be counted
         load_model("hf/org/name", offline=True)
 
 
@@ -376,3 +387,23 @@ def test_outputs_as_tuples_are_read(tmp_path: Path) -> None:
     loaded = load_model(f"hf/{tmp_path}")
     with torch.no_grad():
         assert torch.equal(loaded.model(images()), apply(loaded.model, 0)(images()))
+
+
+def test_the_digest_is_that_of_the_weights_that_are_loaded(tmp_path: Path) -> None:
+    model = build("vit")
+    save(model, tmp_path)
+    before = load_model(f"hf/{tmp_path}").weights
+    save_file(load_file(tmp_path / "model.safetensors"), tmp_path / "part.safetensors", metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": {"classifier.bias": "part.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))  # of an earlier save
+    assert load_model(f"hf/{tmp_path}").weights == before
+
+
+def test_a_moved_folder_holds_the_same_model(tmp_path: Path) -> None:
+    from tomebench.models.digest import layers_digest
+
+    save(build("vit"), tmp_path / "one")
+    digests = [layers_digest(load_model(f"hf/{tmp_path}/one").model)]
+    (tmp_path / "one").rename(tmp_path / "two")
+    digests.append(layers_digest(load_model(f"hf/{tmp_path}/two").model))
+    assert digests[0] == digests[1]

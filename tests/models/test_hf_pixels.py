@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,6 +48,11 @@ MORE = {
 }  # fmt: skip
 
 
+def stated(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "preprocessor_config.json").read_text())
+    return found
+
+
 def pictures() -> list[Image.Image]:
     random = np.random.default_rng(0)
     shapes = ((32, 32), (45, 61), (97, 40), (300, 211), (20, 18))
@@ -60,7 +67,7 @@ def pixels_of(preprocessing: HFPreprocessing, image: Image.Image) -> torch.Tenso
 def test_pixels_are_those_of_the_processor(name: str, tmp_path: Path) -> None:
     put_processor(tmp_path, {**PROCESSORS, **MORE}[name])
     processor = transformers.AutoImageProcessor.from_pretrained(tmp_path)
-    preprocessing = pickle.loads(pickle.dumps(read_preprocessing("hf/x", tmp_path)))
+    preprocessing = pickle.loads(pickle.dumps(read_preprocessing("hf/x", stated(tmp_path))))
     for image in pictures():
         expected = processor(image, return_tensors="pt")["pixel_values"][0]
         got = pixels_of(preprocessing, image)
@@ -74,26 +81,26 @@ def test_pixels_are_those_of_the_processor(name: str, tmp_path: Path) -> None:
 
 def test_what_a_row_says_of_it(tmp_path: Path) -> None:
     put_processor(tmp_path, PROCESSORS["crop"])
-    found = read_preprocessing("hf/x", tmp_path)
+    found = read_preprocessing("hf/x", stated(tmp_path))
     assert (found.crop_pct, found.crop_mode, found.interpolation) == (32 / 36, "center", "bicubic")
     assert found.mean == (0.485, 0.456, 0.406)
     put_processor(tmp_path, PROCESSORS["squash"])
-    found = read_preprocessing("hf/x", tmp_path)
+    found = read_preprocessing("hf/x", stated(tmp_path))
     assert (found.crop_pct, found.crop_mode, found.interpolation) == (1.0, "squash", "bilinear")
 
 
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_at_another_size_resize_and_crop_grow_alike(name: str, tmp_path: Path) -> None:
     put_processor(tmp_path, PROCESSORS[name])
-    own, larger = read_preprocessing("hf/x", tmp_path), read_preprocessing("hf/x", tmp_path, 64)
+    own, larger = read_preprocessing("hf/x", stated(tmp_path)), read_preprocessing("hf/x", stated(tmp_path), size=64)
     assert larger.input_size == (3, 64, 64)
     assert larger.crop_pct == own.crop_pct
-    assert read_preprocessing("hf/x", tmp_path, 32) == own
+    assert read_preprocessing("hf/x", stated(tmp_path), size=32) == own
 
 
 def test_floats_are_cached_as_floats(tmp_path: Path) -> None:
     put_processor(tmp_path, PROCESSORS["floats"])
-    preprocessing = read_preprocessing("hf/x", tmp_path)
+    preprocessing = read_preprocessing("hf/x", stated(tmp_path))
     assert preprocessing.pixel_type == "float32"
     pixels = preprocessing.transform()(pictures()[1])
     cache = PixelCache.open(tmp_path, "few", {"a": 1}, 3, preprocessing.input_size, preprocessing.pixel_type)

@@ -21,9 +21,9 @@ _LIBRARIES = frozenset({"torch", "timm", "transformers", "tomebench", "numpy"}) 
 _BAGS = (types.SimpleNamespace, argparse.Namespace)
 _OF_MODULES = frozenset(dir(nn.Module)) | frozenset(vars(nn.Module()))
 """Attributes that every ``nn.Module`` has (parts, hooks, compiler state): no settings of a layer."""
-_PUBLISHED = frozenset({"pretrained_cfg", "default_cfg", "_output_capturing_hooks_installed"})
-"""No part of the computation: timm's description of published weights (preprocessing is recorded apart); whether
-transformers has been asked for states."""
+_PUBLISHED = frozenset({"pretrained_cfg", "default_cfg", "_output_capturing_hooks_installed", "name_or_path"})
+"""No part of the computation: timm's description of published weights (preprocessing is recorded apart); from
+where transformers loaded it, and whether it has been asked for states."""
 _DEEPEST = 12
 """Depth of nested containers up to which settings are read."""
 _GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME")

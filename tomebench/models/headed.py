@@ -123,7 +123,7 @@ def write_class_embeddings(path: Path, embeddings: Tensor, scale: float, bias: f
         about: ``classes``, their names in order; and what else is to be known of them.
     """
     tensors = {EMBEDDINGS: embeddings.contiguous(), SCALE: torch.tensor(scale), BIAS: torch.tensor(bias)}
-    save_file(tensors, path, metadata={ABOUT: json.dumps(about)})
+    save_file(tensors, path, metadata={ABOUT: json.dumps(about, allow_nan=False)})
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], ClassNames | None]:

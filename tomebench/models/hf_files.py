@@ -32,7 +32,7 @@ TOKENIZERS = (
     *("tokenizer_config.json", "tokenizer.json", "special_tokens_map.json"),
     *("vocab.json", "merges.txt", "spiece.model"),
 )
-WEIGHTS = ("model.safetensors.index.json", "model.safetensors")
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 _OLDEST = (5, 19)
 """Release of transformers from which the parts of models have the names that adapters know."""
 _LARGEST = 16 << 20
@@ -66,7 +66,8 @@ class HFFiles:
     whole: str  # name of the class that was saved, as ``transformers`` exports it
     kind: str  # that of the class to build: its vision tower, or itself
     weights: Path | None  # safetensors, or the index of its shards; None where there are none
-    processor: bool  # whether it says how images are preprocessed
+    model_type: str
+    processor: Mapping[str, Any] | None  # settings of its image processor; None where there are none
 
     @property
     def config(self) -> Path:
@@ -116,15 +117,26 @@ def find_files(name: str, *, offline: bool = False, weights: bool = True) -> HFF
             )
     config = _settings(name, folder / CONFIG)
     kind = _kind(name, config)
-    for part in (config, config.get("vision_config")):
-        if isinstance(part, Mapping):
-            _check_sizes(name, part)
-    processors = [folder / each for each in PROCESSORS if (folder / each).is_file()]
-    for each in (*processors, folder / TOKENIZERS[0]):
-        if each.is_file():
-            _settings(name, each)
+    for part in _mappings(config):
+        _check_sizes(name, part)
+    if "transformers_weights" in config or any(folder.glob("shard-*.safetensors")):
+        raise ModelError(f"--model {printable(name)}: its weights are not in {WEIGHTS[0]} or its shards; save it again")
+    found = {each: _settings(name, folder / each) for each in PROCESSORS if (folder / each).is_file()}
+    if (folder / TOKENIZERS[0]).is_file():
+        _settings(name, folder / TOKENIZERS[0])
+    nested = found.get(PROCESSORS[1], {}).get("image_processor")
+    processor = nested if isinstance(nested, dict) else found.get(PROCESSORS[0])
     weighed = _weights(name, folder)
-    return HFFiles(shown, folder, path.is_dir(), config["architectures"][0], kind, weighed, bool(processors))
+    return HFFiles(
+        shown,
+        folder,
+        path.is_dir(),
+        config["architectures"][0],
+        kind,
+        weighed,
+        str(config.get("model_type")),
+        processor,
+    )
 
 
 def _release(text: str) -> tuple[int, int]:
@@ -171,7 +183,7 @@ def _read_files(folder: Path) -> Iterator[Path]:
     for name in (CONFIG, *PROCESSORS, *TOKENIZERS, *WEIGHTS):
         if (folder / name).is_symlink() or (folder / name).exists():
             yield folder / name
-    if (index := folder / WEIGHTS[0]).is_file():
+    if (index := folder / WEIGHTS[1]).is_file():
         for name in shard_names(index):
             if not name.endswith(".safetensors"):
                 raise ModelError(f"{printable(index)}: names {printable(name)[:80]}, which is no file of safetensors")
@@ -189,7 +201,7 @@ def _settings(name: str, path: Path) -> dict[str, Any]:
         raise ModelError(f"{what} cannot be read ({short(error)}); save the model again") from error
     if not isinstance(content, dict):
         raise ModelError(f"{what} holds no settings; save the model again")
-    for part in (content, *(each for each in content.values() if isinstance(each, dict))):
+    for part in _mappings(content):
         if "auto_map" in part:
             raise ModelError(
                 f"{what} wants code of the repository to run (auto_map), which is refused; load the model with it "
@@ -198,6 +210,14 @@ def _settings(name: str, path: Path) -> dict[str, Any]:
         if part.get("quantization_config"):
             raise ModelError(f"{what} says that the weights are quantised; give those in floating point")
     return content
+
+
+def _mappings(content: Any) -> Iterator[Mapping[str, Any]]:
+    """A dictionary of JSON, and all in it at any depth."""
+    if isinstance(content, dict):
+        yield content
+    for each in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
+        yield from _mappings(each)
 
 
 def _no_number(text: str) -> float:

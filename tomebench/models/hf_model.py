@@ -112,14 +112,16 @@ def build_hf(spec: ModelSpec, *, meta: bool, load: bool) -> tuple[HFModel, str, 
     if spec.num_classes is not None:
         raise ModelError(f"--model {printable(spec.name)} has its own class head; leave --num-classes out")
     files = find_files(spec.name, offline=spec.offline, weights=load)
-    if spec.labelled and not files.processor:
+    if spec.labelled and files.processor is None:
         raise ModelError(
             f"--model {printable(spec.name)}: nothing says how its images are preprocessed; save its image processor "
             "beside it (preprocessor_config.json)"
         )
     notes: list[str] = []
     with quiet():
-        pixels = read_preprocessing(spec.name, files.folder, spec.img_size) if files.processor else None
+        pixels = None
+        if files.processor is not None:
+            pixels = read_preprocessing(spec.name, files.processor, files.model_type, spec.img_size)
         config = _config(spec, files)
         own = _size(config)
         size = spec.img_size or (own if pixels is None else pixels.input_size[-1])
@@ -129,7 +131,12 @@ def build_hf(spec: ModelSpec, *, meta: bool, load: bool) -> tuple[HFModel, str, 
             notes.append(f"{size} pixels, as its image processor says, and not {own}; --img-size changes it")
         if load and files.weights is not None and not meta:
             model, weights = _loaded(spec, files, config), digest(files.weights)
-            resize(model, size)
+            try:
+                resize(model, size)
+            except (TypeError, RuntimeError) as error:
+                raise ModelError(
+                    f"--model {printable(spec.name)} cannot take {size} pixels ({short(error)})"
+                ) from error
         else:
             config.image_size = size
             if load and not files.local:
@@ -153,6 +160,8 @@ def _config(spec: ModelSpec, files: HFFiles) -> Any:
     except Exception as error:
         raise ModelError(f"--model {printable(spec.name)}: its settings are refused ({short(error)})") from error
     tower = getattr(config, "vision_config", config)
+    if isinstance(tower, dict):
+        raise ModelError(f"--model {printable(spec.name)}: its settings name a vision tower that its class has not")
     if not isinstance(tower.image_size, int) and len({*tower.image_size}) != 1:
         raise ModelError(
             f"--model {printable(spec.name)} takes images of {' x '.join(map(str, tower.image_size))} pixels; only "

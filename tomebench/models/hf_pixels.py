@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -27,6 +26,19 @@ PROCESSORS = (
     *("BeitImageProcessor", RESCALED_FIRST),
 )
 """Processors that resize, crop and normalise each image by itself, to one size."""
+
+
+_OF_MODELS = {
+    "vit": "ViTImageProcessor",
+    "deit": "DeiTImageProcessor",
+    "dinov2": "BitImageProcessor",
+    "dinov2_with_registers": "BitImageProcessor",
+    "dinov3_vit": RESCALED_FIRST,
+    "clip": "CLIPImageProcessor",
+    "siglip": "SiglipImageProcessor",
+    "beit": "BeitImageProcessor",
+}
+"""The processor of each kind of model."""
 
 
 @dataclass(frozen=True)
@@ -75,23 +87,30 @@ class _Transform:
         return _pixels(self.settings, image)
 
 
-def read_preprocessing(name: str, folder: Path, size: int | None = None) -> HFPreprocessing:
-    """The preprocessing that the processor in a folder does.
+def read_preprocessing(
+    name: str, stated: Mapping[str, Any], model_type: str = "", size: int | None = None
+) -> HFPreprocessing:
+    """The preprocessing of the processor that settings describe.
 
     Args:
         name: of the model, for messages.
-        folder: with the settings of the processor, which have been checked.
+        stated: settings of the processor.
+        model_type: of the model, whose processor it is where the settings name none.
         size: input height and width in pixels, to which its resize and crop are scaled; None: its own.
 
     Raises:
         ModelError: the settings cannot be read, or are of a processor that does something else.
     """
-    from transformers import AutoImageProcessor
+    import transformers
 
     what = f"--model {printable(name)}: its image processor"
+    settings = dict(stated)
+    kind = settings.get("image_processor_type") or settings.get("feature_extractor_type") or _OF_MODELS.get(model_type)
+    kind = str(kind).removesuffix("Fast").replace("FeatureExtractor", "ImageProcessor")
+    if kind not in PROCESSORS:
+        raise ModelError(f"{what} is a {printable(kind)[:80]}; one of {', '.join(PROCESSORS)} is expected")
     try:
-        found: Any = AutoImageProcessor.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-        settings = found.to_dict()
+        settings = getattr(transformers, kind).from_dict(settings).to_dict()
     except Exception as error:
         raise ModelError(f"{what} cannot be read ({short(error)}); save the processor again") from error
     return _checked(what, settings, size)
@@ -182,7 +201,7 @@ def _text(settings: Mapping[str, Any]) -> str:
     """Settings as canonical JSON."""
     plain = {key: _sides(value) if key in ("size", "crop_size") else value for key, value in settings.items()}
     kept = {key: value for key, value in plain.items() if not key.startswith("_") and value not in (None, {})}
-    return json.dumps(kept, sort_keys=True, default=lambda value: int(value))
+    return json.dumps(kept, sort_keys=True, default=lambda value: int(value), allow_nan=False)
 
 
 @functools.cache

@@ -92,9 +92,7 @@ def _text_model(name: str, folder: Path, kind: str) -> tuple[Any, Any]:
         loaded = getattr(transformers, kind).from_pretrained(
             str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32, attn_implementation="sdpa"
         )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False
-        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:
         raise ModelError(
             f"--model {printable(name)}: its text model or tokenizer cannot be loaded ({short(error)}); save both in "
