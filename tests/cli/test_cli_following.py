@@ -56,6 +56,8 @@ def test_accepted_refuses_what_the_program_refuses():
             "tomebench sweep --model m --data DIR --dtype bf16 --batch-size 4 --name NEW",
         ),
         ({"model": "m"}, "ok", "vit_tiny.mae", "tomebench sweep --model m --checkpoint FILE --data DIR --name NEW"),
+        ({"model": "hf/o/n"}, "ok", "hf/o/n", "tomebench sweep --model hf/o/n --data DIR --name NEW"),
+        ({"model": "digits_rope", "data": "digits"}, "ok", "digits_rope", "tomebench sweep --model vit_b_16 --r 0..24"),
         ({"model": "m"}, "ok", "swag_vit_b_16", "tomebench sweep --model m --checkpoint FILE --data DIR --name NEW"),
         (
             {"model": "m", "checkpoint": "a b.pth"},

@@ -19,8 +19,7 @@ from tomebench.backbones.timm_model import TimmModel
 from tomebench.reduction.positions import Rotary, Rotations
 from tomebench.reduction.tokens import Tokens
 
-ROPES = (RotaryEmbeddingCat, RotaryEmbeddingDinoV3, RotaryEmbeddingMixed, RotaryEmbeddingMRope)
-"""Classes that make the rotations of timm's models."""
+_ROPES = (RotaryEmbeddingCat, RotaryEmbeddingDinoV3, RotaryEmbeddingMixed, RotaryEmbeddingMRope)
 
 
 class TimmEva(TimmModel):
@@ -44,15 +43,15 @@ class TimmEva(TimmModel):
     @property
     def rotary(self) -> Rotary:
         """Whether queries and keys are rotated by their place, and by which angles."""
-        if self._model.rope is None:
+        if (rope := self._model.rope) is None:
             return "no"
-        return "by head" if self._model.rope_mixed else "shared"
+        return "by head" if isinstance(rope, RotaryEmbeddingMixed) else "shared"
 
     def check(self) -> None:
         """Raise unless the positions are of a kind that is known."""
         rope = self._model.rope
-        if rope is not None and type(rope) not in ROPES:
-            raise refusal(f"{type(rope).__name__} in 'rope' of Eva")
+        if rope is not None and type(rope) not in _ROPES:
+            raise refusal(f"{type(rope).__name__} in 'rope' of {type(self._model).__name__}")
 
     def embed(self, images: Tensor) -> Tokens:
         """[B, 3, H, W] -> tokens [B, N, C], of size one, and their rotations."""

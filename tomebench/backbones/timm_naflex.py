@@ -7,15 +7,13 @@ from typing import Any, ClassVar
 from timm.models.naflexvit import NaFlexVit
 from torch import Tensor, nn
 
-from tomebench.backbones.blockwise import Place
 from tomebench.backbones.parts import linear_macs, refusal
-from tomebench.backbones.timm_eva import ROPES
-from tomebench.backbones.timm_model import TimmModel
-from tomebench.reduction.positions import Rotary, Rotations
+from tomebench.backbones.timm_eva import TimmEva
+from tomebench.reduction.positions import Rotations
 from tomebench.reduction.tokens import Tokens
 
 
-class TimmNaFlex(TimmModel):
+class TimmNaFlex(TimmEva):
     """Adapter of one timm NaFlexVit (a :class:`tomebench.reduction.backbone.Backbone`).
 
     Args:
@@ -32,9 +30,7 @@ class TimmNaFlex(TimmModel):
 
     def check(self) -> None:
         """Raise unless the positions are of a kind that is known, and no patch is dropped in training."""
-        rope = self._model.rope
-        if rope is not None and type(rope) not in ROPES:
-            raise refusal(f"{type(rope).__name__} in 'rope' of NaFlexVit")
+        super().check()
         if self._model.patch_drop is not None:
             raise refusal("NaFlexVit has 'patch_drop'")
 
@@ -42,13 +38,6 @@ class TimmNaFlex(TimmModel):
     def class_token(self) -> bool:
         """True if token 0 is a class token."""
         return bool(self._model.has_class_token)
-
-    @property
-    def rotary(self) -> Rotary:
-        """Whether queries and keys are rotated by their place, and by which angles."""
-        if self._model.rope is None:
-            return "no"
-        return "by head" if self._model.rope_is_mixed else "shared"
 
     @property
     def tokens(self) -> int:
@@ -68,10 +57,6 @@ class TimmNaFlex(TimmModel):
         found = self._model._forward_embeds(images, None, None, None)
         table = found["rope_embeds"]
         return Tokens(found["patches"], position=None if table is None else Rotations(table, self.prefix))
-
-    def place(self, layer: int, tokens: Tokens) -> Place:
-        """What the attention of a block has to know of where tokens are: the rotations of patches."""
-        return Place(tokens.position.at(layer)) if isinstance(tokens.position, Rotations) else Place()
 
     @property
     def first_pooled(self) -> int:

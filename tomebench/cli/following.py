@@ -39,7 +39,7 @@ def next_command(rows: Sequence[Row], config: Mapping[str, Any], directory: Path
         return None
     if any(INTERRUPTED in row.warnings or PARTIAL_EVAL in row.warnings for row in rows):
         return command_line(config) + _here(config, directory)
-    if config["model"] == "digits_vit":
+    if str(config["model"]).startswith("digits_"):  # the embedded models
         kept = {name: config[name] for name in _MACHINE if config.get(name) != "cpu" and name in config}
         if config.get("predictors"):  # they are of this model only
             kept = {name: value for name, value in kept.items() if name not in ("method", "option", *OPTIONS)}
@@ -90,5 +90,7 @@ def _weights(rows: Sequence[Row], config: Mapping[str, Any]) -> str | None:
     """Value of --checkpoint for top-1; None where timm has weights with ImageNet's classes for the model."""
     if config["checkpoint"] is not None:
         return str(config["checkpoint"])
+    if str(config["model"]).startswith("hf/"):  # it has its own
+        return None
     tag = (rows[0].model if rows else str(config["model"])).partition(".")[2]
     return None if tag.endswith("in1k") else "FILE"

@@ -222,10 +222,8 @@ def _create(timm_id: str, source: Source | None, kwargs: dict[str, Any], on: str
         except (TypeError, AssertionError, ValueError, RuntimeError) as error:
             what = f"at {size} pixels" if size is not None else "with its default settings"
             raise ModelError(f"model {printable(timm_id)} cannot be built {what}: {short(error)}") from error
-    if size is not None and isinstance(
-        model, NaFlexVit
-    ):  # it takes images of any size, and forgets which was asked for
-        model.embeds.default_img_size = (size, size)
+    if size is not None and isinstance(model, NaFlexVit):
+        model.embeds.default_img_size = (size, size)  # it takes images of any size, and forgets which was asked for
     return model
 
 
@@ -302,7 +300,7 @@ def load_model(spec: ModelSpec | str, *, pretrained: bool = False, **settings: A
 
     Args:
         spec: the model; or its name, and as ``settings`` what else a :class:`ModelSpec` says.
-        pretrained: where there is no file, fetch the published weights through timm. the demo models always have their
+        pretrained: where there is no file, fetch the published weights through timm. The demo models always have their
             packaged ones; the other presets need a file.
 
     Raises:

@@ -139,11 +139,12 @@ def build_hf(spec: ModelSpec, *, meta: bool, load: bool) -> tuple[HFModel, str, 
                 ) from error
         else:
             config.image_size = size
-            if load and not files.local:
-                raise ModelError(f"--model {printable(spec.name)} has no weights in safetensors; take another revision")
+            if load and (spec.labelled or not files.local):
+                raise ModelError(
+                    f"--model {printable(spec.name)} has no safetensors, and random weights are for speed only; "
+                    "save the weights beside its settings"
+                )
             model, weights = _built(spec, files, config, meta), f"random:{spec.seed}"
-            if load and not meta and spec.labelled:
-                notes.append("there are no weights in the folder, so they are random")
     names = lists_in_config(files.config) if spec.labelled and spec.class_names is None else []
     names = [each for each in names if not is_placeholder(each)]
     whole = HFModel(model.eval(), pixels)

@@ -107,8 +107,7 @@ def read_preprocessing(
     settings = dict(stated)
     kind = settings.get("image_processor_type") or settings.get("feature_extractor_type") or _OF_MODELS.get(model_type)
     kind = str(kind).removesuffix("Fast").replace("FeatureExtractor", "ImageProcessor")
-    if kind not in PROCESSORS:
-        raise ModelError(f"{what} is a {printable(kind)[:80]}; one of {', '.join(PROCESSORS)} is expected")
+    _check_kind(what, kind)
     try:
         settings = getattr(transformers, kind).from_dict(settings).to_dict()
     except Exception as error:
@@ -125,10 +124,13 @@ def preprocessing_of(processor: Any, size: int | None = None) -> HFPreprocessing
     return _checked("the image processor", processor.to_dict(), size)
 
 
+def _check_kind(what: str, kind: str) -> None:
+    if kind not in PROCESSORS:
+        raise ModelError(f"{what} is a {printable(kind)[:80]}; one of {', '.join(PROCESSORS)} is expected")
+
+
 def _checked(what: str, settings: dict[str, Any], size: int | None) -> HFPreprocessing:
-    if settings.get("image_processor_type") not in PROCESSORS:
-        kind = printable(str(settings.get("image_processor_type")))
-        raise ModelError(f"{what} is a {kind}, which is not known here; one of {', '.join(PROCESSORS)} is expected")
+    _check_kind(what, str(settings.get("image_processor_type")))
     if not settings.get("do_resize") or settings.get("do_pad"):
         raise ModelError(f"{what} does not resize, or pads, so that images have other sizes; change its settings")
     try:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import timm.data
 import torch
 from PIL import Image
@@ -149,6 +150,11 @@ class Preprocessing:
     def pixel_type(self) -> str:
         """Type of the numbers that :meth:`transform` gives, as numpy names it."""
         return "uint8"
+
+    @property
+    def bytes_per_image(self) -> int:
+        """Bytes of what :meth:`transform` gives."""
+        return math.prod(self.input_size) * np.dtype(self.pixel_type).itemsize
 
     @property
     def more(self) -> dict[str, str]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -142,7 +140,7 @@ class Reading:
             only=only,
             cache=self._cache() if cached else None,
             pin=self.device.type == "cuda",
-            bytes_per_image=math.prod(self.preprocessing.input_size) * np.dtype(self.preprocessing.pixel_type).itemsize,
+            bytes_per_image=self.preprocessing.bytes_per_image,
             trouble=self.troubles.append,
         )
 

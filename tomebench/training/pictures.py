@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import torch
@@ -34,7 +33,7 @@ class Pictures:
     ) -> None:
         self._images, self._transform, self._seed = images, preprocessing.transform(), seed
         self.batch_size = min(batch_size, len(images))
-        self._bytes = math.prod(preprocessing.input_size)
+        self._bytes = preprocessing.bytes_per_image
         self._workers = default_workers(len(images), usable_cpus()) if workers is None else workers
         self._kept: Tensor | None = None
 
@@ -44,7 +43,7 @@ class Pictures:
         return len(self._images) // self.batch_size
 
     def epoch(self, number: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of an epoch from the ``first`` on: uint8 [B, 3, H, W], labels int64 [B].
+        """Batches of an epoch from the ``first`` on: pixels [B, 3, H, W], labels int64 [B].
 
         Raises:
             DataError: an image cannot be decoded.
