@@ -183,10 +183,13 @@ def test_a_pipe_closed_by_its_reader_is_no_bug():
     assert (done.returncode, done.stderr) == (5, b"")
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
-def test_a_full_disk_under_stdout_is_one_line():
+def test_a_full_disk_under_stdout_is_one_line(unbuffered):
+    command = [sys.executable, "-m", "tomebench", "--help"]
     with open("/dev/full", "wb") as full:  # noqa: PTH123
-        done = subprocess.run([sys.executable, "-m", "tomebench", "--help"], stdout=full, stderr=subprocess.PIPE)
+        environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment)
     assert done.returncode == 5
     assert done.stderr.count(b"\n") == 1
     assert b"No space left" in done.stderr

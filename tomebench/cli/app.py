@@ -32,7 +32,7 @@ from tomebench.cli.interrupt import leave_on_signal
 from tomebench.cli.launch import program_name
 from tomebench.cli.limits import limit_behind
 from tomebench.cli.panels import PanelCommand
-from tomebench.cli.streams import prepare_streams
+from tomebench.cli.streams import leave_unwritten, prepare_streams
 from tomebench.errors import InputError, Interrupted, RankError, StorageError, TomebenchError
 from tomebench.ranks.place import Place
 from tomebench.report.escape import clean
@@ -116,11 +116,11 @@ def run(arguments: Sequence[str]) -> int:
             sys.stdout.flush()
     except typer.Exit as exit_:
         return exit_.exit_code
-    except BrokenPipeError:
-        # The reader of the pipe has closed it; the interpreter must not try to flush it again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of the pipe has closed it
+        leave_unwritten()
         return StorageError.exit_code
     except (TomebenchError, typer.TyperException, OSError) as error:
+        leave_unwritten()
         return _fail(error, arguments)
     except Exception as error:  # noqa: BLE001 (the command boundary)
         return _fail(error, arguments)

@@ -18,6 +18,15 @@ class _Forgiving(io.FileIO):
             return len(data)
 
 
+def leave_unwritten() -> None:
+    """Give up what stdout still holds, if it cannot be written: the interpreter would try again at exit, and say so."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def prepare_streams() -> None:
     """Make the streams robust: escape characters that cannot be encoded, ignore write errors on stderr, open all three.
 
