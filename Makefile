@@ -53,7 +53,7 @@ clean: ## remove .venv and caches, keep results
 
 # What a run needs, and what the tests and checks need besides.
 $(RUNS): EXTRAS = report
-$(INSTALLED): EXTRAS = report,hf,test,lint
+$(INSTALLED): EXTRAS = report,hf,probe,test,lint
 
 $(RUNS) $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

@@ -116,6 +116,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_file(dict(build_model("test_vit", num_classes=3).model.state_dict()), root / mine)
     pytest.importorskip("transformers")
     save(build_own(own), root / "my_finetuned_dinov2")
+    save(build_own([]), root / "my_dino")
     hf_texts.folder("clip", root / "my_clip")
     (root / "names.txt").write_text("\n".join(own))
     (root / "real.json").write_text(str([[0]] * 50_000))
@@ -124,6 +125,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
         here.chdir(root)
         classes = ("--class-names", "names.txt", "--out", "classes.safetensors")
         assert app.run(["embed-classes", "--model", "hf/my_clip", *classes]) == 0
+        fit = ("--data", "my_pictures", "--limit", "3", "--device", "cpu", "--workers", "0", "--out", "knn.safetensors")
+        assert app.run(["fit-head", "--model", "hf/my_dino", "--k", "1", *fit]) == 0
         common = ("--model", "test_vit", "--r", "0,4", "--device", "cpu", "--batch-size", "2", "--quiet")
         assert app.run(["sweep", *common, "--out", "runs/a"]) == 0
         for run in ("runs/b", "results/a", "results/b", "results/new", "results/demo", "results/cpu", "results/cuda"):
@@ -169,7 +172,10 @@ def stand_in(line: str) -> list[str]:
         words += ["--steps", "1", "--batch-size", "2", "--limit", "4", "--device", "cpu"]
     elif "--predictors" in words:  # of a model and data that the words before chose
         words += ["--device", "cpu", "--batch-size", "2", *(["--limit", "4"] if "--data" in words else [])]
-    elif words[0] in ("sweep", "ablate", "plan", "profile", "doctor"):
+    elif words[0] == "fit-head":
+        value("--limit", "3")
+        words += ["--device", "cpu", "--k", "1"]
+    elif words[0] in ("sweep", "ablate", "plan", "profile", "features", "doctor"):
         own = any(word.startswith("hf/my_") for word in words)
         if not own:
             value("--model", "test_vit")

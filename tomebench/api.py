@@ -37,7 +37,7 @@ def sweep(
     checkpoint: str | Path | None = None,
     use_ema: bool | None = None,
     num_classes: int | None = None,
-    class_embeddings: str | Path | None = None,
+    class_head: str | Path | None = None,
     class_names: str | Path | None = None,
     img_size: int | str | Sequence[int] | None = None,
     schedule: str | Sequence[str] | None = None,
@@ -114,7 +114,7 @@ def sweep(
     asked = {key: value for key, value in locals().items() if key not in ("model", "r", "progress", "preprocessing")}
     from tomebench.errors import ConfigError
     from tomebench.models.given import given_model, given_name
-    from tomebench.models.headed import with_class_embeddings
+    from tomebench.models.headed import with_class_head
     from tomebench.progress import drawn
     from tomebench.report.several import write_together
     from tomebench.sweeps.config_files import load_members
@@ -127,7 +127,7 @@ def sweep(
     module = None if isinstance(model, str | Sequence) else model
     asked |= {"model": model if module is None else given_name(module), "r": _r_text(r)}
     asked |= {"preprocessing": None if own is not None else preprocessing}
-    paths = ("out", "checkpoint", "class_embeddings", "predictors", "real", "verify", "cache")
+    paths = ("out", "checkpoint", "class_head", "predictors", "real", "verify", "cache")
     for path in (*paths, "class_names", "data"):
         if not isinstance(asked[path], str | Path | None) or (path == "out" and out is None):
             raise ConfigError(f"{path} {asked[path]!r}: give a path")
@@ -145,8 +145,8 @@ def sweep(
             return None
         evaluated = asked["data"] is not None
         given = given_model(module, preprocessing=own, class_names=asked["class_names"], evaluated=evaluated)
-        embeddings = asked["class_embeddings"]
-        return given if embeddings is None else with_class_embeddings(given, embeddings)
+        file = asked["class_head"]
+        return given if file is None else with_class_head(given, file, evaluated=evaluated)
 
     given = None
     if module is not None:

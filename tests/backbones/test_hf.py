@@ -216,6 +216,29 @@ def test_outputs_in_python_keep_their_form(name: str) -> None:
         reduced(images, output_attentions=True)
 
 
+def test_outputs_are_those_that_the_config_asks_for() -> None:
+    for kind in ("vit-encoder", "beit-shared"):
+        model: Any = build(kind)
+        model.config.output_hidden_states = True
+        merged = merging(model, 6)
+        with torch.no_grad():
+            assert len(merged(images_for()).hidden_states) == len(model(images_for()).hidden_states)
+            model.config.return_dict = False
+            assert isinstance(merged(images_for()), tuple)
+
+
+def test_a_model_without_pooler_gives_no_pooled_output() -> None:
+    whole: Any = build("beit-shared")
+    model = transformers.BeitModel._from_config(
+        whole.config, attn_implementation="sdpa", add_pooling_layer=False
+    ).eval()
+    with torch.no_grad():
+        expected, found = model(images_for()), merging(model, 0)(images_for())
+    assert expected.pooler_output is None
+    assert found.pooler_output is None
+    assert torch.equal(found.last_hidden_state, expected.last_hidden_state)
+
+
 def test_images_of_another_size_have_other_biases() -> None:
     images = torch.randn(1, 3, 24, 24)
     with torch.no_grad():

@@ -137,15 +137,15 @@ def test_zero_shot_from_names_to_top_1(program, tmp_path):
     )  # fmt: skip
     assert written.code == 0, written.err
     assert "7 classes by 1 template" in written.out
-    assert "tomebench sweep --model hf/clip --class-embeddings c.safetensors" in " ".join(written.out.split())
+    assert "tomebench sweep --model hf/clip --class-head c.safetensors" in " ".join(written.out.split())
     done = program(
-        "sweep", "--model", "hf/clip", "--class-embeddings", "c.safetensors", "--data", "pictures", "--r", "0,8", *FAST
+        "sweep", "--model", "hf/clip", "--class-head", "c.safetensors", "--data", "pictures", "--r", "0,8", *FAST
     )
     assert done.code == 0, done.err
     base, merged = json.loads(program("report", "run", "--json").out)["rows"]
     assert base["n_seen"] == merged["n_seen"] == 21
     assert base["top1_correct"] == own_count(tmp_path / "clip", tmp_path / "pictures")
-    assert " with classes sha256:" in base["weights"]
+    assert " with class head sha256:" in base["weights"]
 
 
 def own_count(folder, images):

@@ -19,7 +19,7 @@ from tomebench.backbones.adapt import adapt  # noqa: E402
 from tomebench.backbones.apply import apply  # noqa: E402
 from tomebench.errors import ConfigError, ModelError  # noqa: E402
 from tomebench.models.create import build_model, load_model  # noqa: E402
-from tomebench.models.headed import write_class_embeddings  # noqa: E402
+from tomebench.models.head_files import BIAS, EMBEDDINGS, SCALE, write_head  # noqa: E402
 from tomebench.models.hf_texts import embed_classes  # noqa: E402
 
 NAMES = tuple(f"kind {number}" for number in range(7))
@@ -35,8 +35,8 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     where = tmp_path_factory.mktemp(request.param)
     folder = hf_texts.folder(request.param, where / "mine")
     found = embed_classes(f"hf/{folder}", NAMES, ["a photo of the {} ."])
-    about = {"classes": list(NAMES)}
-    write_class_embeddings(where / "c.safetensors", found.embeddings, found.scale, found.bias, about)
+    tensors = {EMBEDDINGS: found.embeddings, SCALE: torch.tensor(found.scale), BIAS: torch.tensor(found.bias)}
+    write_head(where / "c.safetensors", tensors, {"classes": list(NAMES)})
     return folder, where / "c.safetensors"
 
 
@@ -56,7 +56,7 @@ def own_scores(folder: Path, templates: tuple[str, ...] = ("a photo of the {} ."
 
 def test_scores_are_those_of_the_whole_model(made: tuple[Path, Path]) -> None:
     folder, file = made
-    loaded = load_model(f"hf/{folder}", class_embeddings=file)
+    loaded = load_model(f"hf/{folder}", class_head=file)
     expected = own_scores(folder)
     assert expected.argmax(dim=1).unique().numel() > 1
     with torch.no_grad():
@@ -76,7 +76,7 @@ def test_scores_are_those_of_the_whole_model(made: tuple[Path, Path]) -> None:
 
 def test_shapes_and_macs_without_weights(made: tuple[Path, Path]) -> None:
     folder, file = made
-    plain, headed = (build_model(f"hf/{folder}", meta=True, class_embeddings=each) for each in (None, file))
+    plain, headed = (build_model(f"hf/{folder}", meta=True, class_head=each) for each in (None, file))
     counts = [adapt(each.model).macs().gmacs(64, [64, 64]) for each in (plain, headed)]
     width = headed.model.class_head.weight.shape[1]
     assert counts[1] - counts[0] == pytest.approx(7 * width / 1e9)
@@ -95,7 +95,7 @@ def test_of_several_templates_the_mean(made: tuple[Path, Path]) -> None:
 
 def test_timm_towers_take_them_too(tmp_path: Path) -> None:
     save_file({"class_embeddings": torch.randn(4, 192)}, tmp_path / "c.safetensors")
-    loaded = load_model("vit_tiny_patch16_224", num_classes=0, class_embeddings=tmp_path / "c.safetensors")
+    loaded = load_model("vit_tiny_patch16_224", num_classes=0, class_head=tmp_path / "c.safetensors")
     with torch.no_grad():
         pictures = torch.randn(2, 3, 224, 224)
         assert torch.equal(apply(loaded.model, 0)(pictures), loaded.model(pictures))
@@ -105,11 +105,16 @@ def test_timm_towers_take_them_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tensors", "match"),
     [
-        ({"x": torch.ones(2, 2)}, "holds no tensor class_embeddings"),
-        ({"class_embeddings": torch.ones(3)}, "holds no tensor class_embeddings"),
+        ({"x": torch.ones(2, 2)}, "holds no tensor class_embeddings, features or weight"),
+        ({"features": torch.ones(3, 24)}, "labels holds no class of each of the features"),
+        ({"features": torch.ones(3, 24), "labels": torch.tensor([0, 1, -1])}, "a class that it does not name"),
+        ({"features": torch.ones(3, 24), "labels": torch.tensor([0, 1, 1])}, "its k is no number from 1 to 3"),
+        ({"weight": torch.ones(3, 24)}, "bias holds no number for each row of weight"),
+        ({"weight": torch.ones(3, 24), "bias": torch.zeros(3), "fitted_on": torch.zeros(3)}, "holds no digests"),
+        ({"class_embeddings": torch.ones(3)}, "class_embeddings is no matrix of numbers"),
         ({"class_embeddings": torch.zeros(3, 24)}, "a class has an embedding of zeros"),
-        ({"class_embeddings": torch.full((3, 24), torch.nan)}, "a class has an embedding of zeros"),
-        ({"class_embeddings": torch.ones(3, 5)}, "they have 5 channels, and the image features of hf/mine"),
+        ({"class_embeddings": torch.full((3, 24), torch.nan)}, "class_embeddings holds what is no number"),
+        ({"class_embeddings": torch.ones(3, 5)}, "it reads 5 channels, and the image features of hf/mine"),
         ({"class_embeddings": torch.ones(3, 24), "logit_scale": torch.ones(2)}, "logit_scale is not one number"),
     ],
 )
@@ -118,13 +123,13 @@ def test_files_that_cannot_be_used(
 ) -> None:
     save_file(tensors, tmp_path / "c.safetensors")
     with pytest.raises(ModelError, match=match):
-        load_model(f"hf/{made[0]}", class_embeddings=tmp_path / "c.safetensors")
+        load_model(f"hf/{made[0]}", class_head=tmp_path / "c.safetensors")
 
 
 def test_what_else_is_refused(made: tuple[Path, Path], tmp_path: Path) -> None:
     folder, _ = made
-    with pytest.raises(ModelError, match="no such file; tomebench embed-classes writes one"):
-        load_model(f"hf/{folder}", class_embeddings=tmp_path / "none")
+    with pytest.raises(ModelError, match="no such file; tomebench embed-classes or fit-head writes one"):
+        load_model(f"hf/{folder}", class_head=tmp_path / "none")
     with pytest.raises(ConfigError, match="give a sentence with one"):
         embed_classes(f"hf/{folder}", NAMES, ["a photo"])
     from backbones.hf_models import build

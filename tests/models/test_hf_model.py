@@ -119,7 +119,7 @@ def test_a_folder_without_weights_is_for_speed(tmp_path: Path) -> None:
     save(build("dinov2"), tmp_path)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ModelError, match="random weights are for speed only"):
-        load_model(f"hf/{tmp_path}", labelled=True)
+        load_model(f"hf/{tmp_path}", labelled=True, evaluated=True)
     one, two, other = (load_model(f"hf/{tmp_path}", seed=seed) for seed in (0, 0, 1))
     assert (one.weights, other.weights) == ("random:0", "random:1")
     states = [each.model.state_dict() for each in (one, two, other)]
@@ -143,7 +143,7 @@ def test_class_names_are_those_of_id2label(tmp_path: Path) -> None:
     model.config.id2label = dict(enumerate(names))
     model.config.label2id = {name: number for number, name in enumerate(names)}
     save(model, tmp_path)
-    loaded = load_model(f"hf/{tmp_path}", labelled=True)
+    loaded = load_model(f"hf/{tmp_path}", labelled=True, evaluated=True)
     listed = loaded.head.names()
     assert listed is not None
     assert list(listed.names) == names

@@ -105,6 +105,15 @@ def bad(folder: Path, what: str) -> None:
             state = load_file(weights)
             state["classifier.weight"] = torch.zeros(9, 48)
             save_file(state, weights, metadata={"format": "pt"})
+        case "weights of eight bits":
+            state = {name: (100 * tensor).to(torch.int8) for name, tensor in load_file(weights).items()}
+            save_file(state, weights, metadata={"format": "pt"})
+        case "a deviation of zero":
+            change(folder / "preprocessor_config.json", image_std=[0.2, 0.0, 0.2])
+        case "a mean of infinity":
+            change(folder / "preprocessor_config.json", image_mean=[0.2, 1e999, 0.2])
+        case "a scale of zero":
+            change(folder / "preprocessor_config.json", rescale_factor=0)
         case "no processor":
             (folder / "preprocessor_config.json").unlink()
         case "another processor":
@@ -155,6 +164,10 @@ REFUSED = {
     "cut weights": "its weights cannot be loaded",
     "a tensor too few": "its weights do not fit ViTForImageClassification: classifier.bias is missing",
     "a tensor too many": "its weights do not fit ViTForImageClassification: more is unknown to the model",
+    "weights of eight bits": "its weights are numbers of type I8, as in a quantised model",
+    "a deviation of zero": "its image processor divides by zero, or by no number",
+    "a mean of infinity": "its image processor divides by|cannot be read",
+    "a scale of zero": "its image processor divides by zero, or by no number",
     "another shape": "its weights (cannot be loaded|do not fit)",
     "no processor": "nothing says how its images are preprocessed",
     "another processor": "its image processor is a ConvNextImageProcessor; one of",
@@ -168,8 +181,8 @@ REFUSED = {
 @pytest.mark.parametrize("what", REFUSED)
 def test_what_cannot_be_used_is_refused_by_name(what: str, tmp_path: Path) -> None:
     folder = save(build("vit"), tmp_path / "mine")
-    load_model(f"hf/{folder}", labelled=True)
+    load_model(f"hf/{folder}", labelled=True, evaluated=True)
     bad(folder, what)
     with pytest.raises((ModelError, UnsupportedModelError), match=REFUSED[what]) as caught:
-        load_model(f"hf/{folder}", labelled=True)
+        load_model(f"hf/{folder}", labelled=True, evaluated=True)
     assert "\n" not in str(caught.value)

@@ -193,7 +193,7 @@ def test_a_run_is_identified_by_everything_that_can_change_a_result():
         "use_ema",
         "num_classes",
         "class_names",
-        "class_embeddings",
+        "class_head",
         "labels",
     }
     younger |= {

@@ -38,8 +38,9 @@ class ReducedHF(ReducedViT):
         Args:
             pixel_values: images of the model's own size.
             unmerge: give states at full length.
-            output_hidden_states: give the tokens before the first layer and after every one, too.
-            return_dict: False gives a tuple.
+            output_hidden_states: give the tokens before the first layer and after every one, too; None: as the
+                model's config says.
+            return_dict: False gives a tuple; None: as the model's config says.
             others: further arguments of the model, none of which may ask for anything.
 
         Raises:
@@ -47,6 +48,11 @@ class ReducedHF(ReducedViT):
         """
         if asked := [name for name, value in others.items() if value is not None and value is not False]:
             raise SpecError(f"a model that merges tokens takes no {asked[0]}; leave it out")
+        config = self.backbone.transformers_model.config
+        if output_hidden_states is None:
+            output_hidden_states = bool(getattr(config, "output_hidden_states", False))
+        if return_dict is None:
+            return_dict = bool(getattr(config, "return_dict", True))
         hidden: list[Tensor] = []
         if output_hidden_states or unmerge:
             for tokens, source in self.states(pixel_values):
@@ -59,7 +65,7 @@ class ReducedHF(ReducedViT):
             found["last_hidden_state"] = spread(features, source) if unmerge else features
         states = {"hidden_states": tuple(hidden)} if output_hidden_states else {}
         output = self._class(kind)(**found, **states)
-        return output if return_dict is not False else output.to_tuple()
+        return output if return_dict else output.to_tuple()
 
     def _class(self, name: str) -> Any:
         """A class of outputs, of the model's own module or of all models."""

@@ -196,7 +196,8 @@ class HFViT(Blockwise):
             found = dict(zip(("cls_logits", "distillation_logits"), said, strict=True))
         name = {"BaseModelOutputWithPooling": "pooler_output", "BeitModelOutputWithPooling": "pooler_output",
                 "CLIPVisionModelOutput": "image_embeds"}.get(kind.output, "logits")  # fmt: skip
-        none = kind.reads in ("pooler", "attention") and self._reads != kind.reads  # without a pooler
+        pooler = {"pooler": "pooler", "norm of mean": "pooler", "attention": "head"}.get(kind.reads)
+        none = pooler is not None and getattr(self._tower, pooler, None) is None
         return kind.output, {name: None if none else self.head(features, size, prop_attn), **found}
 
     @property

@@ -20,6 +20,8 @@ from tomebench.cli import (
     demo,
     doctor,
     embed,
+    features,
+    fit,
     listing,
     plan,
     profile,
@@ -66,8 +68,10 @@ app.command("ablate", cls=PanelCommand)(ablate.ablate)
 app.command("reproduce", cls=PanelCommand)(reproduce.reproduce)
 app.command("plan", cls=PanelCommand)(plan.plan)
 app.command("profile", cls=PanelCommand)(profile.profile)
+app.command("features", cls=PanelCommand)(features.features)
 app.command("train-predictors")(train.train_predictors)
 app.command("embed-classes")(embed.embed)
+app.command("fit-head")(fit.fit_head)
 app.command("check")(check.check)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)

@@ -70,7 +70,14 @@ def doctor(
         asked = None
         if model is not None:
             asked = ModelSpec(
-                model, checkpoint, use_ema, num_classes, class_names, labelled=data is not None, offline=bool(offline)
+                model,
+                checkpoint,
+                use_ema,
+                num_classes,
+                class_names,
+                labelled=data is not None,
+                evaluated=data is not None,
+                offline=bool(offline),
             )
         if asked is not None:
             findings += _asked("model", lambda: _model(asked))

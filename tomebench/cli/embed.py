@@ -41,12 +41,14 @@ def embed(
 
     Example: tomebench embed-classes --model hf/my_clip --class-names names.txt --out classes.safetensors
 
-    The file goes to sweep --class-embeddings, for zero-shot top-1 of the same model's vision tower. It holds the scale
+    The file goes to sweep --class-head, for zero-shot top-1 of the same model's vision tower. It holds the scale
     and bias of the checkpoint, too. Of several templates the mean is taken.
     """
+    import torch
+
     from tomebench.cli.console import open_screen
     from tomebench.datasets.class_lists import read_class_names
-    from tomebench.models.headed import write_class_embeddings
+    from tomebench.models.head_files import BIAS, EMBEDDINGS, SCALE, write_head
     from tomebench.models.hf_texts import embed_classes
 
     if out.suffix != ".safetensors":
@@ -60,9 +62,10 @@ def embed(
         "model": found.model,
         "weights": found.weights,
     }
-    write_class_embeddings(out, found.embeddings, found.scale, found.bias, about)
+    tensors = {EMBEDDINGS: found.embeddings, SCALE: torch.tensor(found.scale), BIAS: torch.tensor(found.bias)}
+    write_head(out, tensors, about)
     screen = open_screen(as_json=json)
-    command = shlex.join(["tomebench", "sweep", "--model", model, "--class-embeddings", str(out), "--data", "DATA"])
+    command = shlex.join(["tomebench", "sweep", "--model", model, "--class-head", str(out), "--data", "DATA"])
     if json:
         screen.object({"file": str(out), "classes": len(names.names), "width": found.embeddings.shape[1], **about})
         return

@@ -111,7 +111,14 @@ def train_predictors(
 
     recipe = Recipe(keep, at, epochs or Recipe.epochs, steps, lr, batch_size, train_backbone, seed)
     where = resolve_device(device or "auto")
-    spec = ModelSpec(model, checkpoint=checkpoint, class_names=class_names, labelled=True, offline=bool(offline))
+    spec = ModelSpec(
+        model,
+        checkpoint=checkpoint,
+        class_names=class_names,
+        labelled=True,
+        evaluated=True,
+        offline=bool(offline),
+    )
     head = build_model(spec, meta=True).head
     images = open_dataset(data, limit, seed, head=head, offline=bool(offline))
     require_matching_head(head.num_classes, images.info)

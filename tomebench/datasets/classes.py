@@ -59,6 +59,7 @@ class ClassHead:
     found: tuple[ClassNames, ...] = ()  # every list that came with the model
     chosen: ClassNames | None = None  # the list that the user gave, which overrides all others
     order: str | None = None  # one of ORDERS, where the user gave that
+    fitted_on: frozenset[str] = frozenset()  # digests of the images that it was fitted on, as ImageSet.digest has them
 
     def names(self) -> ClassNames | None:
         """Class names of all outputs; None where there is no list.

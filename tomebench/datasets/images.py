@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -117,7 +117,8 @@ def open_dataset(
         limit: keep this many images, spread evenly over the classes; the note says so. None, or a number that is not
             less than the number of images, keeps all.
         seed: which images a limit keeps.
-        head: the model's class head, which gives the order of classes; None: that of ImageNet-1k.
+        head: the model's class head, which gives the order of classes; None: that of ImageNet-1k. Images that it was
+            fitted on are left out, and the note says so.
         labels: read the classes of the images; if False, any folder of pictures is a data set.
         real: file of ReaL labels, which replace the data set's own.
         offline: never use the network.
@@ -134,6 +135,8 @@ def open_dataset(
         image_set = _with_files(*read_files(spec, head, labels=labels, offline=offline))
     if real is not None:
         image_set = image_set.only(*real_labels(image_set.info, image_set.names, real))
+    if head is not None and head.fitted_on:
+        image_set = _others(image_set, head.fitted_on)
     return image_set if limit is None else _limited(image_set, limit, seed)
 
 
@@ -181,6 +184,29 @@ class _Chosen:
 
     def __call__(self, index: int) -> object:
         return self.of_whole(self.indices[index])
+
+
+def _others(image_set: ImageSet, fitted_on: Collection[str]) -> ImageSet:
+    """Leave out, by their content, the images that a class head was fitted on."""
+
+    def fitted(index: int) -> bool:
+        try:
+            return image_set.digest(index) in fitted_on
+        except DataError:  # what cannot be read is reported where images are checked
+            return False
+
+    rest = [index for index in range(len(image_set)) if not fitted(index)]
+    info, left_out = image_set.info, len(image_set) - len(rest)
+    if not left_out:
+        return image_set
+    if not rest:
+        raise DataError(
+            f"the class head was fitted on all of {counted(left_out, 'image')}; give other images, or fit it on fewer "
+            "with tomebench fit-head --limit"
+        )
+    digest = hashlib.sha256(f"{info.digest}:{','.join(map(str, rest))}".encode()).hexdigest()
+    note = f"without {left_out} of {counted(len(image_set), 'image')}, on which the class head was fitted"
+    return image_set.only(rest, sublist(info, rest, digest, note))
 
 
 def _limited(image_set: ImageSet, limit: int, seed: int) -> ImageSet:

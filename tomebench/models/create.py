@@ -138,13 +138,13 @@ def _built(spec: ModelSpec, meta: bool) -> LoadedModel:
     return _build(spec, source, _read(spec, source), meta)
 
 
-def _headed(loaded: LoadedModel, spec: ModelSpec) -> LoadedModel:
-    """Put a zero-shot class head on a model, where its specification has one."""
-    if spec.class_embeddings is None:
+def _headed(loaded: LoadedModel, spec: ModelSpec, *, evaluated: bool = False) -> LoadedModel:
+    """Put a class head from a file on a model, where its specification has one."""
+    if spec.class_head is None:
         return loaded
-    from tomebench.models.headed import with_class_embeddings
+    from tomebench.models.headed import with_class_head
 
-    return with_class_embeddings(loaded, spec.class_embeddings)
+    return with_class_head(loaded, spec.class_head, evaluated=evaluated)
 
 
 def _of_transformers(spec: ModelSpec, *, meta: bool, load: bool) -> LoadedModel:
@@ -308,7 +308,7 @@ def load_model(spec: ModelSpec | str, *, pretrained: bool = False, **settings: A
         DataError: a list of class names that cannot be read.
     """
     spec = spec if isinstance(spec, ModelSpec) else ModelSpec(spec, **settings)
-    return _headed(_with_weights(spec, pretrained), spec)
+    return _headed(_with_weights(spec, pretrained), spec, evaluated=spec.evaluated)
 
 
 def _with_weights(spec: ModelSpec, pretrained: bool) -> LoadedModel:

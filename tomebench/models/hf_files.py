@@ -14,6 +14,7 @@ from typing import Any
 
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
 
 from tomebench.backbones.adapt import HF_CLASSES
 from tomebench.datasets.class_lists import CONFIG
@@ -127,6 +128,8 @@ def find_files(name: str, *, offline: bool = False, weights: bool = True) -> HFF
     nested = found.get(PROCESSORS[1], {}).get("image_processor")
     processor = nested if isinstance(nested, dict) else found.get(PROCESSORS[0])
     weighed = _weights(name, folder)
+    if weighed is not None:
+        _check_types(name, weighed)
     return HFFiles(
         shown,
         folder,
@@ -149,6 +152,7 @@ def _snapshot(name: str, where: str, offline: bool, weights: bool) -> Path:
     repository, _, revision = where.partition("@")
     wanted = [CONFIG, *PROCESSORS, *TOKENIZERS, *([*WEIGHTS, "model-*.safetensors"] if weights else [])]
     last: Exception | None = None
+    usable: Path | None = None
     for local in (True, False):
         if not local and (offline or constants.HF_HUB_OFFLINE):
             break
@@ -162,10 +166,14 @@ def _snapshot(name: str, where: str, offline: bool, weights: bool) -> Path:
         except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
             last = error
             continue
-        if not local or (
-            (found / CONFIG).is_file() and (not weights or any((found / each).is_file() for each in WEIGHTS))
-        ):
+        if not local:
             return found
+        if (found / CONFIG).is_file() and (not weights or any((found / each).is_file() for each in WEIGHTS)):
+            usable = found
+            if any((found / each).is_file() for each in PROCESSORS):
+                return found
+    if usable is not None:  # a model without image processor, or one whose processor cannot be fetched now
+        return usable
     if offline or constants.HF_HUB_OFFLINE:
         asked = "--offline" if offline else "HF_HUB_OFFLINE"
         raise ModelError(
@@ -265,6 +273,22 @@ def _check_sizes(name: str, config: Mapping[str, Any]) -> None:
                     f"--model {printable(name)}: {key} in {CONFIG} is {printable(str(number))[:40]}; a number from "
                     f"{least} to {most} is expected"
                 )
+
+
+def _check_types(name: str, weights: Path) -> None:
+    """Refuse weights of whole numbers or of eight bits, which a scale would have to go with."""
+    files = [weights] if weights.suffix == ".safetensors" else [weights.parent / each for each in shard_names(weights)]
+    for file in files:
+        try:
+            with safe_open(file, "pt") as content:
+                types = {content.get_slice(each).get_dtype() for each in content.keys() if "position_ids" not in each}  # noqa: SIM118 (no dict)
+        except (SafetensorError, OSError):
+            continue  # reported where they are loaded
+        if odd := sorted(types - {"F64", "F32", "F16", "BF16"}):
+            raise ModelError(
+                f"--model {printable(name)}: its weights are numbers of type {odd[0]}, as in a quantised model; give "
+                "those in floating point"
+            )
 
 
 def _weights(name: str, folder: Path) -> Path | None:

@@ -46,6 +46,12 @@ class HFModel(nn.Module):
         found = getattr(self.model, "classifier", None) or getattr(self.model, "cls_classifier", None)
         return int(found.out_features) if isinstance(found, nn.Linear) else 0
 
+    def remove_class_head(self) -> None:
+        """Let the model give what its class head would read."""
+        for name in ("classifier", "cls_classifier", "distillation_classifier"):
+            if isinstance(getattr(self.model, name, None), nn.Linear):
+                setattr(self.model, name, nn.Identity())
+
     @property
     def config(self) -> Any:
         """Settings of the vision tower."""
@@ -112,7 +118,7 @@ def build_hf(spec: ModelSpec, *, meta: bool, load: bool) -> tuple[HFModel, str, 
     if spec.num_classes is not None:
         raise ModelError(f"--model {printable(spec.name)} has its own class head; leave --num-classes out")
     files = find_files(spec.name, offline=spec.offline, weights=load)
-    if spec.labelled and files.processor is None:
+    if spec.evaluated and files.processor is None:
         raise ModelError(
             f"--model {printable(spec.name)}: nothing says how its images are preprocessed; save its image processor "
             "beside it (preprocessor_config.json)"
@@ -139,7 +145,7 @@ def build_hf(spec: ModelSpec, *, meta: bool, load: bool) -> tuple[HFModel, str, 
                 ) from error
         else:
             config.image_size = size
-            if load and (spec.labelled or not files.local):
+            if load and (spec.evaluated or not files.local):
                 raise ModelError(
                     f"--model {printable(spec.name)} has no safetensors, and random weights are for speed only; "
                     "save the weights beside its settings"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -137,11 +138,21 @@ def _checked(what: str, settings: dict[str, Any], size: int | None) -> HFPreproc
         sides = [side for key in ("size", "crop_size") for side in _sides(settings.get(key)).values()]
         if not all(0 < side <= _LARGEST for side in sides):
             raise ModelError(f"{what} makes images of {max(sides)} pixels; sides from 1 to {_LARGEST} are expected")
+        _check_numbers(what, settings)
         return _described(what, settings, size)
     except (TypeError, ValueError, KeyError, OverflowError, RuntimeError) as error:
         raise ModelError(
             f"{what} has settings that cannot be used ({short(error)}); save the processor again"
         ) from error
+
+
+def _check_numbers(what: str, settings: Mapping[str, Any]) -> None:
+    """Refuse a normalisation or scale that makes no numbers of pixels, or the same of all."""
+    positive = [*_three(settings["image_std"])] if settings.get("do_normalize") else []
+    positive += [float(settings.get("rescale_factor") or 0)] if settings.get("do_rescale") else []
+    mean = _three(settings["image_mean"]) if settings.get("do_normalize") else ()
+    if not all(0 < each < math.inf for each in positive) or not all(map(math.isfinite, mean)):
+        raise ModelError(f"{what} divides by zero, or by no number; correct its image_mean, image_std, rescale_factor")
 
 
 def _described(what: str, settings: dict[str, Any], size: int | None) -> HFPreprocessing:

@@ -19,7 +19,8 @@ class ModelSpec:
     num_classes: int | None = None  # outputs of the class head; None: those of the weights, else the model's own
     class_names: str | None = None  # file with the names of the classes, or how folder names are sorted
     labelled: bool = False  # look for lists of class names that come with the model
+    evaluated: bool = False  # its answers count: weights and the preprocessing of pictures have to be its own
     img_size: int | None = None  # input height and width in pixels; None: that of the weights, else the model's own
     offline: bool = False  # never touch the network, as HF_HUB_OFFLINE says for all programs
     seed: int = 0  # of random weights
-    class_embeddings: Path | None = None  # file of a zero-shot class head, on the image features of the model
+    class_head: Path | None = None  # file of a class head on the image features of the model

@@ -37,7 +37,7 @@ class Settings:
         shown="no-use-ema", states="cell")] = None
     num_classes: Annotated[int | None, Setting("Outputs of the head.", "N", "Model", shown="those of the weights",
         check=values.between(1, MOST_CLASSES))] = None
-    class_embeddings: Annotated[Path | None, Setting("Zero-shot class head: a file that embed-classes wrote.", "FILE",
+    class_head: Annotated[Path | None, Setting("Class head: a file of embed-classes or fit-head.", "FILE",
         "Model", read=values.path, states="cell")] = None
     class_names: Annotated[str | None, Setting("Class names in the order of the head: a file, or sorted, or natural.",
         "FILE", "Model", often=True, shown="what comes with the weights", read=values.path_text, check=values.text,

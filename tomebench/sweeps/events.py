@@ -10,7 +10,7 @@ from typing import Any, Literal
 from tomebench.runs.row import Row
 from tomebench.schema import MAX_DROP
 
-PhaseName = Literal["load", "compile", "warm-up", "timing", "selector", "energy", "end-to-end", "accuracy"]
+PhaseName = Literal["load", "compile", "warm-up", "timing", "selector", "energy", "end-to-end", "accuracy", "features"]
 
 
 @dataclass(frozen=True)
