@@ -53,6 +53,12 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
 
 
+def split_head(weights: str) -> tuple[str, str]:
+    """Weights of a model, and the class head from a file on it: `` with k-NN head sha256:<digest>``, or nothing."""
+    own, _, head = weights.partition(" with ")
+    return own, head and f" with {head}"
+
+
 # Tier of the gate from which on cells that differ in a field are not compared: static, accuracy or speed.
 _STATIC, _ACCURACY, _SPEED = ({"matters": tier} for tier in ("static", "accuracy", "speed"))
 
@@ -65,7 +71,8 @@ class Cell:
     """
 
     model: str = field(metadata=_STATIC)  # timm id with tag, or the name of a preset
-    # "random:<seed>", "sha256:<digest of the file>" or "sha256:<digest of the tensors> (pretrained)"
+    # "random:<seed>", "sha256:<digest of the file>" or "sha256:<digest of the tensors> (pretrained)"; a head from a
+    # file is said after it, see :func:`split_head`
     weights: str = field(metadata=_STATIC)
     img_size: int = field(metadata=_STATIC)
     method: str = field(metadata=_STATIC)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tomebench.backbones.adapt import adapt
 from tomebench.backbones.apply import apply
-from tomebench.errors import UnsupportedModelError
-from tomebench.models.create import build_model
+from tomebench.errors import ModelError, UnsupportedModelError
+from tomebench.models.create import build_model, load_model
 from tomebench.models.preprocess import Preprocessing
 
 SMALL: dict[str, Any] = {"patch_size": 4, "embed_dim": 24, "depth": 3, "num_heads": 3}
@@ -27,6 +27,20 @@ KINDS: dict[str, dict[str, Any]] = {
     "factorized positions": {"pos_embed": "factorized"},
     "rotary": {"pos_embed": "none", "rope_type": "axial"},
     "rotary by head": {"pos_embed": "none", "rope_type": "mixed"},
+    "rotary as DINOv3": {"pos_embed": "none", "rope_type": "dinov3", "rope_rotate_half": True},
+    "rotary in parts": {
+        "pos_embed": "none", "rope_type": "mrope", "rope_rotate_half": True, "rope_mrope_section": (2, 1, 1),
+    },
+    "grouped keys and gates": {
+        "pos_embed": "none", "rope_type": "axial", "attn_type": "rope", "num_kv_heads": 1, "attn_gated": True,
+        "qkv_fused": False,
+    },
+    "inner norms": {
+        "rope_type": "axial", "attn_type": "eva", "qkv_fused": False, "scale_attn_inner_norm": True,
+        "swiglu_mlp": True, "scale_mlp_norm": True,
+    },
+    "maximum": {"global_pool": "max"},
+    "average and maximum": {"global_pool": "avgmax"},
 }  # fmt: skip
 
 
@@ -85,6 +99,37 @@ def test_an_input_size_of_its_own() -> None:
     smaller = build_model("naflexvit_base_patch16_gap", meta=True, img_size=160)
     assert adapt(smaller.model).tokens == 100 + loaded.model.num_prefix_tokens
     assert Preprocessing.from_model(smaller.model).input_size == (3, 160, 160)
+
+
+def test_the_size_asked_for_is_that_of_fetched_weights_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained=False, **more: create(name, **more))
+    monkeypatch.setattr("tomebench.models.published.is_cached", lambda timm_id: True)
+    loaded = load_model("naflexvit_base_patch16_gap", pretrained=True, img_size=160)
+    assert "(pretrained)" in loaded.weights
+    assert adapt(loaded.model).tokens == 100 + int(loaded.model.num_prefix_tokens)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [8, 200])
+def test_a_size_that_is_no_number_of_patches_is_refused(size: int) -> None:
+    with pytest.raises(ModelError, match=f"the model cannot take {size} pixels: its patches are of 16"):
+        build_model("naflexvit_base_patch16_gap", meta=True, img_size=size)
+
+
+def test_a_model_made_without_settings_has_the_size_of_its_grid() -> None:
+    model: Any = NaFlexVit(NaFlexVitCfg(**SMALL, pos_embed_grid_size=(5, 5)), num_classes=5).eval()
+    assert adapt(model).tokens == 25 + model.num_prefix_tokens
+    assert Preprocessing.from_model(model).input_size == (3, 20, 20)
+    with torch.no_grad():
+        assert torch.equal(apply(model, 0)(images()), model(images()))
+
+
+def test_images_are_padded_to_whole_patches() -> None:
+    model: Any = NaFlexVit(NaFlexVitCfg(**SMALL, pos_embed_grid_size=(5, 5), dynamic_img_pad=True), num_classes=5)
+    prepare(model, seed=2).embeds.default_img_size = (18, 18)
+    with torch.no_grad():
+        assert torch.equal(apply(model, 0)(images()[..., :18, :18]), model(images()[..., :18, :18]))
+    assert adapt(model).tokens == 25 + model.num_prefix_tokens
 
 
 def test_patches_dropped_in_training_are_refused() -> None:

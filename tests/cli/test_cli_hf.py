@@ -145,7 +145,7 @@ def test_zero_shot_from_names_to_top_1(program, tmp_path):
     base, merged = json.loads(program("report", "run", "--json").out)["rows"]
     assert base["n_seen"] == merged["n_seen"] == 21
     assert base["top1_correct"] == own_count(tmp_path / "clip", tmp_path / "pictures")
-    assert " with class head sha256:" in base["weights"]
+    assert " with zero-shot head sha256:" in base["weights"]
 
 
 def own_count(folder, images):

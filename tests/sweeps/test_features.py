@@ -117,6 +117,22 @@ def test_what_does_not_go(settings: dict[str, Any], said: str) -> None:
         report(**{"r": "8", **settings})
 
 
+def test_sums_that_take_too_much_memory_are_refused(monkeypatch: Any) -> None:
+    monkeypatch.setattr("tomebench.sweeps.features._MOST_BYTES", 3 * 8 * 2 * 9 * 64**2 - 1)
+    with pytest.raises(ConfigError, match="the sums of 2 cells take 0 GiB; give --r fewer values"):
+        report(r="4,8")
+    assert len(report(r="4").cells) == 1
+
+
+def test_a_model_that_pools_nothing_has_no_pooled_cosine(monkeypatch: Any) -> None:
+    loaded: Any = load_model("digits_vit")
+    loaded.model.reset_classifier(0, "")
+    monkeypatch.setattr("tomebench.sweeps.features.load_model", lambda *_, **__: loaded)
+    (cell,) = report(r="8").cells
+    assert cell.pooled_cosine is None
+    assert 0 < cell.end.cosine < 1
+
+
 def test_it_stops_between_batches() -> None:
     with pytest.raises(Interrupted):
         report(stop=True, r="8")
@@ -143,7 +159,7 @@ def test_an_encoder_over_a_folder_of_pictures_without_labels(tmp_path: Path, mon
     shown = capsys.readouterr().out
     assert "tome r=12" in shown
     assert "block 3" in shown
-    assert "64 patches of each of 7 images of album, against r = 0" in " ".join(shown.split())
+    assert "64 patches of each of 7 images of album" in " ".join(shown.split())
     assert app.run([*command, "--r", "0,4,12", "--json"]) == 0
     cells = json.loads(capsys.readouterr().out)["cells"]
     assert [cell["r"] for cell in cells] == [4, 12]

@@ -47,9 +47,14 @@ class TimmNaFlex(TimmEva):
 
     @property
     def _img_size(self) -> tuple[int, int]:
-        """Height and width that the model was built for, else those of its published weights."""
+        """Height and width that the model was built for, else those of its published weights, else of its grid."""
         model: Any = self._model
-        height, width = model.embeds.default_img_size or model.pretrained_cfg["input_size"][-2:]
+        published = getattr(model, "pretrained_cfg", None) or {}
+        size = model.embeds.default_img_size or published.get("input_size")
+        if size is None:  # made without settings: that of its grid of positions
+            grid = model.embeds.pos_embed_grid_size or (16, 16)
+            size = [cells * side for cells, side in zip(grid, model.embeds.patch_size, strict=True)]
+        height, width = size[-2:]
         return int(height), int(width)
 
     def embed(self, images: Tensor) -> Tokens:

@@ -26,6 +26,7 @@ _OPTIONAL = {
     "matplotlib": ("report", "there will be no figure"),
     "datasets": ("hf", "--data hfds/NAME cannot be read"),
     "transformers": ("hf", "--model hf/NAME cannot be read"),
+    "scikit-learn": ("probe", "fit-head --head linear cannot fit"),
 }
 """Optional libraries: name to its extra, and what is not possible without it."""
 _MIN_FREE = 200 * 2**20
@@ -36,6 +37,7 @@ def doctor(
     checkpoint: Annotated[Path | None, setting("checkpoint")] = None,
     use_ema: Annotated[bool | None, setting("use_ema")] = None,
     num_classes: Annotated[int | None, setting("num_classes")] = None,
+    class_head: Annotated[Path | None, setting("class_head")] = None,
     class_names: Annotated[str | None, setting("class_names")] = None,
     data: Annotated[str | None, setting("data")] = None,
     real: Annotated[Path | None, setting("real")] = None,
@@ -78,6 +80,7 @@ def doctor(
                 labelled=data is not None,
                 evaluated=data is not None,
                 offline=bool(offline),
+                class_head=class_head,
             )
         if asked is not None:
             findings += _asked("model", lambda: _model(asked))

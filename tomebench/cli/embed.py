@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tomebench.cli.options import Json, Traceback, setting
-from tomebench.errors import InputError
+from tomebench.cli.outputs import writable
 from tomebench.words import counted
 
 _TEMPLATE = "a photo of a {}."
@@ -48,11 +48,11 @@ def embed(
 
     from tomebench.cli.console import open_screen
     from tomebench.datasets.class_lists import read_class_names
-    from tomebench.models.head_files import BIAS, EMBEDDINGS, SCALE, write_head
+    from tomebench.models.head_files import BIAS, EMBEDDINGS, SCALE, check_head_file, write_head
     from tomebench.models.hf_texts import embed_classes
 
-    if out.suffix != ".safetensors":
-        raise InputError(f"--out {out}: give the name of a .safetensors file")
+    check_head_file(out)
+    writable("--out", out)
     names = read_class_names(class_names)
     templates = template or [_TEMPLATE]
     found = embed_classes(model, names.names, templates, offline=bool(offline))

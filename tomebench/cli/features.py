@@ -81,14 +81,15 @@ def _show(screen: Screen, report: FeaturesReport) -> None:
     screen.remarks([], [], lost)
     screen.line(
         f"{report.model}, weights {report.weights}, {report.img_size} px, {report.device}, {report.dtype}: "
-        f"{report.patches} patches of each of {counted(report.n_images, 'image')} of {report.images}, against r = 0"
+        f"{report.patches} patches of each of {counted(report.n_images, 'image')} of {report.images}"
+        f"{f' ({report.note})' if report.note else ''}, against r = 0"
     )
 
 
 def _line(cell: CellFeatures) -> Sequence[str]:
-    end = cell.end
+    end, pooled = cell.end, "-" if cell.pooled_cosine is None else f"{cell.pooled_cosine:.4f}"
     shown = f"{cell.method} {cell.name}" if cell.method not in cell.name.split() else cell.name
-    return (shown, str(end.tokens), f"{cell.gmacs:.4g}", _cosine(end), _cka(end), f"{cell.pooled_cosine:.4f}")
+    return (shown, str(end.tokens), f"{cell.gmacs:.4g}", _cosine(end), _cka(end), pooled)
 
 
 def _name(report: FeaturesReport, cell: CellFeatures) -> str:

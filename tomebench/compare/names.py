@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from tomebench.runs.row import Row
+from tomebench.schema import split_head
 
 _CONDITIONS = ("prefix_only=", "preprocessing=")
 """Options that are no method's own: r = 0 has them too, and they change its speed or its top-1."""
@@ -25,7 +26,8 @@ def model_of(row: Row) -> tuple[str, str, int]:
     every input size.
     """
     published = "(pretrained)"
-    return (row.model, published if row.weights.endswith(published) else row.weights, row.img_size)
+    weights, head = split_head(row.weights)
+    return (row.model, (published if weights.endswith(published) else weights) + head, row.img_size)
 
 
 def options_of(row: Row) -> str:

@@ -103,6 +103,8 @@ class ClassHead:
 
 ANY_HEAD = ClassHead(-1)
 """Stands for a class head that fits any data set, to look at one without a model."""
+TO_FIT = ClassHead(-1, order=SORTED)
+"""Stands for a class head that is to be fitted: the classes are those of the data set, in any order."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def map_classes(where: str, there: Sequence[str], head: ClassHead | None, *, ord
     ids = class_numbers().keys()
     if head is None:
         return imagenet()
-    if head == ANY_HEAD:
+    if head in (ANY_HEAD, TO_FIT):
         if not ids.isdisjoint(there):
             return imagenet()
         _check_apart(where, there)

@@ -15,6 +15,7 @@ from PIL import Image
 from tomebench.datasets.classes import (
     ANY_HEAD,
     NUM_CLASSES,
+    TO_FIT,
     ClassHead,
     ClassMap,
     class_numbers,
@@ -161,7 +162,7 @@ def _numbering(name: str, classes: Sequence[str], head: ClassHead | None) -> tup
     Raises:
         DataError: only some label names are class ids, or they are those of ImageNet-1k in another order, or unknown.
     """
-    if head is not None and head != ANY_HEAD and not _may_be_imagenet(classes, head):
+    if head not in (None, ANY_HEAD, TO_FIT) and not _may_be_imagenet(classes, head):
         found = map_classes(f"--data hfds/{name}", classes, head, ordered=True)
         return found, [found.numbers[each] for each in classes]
     known = [class_numbers().get(each) for each in classes]

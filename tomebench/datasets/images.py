@@ -10,6 +10,7 @@ import functools
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -188,14 +189,7 @@ class _Chosen:
 
 def _others(image_set: ImageSet, fitted_on: Collection[str]) -> ImageSet:
     """Leave out, by their content, the images that a class head was fitted on."""
-
-    def fitted(index: int) -> bool:
-        try:
-            return image_set.digest(index) in fitted_on
-        except DataError:  # what cannot be read is reported where images are checked
-            return False
-
-    rest = [index for index in range(len(image_set)) if not fitted(index)]
+    rest = _unknown(image_set, fitted_on)
     info, left_out = image_set.info, len(image_set) - len(rest)
     if not left_out:
         return image_set
@@ -207,6 +201,28 @@ def _others(image_set: ImageSet, fitted_on: Collection[str]) -> ImageSet:
     digest = hashlib.sha256(f"{info.digest}:{','.join(map(str, rest))}".encode()).hexdigest()
     note = f"without {left_out} of {counted(len(image_set), 'image')}, on which the class head was fitted"
     return image_set.only(rest, sublist(info, rest, digest, note))
+
+
+def _unknown(image_set: ImageSet, fitted_on: Collection[str]) -> list[int]:
+    """Indices of the images whose digest is not among ``fitted_on``; kept as long as no file changes."""
+
+    def fitted(index: int) -> bool:
+        try:
+            return image_set.digest(index) in fitted_on
+        except DataError:  # what cannot be read is reported where images are checked
+            return False
+
+    states = hashlib.sha256(" ".join(map(image_set.state, range(len(image_set)))).encode()).hexdigest()
+    key = (image_set.info.digest, states, frozenset(fitted_on))
+    if key not in _READ:
+        with ThreadPoolExecutor(_THREADS) as pool:  # waits for the disk most of the time
+            known = list(pool.map(fitted, range(len(image_set))))
+        _READ[key] = [index for index, found in enumerate(known) if not found]
+    return _READ[key]
+
+
+_READ: dict[tuple[str, str, frozenset[str]], list[int]] = {}
+_THREADS = 16
 
 
 def _limited(image_set: ImageSet, limit: int, seed: int) -> ImageSet:

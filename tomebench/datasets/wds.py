@@ -16,6 +16,7 @@ from tomebench.datasets.classes import (
     ANY_HEAD,
     IMAGENET_21K,
     NUM_CLASSES,
+    TO_FIT,
     ClassHead,
     ClassMap,
     few,
@@ -29,6 +30,7 @@ from tomebench.datasets.tar import Member, index_tar
 from tomebench.errors import DataError
 from tomebench.regular import read_bytes
 from tomebench.schema import ImageList
+from tomebench.vocabulary import MOST_CLASSES
 
 _KINDS = {suffix: form for form, suffixes in FORMATS.items() for suffix in suffixes}
 """Image format by file extension. Of an image and its mask in one sample the first in this order is the image."""
@@ -93,6 +95,8 @@ def _classes(root: Path, head: ClassHead | None) -> tuple[ClassMap, list[int]]:
     own = None if head is None else names_beside(root if root.is_dir() else root.parent)
     if head is None or (head == ANY_HEAD and own is None):
         return imagenet(), list(range(NUM_CLASSES))
+    if head == TO_FIT and own is None:
+        return ClassMap(tuple(map(str, range(MOST_CLASSES))), "classes by their numbers"), list(range(MOST_CLASSES))
     if own is not None:
         classes = map_classes(str(root), own.names, head, ordered=True)
         return classes, [classes.numbers[name] for name in own.names]

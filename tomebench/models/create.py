@@ -11,7 +11,6 @@ from typing import Any
 import timm
 import torch
 from timm.models import get_deprecated_models, get_pretrained_cfg
-from timm.models.naflexvit import NaFlexVit
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -26,6 +25,7 @@ from tomebench.models.aliases import ALIASES, MAE, PRESETS, TORCHVISION
 from tomebench.models.checkpoint import Checkpoint, load_checkpoint, read_checkpoint
 from tomebench.models.digest import tensors_digest
 from tomebench.models.hf_files import is_hf
+from tomebench.models.image_size import check_square, grid_of, prefix_positions, remember_size
 from tomebench.models.published import fetch
 from tomebench.models.sources import Source, located_name, source_of
 from tomebench.models.spec import PREFIX, ModelSpec
@@ -173,14 +173,14 @@ def _build(spec: ModelSpec, source: Source | None, file: Checkpoint | None, meta
 
     own = create(None, "meta") if file is not None or source is not None else None
     if own is not None:
-        _check_square(spec.name, own)
+        check_square(spec.name, own)
     if own is not None and file is not None and size is None:
-        grid, found = _grid(own), file.grid(_positions(own))
+        grid, found = grid_of(own), file.grid(prefix_positions(own))
         if grid is not None and found is not None and grid != (found[0], found[0]):
             size = found[0] * found[1]
             notes.append(f"{size} pixels, as the position embedding of the checkpoint says; --img-size changes it")
     model = own if own is not None and meta and size is None else create(size, "meta" if meta else "cpu")
-    _check_square(spec.name, model)
+    check_square(spec.name, model)
     if getattr(getattr(model, "patch_embed", None), "num_patches", 1) == 0:
         raise ModelError(f"model {timm_id} cannot be built at {size} pixels: that is less than one patch")
     if file is not None and (source is None or not file.is_beside(source.config)):
@@ -222,9 +222,7 @@ def _create(timm_id: str, source: Source | None, kwargs: dict[str, Any], on: str
         except (TypeError, AssertionError, ValueError, RuntimeError) as error:
             what = f"at {size} pixels" if size is not None else "with its default settings"
             raise ModelError(f"model {printable(timm_id)} cannot be built {what}: {short(error)}") from error
-    if size is not None and isinstance(model, NaFlexVit):
-        model.embeds.default_img_size = (size, size)  # it takes images of any size, and forgets which was asked for
-    return model
+    return remember_size(model, size)
 
 
 _FILLING = frozenset({"uniform_", "normal_", "erfinv_", "mul_", "add_", "clamp_", "zero_", "fill_"})
@@ -237,32 +235,6 @@ class _NoFilling(TorchFunctionMode):
         if getattr(func, "__name__", "") in _FILLING and args and args[0].is_meta:
             return args[0]
         return func(*args, **(kwargs or {}))
-
-
-def _check_square(name: str, model: Any) -> None:
-    """Refuse a model of oblong images, whose position embedding would be loaded as if its patches filled a square.
-
-    The number of patches alone cannot tell: 8 x 18 is 12 x 12.
-    """
-    height, width = getattr(getattr(model, "patch_embed", None), "grid_size", None) or (1, 1)
-    if height != width:
-        pixels = " x ".join(map(str, model.patch_embed.img_size))
-        raise ModelError(
-            f"model {printable(name)} takes images of {pixels} pixels; only models of square images are supported"
-        )
-
-
-def _grid(model: Any) -> tuple[int, int] | None:
-    """(Height, width) in patches of a model whose weights depend on it: positions, or biases by them; else None."""
-    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    placed = getattr(model, "pos_embed", None) is not None
-    placed = placed or any(name.endswith("relative_position_bias_table") for name, _ in model.named_parameters())
-    return tuple(grid) if grid is not None and placed else None
-
-
-def _positions(model: Any) -> int:
-    """Number of a model's position embeddings that belong to prefix tokens."""
-    return 0 if getattr(model, "no_embed_class", False) else int(getattr(model, "num_prefix_tokens", 1))
 
 
 def _head(spec: ModelSpec, model: Any, source: Source | None, file: Checkpoint | None) -> ClassHead:
@@ -328,7 +300,7 @@ def _with_weights(spec: ModelSpec, pretrained: bool) -> LoadedModel:
         return replace(loaded, weights=load_checkpoint(loaded.model, weights_of(loaded.timm_id)))
     if not pretrained:
         return loaded
-    fetched = fetch(loaded.timm_id, spec.img_size, spec.offline)
+    fetched = remember_size(fetch(loaded.timm_id, spec.img_size, spec.offline), spec.img_size)
     there = int(getattr(fetched, "num_classes", 0) or 0)
     if spec.num_classes not in (None, there):
         raise ModelError(

@@ -9,7 +9,7 @@ import functools
 import hashlib
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -29,10 +29,17 @@ _DEEPEST = 12
 _GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME")
 
 
-def tensors_digest(model: nn.Module) -> str:
-    """sha256 of the names and values of all parameters and buffers, unsaved ones included: 16 hex digits."""
+def tensors_digest(model: nn.Module, *, without: Sequence[str] = ()) -> str:
+    """sha256 of the names and values of all parameters and buffers, unsaved ones included: 16 hex digits.
+
+    Args:
+        model: whose tensors.
+        without: parts of names of tensors that are left out.
+    """
     found = hashlib.sha256()
     for name, value in sorted({**dict(model.named_buffers()), **model.state_dict()}.items()):
+        if any(part in name for part in without):
+            continue
         found.update(name.encode())
         found.update(_bytes(value))
     return found.hexdigest()[:16]

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from tomebench.backbones.adapt import adapt
 from tomebench.datasets.decode import printable
 from tomebench.errors import ModelError
-from tomebench.models.class_heads import AnyHead, ClassEmbeddings
+from tomebench.models.class_heads import ClassEmbeddings, FeatureHead
+from tomebench.models.digest import tensors_digest
 from tomebench.models.head_files import read_head
 from tomebench.models.hf_model import HFModel
 from tomebench.models.weights_file import digest
@@ -20,6 +21,8 @@ from tomebench.words import counted
 
 if TYPE_CHECKING:
     from tomebench.models.create import LoadedModel
+
+_POSITIONS = ("pos_embed", "position_embedding", "position_ids", "relative_position", "rel_pos", "rope")
 
 
 class Headed(nn.Module):
@@ -30,7 +33,7 @@ class Headed(nn.Module):
         class_head: maps features to scores [B, classes].
     """
 
-    def __init__(self, model: nn.Module, class_head: AnyHead) -> None:
+    def __init__(self, model: nn.Module, class_head: FeatureHead) -> None:
         super().__init__()
         # Any: what other code reads of a model is looked up on it.
         self.model: Any = model
@@ -49,10 +52,12 @@ class Headed(nn.Module):
     # What preprocessing and counting read of the model, where it has it.
 
     preprocessing = property(lambda self: getattr(self.model, "preprocessing", None))
-    pretrained_cfg = property(lambda self: getattr(self.model, "pretrained_cfg", None))
+    pretrained_cfg = property(lambda self: getattr(self.model, "pretrained_cfg", None) or {})
     img_size = property(lambda self: getattr(self.model, "img_size", None))
     patch_embed = property(lambda self: getattr(self.model, "patch_embed", self.model))
+    embeds = property(lambda self: getattr(self.model, "embeds", None))
     in_chans = property(lambda self: getattr(self.model, "in_chans", 3))
+    grad_checkpointing = property(lambda self: getattr(self.model, "grad_checkpointing", False))
 
 
 def remove_class_head(model: Any) -> None:
@@ -78,14 +83,16 @@ def with_class_head(loaded: LoadedModel, path: Path, *, evaluated: bool) -> Load
     Raises:
         ModelError: the file cannot be used, or its head reads features of another width or of other weights.
     """
-    file = read_head(path)
+    file, notes = read_head(path), loaded.notes
     if not isinstance(file.head, ClassEmbeddings):
         remove_class_head(loaded.model)
-    if evaluated and file.weights not in (None, loaded.weights):
-        raise ModelError(
-            f"class head {printable(path)}: it was fitted on features of other weights ({file.weights}, and here "
-            f"{loaded.weights}); fit it on these with tomebench fit-head"
-        )
+        if evaluated and file.weights not in (None, features_digest(loaded.model)):
+            raise ModelError(
+                f"class head {printable(path)}: it was fitted on features of other weights, of {file.model}; fit it on "
+                "these with tomebench fit-head"
+            )
+    elif evaluated and file.weights not in (None, loaded.weights):
+        notes += (f"the class embeddings are by the text model of {file.model}, the images are not its",)
     width, like = feature_width(loaded.model), next(loaded.model.parameters())
     if file.width != width:
         raise ModelError(
@@ -93,9 +100,16 @@ def with_class_head(loaded: LoadedModel, path: Path, *, evaluated: bool) -> Load
             f"{loaded.timm_id} have {width}; write it for this model"
         )
     model = Headed(loaded.model, file.head.to(like.device)).eval()
-    found = () if file.names is None else (file.names,)
-    head = replace(loaded.head, num_classes=model.num_classes, found=found, fitted_on=file.fitted_on)
-    return replace(loaded, model=model, head=head, weights=f"{loaded.weights} with class head {digest(path)}")
+    head = replace(loaded.head, num_classes=model.num_classes, found=(), fitted_on=file.fitted_on)
+    if head.chosen is None and head.order is None:  # the order of a file's classes is its own, and no guess
+        head = replace(head, chosen=file.names)
+    weights = f"{loaded.weights} with {file.head.KIND} head {digest(path)}"
+    return replace(loaded, model=model, head=head, weights=weights, notes=notes)
+
+
+def features_digest(model: nn.Module) -> str:
+    """Digest of what a model without class head makes features by, but for positions: those follow the image size."""
+    return f"sha256:{tensors_digest(model, without=_POSITIONS)}"
 
 
 @torch.no_grad()

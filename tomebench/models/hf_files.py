@@ -281,7 +281,8 @@ def _check_types(name: str, weights: Path) -> None:
     for file in files:
         try:
             with safe_open(file, "pt") as content:
-                types = {content.get_slice(each).get_dtype() for each in content.keys() if "position_ids" not in each}  # noqa: SIM118 (no dict)
+                names = [each for each in content.keys() if each.endswith(("weight", "bias"))]  # noqa: SIM118 (no dict)
+                types = {content.get_slice(each).get_dtype() for each in names}
         except (SafetensorError, OSError):
             continue  # reported where they are loaded
         if odd := sorted(types - {"F64", "F32", "F16", "BF16"}):

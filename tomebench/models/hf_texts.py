@@ -57,6 +57,8 @@ def embed_classes(name: str, classes: Sequence[str], templates: Sequence[str], *
         total: Tensor | None = None
         for template in templates:
             texts = [template.replace("{}", each) for each in classes]
+            if files.whole == "SiglipModel":  # trained on lower case, which the tokenizer of SigLIP 2 leaves to others
+                texts = [text.lower() for text in texts]
             found = torch.cat(
                 [
                     _features(
@@ -89,15 +91,25 @@ def _text_model(name: str, folder: Path, kind: str) -> tuple[Any, Any]:
     import transformers
 
     try:
-        loaded = getattr(transformers, kind).from_pretrained(
-            str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32, attn_implementation="sdpa"
+        loaded, found = getattr(transformers, kind).from_pretrained(
+            str(folder),
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            output_loading_info=True,
         )
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:
         raise ModelError(
             f"--model {printable(name)}: its text model or tokenizer cannot be loaded ({short(error)}); save both in "
-            "its folder"
+            "its folder, and install what they need with pip install 'tomebench[hf]'"
         ) from error
+    if missing := sorted(found["missing_keys"]) or sorted(str(each[0]) for each in found["mismatched_keys"]):
+        raise ModelError(
+            f"--model {printable(name)}: its weights have no {printable(missing[0])}, or one of another shape; save "
+            "the whole model"
+        )
     return loaded.eval(), tokenizer
 
 

@@ -115,7 +115,10 @@ class Preprocessing:
         published = getattr(model, "pretrained_cfg", None) or {}
         channels, *sides = tuple(published.get("input_size", (3, 224, 224)))
         own: Any = getattr(getattr(model, "patch_embed", model), "img_size", None)
-        own = own or getattr(getattr(model, "embeds", None), "default_img_size", None)
+        embeds: Any = getattr(model, "embeds", None)
+        own = own or getattr(embeds, "default_img_size", None)
+        if own is None and "input_size" not in published and (grid := getattr(embeds, "pos_embed_grid_size", None)):
+            own = [cells * side for cells, side in zip(grid, embeds.patch_size, strict=True)]
         if own is not None:
             sides = [int(side) for side in own]  # may differ from the size of the published weights
         channels = int(getattr(model, "in_chans", channels))

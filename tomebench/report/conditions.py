@@ -9,6 +9,7 @@ from pathlib import PurePath
 from tomebench.report.escape import clean
 from tomebench.report.series import model_name, reach, which
 from tomebench.runs.row import Row
+from tomebench.schema import split_head
 from tomebench.words import counted
 
 
@@ -63,11 +64,12 @@ def compact_conditions(rows: Sequence[Row], checkpoint: str | None = None) -> st
     random = any(row.weights.startswith("random") for row in rows)
     schedule = _same(rows, "schedule")
     model = _model(rows)
+    weights, head = split_head(_same(rows, "weights"))
     if checkpoint:
-        state = re.search(r"\((?!pretrained).+\)$", _same(rows, "weights"))  # of a file that holds several
+        state = re.search(r"\((?!pretrained).+\)$", weights)  # of a file that holds several
         model = f"{model.partition('.')[0]} with {clean(PurePath(checkpoint).name)}{f' {state[0]}' if state else ''}"
     parts = (
-        model + ", random weights" * random,
+        model + head.partition(" sha256:")[0] + ", random weights" * random,
         _same(rows, "img_size", "{} px"),
         _same(rows, "method") + f" {schedule}" * (schedule != "constant"),
         _same(rows, "device"),

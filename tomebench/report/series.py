@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from tomebench.report.escape import clean
 from tomebench.rspec import format_r
 from tomebench.runs.row import COLUMNS, Row
-from tomebench.schema import Cell
+from tomebench.schema import Cell, split_head
 from tomebench.words import counted
 
 _COLUMNS = {column.name for column in COLUMNS}
@@ -83,7 +83,7 @@ def model_name(model: str, weights: str) -> str:
         model: timm id with tag, or the name of a preset or of a module passed in Python.
         weights: of the row.
     """
-    own = model.removeprefix("python:")
+    own, weights = model.removeprefix("python:"), split_head(weights)[0]
     return own.partition(".")[0] if weights.startswith("sha256:") and not weights.endswith(")") else own
 
 

@@ -66,6 +66,8 @@ def load_members(files: Sequence[Path], flags: Mapping[str, object]) -> list[Mem
     several = [name for name, items in axes.items() if len(items) > 1]
     if "model" in several and values.get("checkpoint") is not None:
         raise ConfigError("checkpoint is the weights of one model; give one --model")
+    if "model" in several and values.get("class_head") is not None:
+        raise ConfigError("class-head reads the features of one model; give one --model")
     if {"model", "img_size"} & {*several} and "model" in axes and values.get("reference") is None:
         size = axes.get("img_size", [None])[0]
         values = {**values, "reference": str(axes["model"][0]) + ("" if size is None else f"@{size}")}

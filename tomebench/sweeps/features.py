@@ -30,9 +30,12 @@ from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Event, Phase, Progress
 from tomebench.sweeps.failures import no_room_is_an_input_error
 from tomebench.sweeps.inputs import Reading, list_images, preprocessing_of, usable_images, weights_dtype
+from tomebench.words import counted
 
 _BATCH = 16
 """Images of a pass where the batch size is ``auto``: the tokens after every block are kept for each."""
+_MOST_BYTES = 8 * 2**30
+"""Most bytes of sums: three matrices of channels by channels for every cell and block."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,9 @@ class Likeness:
 
     where: str  # block 1, block 2, ...; end: after the last norm
     tokens: int  # left there, of an image
-    cosine: float  # mean over patches and images, in [-1, 1]; 0 counts for a patch whose token was dropped
+    cosine: (
+        float  # mean over patches and images, in [-1, 1]; a patch whose token was dropped has zeros, and counts as 0
+    )
     cosine_lo: float | None  # 95 % interval of the mean over images; None of fewer than six
     cosine_hi: float | None
     cka: float | None  # linear CKA over all patches of all images, in [0, 1]; None where features do not vary
@@ -57,7 +62,7 @@ class CellFeatures:
     r: int
     gmacs: float
     places: tuple[Likeness, ...]  # after every block, then at the end
-    pooled_cosine: float  # of what the class head reads, or of the model's output where it has none
+    pooled_cosine: float | None  # of what the class head reads, or the model's output; None where it pools nothing
 
     @property
     def end(self) -> Likeness:
@@ -73,6 +78,7 @@ class FeaturesReport:
     weights: str
     img_size: int
     images: str
+    note: str | None  # such as which of the images
     n_images: int
     device: str
     dtype: str
@@ -97,7 +103,8 @@ class LinearCKA:
         """Take in further rows: x and y [n, D]."""
         self._shifts = self._shifts or (x.mean(dim=0), y.mean(dim=0))
         x, y = (each - shift for each, shift in zip((x, y), self._shifts, strict=True))
-        found = [each.double() for each in (x.t() @ x, y.t() @ y, y.t() @ x, x.sum(dim=0), y.sum(dim=0))]
+        with arithmetic("fp32", None):
+            found = [each.double() for each in (x.t() @ x, y.t() @ y, y.t() @ x, x.sum(dim=0), y.sum(dim=0))]
         self._n += len(x)
         self._sums = [old + new for old, new in zip(self._sums, found, strict=True)] if self._sums else found
 
@@ -108,7 +115,7 @@ class LinearCKA:
             whole - torch.outer(one, other) / self._n for whole, one, other in ((xx, x, x), (yy, y, y), (yx, y, x))
         )
         both = float(xx.norm() * yy.norm())
-        return float(yx.norm() ** 2) / both if both > 0 else None
+        return min(float(yx.norm() ** 2) / both, 1.0) if both > 0 else None  # rounding may lead beyond 1
 
 
 def run_features(config: SweepConfig, should_stop: Callable[[], bool]) -> Generator[Event, None, FeaturesReport]:
@@ -162,6 +169,11 @@ def _features(
     base, others = cells[0], cells[1:]
     if not others:
         raise ConfigError("r = 0 is what is compared with; give --r another value, too")
+    sums = 3 * 8 * len(others) * (backbone.depth + 1) * backbone.macs().blocks[-1].width ** 2
+    if sums > _MOST_BYTES:
+        raise ConfigError(
+            f"the sums of {counted(len(others), 'cell')} take {sums / 2**30:.0f} GiB; give --r fewer values"
+        )
     reading = Reading(config, images, preprocessing, batch_size, device)
     unmerged = reduced_vit(backbone, config, base)
     runs = [_Run(cell, reduced_vit(backbone, config, cell)) for cell in others]
@@ -181,6 +193,7 @@ def _features(
         weights=loaded.weights,
         img_size=preprocessing.input_size[-1],
         images=images.info.name,
+        note=images.info.note,
         n_images=len(images),
         device=device_name(device),
         dtype=config.dtype,
@@ -205,14 +218,16 @@ def patches(model: ReducedViT, images: Tensor) -> Iterator[tuple[Tensor, int]]:
     assert tokens is not None
     features = model.backbone.norm(tokens.x)
     yield spread(features, source)[:, prefix:].float(), left
-    yield model.backbone.head(features, tokens.size, model.prop_attn, pre_logits=True)[:, None].float(), left
+    pooled = model.backbone.head(features, tokens.size, model.prop_attn, pre_logits=True)
+    if pooled.ndim == 2:
+        yield pooled[:, None].float(), left
 
 
 class _Run:
     """Sums of one cell."""
 
     def __init__(self, cell: ResolvedCell, model: ReducedViT) -> None:
-        self._cell, self.model = cell, model
+        self._cell, self.model, self._depth = cell, model, model.backbone.depth
         self._ckas: list[LinearCKA] = []
         self._cosines: list[list[float]] = []  # of every image, by place
         self._tokens: list[int] = []
@@ -220,17 +235,19 @@ class _Run:
     def add(self, expected: list[tuple[Tensor, int]], found: Iterator[tuple[Tensor, int]]) -> None:
         """Take in a batch: features by place, of r = 0 and of this cell."""
         for place, ((x, _), (y, left)) in enumerate(zip(expected, found, strict=True)):
+            pooled = place > self._depth  # one row of an image, of which no CKA is asked
             if place == len(self._cosines):
                 self._cosines.append([])
-                self._tokens.append(left)
-                self._ckas.append(LinearCKA())
+                if not pooled:
+                    self._tokens.append(left)
+                    self._ckas.append(LinearCKA())
             self._cosines[place] += F.cosine_similarity(x, y, dim=-1).mean(dim=1).tolist()
-            if place < len(expected) - 1:  # what is pooled is one row of an image
+            if not pooled:
                 self._ckas[place].add(x.flatten(0, 1), y.flatten(0, 1))
 
     def summary(self) -> CellFeatures:
         """Likeness at every place."""
-        *places, pooled = self._cosines
+        places, pooled = self._cosines[: len(self._ckas)], self._cosines[len(self._ckas) :]
         names = [*(f"block {number}" for number in range(1, len(places))), "end"]
         return CellFeatures(
             name=self._cell.name,
@@ -238,8 +255,8 @@ class _Run:
             schedule=self._cell.cell.schedule,
             r=self._cell.cell.r,
             gmacs=self._cell.resolved.gmacs,
-            places=tuple(_likeness(*each) for each in zip(names, self._tokens, places, self._ckas, strict=False)),
-            pooled_cosine=math.fsum(pooled) / len(pooled),
+            places=tuple(_likeness(*each) for each in zip(names, self._tokens, places, self._ckas, strict=True)),
+            pooled_cosine=math.fsum(pooled[0]) / len(pooled[0]) if pooled else None,
         )
 
 

@@ -68,7 +68,11 @@ def resolve_reference(
     if config.prefix_only and not backbone.head_reads_prefix_only:
         raise SpecError(f"prefix-only: the head of the reference {spec.name} pools over all tokens; leave one out")
     known = spec.name == config.model or not is_hf(spec.name)  # folders of one name are not one model
-    own = known and (built.timm_id, size) == (loaded.timm_id, preprocessing_of(config, loaded.model).input_size)
+    own = (
+        known
+        and config.class_head is None
+        and (built.timm_id, size) == (loaded.timm_id, preprocessing_of(config, loaded.model).input_size)
+    )
     whole = terms.gmacs(backbone.tokens, [backbone.tokens] * backbone.depth)
     return Reference(f"{spec.name}@{size[-1]}", own, whole)
 
