@@ -26,7 +26,7 @@ _HEADERS = ("cell", "tokens", "GMACs", "cosine [95%]", "CKA", "pooled cosine")
 _NARROWER = tuple(map(without, ("GMACs", "pooled cosine")))
 
 
-@partial(takes_sweep_flags, defaults=False)
+@partial(takes_sweep_flags, defaults=False, seldom=("Timing",))
 def features(flags: SweepFlags) -> None:
     """What merging does to the features of a model.
 

@@ -37,7 +37,7 @@ class FitFlags(SweepFlags):
     c: Annotated[float, typer.Option("--c", help="linear: inverse of L2 regularisation.", metavar="C")] = 0.316
 
 
-@partial(takes_sweep_flags, defaults=False, flags=FitFlags)
+@partial(takes_sweep_flags, defaults=False, flags=FitFlags, seldom=("Method", "Timing"))
 def fit_head(flags: FitFlags) -> None:
     """Fit a class head on the features of a model.
 

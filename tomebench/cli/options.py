@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import NoneType, UnionType
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from tomebench.sweeps.config_files import Member
 
 
-def setting(name: str, *, in_panel: bool = False, defaults: bool = True) -> Any:
+def setting(name: str, *, in_panel: bool = False, defaults: bool = True, seldom: Collection[str] = ()) -> Any:
     """Make the command-line option of a setting.
 
     Args:
         name: of the setting.
         in_panel: show it in its panel of the help, as in the sweeping commands.
         defaults: show the default in the help.
+        seldom: panels of which a command makes little use, shown by --help-all only.
     """
     declared = settings()[name]
     flags = flag(name) if declared.one_way or _type(name) != bool | None else f"{flag(name)}/{flag(name, False)}"
@@ -42,7 +43,7 @@ def setting(name: str, *, in_panel: bool = False, defaults: bool = True) -> Any:
         declared.metavar,
         _default(name) if defaults else None,
         panel=declared.panel if in_panel else None,
-        often=declared.often or not in_panel,
+        often=(declared.often and declared.panel not in seldom) or not in_panel,
     )
 
 
@@ -175,7 +176,11 @@ _HELP_ALL = "help_all"
 
 
 def takes_sweep_flags(
-    command: Callable[[Any], None], *, defaults: bool = True, flags: type[SweepFlags] = SweepFlags
+    command: Callable[[Any], None],
+    *,
+    defaults: bool = True,
+    flags: type[SweepFlags] = SweepFlags,
+    seldom: Collection[str] = (),
 ) -> Callable[..., None]:
     """Wrap a command that takes one :class:`SweepFlags`, so that typer sees a parameter for every flag.
 
@@ -183,11 +188,13 @@ def takes_sweep_flags(
         command: function to wrap.
         defaults: show the defaults of sweep in its help.
         flags: SweepFlags, or a subclass with the command's own flags.
+        seldom: panels of which the command makes little use, shown by --help-all only.
     """
     own = get_type_hints(flags, include_extras=True)
     others = {each.name: (own[each.name], each.default) for each in dataclasses.fields(flags) if each.name != "given"}
     found = {
-        name: (Annotated[_type(name), setting(name, in_panel=True, defaults=defaults)], None) for name in settings()
+        name: (Annotated[_type(name), setting(name, in_panel=True, defaults=defaults, seldom=seldom)], None)
+        for name in settings()
     }
     parameters = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
