@@ -143,16 +143,20 @@ def test_files_that_cannot_be_used(
         ({"k": 1, "temperature": 0}, "its temperature is no number above 0"),
         ({"k": 1, "temperature": True}, "its temperature is no number above 0"),
         ({"k": 1, "temperature": 0.1, "classes": ["a"]}, "a class that it does not name"),
-        ({"k": 1, "temperature": 0.1, "classes": list("abc")}, "3 names for 2 classes|does not name"),
     ],
 )
 def test_neighbours_that_cannot_be_used(about: dict[str, Any], match: str, tmp_path: Path) -> None:
     write_head(tmp_path / "h.safetensors", {"features": torch.ones(3, 24), "labels": torch.tensor([0, 1, 1])}, about)
-    if about.get("classes") == list("abc"):  # a class without images
-        assert read_head(tmp_path / "h.safetensors").head.num_classes == 3
-        return
     with pytest.raises(ModelError, match=match):
         read_head(tmp_path / "h.safetensors")
+
+
+def test_a_class_may_have_no_images(tmp_path: Path) -> None:
+    about = {"k": 1, "temperature": 0.1, "classes": list("abc")}
+    write_head(tmp_path / "h.safetensors", {"features": torch.eye(2, 24), "labels": torch.tensor([0, 1])}, about)
+    votes = read_head(tmp_path / "h.safetensors").head(torch.eye(2, 24))
+    assert votes.argmax(dim=1).tolist() == [0, 1]
+    assert votes.shape == (2, 3)
 
 
 def test_huge_numbers_are_no_bug(tmp_path: Path) -> None:
@@ -165,13 +169,13 @@ def test_huge_numbers_are_no_bug(tmp_path: Path) -> None:
     assert bool(read_head(tmp_path / "h.safetensors").head(torch.ones(1, 24)).isfinite().all())
 
 
-@pytest.mark.parametrize("temperature", [1e-9, 1e-3, 1e9])
+@pytest.mark.parametrize("temperature", [1e-9, 1e-3, 0.07])
 def test_votes_are_numbers_at_every_temperature(temperature: float) -> None:
     features = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
     head = NearestNeighbours(features, torch.arange(9) % 3, 3, 4, temperature)
     votes = head(features)
     assert bool(votes.isfinite().all())
-    assert votes.argmax(dim=1).tolist() == [0, 1, 2] * 3 or temperature == 1e9
+    assert votes.argmax(dim=1).tolist() == [0, 1, 2] * 3
 
 
 @pytest.mark.parametrize(

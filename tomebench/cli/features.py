@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tomebench.cli.interrupt import stop_on_signal
 from tomebench.cli.options import SweepFlags, takes_sweep_flags
-from tomebench.reduction.schedule import lists_every_r
 from tomebench.report.narrow import without
 from tomebench.words import counted
 
 if TYPE_CHECKING:
     from tomebench.cli.console import Screen
-    from tomebench.sweeps.config import SweepConfig
-    from tomebench.sweeps.events import Event
     from tomebench.sweeps.features import CellFeatures, FeaturesReport, Likeness
 
 _R = "0,8,13"
@@ -40,29 +36,14 @@ def features(flags: SweepFlags) -> None:
     It takes the flags of sweep, except those about timing, and writes no files; --json prints all numbers.
     """
     from tomebench.cli.console import open_screen
-    from tomebench.cli.progress import follow
-    from tomebench.sweeps.events import Finished
+    from tomebench.cli.progress import result_of
     from tomebench.sweeps.features import run_features
 
-    config = _with_default_r(flags.load())
+    config = flags.load_with_r(_R)
     screen = open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details)
-    reports = []
-
     with stop_on_signal() as should_stop:
-
-        def events() -> Iterator[Event]:
-            reports.append((yield from run_features(config, should_stop)))
-            yield Finished((), Path())  # follow() expects this as the last event
-
-        follow(events(), screen)
-    _show(screen, reports[0])
-
-
-def _with_default_r(config: SweepConfig) -> SweepConfig:
-    """Set this command's own default of r in a configuration, unless a flag, a file or the schedule sets r."""
-    if "r" in config.model_fields_set or lists_every_r(config.schedule):
-        return config
-    return config.model_copy(update={"r": _R})
+        report = result_of(run_features(config, should_stop), screen)
+    _show(screen, report)
 
 
 def _show(screen: Screen, report: FeaturesReport) -> None:

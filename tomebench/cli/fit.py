@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,8 +19,6 @@ from tomebench.words import counted
 
 if TYPE_CHECKING:
     from tomebench.sweeps.config import SweepConfig
-    from tomebench.sweeps.events import Event
-    from tomebench.training.fit_head import Fitted
 
 
 @dataclass(frozen=True)
@@ -52,9 +49,8 @@ def fit_head(flags: FitFlags) -> None:
     It takes the flags of sweep; those about merging and timing play no part.
     """
     from tomebench.cli.console import open_screen
-    from tomebench.cli.progress import follow
+    from tomebench.cli.progress import result_of
     from tomebench.models.head_files import check_head_file, write_head
-    from tomebench.sweeps.events import Finished
     from tomebench.training import fit_head as fitting
 
     for name, value in (("temperature", flags.temperature), ("c", flags.c)):
@@ -70,15 +66,8 @@ def fit_head(flags: FitFlags) -> None:
     writable("--out", out)
     fit = fitting.Fit(flags.head, flags.k, flags.temperature, flags.c)
     screen = open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details)
-    done: list[Fitted] = []
     with stop_on_signal(quiet=flags.quiet) as should_stop:
-
-        def events() -> Iterator[Event]:
-            done.append((yield from fitting.fit_head(fit, config, should_stop)))
-            yield Finished((), Path())  # follow() expects this as the last event
-
-        follow(events(), screen)
-    fitted = done[0]
+        fitted = result_of(fitting.fit_head(fit, config, should_stop), screen)
     write_head(out, fitted.tensors, fitted.about)
     about: dict[str, Any] = fitted.about
     width = fitted.tensors["features" if flags.head == "knn" else "weight"].shape[1]

@@ -90,7 +90,7 @@ def _weights(rows: Sequence[Row], config: Mapping[str, Any]) -> str | None:
     """Value of --checkpoint for top-1; None where timm has weights with ImageNet's classes for the model."""
     if config["checkpoint"] is not None:
         return str(config["checkpoint"])
-    if str(config["model"]).startswith("hf/") or config.get("class_head") is not None:  # of its own
+    if str(config["model"]).startswith("hf/") or config.get("class_head") is not None:  # weights of its own
         return None
     tag = (rows[0].model if rows else str(config["model"])).partition(".")[2]
     return None if tag.endswith("in1k") else "FILE"

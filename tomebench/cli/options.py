@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self, get_args, get_origin, ge
 import typer
 
 from tomebench.cli.panels import HelpAll
+from tomebench.reduction.schedule import lists_every_r
 from tomebench.runs.facets import Panel
 from tomebench.runs.settings import default, flag, hints, settings
 
@@ -156,6 +157,17 @@ class SweepFlags:
         from tomebench.sweeps.config_files import load_config
 
         return load_config([*first, *(self.config or [])], self._asked)
+
+    def load_with_r(self, r: str) -> SweepConfig:
+        """Load the configuration, with values of r of the command's own unless a flag, a file or the schedule sets r.
+
+        Raises:
+            InputError: as :meth:`load`.
+        """
+        config = self.load()
+        if "r" in config.model_fields_set or lists_every_r(config.schedule):
+            return config
+        return config.model_copy(update={"r": r})
 
     def load_members(self) -> list[Member]:
         """Load the configuration of every run that the flags ask for: several where models or sizes are lists.

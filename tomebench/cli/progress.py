@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tomebench.sweeps.events import Event, Finished, Phase, Progress
 
 _LINE_SECONDS = 10.0
+_T = TypeVar("_T")
 
 
 def follow(events: Iterable[Event], screen: Screen) -> Finished:
@@ -28,6 +29,29 @@ def follow(events: Iterable[Event], screen: Screen) -> Finished:
     Returns:
         Its last event.
     """
+    finished = _shown(events, screen)
+    if finished is None:
+        raise RuntimeError("the sweep ended without a result")
+    return finished
+
+
+def result_of(run: Generator[Event, None, _T], screen: Screen) -> _T:
+    """Show the progress of what is no sweep by its events, until it ends.
+
+    Returns:
+        What it returns.
+    """
+    found: list[_T] = []
+
+    def events() -> Iterator[Event]:
+        found.append((yield from run))
+
+    _shown(events(), screen)
+    return found[0]
+
+
+def _shown(events: Iterable[Event], screen: Screen) -> Finished | None:
+    """Show events until they end; returns the last one of a sweep."""
     from tomebench.sweeps.events import Finished, Note, Phase, Planned, Progress
 
     drawing = _drawing(screen)
@@ -45,8 +69,6 @@ def follow(events: Iterable[Event], screen: Screen) -> Finished:
                     drawing.progress(event)
                 case Finished():
                     finished = event
-    if finished is None:
-        raise RuntimeError("the sweep ended without a result")
     return finished
 
 
