@@ -155,6 +155,9 @@ def build_own(classes: list[str]) -> torch.nn.Module:
     return transformers.Dinov2ForImageClassification(transformers.Dinov2Config(**sizes, **labels)).eval()
 
 
+_SWEEPS = ("sweep", "ablate", "plan", "profile", "features", "doctor")
+
+
 def stand_in(line: str) -> list[str]:
     """The words of a command after the program's name, with a small model and no GPU."""
     words = shlex.split(line)[1:]
@@ -175,7 +178,10 @@ def stand_in(line: str) -> list[str]:
     elif words[0] == "fit-head":
         value("--limit", "3")
         words += ["--device", "cpu", "--k", "1"]
-    elif words[0] in ("sweep", "ablate", "plan", "profile", "features", "doctor"):
+    elif words[0] in ("sweep", "ablate", "plan", "profile", "features", "doctor") or words[:2] == [
+        "recommend",
+        "--model",
+    ]:
         own = any(word.startswith("hf/my_") for word in words)
         if not own:
             value("--model", "test_vit")
@@ -190,10 +196,10 @@ def stand_in(line: str) -> list[str]:
             words[:] = [word for word in words if word != slow]
         if "--data" in words and "--model" in words and "--checkpoint" not in words and not own:
             words += ["--checkpoint", "w.safetensors"]
-        if words[0] in ("sweep", "ablate", "profile") and "--batch-size" not in words:
+        if words[0] in ("sweep", "ablate", "profile", "recommend") and "--batch-size" not in words:
             words += ["--batch-size", "2"]
         value("--cache", "pixels")
-        if words[0] in ("sweep", "ablate"):
+        if words[0] in ("sweep", "ablate", "recommend"):
             value("--r", "0,4")
             words += [] if "--r" in words else ["--r", "0,4"]
         if words[0] == "ablate" and "--model" not in words:
@@ -237,7 +243,11 @@ def test_examples_run(
         if number and words in PROPOSED:
             break
         PROPOSED.add(words)
-        named = words[0] not in ("sweep", "ablate", "demo") or {"--out", "--name"} & {*words}
+        named = (
+            words[0] not in ("sweep", "ablate", "demo")
+            and words[:2] != ("recommend", "--model")
+            or {"--out", "--name"} & {*words}
+        )
         code = app.run([*words, *([] if named else ["--name", f"run{[*EXAMPLES].index(first)}-{number}"])])
         said = capsys.readouterr()
         assert code in (0, 3, 4), said.out + said.err

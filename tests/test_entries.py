@@ -21,7 +21,7 @@ def test_two_of_one_name_are_refused() -> None:
 def test_a_code_that_is_there_is_not_replaced(name: str) -> None:
     before = dict(codes.CODES)
     with pytest.raises(ValueError, match=f"there is a code {name} already"):
-        codes._code(name, note="", mark="", brief="", text="")
+        codes.code(name, note="", mark="", brief="", text="")
     assert before == codes.CODES
 
 

@@ -195,6 +195,7 @@ def test_a_run_is_identified_by_everything_that_can_change_a_result():
         "class_names",
         "class_head",
         "labels",
+        "until",
     }
     younger |= {
         "selector",
@@ -210,7 +211,18 @@ def test_a_run_is_identified_by_everything_that_can_change_a_result():
         "predictors",
         "rope",
     }
-    free = {"out", "name", "workers", "offline", "cache", "verify", "max_drop"}
+    free = {
+        "out",
+        "name",
+        "workers",
+        "offline",
+        "cache",
+        "verify",
+        "max_drop",
+        "min_agreement",
+        "min_speedup",
+        "max_latency_ms",
+    }
     assert set(config.stored()) == set(SweepConfig.model_fields) - free - younger
     changed = {"attention": "matmul", "prefix_only": True, "compile": True, "cuda_graphs": True, "ceiling": True}
     changed |= {"end_to_end": True, "data": "digits", "cells": "1/2", "preprocessing": "tome"}

@@ -25,6 +25,7 @@ from tomebench.cli import (
     listing,
     plan,
     profile,
+    recommend,
     report,
     reproduce,
     sweep,
@@ -58,12 +59,13 @@ Exit codes:
 Results go to stdout, progress to stderr. Bad input gets one line; --traceback after a command shows where it came from.
 """
 
-_RESUMABLE = ("sweep", "demo", "ablate", "reproduce", "train-predictors")
+_RESUMABLE = ("sweep", "recommend", "demo", "ablate", "reproduce", "train-predictors")
 """Commands that can be continued after an interrupt."""
 
 app = typer.Typer(help=_HELP, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command("demo", cls=PanelCommand)(demo.demo)
 app.command("sweep", cls=PanelCommand)(sweep.sweep)
+app.command("recommend", cls=PanelCommand)(recommend.recommend)
 app.command("ablate", cls=PanelCommand)(ablate.ablate)
 app.command("reproduce", cls=PanelCommand)(reproduce.reproduce)
 app.command("plan", cls=PanelCommand)(plan.plan)

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -22,16 +23,35 @@ if TYPE_CHECKING:
 def run_members(members: Sequence[Member], flags: LaunchFlags) -> None:
     """Measure every run below one parent folder with its progress on stderr; write and show the table of all.
 
-    A run that cannot be measured, such as one whose batch does not fit in memory, keeps none of the others from it.
-
     Raises:
         InputError: the first that a run ended with, after the table of the others.
         Exit: 5 if a cell could not be measured.
     """
     from tomebench.cli.console import open_screen
-    from tomebench.cli.progress import follow
-    from tomebench.cli.results import show, write_run
+    from tomebench.cli.results import show
     from tomebench.report.several import write_together
+
+    parent, ended = measure_members(members, flags)
+    screen = open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details)
+    rows, context = write_together(parent)
+    show(screen, rows, dataclasses.replace(context, next_command=shlex.join(["tomebench", "compare", str(parent)])))
+    if ended:
+        raise ended[0]
+    if any(row.status in ("failed", "nonfinite", "oom") for row in rows):
+        raise typer.Exit(EXIT_FAILED_CELLS)
+
+
+def measure_members(members: Sequence[Member], flags: LaunchFlags) -> tuple[Path, list[InputError]]:
+    """Measure every run below one parent folder with its progress on stderr; the folder, and what runs ended with.
+
+    A run that cannot be measured, such as one whose batch does not fit in memory, keeps none of the others from it.
+
+    Raises:
+        InputError: all runs ended with one; this is the first.
+    """
+    from tomebench.cli.console import open_screen
+    from tomebench.cli.progress import follow
+    from tomebench.cli.results import write_run
     from tomebench.sweeps.events import Note
     from tomebench.sweeps.members import ALONE, check_members
     from tomebench.sweeps.resume import choose_parent
@@ -59,9 +79,4 @@ def run_members(members: Sequence[Member], flags: LaunchFlags) -> None:
             write_run(finished.directory, finished.rows, settings, finished.max_drop)
     if len(ended) == len(members):
         raise ended[0]
-    rows, context = write_together(parent)
-    show(screen, rows, dataclasses.replace(context, next_command=shlex.join(["tomebench", "compare", str(parent)])))
-    if ended:
-        raise ended[0]
-    if any(row.status in ("failed", "nonfinite", "oom") for row in rows):
-        raise typer.Exit(EXIT_FAILED_CELLS)
+    return parent, ended

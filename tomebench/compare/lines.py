@@ -6,16 +6,17 @@ of the model and input with most MACs; all top-1 are of the images that every ro
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from tomebench import stats
 from tomebench.compare.names import conditions, is_plain, model_names, model_of, options_of, place, setting
-from tomebench.compare.points import Comparison, Line, Point
+from tomebench.compare.points import Comparison, Line, Point, between
 from tomebench.compare.read import Measured
 from tomebench.compare.speeds import SpeedColumn, common_speed, is_reference, over_the_reference, speed_of, timed_by
 from tomebench.reduction.registry import METHODS
@@ -31,17 +32,32 @@ _SETTING = ("device", "dtype", "batch_size", "mode", "compile", "cuda_graphs", "
 _LONGEST_SCHEDULE = 24
 
 
+@dataclass(frozen=True)
+class Group:
+    """Rows that were measured in one setting, with the row that drops are against."""
+
+    rows: tuple[Measured, ...]
+    comparison: Comparison
+    base: Measured
+    column: SpeedColumn | None  # of the speed-ups that can be compared
+
+
 def comparisons(measured: Sequence[Measured]) -> list[Comparison]:
     """Compare rows: one comparison for each setting (device, dtype, batch size, ...), in order of their names.
 
     The order of the rows has no effect.
     """
-    groups: dict[tuple[object, ...], list[Measured]] = {}
+    return [group.comparison for group in groups(measured)]
+
+
+def groups(measured: Sequence[Measured]) -> list[Group]:
+    """The rows behind the :func:`comparisons`."""
+    found: dict[tuple[object, ...], list[Measured]] = {}
     for each in measured:
         key = (*(getattr(each.row, field) for field in _SETTING), conditions(each.row))
-        groups.setdefault(key, []).append(each)
-    found = [_comparison(sorted(some, key=_order)) for some in groups.values()]
-    return sorted((each for each in found if each is not None), key=lambda each: each.setting)
+        found.setdefault(key, []).append(each)
+    compared = [_comparison(sorted(some, key=_order)) for some in found.values()]
+    return sorted((each for each in compared if each is not None), key=lambda each: each.comparison.setting)
 
 
 def _order(measured: Measured) -> tuple[object, ...]:
@@ -56,7 +72,7 @@ def _order(measured: Measured) -> tuple[object, ...]:
     return (rank, row.method, *by_name, row.r, row.options, *known, measured.run)
 
 
-def _comparison(measured: Sequence[Measured]) -> Comparison | None:
+def _comparison(measured: Sequence[Measured]) -> Group | None:
     """Compare the rows of one setting; None where no r = 0 is among them."""
     used = [each for each in measured if each.row.status in ("ok", "unconverged")]
     used = [each for each in used if not any(code.startswith(SAME_AS_R) for code in each.row.warnings)]
@@ -83,7 +99,8 @@ def _comparison(measured: Sequence[Measured]) -> Comparison | None:
     lines = [*_methods(used, base, base_point, make, names), *_rivals(plain, base, base_point, make, names)]
     images = len(common) if common is not None else 0
     remarks += [text for text in (about_base, about_images, _disagreeing(used), why) if text]
-    return Comparison(setting(base.row), base_point, place(base.row), tuple(lines), images, over, tuple(remarks))
+    found = Comparison(setting(base.row), base_point, place(base.row), tuple(lines), images, over, tuple(remarks))
+    return Group(tuple(used), found, base, column)
 
 
 def _base(
@@ -100,9 +117,10 @@ def _base(
 
 def _common_images(measured: Sequence[Measured]) -> tuple[npt.NDArray[np.int64] | None, str]:
     """Indices of the images that all rows with top-1 have seen; second, a remark where some have seen more."""
-    sets = {each.seen.tobytes(): each.seen for each in measured if each.seen is not None}
+    sets = {each.seen.tobytes(): each.seen for each in measured if each.seen is not None and not each.stopped}
     if not sets:
-        return None, ""
+        all_ = [each.seen for each in measured if each.seen is not None]
+        return (max(all_, key=len), "every row is of the images that it was stopped after") if all_ else (None, "")
     common = functools.reduce(np.intersect1d, sets.values())
     if len(sets) == 1:
         return common, ""
@@ -130,19 +148,22 @@ def _point(
 ) -> Point:
     rows = tuple(each.row for each in measured)
     speed = speed_of(rows, column) if column and all(timed_by(each, column) for each in measured) else None
-    right, drop = None, None
+    right, seen, drop = None, None, None
     known = [
-        each.right[np.isin(each.seen, common)]
+        (each.right[np.isin(each.seen, common)], each.seen[np.isin(each.seen, common)])
         for each in measured
         if each.right is not None and each.seen is not None and common is not None
     ]
-    if len(known) == len(measured) and len(known[0]):
-        right = Shares(np.sum(known, axis=0, dtype=np.int64), len(known))
+    stopped = any(each.stopped for each in measured)
+    if len(known) == len(measured) and len(known[0][0]):
+        seen = functools.reduce(np.intersect1d, (own for _, own in known))
+        right = Shares(np.sum([own[np.isin(at, seen)] for own, at in known], axis=0, dtype=np.int64), len(known))
+    point = Point(label, rows, speed, right, None, seen, stopped)
     if base is not None and base.right is not None and right is not None:
-        drop = stats.share_delta(base.right, right)
+        drop = between(base, point)
     elif base is not None and common is None and all(model_of(row) == model_of(base.row) for row in rows):
         drop = _counted_drop(rows)
-    return Point(label, rows, speed, right, drop)
+    return dataclasses.replace(point, drop=drop)
 
 
 def _counted_drop(rows: Sequence[Row]) -> ShareDelta | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from statistics import median
 
-from tomebench.compare.points import Comparison, Line
+from tomebench.compare.points import Comparison, Line, between
 from tomebench.compare.views import Entry, View
 from tomebench.runs.row import Row
-from tomebench.stats import LEVEL, holm, mcnemar, share_delta
+from tomebench.stats import LEVEL, holm, mcnemar
 
 
 def paired_tests(comparison: Comparison, against: Line) -> View:
@@ -19,10 +19,10 @@ def paired_tests(comparison: Comparison, against: Line) -> View:
     """
     others = [(line, point) for line in comparison.lines if line is not against for point in line.points]
     entries = [
-        Entry(line, point, versus=share_delta(base.right, point.right))
+        Entry(line, point, versus=versus)
         for base in against.points
         for line, point in others
-        if _alike(base.row) == _alike(point.row) and base.right is not None and point.right is not None
+        if _alike(base.row) == _alike(point.row) and (versus := between(base, point)) is not None
     ]
     adjusted = holm([entry.versus.p for entry in entries if entry.versus is not None])
     found = (dataclasses.replace(entry, holm=p) for entry, p in zip(entries, adjusted, strict=True))

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from tomebench.runs.row import Row
 from tomebench.schema import OFF_THE_SHELF
-from tomebench.stats import ShareDelta, Shares
+from tomebench.stats import ShareDelta, Shares, share_delta
 
 
 class Speed(NamedTuple):
@@ -29,6 +30,8 @@ class Point:
     speed: Speed | None  # None where it was not timed, is invalid, or has no common reference
     right: Shares | None  # of the common images; None where top-1 is not known
     drop: ShareDelta | None  # top-1 against the base; None for the base itself
+    seen: npt.NDArray[np.int64] | None = None  # indices of the images of ``right``, ascending
+    stopped: bool = False  # its images were counted until something was known
 
     @property
     def row(self) -> Row:
@@ -50,6 +53,21 @@ class Point:
         """Standard deviation, least and largest top-1 over seeds, in per cent, each seed on its own images."""
         tops = [row.top1 for row in self.rows if row.top1 is not None]
         return (float(np.std(tops, ddof=1)), min(tops), max(tops)) if len(tops) > 1 else None
+
+
+def between(base: Point | None, other: Point | None) -> ShareDelta | None:
+    """Top-1 of a point minus that of another, on the images that both have; None where there are none."""
+    if base is None or other is None or base.right is None or other.right is None:
+        return None
+    first, second = base.right, other.right
+    stopped = base.stopped or other.stopped
+    if stopped and base.seen is not None and other.seen is not None:
+        both = np.intersect1d(base.seen, other.seen)
+        first, second = (
+            Shares(shares.right[np.isin(seen, both)], shares.seeds)
+            for shares, seen in ((first, base.seen), (second, other.seen))
+        )
+    return share_delta(first, second, stopped=stopped) if len(first.right) else None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from tomebench.errors import InputError, RunError
 from tomebench.identity import MODEL
+from tomebench.runs.accuracy_columns import Answers
 from tomebench.runs.members import all_runs
 from tomebench.runs.origin import Origin
 from tomebench.runs.row import Row
@@ -28,6 +29,10 @@ class Measured:
     run: str  # folder that it is from
     right: npt.NDArray[np.bool_] | None = None  # of the images ``seen``, [n]; None where top-1 is not known
     seen: npt.NDArray[np.int64] | None = None  # their indices in the list, ascending; [n]
+    stopped: bool = False  # its images were counted until something was known, so they are fewer than others have
+    classes: npt.NDArray[np.uint16] | None = None  # predicted, of the images ``at``; [n]
+    at: npt.NDArray[np.int64] | None = None  # as ``seen``, also where there are no labels
+    answers: Answers | None = None  # of the whole run
 
 
 def read_runs(runs: Sequence[Path]) -> tuple[list[Measured], list[str]]:
@@ -59,14 +64,17 @@ def read_runs(runs: Sequence[Path]) -> tuple[list[Measured], list[str]]:
 
 def _measured(store: Store, folder: Path) -> list[Measured]:
     rows, answers = read_cells(store)
-    seen = store.seen() if answers and answers.images.labelled else None
-    found = []
+    seen, found = store.seen(), []
     for key, row in rows.items():
-        predictions = answers.predictions.get(key) if answers and seen is not None else None
+        predictions = answers.predictions.get(key) if answers else None
         if answers is None or predictions is None or predictions.nonfinite:
             found.append(Measured(row, str(folder)))
-        else:
-            found.append(Measured(row, str(folder), is_right(predictions, answers.labels), seen))
+            continue
+        own = answers.places.get(key)
+        at = seen if own is None else seen[own]
+        right = is_right(predictions, answers.labels_of(key)) if answers.images.labelled else None
+        labelled = at if answers.images.labelled else None
+        found.append(Measured(row, str(folder), right, labelled, own is not None, predictions.top1, at, answers))
     return found
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from tomebench.compare.points import Comparison, Line, Point
+from tomebench.compare.points import Comparison, Line, Point, between
 from tomebench.errors import SpecError
-from tomebench.stats import ShareDelta, share_delta
+from tomebench.stats import ShareDelta
 
 Cost = Literal["tokens", "gmacs", "speed"]
 Kind = Literal["drop", "tokens", "gmacs", "speed", "front", "tests"]
@@ -127,7 +127,7 @@ def match_cost(
         base = _near(against, value, target, tolerance).point
         for line in comparison.lines:
             found = _near(line, value, target, tolerance)
-            versus = None if line is against else _versus(base, found.point)
+            versus = None if line is against else between(base, found.point)
             entries.append(Entry(line, found.point, found.nearest, target=found.target, versus=versus))
     return View(cost, tuple(entries), against=against, tolerance=tolerance)
 
@@ -141,12 +141,6 @@ def _near(line: Line, value: Callable[[Point], float | None], target: float, tol
     if abs(off) > tolerance:
         return Entry(line, None, nearest, target=Target(target, off))
     return Entry(line, nearest, target=Target(target, off))
-
-
-def _versus(base: Point | None, other: Point | None) -> ShareDelta | None:
-    if base is None or other is None or base.right is None or other.right is None:
-        return None
-    return share_delta(base.right, other.right)
 
 
 def front_is_timed(comparison: Comparison) -> bool:
@@ -170,18 +164,20 @@ def front(comparison: Comparison) -> View:
     def gain(point: Point) -> float:
         return point.speed.value if timed and point.speed is not None else -point.row.gmacs
 
-    ordered = sorted(pairs, key=lambda pair: (-gain(pair[1]), -(pair[1].top1 or 0.0)))
+    def loss(point: Point) -> float:  # not top-1: rows may have been stopped, each on images of its own
+        return point.lost or 0.0
+
+    ordered = sorted(pairs, key=lambda pair: (-gain(pair[1]), loss(pair[1])))
     kept: list[tuple[Line, Point]] = []
     entries = []
     for line, point in ordered:
         better = [
             other
             for other in kept
-            if (other[1].top1 or 0.0) >= (point.top1 or 0.0)
-            and (gain(other[1]), other[1].top1) != (gain(point), point.top1)
+            if loss(other[1]) <= loss(point) and (gain(other[1]), loss(other[1])) != (gain(point), loss(point))
         ]
         if better:
-            entries.append(Entry(line, point, dominated_by=max(better, key=lambda pair: pair[1].top1 or 0.0)))
+            entries.append(Entry(line, point, dominated_by=min(better, key=lambda pair: loss(pair[1]))))
         else:
             kept.append((line, point))
             entries.append(Entry(line, point))

@@ -238,6 +238,19 @@ def _limited(image_set: ImageSet, limit: int, seed: int) -> ImageSet:
     return image_set.only(chosen, sublist(info, chosen, digest, note))
 
 
+def in_random_order(image_set: ImageSet, seed: int) -> ImageSet:
+    """The same images in an order that hashes of the seed decide, so that the first of them are a sample of all.
+
+    Args:
+        image_set: in any order.
+        seed: another seed, another order.
+    """
+    order = sorted(range(len(image_set)), key=lambda i: hashlib.sha256(f"{seed}/order/{i}".encode()).digest())
+    info = image_set.info
+    digest = hashlib.sha256(f"{info.digest}:order {seed}".encode()).hexdigest()
+    return image_set.only(order, sublist(info, order, digest, f"in random order, seed {seed}"))
+
+
 def sublist(info: ImageList, indices: Sequence[int], digest: str, note: str) -> ImageList:
     """The list of some of the images, with a further note."""
     labels = np.ascontiguousarray(info.labels[list(indices)])

@@ -39,6 +39,7 @@ class Ranks:
         self.place = place
         self._received = dict.fromkeys(self.peers, 0)
         self._sent = 0
+        self._stage = 0
         self._left = False
         self._reason: RankError | None = None  # why this process ends, if the cause is another one
         self._channel: Channel | None = None
@@ -118,6 +119,19 @@ class Ranks:
         assert self._channel is not None
         self._wait(lambda: self._has("plan"), stop_if_asked)
         return dict(json.loads(self._channel.get("plan")))
+
+    def hand_out(self, work: Any) -> None:
+        """Send the other ranks the work of the next stage, as JSON."""
+        if self._channel is not None:
+            self._channel.set(f"work/{self._stage}", json.dumps(work, allow_nan=False))
+        self._stage += 1
+
+    def handed_out(self) -> Iterator[Any]:
+        """Work of the stages that rank 0 has handed out since the last call."""
+        assert self._channel is not None
+        while self._channel.has(key := f"work/{self._stage}"):
+            self._stage += 1
+            yield json.loads(self._channel.get(key))
 
     def over(self) -> bool:
         """Whether rank 0 has ended without an error: it needs nothing more."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tomebench.report.series import is_baseline
-from tomebench.runs.codes import CHANCE_LEVEL, INTERRUPTED, INVALID, PARTIAL_EVAL, SAME_AS_R
+from tomebench.runs.codes import BREAKS, CHANCE_LEVEL, INTERRUPTED, INVALID, KEEPS, NOT_NEEDED, PARTIAL_EVAL, SAME_AS_R
 from tomebench.runs.row import Row
 from tomebench.schema import MAX_DROP
 from tomebench.stats import LEVEL, MIN_VALUES, Interval, fewest_images, paired_interval, processes_needed, wilson
@@ -152,7 +152,7 @@ def _of(row: Row, choice: Choice, images: int | None = None) -> Advice:
 
 
 def _usable(row: Row) -> bool:
-    excluded = any(code in INVALID or code.startswith(SAME_AS_R) for code in row.warnings)
+    excluded = any(code in INVALID or code == NOT_NEEDED or code.startswith(SAME_AS_R) for code in row.warnings)
     return row.status in ("ok", "unconverged") and not is_baseline(row) and not excluded
 
 
@@ -184,6 +184,8 @@ def _speed(row: Row) -> _Speed:
 
 
 def _loss(row: Row, max_drop: float, chances: int) -> _Loss:
+    if KEEPS in row.warnings or BREAKS in row.warnings:  # stopped once that was known of all images
+        return "within" if KEEPS in row.warnings else "seems beyond"
     if _delta(row) < -max_drop:
         return "beyond" if _paired(row, 1).hi < -max_drop / 100 else "seems beyond"
     return "within" if _paired(row, chances).lo >= -max_drop / 100 else "seems within"

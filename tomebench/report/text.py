@@ -104,6 +104,8 @@ def display_table(rows: Sequence[Row]) -> Table:
         columns["choosing"] = [_choosing(r) for r in rows]
     if evaluated:
         digits = 1 if max(r.n_seen or 0 for r in rows) <= 1000 else 2  # one image of 1000 is 0.1 points
+        if len({r.n_seen for r in rows} - {None}) > 1:  # rows that were stopped, each after images of its own
+            columns["images"] = ["-" if r.n_seen is None else str(r.n_seen) for r in rows]
         columns["top-1"] = ["-" if r.top1 is None else f"{r.top1:.{digits}f}" for r in rows]
         columns["Δ vs r=0 [95%]"] = [_paired(r, points(r.delta_top1, r.delta_top1_lo, r.delta_top1_hi)) for r in rows]
     if any(r.agreement is not None and r.top1 is None for r in rows):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tomebench import stats
-from tomebench.runs.top1 import agreeing, at_chance_level, counts, discordant
+from tomebench.runs.race_facts import RaceFacts
+from tomebench.runs.top1 import agreeing, at_chance_level, counts, discordant, is_right, paired
 from tomebench.schema import CellPredictions, ImageList, Pace
 
 PROCESSES = "processes"
@@ -28,11 +29,38 @@ class Answers:
     baseline: str | None  # key of the r = 0 cell
     pace: Mapping[str, float]  # throughput columns of the evaluation
     late: frozenset[str]  # cells evaluated on images on which others had been evaluated before
+    random: bool = False  # images are in a random order
+    race: RaceFacts | None = None  # where cells are stopped, each on images of its own
+    places: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    """In a race, the places of a cell's images among all that were seen; its predictions are of those."""
+    verdicts: Mapping[str, bool | None] = field(default_factory=dict)
+    """In a race, whether all images would show that a cell keeps the limit; None where that is open."""
+
+    def labels_of(self, key: str) -> npt.NDArray[np.int64]:
+        """True classes of a cell's images."""
+        return self.labels[self.places[key]] if key in self.places else self.labels
+
+    def beside(self, key: str) -> CellPredictions | None:
+        """Predictions of r = 0 for a cell's images; None where it has none, or not for all of them."""
+        base = self.predictions.get(self.baseline or "")
+        if base is None or key not in self.places:
+            return base
+        there = self.places[self.baseline or ""]
+        at = np.searchsorted(there, self.places[key])
+        if at.max(initial=-1) >= len(there) or not np.array_equal(there[at], self.places[key]):
+            return None
+        return CellPredictions(base.top1[at], base.in_top5[at], nonfinite=base.nonfinite)
+
+    def stops(self, key: str) -> bool:
+        """Whether a race that is over has not run a cell on all images."""
+        if self.race is None or not self.race.over or key == self.baseline:
+            return False
+        return len(self.places.get(key, ())) < len(self.images.labels)
 
     @property
     def complete(self) -> bool:
-        """All images of the list have been evaluated."""
-        return len(self.labels) == len(self.images.labels)
+        """All images of the list have been evaluated, or as many as the race needed."""
+        return self.race.over if self.race is not None else len(self.labels) == len(self.images.labels)
 
 
 def accuracy_columns(answers: Answers, key: str) -> dict[str, Any]:
@@ -42,10 +70,11 @@ def accuracy_columns(answers: Answers, key: str) -> dict[str, Any]:
         answers: of all cells.
         key: of the cell.
     """
-    found, n = answers.predictions.get(key), len(answers.labels)
+    found = answers.predictions.get(key)
     if found is None:
         return {}
-    images = answers.images
+    images, labels, n = answers.images, answers.labels_of(key), len(found.top1)
+    raced = answers.race is not None and key != answers.baseline
     note = f" ({images.note})" if images.note else ""
     fields: dict[str, Any] = {
         "dataset": images.name + note,
@@ -55,17 +84,22 @@ def accuracy_columns(answers: Answers, key: str) -> dict[str, Any]:
     }
     if found.nonfinite:
         return fields
-    base = answers.predictions.get(answers.baseline or "")
+    base = answers.beside(key)
     if base is not None and not base.nonfinite:
         agreed = agreeing(base, found)
         fields |= {"agreement": 100 * agreed / n, "agreed": agreed}
         if key != answers.baseline:
             share = stats.wilson(agreed, n)
+            if raced:
+                changed = stats.anytime_interval(paired(base.top1, found.top1, labels, by_agreement=True))
+                share = stats.Interval(1 + changed.lo, 1 + changed.hi)
             fields |= {"agreement_lo": 100 * share.lo, "agreement_hi": 100 * share.hi}
     if not images.labelled:
         return fields
-    hits, top5 = counts(found, answers.labels)
+    hits, top5 = counts(found, labels)
     interval = stats.wilson(hits, n)
+    if raced:
+        interval = stats.anytime_interval(is_right(found, labels).astype(np.int8))
     fields |= {
         "top1_correct": hits,
         "top5_correct": top5,
@@ -78,15 +112,19 @@ def accuracy_columns(answers: Answers, key: str) -> dict[str, Any]:
         fields |= {"top1_lost": 0, "top1_gained": 0, "mcnemar_p": 1.0}  # by definition
         fields |= {"delta_top1": 0.0, "delta_top1_lo": 0.0, "delta_top1_hi": 0.0}
     elif base is not None and not base.nonfinite:
-        lost, gained = discordant(base, found, answers.labels)
+        lost, gained = discordant(base, found, labels)
         delta = stats.paired_delta(lost, gained, n)
+        within, p = delta.interval, delta.p
+        if raced:
+            differences = paired(base.top1, found.top1, labels, by_agreement=False)
+            within, p = stats.anytime_interval(differences), stats.anytime_p(differences)
         fields |= {
             "top1_lost": lost,
             "top1_gained": gained,
             "delta_top1": 100 * delta.delta,
-            "delta_top1_lo": 100 * delta.interval.lo,
-            "delta_top1_hi": 100 * delta.interval.hi,
-            "mcnemar_p": delta.p,
+            "delta_top1_lo": 100 * within.lo,
+            "delta_top1_hi": 100 * within.hi,
+            "mcnemar_p": p,
         }
     return fields
 
@@ -96,7 +134,7 @@ def guesses(answers: Answers, key: str) -> bool:
     found = answers.predictions.get(key)
     if not answers.images.labelled or found is None or found.nonfinite:
         return False
-    return at_chance_level(found, answers.labels, answers.images.num_classes)
+    return at_chance_level(found, answers.labels_of(key), answers.images.num_classes)
 
 
 def pace_columns(paces: Sequence[Pace], testbeds: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:

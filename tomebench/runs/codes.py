@@ -8,7 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tomebench.runs.accuracy_columns import guesses
-from tomebench.runs.evidence import Code, RowEvidence, RunEvidence
+from tomebench.runs.evidence import RowEvidence
+from tomebench.runs.registered import CODES as CODES
+from tomebench.runs.registered import SAME_AS_R as SAME_AS_R
+from tomebench.runs.registered import code
+from tomebench.runs.registered import row_codes as row_codes
+from tomebench.runs.registered import run_codes as run_codes
 from tomebench.runs.rounds import throttled, throttled_badly
 from tomebench.runs.testbed import fingerprint
 from tomebench.runs.validity import (
@@ -28,49 +33,6 @@ from tomebench.runs.validity import (
 )
 from tomebench.schema import Burst
 
-SAME_AS_R = "SAME_AS_R"
-"""Followed by the r of an earlier row that removes the same number of tokens in every block: this row repeats it."""
-CODES: dict[str, Code] = {}
-"""Every code by name, in the order of the report."""
-
-
-def row_codes(row: RowEvidence) -> list[str]:
-    """Codes that a row gets for itself, without those of its run."""
-    return [name for name, code in _placed() if code.of_row and code.of_row(row)]
-
-
-def run_codes(run: RunEvidence) -> list[str]:
-    """Codes that a run, and so each of its rows, gets."""
-    return [name for name, code in _placed() if code.of_run and code.of_run(run)]
-
-
-def _placed() -> list[tuple[str, Code]]:
-    return sorted(CODES.items(), key=lambda item: item[1].place)
-
-
-def _code(
-    name: str,
-    *,
-    note: str,
-    mark: str,
-    brief: str,
-    text: str,
-    grave: bool = False,
-    invalid: bool = False,
-    of_row: Callable[[RowEvidence], bool] | None = None,
-    of_run: Callable[[RunEvidence], bool] | None = None,
-    place: int = 1000,
-) -> str:
-    """Register a code; returns its name.
-
-    Raises:
-        ValueError: there is a code of that name, or :data:`SAME_AS_R` begins it.
-    """
-    if name in CODES or name.startswith(SAME_AS_R):
-        raise ValueError(f"there is a code {name} already")
-    CODES[name] = Code(note, mark, brief, text, grave or invalid, invalid, of_row, of_run, place)
-    return name
-
 
 def _in_most(row: RowEvidence, judge: Callable[[Burst, int | None], bool]) -> bool:
     """Whether most bursts of the row, or of a variant that it is compared with, satisfy the judge."""
@@ -80,10 +42,19 @@ def _in_most(row: RowEvidence, judge: Callable[[Burst, int | None], bool]) -> bo
 def _awaits_images(row: RowEvidence) -> bool:
     """Whether a cell lacks images on which all others were evaluated, as one that a later sweep added."""
     answers = row.answers
-    return answers is not None and answers.complete and row.key not in answers.predictions and row.stored == "ok"
+    lacks = answers is not None and answers.complete and row.key not in answers.predictions
+    return lacks and row.stored == "ok" and row.answers is not None and row.answers.race is None
 
 
-AA_FAILED = _code(
+def _stopped(row: RowEvidence, verdict: bool | None) -> bool:
+    """Whether a race that is over has left a cell with a verdict, and not run it on all images."""
+    answers = row.answers
+    if answers is None or not answers.stops(row.key) or row.stored != "ok":
+        return False
+    return answers.verdicts.get(row.key) is verdict
+
+
+AA_FAILED = code(
     "AA_FAILED",
     note="A/A failed",
     mark="AA",
@@ -94,7 +65,7 @@ AA_FAILED = _code(
     invalid=True,
     of_run=lambda run: run.baseline is not None and aa_failed(run.rounds, run.baseline, between=run.between),
 )
-OUTPUT_MISMATCH = _code(
+OUTPUT_MISMATCH = code(
     "OUTPUT_MISMATCH",
     note="wrong output",
     mark="mismatch",
@@ -105,7 +76,7 @@ OUTPUT_MISMATCH = _code(
     invalid=True,
     of_row=lambda row: row.output_excess > 1,
 )
-RECOMPILED = _code(
+RECOMPILED = code(
     "RECOMPILED",
     note="RECOMPILED",
     mark="recomp",
@@ -115,7 +86,7 @@ RECOMPILED = _code(
     invalid=True,
     of_row=lambda row: recompiled(row.rounds, {row.key, *row.beside}),
 )
-_code(
+code(
     "failed",
     note="failed",
     mark="failed",
@@ -123,7 +94,7 @@ _code(
     text="these rows could not be measured",
     grave=True,
 )
-_code(
+code(
     "oom",
     note="out of memory",
     mark="oom",
@@ -132,7 +103,7 @@ _code(
     "a new --out",
     grave=True,
 )
-_code(
+code(
     "nonfinite",
     note="NaN or infinite logits",
     mark="nonfin",
@@ -140,7 +111,7 @@ _code(
     text="some logits are NaN or infinite, so no accuracy is given; try --dtype fp32 or bf16",
     grave=True,
 )
-INTERRUPTED = _code(
+INTERRUPTED = code(
     "INTERRUPTED",
     note="interrupted",
     mark="int",
@@ -150,7 +121,7 @@ INTERRUPTED = _code(
     place=30,
     of_row=lambda row: row.interrupted and row.status in ("ok", "unconverged"),
 )
-_code(
+code(
     "unconverged",
     note="unconverged",
     mark="unc",
@@ -158,7 +129,7 @@ _code(
     text="the interval of the speed-up, or of the overhead, is still wider than the budget asks; use a quieter machine "
     "or a larger --budget, or, where several processes have measured it, more --processes",
 )
-TESTBED_CHANGED = _code(
+TESTBED_CHANGED = code(
     "TESTBED_CHANGED",
     note="testbed changed",
     mark="testbed",
@@ -169,7 +140,7 @@ TESTBED_CHANGED = _code(
     place=60,
     of_run=lambda run: len({fingerprint(each) for each in run.testbeds}) > 1,
 )
-SESSIONS_APART = _code(
+SESSIONS_APART = code(
     "SESSIONS_APART",
     note="other session",
     mark="session",
@@ -179,7 +150,7 @@ SESSIONS_APART = _code(
     place=50,
     of_run=lambda run: sessions_apart(run.rounds, run.cells),
 )
-THROTTLED_BADLY = _code(
+THROTTLED_BADLY = code(
     "THROTTLED_BADLY",
     note="throttled badly",
     mark="badly",
@@ -190,7 +161,7 @@ THROTTLED_BADLY = _code(
     invalid=True,
     of_row=lambda row: _in_most(row, throttled_badly),
 )
-THROTTLED = _code(
+THROTTLED = code(
     "THROTTLED",
     note="throttled",
     mark="throt",
@@ -199,7 +170,7 @@ THROTTLED = _code(
     place=90,
     of_row=lambda row: _in_most(row, throttled),
 )
-HOST_BOUND = _code(
+HOST_BOUND = code(
     "HOST_BOUND",
     note="host bound",
     mark="host",
@@ -209,7 +180,7 @@ HOST_BOUND = _code(
     place=120,
     of_row=lambda row: host_bound(row.own),
 )
-ALLOCATED = _code(
+ALLOCATED = code(
     "ALLOCATED",
     note="allocated",
     mark="alloc",
@@ -218,7 +189,7 @@ ALLOCATED = _code(
     place=130,
     of_row=lambda row: mostly(burst.allocated > 0 for burst in row.own),
 )
-POWER_CAPPED = _code(
+POWER_CAPPED = code(
     "POWER_CAPPED",
     note="power capped",
     mark="power",
@@ -227,7 +198,7 @@ POWER_CAPPED = _code(
     place=110,
     of_row=lambda row: power_capped(row.own),
 )
-NOT_STEADY = _code(
+NOT_STEADY = code(
     "NOT_STEADY",
     note="not steady",
     mark="unsteady",
@@ -237,7 +208,7 @@ NOT_STEADY = _code(
     place=20,
     of_run=lambda run: run.trend > NOT_STEADY_OVER,
 )
-DRIFT = _code(
+DRIFT = code(
     "DRIFT",
     note="drift",
     mark="drift",
@@ -247,7 +218,7 @@ DRIFT = _code(
     place=15,
     of_run=lambda run: run.trend > DRIFT_OVER,
 )
-SLOW_FIRST = _code(
+SLOW_FIRST = code(
     "SLOW_FIRST",
     note="slow first round",
     mark="slow",
@@ -256,7 +227,7 @@ SLOW_FIRST = _code(
     place=80,
     of_row=lambda row: slow_first(row.rounds, row.key),
 )
-UNWATCHED = _code(
+UNWATCHED = code(
     "UNWATCHED",
     note="GPU unwatched",
     mark="unwatched",
@@ -265,7 +236,7 @@ UNWATCHED = _code(
     place=35,
     of_run=lambda run: run.on_gpu and unwatched(run.rounds),
 )
-GPU_SHARED = _code(
+GPU_SHARED = code(
     "GPU_SHARED",
     note="GPU shared",
     mark="shared",
@@ -274,7 +245,7 @@ GPU_SHARED = _code(
     place=30,
     of_run=lambda run: any(round_.gpu_processes for round_ in run.rounds),
 )
-CPU_BUSY = _code(
+CPU_BUSY = code(
     "CPU_BUSY",
     note="CPU busy",
     mark="busy",
@@ -283,7 +254,7 @@ CPU_BUSY = _code(
     place=25,
     of_run=lambda run: cpu_busy(run.rounds),
 )
-ATTN_FALLBACK = _code(
+ATTN_FALLBACK = code(
     "ATTN_FALLBACK",
     note="attention fell back",
     mark="attn",
@@ -293,7 +264,7 @@ ATTN_FALLBACK = _code(
     place=20,
     of_row=lambda row: attn_fallback(row.cell.attention, row.resolved.attn_kernel),
 )
-NOISY = _code(
+NOISY = code(
     "NOISY",
     note="noisy",
     mark="noisy",
@@ -303,7 +274,7 @@ NOISY = _code(
     place=70,
     of_row=lambda row: noisy(row.rounds, row.key, row.against),
 )
-R_CLAMPED = _code(
+R_CLAMPED = code(
     "R_CLAMPED",
     note="cap",
     mark="cap",
@@ -313,7 +284,7 @@ R_CLAMPED = _code(
     place=10,
     of_row=lambda row: row.resolved.clamped,
 )
-PADDED = _code(
+PADDED = code(
     "PADDED",
     note="padded",
     mark="padded",
@@ -323,7 +294,7 @@ PADDED = _code(
     place=12,
     of_row=lambda row: row.resolved.padded,
 )
-CHANCE_LEVEL = _code(
+CHANCE_LEVEL = code(
     "CHANCE_LEVEL",
     note="chance level",
     mark="chance",
@@ -334,7 +305,35 @@ CHANCE_LEVEL = _code(
     place=50,
     of_row=lambda row: row.answers is not None and row.key == row.answers.baseline and guesses(row.answers, row.key),
 )
-PARTIAL_EVAL = _code(
+_AT_ANY_STOP = "; not run on all images; intervals that hold whenever one stops, and are wider for it"
+KEEPS = code(
+    "KEEPS",
+    note="keeps the limit",
+    mark="keeps",
+    brief="stopped: all images would keep the limit",
+    text="those seen show that all images would keep the limit" + _AT_ANY_STOP,
+    place=42,
+    of_row=lambda row: _stopped(row, True),
+)
+BREAKS = code(
+    "BREAKS",
+    note="breaks the limit",
+    mark="breaks",
+    brief="stopped: all images would not surely keep the limit",
+    text="those seen show that all images would not surely keep the limit" + _AT_ANY_STOP,
+    place=42,
+    of_row=lambda row: _stopped(row, False),
+)
+NOT_NEEDED = code(
+    "NOT_NEEDED",
+    note="not needed",
+    mark="unneeded",
+    brief="stopped: another row answers the question",
+    text="another row answers the question, whatever these are like" + _AT_ANY_STOP,
+    place=42,
+    of_row=lambda row: _stopped(row, None),
+)
+PARTIAL_EVAL = code(
     "PARTIAL_EVAL",
     note="not all images",
     mark="partial",

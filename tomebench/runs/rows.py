@@ -10,6 +10,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from tomebench.reduction.choices import written
 from tomebench.runs import testbed
 from tomebench.runs.accuracy_columns import Answers, accuracy_columns, pace_columns
@@ -17,9 +20,11 @@ from tomebench.runs.budget import Budget, Shortfall, complete_processes
 from tomebench.runs.codes import R_CLAMPED, SAME_AS_R, row_codes, run_codes
 from tomebench.runs.evidence import RowEvidence, RunEvidence
 from tomebench.runs.protocol import protocol, unstated
+from tomebench.runs.race_facts import RACE, RaceFacts
 from tomebench.runs.rounds import step_seconds
 from tomebench.runs.row import COLUMNS, SELECTOR, Row
 from tomebench.runs.speed_columns import selector_columns, speed_columns
+from tomebench.runs.standing import verdicts
 from tomebench.runs.store import Store
 from tomebench.runs.targets import asked_processes, budgets, interrupted, processes, shortfalls, timed_rounds
 from tomebench.runs.turns import Turn, end_to_end_columns, turns
@@ -115,6 +120,9 @@ def _load(store: Store, budget: Budget | None) -> _Run:
     if images is not None:
         pace = pace_columns(paces, dict(store.sessions()))
         answers = Answers(images, images.labels[seen], store.predictions(), baseline, pace, frozenset(late))
+        answers = dataclasses.replace(answers, random=store.get(RACE) is not None)
+        if (race := RaceFacts.of(store)) is not None and baseline is not None:
+            answers = _each_on_its_own(answers, store, race, baseline, seen)
     about_run = RunEvidence(
         rounds=rounds,
         baseline=baseline,
@@ -143,6 +151,21 @@ def _load(store: Store, budget: Budget | None) -> _Run:
         answers=answers,
         testbed="; ".join(dict.fromkeys(testbed.one_line(found) for found in testbeds)),
         warnings=tuple(run_codes(about_run)),
+    )
+
+
+def _each_on_its_own(
+    answers: Answers, store: Store, race: RaceFacts, baseline: str, seen: npt.NDArray[np.int64]
+) -> Answers:
+    """The same answers with every cell on the images that it was evaluated on, until the race stopped it."""
+    batch_size = store.cells()[0][0].batch_size
+    each = store.predictions_of_each()
+    return dataclasses.replace(
+        answers,
+        predictions={key: found for key, (_, found) in each.items()},
+        places={key: np.flatnonzero(np.isin(seen // batch_size, [*chunks])) for key, (chunks, _) in each.items()},
+        race=race,
+        verdicts=verdicts(store, race, baseline, answers.images.labels),
     )
 
 
@@ -240,7 +263,7 @@ def _status(run: _Run, key: str) -> tuple[Status, str | None]:
     if run.answers and found and found.nonfinite:
         return (
             "nonfinite",
-            f"NaN or infinite logits on {found.nonfinite} of {counted(len(run.answers.labels), 'image')}",
+            f"NaN or infinite logits on {found.nonfinite} of {counted(len(found.top1), 'image')}",
         )
     if missing := run.shortfalls.get(key):
         return "unconverged", _lacking(run, key, missing)

@@ -123,6 +123,28 @@ def checked_max_drop(value: float) -> float:
     return value
 
 
+def above_zero(value: float) -> float:
+    """Check a number that must be above 0.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not 0 < value < 1e12:  # nor if it is no number
+        raise ValueError("use a number above 0")
+    return value
+
+
+def checked_percentage(value: float) -> float:
+    """Check a percentage.
+
+    Raises:
+        ValueError: less than 0, more than 100, or no number.
+    """
+    if not 0 <= value <= 100:
+        raise ValueError("use a percentage from 0 to 100")
+    return value
+
+
 def option_text(value: object) -> object:
     """Options of methods, each ``name=a,b`` or ``method.name=a,b``, as one text sorted by name.
 

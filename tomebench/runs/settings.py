@@ -91,6 +91,10 @@ class Settings:
         since=1, states="images", needs="limit is a number of images, but there are none")] = None
     real: Annotated[Path | None, Setting("ReaL labels (real.json) in place of the images' own.", "FILE", "Data",
         read=values.path, states="images", needs="real is about images, but there are none")] = None
+    until: Annotated[Literal["decided", "recommended", "all"] | None, Setting(
+        "In random order, stop cells: decided, once max-drop is certain; recommended, for one row; all, none.",
+        "WHEN", "Data", shown="listed order, none", states="images", grows=True,
+        needs="until stops the counting of images, but there are none")] = None
     allow_missing: Annotated[int, Setting("Leave out up to K images that cannot be used.", "K", "Data",
         check=values.between(0), states="images", needs="allow-missing is about images, but there are none")] = 0
     verify: Annotated[Path | None, Setting("Manifest of sha256 checksums that the images must have.", "FILE", "Data",
@@ -122,6 +126,12 @@ class Settings:
         shown="1, publish 5", check=values.between(1, 1000), states="run", grows=True)] = None
     max_drop: Annotated[float, Setting("Points of top-1 that a recommended r surely loses no more than.", "POINTS",
         "Output", often=True, check=values.checked_max_drop, identity=False)] = MAX_DROP
+    min_agreement: Annotated[float | None, Setting("Images that keep their class, instead of max-drop.", "PERCENT",
+        "Output", check=values.checked_percentage, identity=False)] = None
+    min_speedup: Annotated[float | None, Setting("Speed-up that a recommended row has at least.", "TIMES",
+        "Output", check=values.above_zero, identity=False)] = None
+    max_latency_ms: Annotated[float | None, Setting("Time of a pass of a recommended row at most.", "MS",
+        "Output", check=values.above_zero, identity=False)] = None
     cells: Annotated[str | None, Setting("Only part I of N of the values of r, for array jobs: 1/4.", "I/N",
         "Several processes", check=values.checked_cells, states="run")] = None
     out: Annotated[Path | None, Setting("Run folder.", "DIR", "Output", often=True, shown="results/<name>",

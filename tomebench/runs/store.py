@@ -263,6 +263,13 @@ class Store(StoreFile):
             found.setdefault(chunk, set()).add(cell)
         return found
 
+    def top1(self) -> dict[str, dict[int, npt.NDArray[np.uint16]]]:
+        """Predicted classes by cell key and index of the chunk."""
+        found: dict[str, dict[int, npt.NDArray[np.uint16]]] = {}
+        for chunk, cell, top1, *_ in self._select("predictions"):
+            found.setdefault(cell, {})[chunk] = np.frombuffer(top1, dtype="<u2").astype(np.uint16)
+        return found
+
     def done_chunks(self) -> set[int]:
         """Indices of the committed chunks."""
         return {index for index, *_ in self._select("chunks")}
@@ -283,13 +290,20 @@ class Store(StoreFile):
 
         A cell that lacks a committed chunk, because it failed on the way or a later sweep added it, is left out.
         """
+        chunks = self.done_chunks()
+        return {cell: found for cell, (own, found) in self.predictions_of_each().items() if own == chunks}
+
+    def predictions_of_each(self) -> dict[str, tuple[set[int], CellPredictions]]:
+        """By cell key the chunks that it was evaluated on, and its predictions for their images, in order."""
         size = {index: images for index, images, *_ in self._select("chunks")}
-        parts: dict[str, list[CellPredictions]] = {}
+        parts: dict[str, dict[int, CellPredictions]] = {}
         for chunk, cell, top1, in_top5, ties, nonfinite in self._select("predictions"):
             labels = np.frombuffer(top1, dtype="<u2").astype(np.uint16)
             bits = np.unpackbits(np.frombuffer(in_top5, dtype=np.uint8), count=size[chunk]).astype(np.bool_)
-            parts.setdefault(cell, []).append(CellPredictions(labels, bits, ties, nonfinite))
-        return {cell: concatenated(found) for cell, found in parts.items() if len(found) == len(size)}
+            parts.setdefault(cell, {})[chunk] = CellPredictions(labels, bits, ties, nonfinite)
+        return {
+            cell: ({*found}, concatenated([found[index] for index in sorted(found)])) for cell, found in parts.items()
+        }
 
     def seen(self) -> npt.NDArray[np.int64]:
         """Indices into the image list of the images of all committed chunks, ascending; shape [n_seen].

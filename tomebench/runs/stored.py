@@ -114,6 +114,27 @@ class _Item(BaseModel):
         return self
 
 
+class _Goal(_Record):
+    max_drop: Annotated[float, Field(ge=0, le=100)] | None
+    min_agreement: Annotated[float, Field(ge=0, le=100)] | None
+    min_speedup: Positive | None
+    max_latency_ms: Positive | None
+
+
+class _Race(_Record):
+    until: Literal["decided", "recommended", "all"]
+    goal: _Goal | None = None
+    total: Annotated[int, Field(ge=1, le=_MOST)] | None = None
+    level: Annotated[float, Field(gt=0, lt=1)] | None = None
+    over: bool = False
+
+    @model_validator(mode="after")
+    def _asks(self) -> _Race:
+        if self.until != "all" and None in (self.goal, self.total, self.level):
+            raise ValueError("a race that asks nothing")
+        return self
+
+
 def _differ(items: list[Any]) -> list[Any]:
     if len({item.cell.key for item in items}) < len(items):
         raise ValueError("a cell is there twice")
@@ -151,6 +172,7 @@ _NAMED: Mapping[str, Any] = {
     "energy": dict[Key, Amount],
     "tokens_left": dict[Key, Amount],
     "selector": dict[Key, Annotated[list[tuple[Amount, Positive]], Field(min_length=1)]],
+    "race": _Race,
     "compile_seconds": dict[Key, Amount],
     "output_excess": dict[Key, Amount],
 }

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tomebench.schema import CellPredictions
-from tomebench.stats import clopper_pearson
+from tomebench.schema import NO_LABEL, CellPredictions
+from tomebench.stats import Differences, clopper_pearson
 
 NO_PREDICTION = 65535
 """Predicted class stored for an image with a NaN or infinite logit; no label has this value."""
@@ -83,3 +83,17 @@ def at_chance_level(found: CellPredictions, labels: npt.NDArray[np.int64], num_c
         if often > 1 and (times == often).sum() == 1:
             consistent += often
     return consistent >= n / 2 and hits < consistent / 2
+
+
+def paired(
+    base: npt.NDArray[np.uint16], other: npt.NDArray[np.uint16], labels: npt.NDArray[np.int64], *, by_agreement: bool
+) -> Differences:
+    """Paired differences of predictions of the same images: -1 where only ``base`` is right, +1 where only ``other``.
+
+    By agreement, or without labels, -1 where the classes differ.
+    """
+    if by_agreement or not (labels != NO_LABEL).any():
+        return -(base != other).astype(np.int8)
+    rows = labels if labels.ndim > 1 else labels[:, None]
+    first, second = ((each[:, None] == rows).any(axis=1).astype(np.int8) for each in (base, other))
+    return second - first

@@ -1,5 +1,6 @@
 """Statistics of benchmarks: confidence intervals (95 %), paired speed-ups, exact tests; pure functions over numbers."""
 
+from tomebench.stats.anytime import Differences, anytime_interval, anytime_p, evidence, foreseen, set_interval
 from tomebench.stats.counts import (
     PairedDelta,
     clopper_pearson,
@@ -31,6 +32,7 @@ __all__ = [
     "LEVEL",
     "MIN_BATCHED",
     "MIN_VALUES",
+    "Differences",
     "Estimate",
     "Interval",
     "Level",
@@ -39,10 +41,14 @@ __all__ = [
     "Shares",
     "Shift",
     "Step",
+    "anytime_interval",
+    "anytime_p",
     "batch_half_width",
     "batch_medians",
     "clopper_pearson",
+    "evidence",
     "fewest_images",
+    "foreseen",
     "holm",
     "largest_step",
     "level",
@@ -60,6 +66,7 @@ __all__ = [
     "processes_needed",
     "quantile_interval",
     "rounds_needed",
+    "set_interval",
     "share_delta",
     "sign_flip",
     "speedup",

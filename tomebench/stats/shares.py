@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from tomebench.stats.anytime import anytime_interval, anytime_p
 from tomebench.stats.counts import fewest_images, mcnemar, paired_interval
 from tomebench.stats.interval import Interval
 from tomebench.stats.needed import enough
@@ -46,6 +47,7 @@ class ShareDelta:
     n: int  # images
     unit: float  # mean size of the differences, weighted by their size, and of _WHOLE of 1; 1 with a single seed
     p: float  # two-sided, of :func:`sign_flip`; with a single seed McNemar's exact test
+    anytime: Interval | None = None  # 95 % interval where images were counted until something was known
 
     @property
     def delta(self) -> float:
@@ -54,8 +56,8 @@ class ShareDelta:
 
     @property
     def interval(self) -> Interval:
-        """95 % interval of the difference; see :meth:`interval_of`."""
-        return self.interval_of(1.0)
+        """95 % interval of the difference; see :meth:`interval_of`, and :func:`~tomebench.stats.anytime_interval`."""
+        return self.interval_of(1.0) if self.anytime is None else self.anytime
 
     def interval_of(self, times: float) -> Interval:
         """95 % interval as if ``times`` as many like images had been seen.
@@ -81,8 +83,13 @@ class ShareDelta:
         return enough(self.n, lambda times: self.interval_of(times).lo >= -limit)
 
 
-def share_delta(base: Shares, other: Shares) -> ShareDelta:
+def share_delta(base: Shares, other: Shares, *, stopped: bool = False) -> ShareDelta:
     """Accuracy of the other minus that of the base, on the same n images.
+
+    Args:
+        base: to compare with.
+        other: of the same images.
+        stopped: images, in a random order, were counted until something was known; of single seeds.
 
     Raises:
         ValueError: they are of different numbers of images, or of none.
@@ -96,6 +103,9 @@ def share_delta(base: Shares, other: Shares) -> ShareDelta:
     more = _WHOLE * whole * whole
     unit = (squares + more) / ((lost + gained) * whole + more)
     p = mcnemar(lost, gained) if whole == 1 else sign_flip(difference)
+    if stopped and whole == 1:
+        single = difference.astype(np.int8)
+        return ShareDelta(lost, gained, len(difference), unit, anytime_p(single), anytime_interval(single))
     return ShareDelta(lost / whole, gained / whole, len(difference), unit, p)
 
 

@@ -26,6 +26,7 @@ from tomebench.measure.device import lost
 from tomebench.measure.predict import predict
 from tomebench.ranks.group import Ranks
 from tomebench.schema import CellPredictions, Chunk, ImageState, Status
+from tomebench.sweeps.board import board_of
 from tomebench.sweeps.events import Event, Note, Phase, Progress
 from tomebench.sweeps.failures import CellFailed, blamed
 from tomebench.sweeps.inputs import Reading
@@ -131,7 +132,7 @@ def evaluate(
 
 
 def count_top1(job: Job, listed: ImageSet, reading: Reading, session: int, ranks: Ranks) -> Iterator[Event]:
-    """Evaluate the batches that the store lacks, together with the other ranks; commit each one when it is done.
+    """Evaluate the batches that are asked for, together with the other ranks; commit each one when it is done.
 
     Args:
         job: the sweep; only the cells that it asks for are run.
@@ -142,11 +143,10 @@ def count_top1(job: Job, listed: ImageSet, reading: Reading, session: int, ranks
     """
     store, total = job.store, len(reading.image_set)
     known = store.read_states()
-    work = _to_do(job, total)
+    board = board_of(job, reading.image_set)
     images = [
         min(job.batch_size, total - index * job.batch_size) for index in range(batch_count(total, job.batch_size))
     ]
-    counter = _Counter(images, [index for index, _ in work])
     yield Phase("accuracy", float(total))
     ranks.publish(
         {
@@ -156,20 +156,22 @@ def count_top1(job: Job, listed: ImageSet, reading: Reading, session: int, ranks
             "begun": [job.cells[0].cell.method, job.cells[0].cell.schedule],
             "images": reading.image_set.info.digest,
             "left_out": _left_out(listed, reading.image_set),
-            "work": _packed(work),
         }
     )
+    work = board.next(job.live())
+    counter = _Counter(images, store.done_chunks() - {index for index, _ in work})
 
     def commit(found: Evaluated) -> Iterator[Event]:
         for key, status, why in found.failures:
             if key in job.live():
                 yield job.failed(CellFailed(key, status, why))
         if found.chunk.predictions:
-            before = known.get(found.chunk.index, found.chunk.read)
+            before = known.setdefault(found.chunk.index, found.chunk.read)
             for place, (was, now) in enumerate(zip(before, found.chunk.read, strict=True)):
                 if was.digest != now.digest:
                     raise changed(reading.image_set, found.chunk.index * job.batch_size + place)
             store.add_chunk(dataclasses.replace(found.chunk, session=session))
+            board.add(found.chunk)
         waiting.discard(found.chunk.index)
         yield counter.progress(found.chunk.index)
 
@@ -185,33 +187,28 @@ def count_top1(job: Job, listed: ImageSet, reading: Reading, session: int, ranks
             yield from commit(found)
 
     told = 0
-    waiting = {index for index, _ in work}
+    waiting: set[int] = set()
     try:
-        for found in evaluate(job.passes, reading, ranks.share(work), ranks, job.stop_if_asked):
-            yield from commit(found)
-            yield from commit_received()
-            yield from map(Note, reading.troubles[told:])
-            told = len(reading.troubles)
-        while waiting:
-            job.stop_if_asked()
-            yield from commit_received()
-            time.sleep(0.02)
+        while work:
+            waiting |= {index for index, _ in work}
+            ranks.hand_out(_packed(work))
+            for found in evaluate(job.passes, reading, ranks.share(work), ranks, job.stop_if_asked):
+                yield from commit(found)
+                yield from commit_received()
+                yield from map(Note, reading.troubles[told:])
+                told = len(reading.troubles)
+            while waiting:
+                job.stop_if_asked()
+                yield from commit_received()
+                time.sleep(0.02)
+            work = board.next(job.live())
     except CellFailed as failure:
         yield job.failed(failure)  # raises: the baseline failed, or the GPU is lost
     except (Interrupted, RankError):
         with suppress(RankError):
             yield from commit_received()  # what the other ranks have evaluated is kept
         raise
-
-
-def _to_do(job: Job, total: int) -> list[tuple[int, list[str]]]:
-    """Indices of the batches that some cell has not been evaluated on, in order, each with the keys of those cells."""
-    done, live = job.store.evaluated(), job.live()
-    needed = [
-        (index, [key for key in live if key not in done.get(index, ())])
-        for index in range(batch_count(total, job.batch_size))
-    ]
-    return [(index, keys) for index, keys in needed if keys]
+    board.close(store)
 
 
 def _packed(work: Sequence[tuple[int, Sequence[str]]]) -> list[tuple[list[str], list[int]]]:
@@ -243,7 +240,7 @@ def help_out(
     Args:
         passes: forward passes of all cells.
         reading: loads the same images as rank 0.
-        assigned: message of rank 0: cells, digest of the image list, batches.
+        assigned: message of rank 0: cells, digest of the image list.
         ranks: this process and its peers.
         stop: raises when the sweep is to stop or cannot go on.
 
@@ -254,11 +251,12 @@ def help_out(
         raise RankError("it finds other images than rank 0; give every machine the same --data", quiet=True)
     if assigned["cells"] != list(passes.models):
         raise RankError("its model or weights are not those of rank 0; give every machine the same files", quiet=True)
-    for found in evaluate(passes, reading, ranks.share(_unpacked(assigned["work"])), ranks, stop):
-        ranks.send(found.to_json())
     while not ranks.over():
+        for packed in ranks.handed_out():
+            for found in evaluate(passes, reading, ranks.share(_unpacked(packed)), ranks, stop):
+                ranks.send(found.to_json())
         stop()
-        time.sleep(0.1)
+        time.sleep(0.02)
 
 
 class _Counter:
@@ -266,14 +264,16 @@ class _Counter:
 
     Args:
         images: how many are in each batch.
-        work: indices of the batches that are to be done.
+        done: indices of the batches that are done.
     """
 
-    def __init__(self, images: Sequence[int], work: Collection[int]) -> None:
+    def __init__(self, images: Sequence[int], done: Collection[int]) -> None:
         self._images, self._began = images, time.monotonic()
-        self._before = self._done = sum(images) - sum(images[index] for index in work)
+        self._seen, self._passed = {*done}, 0
 
     def progress(self, index: int) -> Progress:
-        self._done += self._images[index]
-        rate = (self._done - self._before) / max(time.monotonic() - self._began, 1e-9)
-        return Progress("accuracy", float(self._done), float(sum(self._images)), "images", f"{rate:.1f} images/s")
+        self._seen.add(index)
+        self._passed += self._images[index]
+        rate = self._passed / max(time.monotonic() - self._began, 1e-9)
+        done = sum(self._images[each] for each in self._seen)
+        return Progress("accuracy", float(done), float(sum(self._images)), "images", f"{rate:.1f} images/s")

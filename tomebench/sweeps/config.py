@@ -24,6 +24,7 @@ from tomebench.reduction.registry import method_class, option_defaults, option_n
 from tomebench.reduction.schedule import lists_every_r, split_schedules
 from tomebench.rspec import format_r, parse_r
 from tomebench.runs.budget import PUBLISH_PROCESSES
+from tomebench.runs.goal import Goal
 from tomebench.runs.setting_values import listed, option_text, option_values
 from tomebench.runs.settings import Settings, default, flag, settings
 from tomebench.words import counted
@@ -77,6 +78,12 @@ class SweepConfig(Settings, BaseModel):
             raise ConfigError(f"{name} is about labels, which --no-labels leaves out; drop one of them")
         if self.use_ema is not None and self.checkpoint is None and not self.model.startswith("local-dir:"):
             raise ConfigError("use-ema is about the weights of a file; add --checkpoint, or drop it")
+        return self
+
+    @model_validator(mode="after")
+    def _one_limit_of_the_loss(self) -> SweepConfig:
+        if self.min_agreement is not None and "max_drop" in self.model_fields_set:
+            raise ConfigError("max-drop limits a loss by labels, min-agreement without; drop one of them")
         return self
 
     @model_validator(mode="after")
@@ -175,6 +182,17 @@ class SweepConfig(Settings, BaseModel):
             offline=self.offline,
             seed=self.seed,
         )
+
+    @property
+    def goal(self) -> Goal:
+        """What a recommended row has to keep; max_drop is no limit where another is given and it is not."""
+        speed = {"min_speedup": self.min_speedup, "max_latency_ms": self.max_latency_ms}
+        limited = self.min_agreement is not None or "max_drop" in self.model_fields_set
+        if not limited and any(speed.values()):
+            return Goal(**speed)
+        if self.labels and self.min_agreement is None:
+            return Goal(self.max_drop, **speed)
+        return Goal(min_agreement=100 - self.max_drop if self.min_agreement is None else self.min_agreement, **speed)
 
     @property
     def r_values(self) -> tuple[int, ...]:

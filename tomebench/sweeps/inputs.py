@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tomebench.datasets.cache import PixelCache
 from tomebench.datasets.checks import check_images
 from tomebench.datasets.classes import ClassHead
-from tomebench.datasets.images import ImageSet, open_dataset
+from tomebench.datasets.images import ImageSet, in_random_order, open_dataset
 from tomebench.datasets.loader import Batch, batches, time_limit
 from tomebench.datasets.workers import default_workers
 from tomebench.identity import decoding
@@ -30,7 +30,7 @@ def weights_dtype(config: SweepConfig) -> torch.dtype:
 
 
 def list_images(config: SweepConfig, head: ClassHead) -> ImageSet:
-    """List the images of a configuration without opening any of them.
+    """List the images of a configuration without opening any of them; in a random order where cells may be stopped.
 
     Args:
         config: of the sweep; names images.
@@ -40,7 +40,7 @@ def list_images(config: SweepConfig, head: ClassHead) -> ImageSet:
         DataError: they cannot be listed.
     """
     assert config.data is not None
-    return open_dataset(
+    found = open_dataset(
         config.data,
         limit=config.limit,
         seed=config.seed,
@@ -49,6 +49,7 @@ def list_images(config: SweepConfig, head: ClassHead) -> ImageSet:
         real=config.real,
         offline=config.offline,
     )
+    return found if config.until is None else in_random_order(found, config.seed)
 
 
 def usable_images(config: SweepConfig, listed: ImageSet, stop_if_asked: Callable[[], None]) -> ImageSet:
@@ -117,18 +118,17 @@ class Reading:
     processes: int = 1  # of the sweep, that share the CPUs of this machine
     troubles: list[str] = field(default_factory=list)  # warnings about problems that were worked around
 
-    @property
-    def workers(self) -> int:
-        """Number of worker processes that decode ahead."""
+    def workers(self, images: int) -> int:
+        """Number of worker processes that decode so many images ahead."""
         if self.config.workers is not None:
             return self.config.workers
-        return default_workers(len(self.image_set), usable_cpus() / self.processes)
+        return default_workers(images, usable_cpus() / self.processes)
 
     @property
     def patience(self) -> float:
         """Seconds after which a batch counts as hanging; enough to read it again here after a worker has died."""
         limit = time_limit(self.batch_size)
-        return limit if self.workers == 0 else 3 * limit
+        return limit if self.workers(len(self.image_set)) == 0 else 3 * limit
 
     def batches(self, only: Sequence[int] | range, *, cached: bool = True) -> Iterator[Batch]:
         """Decode the batches with indices ``only``, in order; uint8 on the host; without the pixel cache if asked."""
@@ -136,7 +136,7 @@ class Reading:
             self.image_set,
             self.preprocessing.transform(),
             self.batch_size,
-            workers=self.workers,
+            workers=self.workers(len(only) * self.batch_size),
             only=only,
             cache=self._cache() if cached else None,
             pin=self.device.type == "cuda",

@@ -40,7 +40,7 @@ def measure_end_to_end(job: Job, reading: Reading, session: int) -> Iterator[Eve
     if not job.config.end_to_end:
         return
     images = len(reading.image_set)
-    lead = 1 + _AHEAD * reading.workers
+    lead = 1 + _AHEAD * reading.workers(len(reading.image_set))
     total = batch_count(images, job.batch_size)
     last = min(total, lead + math.ceil(IMAGES / job.batch_size))
     if last <= lead:

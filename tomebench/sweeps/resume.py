@@ -120,6 +120,8 @@ def unlike(store: Store, asked: Mapping[str, Any]) -> list[str]:
     if cells and "device" in now:
         before["device"], now["device"] = cells[0][0].device, _device(now["device"])
     found = differences(*({k: v for k, v in each.items() if k not in _GROWS} for each in (before, now)))
+    if ("until" in before) != ("until" in now):  # one is in the listed order, the other in a random one
+        found += differences(*({"until": each.get("until")} for each in (before, now)))
     # ``--cells`` splits the values of one r setting, which must stay as it is.
     if before.get("cells") or now.get("cells"):
         found += differences({"r": before.get("r")}, {"r": now.get("r")})
@@ -141,7 +143,7 @@ def covers(store: Store, asked: Mapping[str, Any]) -> bool:
     if unlike(store, asked) or code_differences(store):
         return False
     before, both = store.config, merged(store.config, asked)
-    more = ("budget", "processes", *_MORE)
+    more = ("budget", "processes", "until", *_MORE)
     return _grid(both) == _grid(before) and all(both.get(name) == before.get(name) for name in more)
 
 
@@ -160,6 +162,7 @@ def merged(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any
         both["option"] = option_text(more)
     if r := {*_r(stored), *_r(asked)}:
         both["r"] = format_r(sorted(r))
+    both |= {"until": asked["until"]} if "until" in asked else {}
     both["budget"] = max((str(each.get("budget")) for each in (stored, asked)), key=budget_rank)
     if (count := max(each.get("processes", 1) for each in (stored, asked))) > 1:
         both["processes"] = max(count, PUBLISH_PROCESSES) if both["budget"] == "publish" else count

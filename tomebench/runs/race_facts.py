@@ -1,0 +1,48 @@
+"""What a race asks, as a store holds it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from tomebench.runs.goal import Goal
+from tomebench.runs.racing import Until
+from tomebench.runs.store import Store
+from tomebench.stats import LEVEL
+
+RACE = "race"
+"""Name of the stored fact: what the race of a run asks, and whether it is over."""
+
+
+@dataclass(frozen=True)
+class RaceFacts:
+    """What a race asks."""
+
+    until: Until
+    goal: Goal
+    total: int  # images that it is about, the first of the list
+    level: float = LEVEL  # of the interval by which a limit counts as kept
+    over: bool = False
+
+    @classmethod
+    def of(cls, store: Store) -> RaceFacts | None:
+        """Those of a stored run; None where no cell is stopped."""
+        found = store.get(RACE)
+        if found is None or found["until"] == "all":
+            return None
+        return cls(found["until"], Goal(**found["goal"]), found["total"], found["level"], found["over"])
+
+    def to_json(self) -> dict[str, Any]:
+        """The stored fact."""
+        return dataclasses.asdict(self)
+
+
+def half(images: int) -> int:
+    """Number of images on which a row is chosen; the others are for its estimate."""
+    return (images + 1) // 2
+
+
+def images_of(until: Until, images: int) -> int:
+    """Number of images that a race is about."""
+    return half(images) if until == "recommended" else images
