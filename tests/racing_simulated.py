@@ -31,7 +31,7 @@ COUNTS = (  # lost and gained of 400 images at r = 1 to 24: tomebench sweep --mo
 _ALIKE = 0.6
 """Share of the images on which cells fail together: nested in r, as neighbours are."""
 _BATCH = 50
-_ENOUGH = 300
+_ENOUGH = 500
 """Paths of a kind from which on its own coverage is told."""
 
 

@@ -243,11 +243,10 @@ def test_examples_run(
         if number and words in PROPOSED:
             break
         PROPOSED.add(words)
-        named = (
-            words[0] not in ("sweep", "ablate", "demo")
-            and words[:2] != ("recommend", "--model")
-            or {"--out", "--name"} & {*words}
-        )
+        named = (words[0] not in ("sweep", "ablate", "demo") and words[:2] != ("recommend", "--model")) or {
+            "--out",
+            "--name",
+        } & {*words}
         code = app.run([*words, *([] if named else ["--name", f"run{[*EXAMPLES].index(first)}-{number}"])])
         said = capsys.readouterr()
         assert code in (0, 3, 4), said.out + said.err

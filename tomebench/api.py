@@ -74,6 +74,7 @@ def sweep(
     budget: Literal["quick", "standard", "publish", "none"] | None = None,
     processes: int | None = None,
     cells: str | None = None,
+    share: str | None = None,
     name: str | None = None,
     max_drop: float | None = None,
     min_agreement: float | None = None,
@@ -126,6 +127,7 @@ def sweep(
     from tomebench.sweeps.members import check_members
     from tomebench.sweeps.resume import choose_parent
     from tomebench.sweeps.run import run_sweep
+    from tomebench.sweeps.shares import own_share, plan_share, remember
 
     own = None if isinstance(preprocessing, str) else preprocessing
     module = None if isinstance(model, str | Sequence) else model
@@ -143,6 +145,7 @@ def sweep(
         if isinstance(asked[key], list | tuple):
             asked[key] = [int(value) if _is_whole(value) else value for value in asked[key]]
     members = load_members([], asked)
+    plan, members = plan_share(members), own_share(members)
 
     def handed_over() -> LoadedModel | None:
         if module is None:
@@ -163,7 +166,7 @@ def sweep(
             "preprocessing as a mapping or image processor is for a module; of a named model say timm or tome"
         )
     folder = Path(out)
-    if len(members) > 1:
+    if len(members) > 1 or plan is not None:
         check_members(members, given)
         folder = choose_parent(members)[0]
     rows: list[Row] = []
@@ -176,6 +179,7 @@ def sweep(
             if isinstance(event, Finished):
                 rows = list(event.rows)  # the generator must run to its end, for which other processes wait
                 if rows:
+                    remember(event.directory, event.settings or config.stored(), plan, part)
                     _write_reports(event, config)
     return rows if len(members) == 1 else write_together(folder)[0]
 

@@ -218,6 +218,7 @@ def test_a_run_is_identified_by_everything_that_can_change_a_result():
         "offline",
         "cache",
         "verify",
+        "share",
         "max_drop",
         "min_agreement",
         "min_speedup",

@@ -56,11 +56,13 @@ def measure_members(members: Sequence[Member], flags: LaunchFlags) -> tuple[Path
     from tomebench.sweeps.members import ALONE, check_members
     from tomebench.sweeps.resume import choose_parent
     from tomebench.sweeps.run import run_sweep
+    from tomebench.sweeps.shares import own_share, plan_share, remember
 
     if flags.nproc_per_node is not None:
         raise ConfigError(ALONE)
     screen = open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details)
     with stop_on_signal() as should_stop:
+        plan, members = plan_share(members), own_share(members)
         check_members(members)
         named = members[0].config.out is not None or bool(flags.given["name"] or flags.config)
         parent, remark = choose_parent(members, named=named)
@@ -76,6 +78,7 @@ def measure_members(members: Sequence[Member], flags: LaunchFlags) -> tuple[Path
                 screen.note(str(ended[-1]))
                 continue
             settings = dict(finished.settings or config.stored())
+            remember(finished.directory, settings, plan, name)
             write_run(finished.directory, finished.rows, settings, finished.max_drop)
     if len(ended) == len(members):
         raise ended[0]

@@ -43,12 +43,13 @@ def plan(flags: LaunchFlags) -> None:
     from tomebench.runs.budget import BUDGETS
     from tomebench.sweeps.enough import too_few
     from tomebench.sweeps.members import resolve_members
+    from tomebench.sweeps.shares import own_share
 
-    members = flags.load_members()
+    members = own_share(flags.load_members())
     screen = open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details)
     resolved = resolve_members(members)
     seconds, why = _seconds(resolved)
-    if len(members) > 1:
+    if len(members) > 1 or members[0].config.share is not None:
         _show_members(screen, resolved, seconds, why)
         return
     from tomebench.sweeps.resume import choose_folder

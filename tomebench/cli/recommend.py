@@ -95,6 +95,8 @@ def _measure(flags: RecommendFlags) -> tuple[list[Path], Goal | None, int] | Non
     config = members[0].config
     if config.data is None:
         raise ConfigError("recommend counts what is lost, and there are no images; add --data, or name stored runs")
+    if config.share is not None:
+        raise ConfigError("a recommendation needs all of a plan; sweep its shares, then name them: recommend RUN...")
     if len(members) > 1:
         every = [_until(member, "all") for member in members]
         return [measure_members(every, flags)[0]], config.goal, config.seed

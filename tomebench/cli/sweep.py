@@ -36,7 +36,7 @@ def sweep(flags: LaunchFlags) -> None:
     earlier.
     """
     members = flags.load_members()
-    if len(members) > 1:
+    if len(members) > 1 or members[0].config.share is not None:
         from tomebench.cli.members import run_members
 
         run_members(members, flags)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from tomebench.identity import MODEL
 from tomebench.runs.accuracy_columns import Answers
 from tomebench.runs.members import all_runs
 from tomebench.runs.origin import Origin
+from tomebench.runs.plan_shares import SHARE, check_shares
 from tomebench.runs.row import Row
 from tomebench.runs.rows import read_cells
 from tomebench.runs.store import Store
@@ -43,7 +45,7 @@ def read_runs(runs: Sequence[Path]) -> tuple[list[Measured], list[str]]:
 
     Raises:
         RunError: there is no run in a folder, or none of them holds results.
-        InputError: a run is named twice, or two were evaluated on different images.
+        InputError: a run is named twice, two were evaluated on different images, or shares are not of one plan.
         StorageError: a store is damaged.
     """
     folders = all_runs(runs)
@@ -51,15 +53,18 @@ def read_runs(runs: Sequence[Path]) -> tuple[list[Measured], list[str]]:
         raise InputError("a run folder is named twice; name every run once")
     found: list[Measured] = []
     origins: list[tuple[Path, Origin]] = []
+    shares: list[Mapping[str, Any] | None] = []
     for folder in folders:
         with Store.read(folder) as store:
             measured = _measured(store, folder)
             origins.append((folder, Origin.of(store)))
+            shares.append(store.get(SHARE))
         found += measured
     if not found:
         raise RunError(f"{folders[0]} holds no results yet; tomebench sweep measures them")
     _check_images(found)
-    return found, _remarks(origins)
+    missing = check_shares(folders, shares, [origin for _, origin in origins])
+    return found, [*([missing] if missing else []), *_remarks(origins)]
 
 
 def _measured(store: Store, folder: Path) -> list[Measured]:

@@ -134,6 +134,8 @@ class Settings:
         "Output", check=values.above_zero, identity=False)] = None
     cells: Annotated[str | None, Setting("Only part I of N of the values of r, for array jobs: 1/4.", "I/N",
         "Several processes", check=values.checked_cells, states="run")] = None
+    share: Annotated[str | None, Setting("Only share I of N of the runs, for many machines: 3/16.", "I/N",
+        "Several processes", check=values.checked_cells, identity=False)] = None
     out: Annotated[Path | None, Setting("Run folder.", "DIR", "Output", often=True, shown="results/<name>",
         read=values.path, identity=False)] = None
     name: Annotated[str | None, Setting("Name of the run.", "NAME", "Output", often=True, shown="model and method",

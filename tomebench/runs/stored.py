@@ -135,6 +135,13 @@ class _Race(_Record):
         return self
 
 
+class _Share(_Record):
+    share: Annotated[str, Field(pattern=r"^[0-9]{1,6}/[1-9][0-9]{0,5}$")]
+    plan: Key
+    run: Key
+    runs: Annotated[list[Key], Field(min_length=1, max_length=100_000)]
+
+
 def _differ(items: list[Any]) -> list[Any]:
     if len({item.cell.key for item in items}) < len(items):
         raise ValueError("a cell is there twice")
@@ -173,6 +180,7 @@ _NAMED: Mapping[str, Any] = {
     "tokens_left": dict[Key, Amount],
     "selector": dict[Key, Annotated[list[tuple[Amount, Positive]], Field(min_length=1)]],
     "race": _Race,
+    "share": _Share,
     "compile_seconds": dict[Key, Amount],
     "output_excess": dict[Key, Amount],
 }
