@@ -28,6 +28,7 @@ from tomebench.cli import (
     recommend,
     report,
     reproduce,
+    staircase,
     sweep,
     train,
 )
@@ -70,6 +71,7 @@ app.command("ablate", cls=PanelCommand)(ablate.ablate)
 app.command("reproduce", cls=PanelCommand)(reproduce.reproduce)
 app.command("plan", cls=PanelCommand)(plan.plan)
 app.command("profile", cls=PanelCommand)(profile.profile)
+app.command("staircase", cls=PanelCommand)(staircase.staircase)
 app.command("features", cls=PanelCommand)(features.features)
 app.command("train-predictors")(train.train_predictors)
 app.command("embed-classes")(embed.embed)
