@@ -127,7 +127,7 @@ def sweep(
     from tomebench.sweeps.members import check_members
     from tomebench.sweeps.resume import choose_parent
     from tomebench.sweeps.run import run_sweep
-    from tomebench.sweeps.shares import own_share, plan_share, remember
+    from tomebench.sweeps.shares import facts_of, own_share, plan_share
 
     own = None if isinstance(preprocessing, str) else preprocessing
     module = None if isinstance(model, str | Sequence) else model
@@ -172,14 +172,15 @@ def sweep(
     rows: list[Row] = []
     for number, (part, config) in enumerate(members):
         model_here = handed_over() if number else given  # the run before has cast it to its own dtype
-        events = run_sweep(config, folder / part, should_stop=lambda: False, given=model_here)
+        events = run_sweep(
+            config, folder / part, should_stop=lambda: False, given=model_here, facts=facts_of(plan, part)
+        )
         for event in drawn(events) if progress else events:
             if isinstance(event, Note) and not isinstance(event, Estimate) and not progress:
                 warnings.warn(event.text, stacklevel=2)
             if isinstance(event, Finished):
                 rows = list(event.rows)  # the generator must run to its end, for which other processes wait
                 if rows:
-                    remember(event.directory, event.settings or config.stored(), plan, part)
                     _write_reports(event, config)
     return rows if len(members) == 1 else write_together(folder)[0]
 

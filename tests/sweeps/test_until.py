@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from tomebench.compare.read import read_runs
-from tomebench.compare.recommend import recommend
+from tomebench.compare.recommend import goal_of, recommend
 from tomebench.datasets.images import in_random_order, open_dataset
 from tomebench.errors import ConfigError, Interrupted, RunError
+from tomebench.report.headline import answer
 from tomebench.runs.codes import BREAKS, KEEPS, NOT_NEEDED, PARTIAL_EVAL
 from tomebench.runs.goal import Goal
 from tomebench.runs.race_facts import half
@@ -130,6 +131,20 @@ def test_one_row_is_chosen_on_one_half_and_estimated_on_the_other(whole, recomme
     assert passes < 0.85 * sum(each.row.n_seen for each in every)
 
 
+def test_a_race_answers_its_own_question_only(recommended):
+    measured, _ = read_runs([recommended])
+    for goal in (Goal(5.0), Goal(min_speedup=1.1), Goal(min_agreement=90.0)):
+        assert recommend(measured, goal).why == "another question"
+    assert goal_of(measured) == Goal(10.0)
+
+
+def test_a_row_is_recommended_by_no_other_way_than_its_race(recommended):
+    found = answer(list(rows_of(recommended).values()), 10.0)
+    assert found.choice == "stopped"
+    assert found.row is None
+    assert "tomebench recommend says which to take" in found.text
+
+
 def test_a_race_that_is_stopped_takes_the_same_steps(decided, recommended, tmp_path):
     stops = 0
     for until, unstopped in (("decided", decided), ("recommended", recommended)):
@@ -181,6 +196,7 @@ def test_without_labels_agreement_is_raced(tmp_path):
     measured, _ = read_runs([tmp_path / "run"])
     found = recommend(measured, Goal(min_agreement=80.0))
     assert found.chosen is not None
+    assert found == recommend(measured, Goal(20.0))  # without labels a loss is one of agreement
     assert found.chosen.estimate.gained == 0
     assert all(row.top1 is None for row in rows)
 

@@ -56,7 +56,7 @@ def measure_members(members: Sequence[Member], flags: LaunchFlags) -> tuple[Path
     from tomebench.sweeps.members import ALONE, check_members
     from tomebench.sweeps.resume import choose_parent
     from tomebench.sweeps.run import run_sweep
-    from tomebench.sweeps.shares import own_share, plan_share, remember
+    from tomebench.sweeps.shares import facts_of, own_share, plan_share
 
     if flags.nproc_per_node is not None:
         raise ConfigError(ALONE)
@@ -72,13 +72,13 @@ def measure_members(members: Sequence[Member], flags: LaunchFlags) -> tuple[Path
         for number, (name, config) in enumerate(members, start=1):
             said = Note(f"run {number} of {counted(len(members), 'run')}: {name}")
             try:
-                finished = follow(itertools.chain([said], run_sweep(config, parent / name, should_stop)), screen)
+                events = run_sweep(config, parent / name, should_stop, facts=facts_of(plan, name))
+                finished = follow(itertools.chain([said], events), screen)
             except InputError as error:
                 ended.append(type(error)(f"run {name}: {error}"))
                 screen.note(str(ended[-1]))
                 continue
             settings = dict(finished.settings or config.stored())
-            remember(finished.directory, settings, plan, name)
             write_run(finished.directory, finished.rows, settings, finished.max_drop)
     if len(ended) == len(members):
         raise ended[0]

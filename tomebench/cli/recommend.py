@@ -57,7 +57,7 @@ def recommend(flags: RecommendFlags) -> None:
     from tomebench.compare.recommend import goal_of
     from tomebench.compare.recommend import recommend as choose
 
-    runs = flags.runs or []
+    runs, ended = flags.runs or [], list[str]()
     if runs:
         given = [name for name, value in flags.given.items() if value not in (None, [])]
         asked = [name for name in given if name not in _OF_THE_QUESTION]
@@ -69,10 +69,10 @@ def recommend(flags: RecommendFlags) -> None:
         measured = _measure(flags)
         if measured is None:  # a process of rank 1 and up
             return
-        runs, goal, seed = measured
+        runs, goal, seed, ended = measured
     rows, remarks = read_runs(runs)
     found = choose(rows, goal or goal_of(rows), seed)
-    _show(open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details), found, remarks, runs)
+    _show(open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details), found, [*ended, *remarks], runs)
     if found.why is not None:
         raise typer.Exit(EXIT_OPEN)
 
@@ -86,8 +86,8 @@ def _goal_of(flags: RecommendFlags) -> Goal | None:
     return asked.goal if asked.model_fields_set & {*_OF_THE_QUESTION[:-1]} else None
 
 
-def _measure(flags: RecommendFlags) -> tuple[list[Path], Goal | None, int] | None:
-    """Run the sweep that the question needs; its folder, the question and the seed. None in rank 1 and up."""
+def _measure(flags: RecommendFlags) -> tuple[list[Path], Goal | None, int, list[str]] | None:
+    """Run the sweep that the question needs; its folder, the question, the seed and remarks. None in rank 1 and up."""
     from tomebench.cli.members import measure_members
     from tomebench.cli.sweep import measure
 
@@ -99,10 +99,11 @@ def _measure(flags: RecommendFlags) -> tuple[list[Path], Goal | None, int] | Non
         raise ConfigError("a recommendation needs all of a plan; sweep its shares, then name them: recommend RUN...")
     if len(members) > 1:
         every = [_until(member, "all") for member in members]
-        return [measure_members(every, flags)[0]], config.goal, config.seed
+        parent, ended = measure_members(every, flags)
+        return [parent], config.goal, config.seed, [f"left out: {error}" for error in ended]
     config = _until(members[0], "recommended").config
     measured = measure(config, flags)
-    return None if measured is None else ([measured[0].directory], config.goal, config.seed)
+    return None if measured is None else ([measured[0].directory], config.goal, config.seed, [])
 
 
 def _until(member: Member, usual: str) -> Member:

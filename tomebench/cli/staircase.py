@@ -82,7 +82,7 @@ def _path(config: SweepConfig, found: Staircase) -> Path:
 
 
 def _show(screen: Screen, found: Staircase, flags: StaircaseFlags, path: Path) -> None:
-    from tomebench.report.staircase import figure, sentence, times, warning
+    from tomebench.report.staircase import figure, quartiles, sentence, times, warning
     from tomebench.runs.testbed import one_line
     from tomebench.whole import write_whole
 
@@ -103,10 +103,10 @@ def _show(screen: Screen, found: Staircase, flags: StaircaseFlags, path: Path) -
     every = 1 if screen.details else -(-len(seen) // _ROWS)
     shown = [each for at, each in enumerate(seen) if (len(seen) - 1 - at) % every == 0]
     cells = [
-        (str(each.tokens), *(f"{ms:.3f}" for ms in each[1:4]), f"{min(each.rounds):.3f} to {max(each.rounds):.3f}")
+        (str(each.tokens), *(f"{ms:.3f}" for ms in each[1:4]), "{:.3f} to {:.3f}".format(*quartiles(each)))
         for each in reversed(shown)
     ]
-    screen.table(("tokens", "attention ms", "MLP ms", "block ms", "its rounds"), cells, left=())
+    screen.table(("tokens", "attention ms", "MLP ms", "block ms", "half of the rounds"), cells, left=())
     screen.line()
     if said := warning(seen):
         screen.line(said)

@@ -35,6 +35,7 @@ class Measured:
     classes: npt.NDArray[np.uint16] | None = None  # predicted, of the images ``at``; [n]
     at: npt.NDArray[np.int64] | None = None  # as ``seen``, also where there are no labels
     answers: Answers | None = None  # of the whole run
+    key: str = ""  # of its cell
 
 
 def read_runs(runs: Sequence[Path]) -> tuple[list[Measured], list[str]]:
@@ -79,13 +80,13 @@ def _measured(store: Store, folder: Path) -> list[Measured]:
         at = seen if own is None else seen[own]
         right = is_right(predictions, answers.labels_of(key)) if answers.images.labelled else None
         labelled = at if answers.images.labelled else None
-        found.append(Measured(row, str(folder), right, labelled, own is not None, predictions.top1, at, answers))
+        found.append(Measured(row, str(folder), right, labelled, own is not None, predictions.top1, at, answers, key))
     return found
 
 
 def _check_images(found: Sequence[Measured]) -> None:
     """Raise InputError where rows have top-1 on different lists of images."""
-    lists = {each.row.dataset_digest: each for each in found if each.right is not None}
+    lists = {each.row.dataset_digest: each for each in found if each.classes is not None or each.right is not None}
     if len(lists) > 1:
         first, second, *_ = lists.values()
         raise InputError(

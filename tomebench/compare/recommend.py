@@ -21,9 +21,9 @@ from tomebench.compare.names import is_plain, model_of
 from tomebench.compare.points import Speed
 from tomebench.compare.read import Measured
 from tomebench.compare.speeds import speed_of, timed_by
-from tomebench.runs.codes import CHANCE_LEVEL, PARTIAL_EVAL
+from tomebench.runs.codes import CHANCE_LEVEL, INVALID, PARTIAL_EVAL
 from tomebench.runs.goal import Goal
-from tomebench.runs.race_facts import half
+from tomebench.runs.race_facts import RaceFacts, half
 from tomebench.runs.racing import Found, Race, Runner, choose, lost_and_gained
 from tomebench.runs.top1 import paired
 from tomebench.schema import MAX_DROP
@@ -33,7 +33,9 @@ from tomebench.stats.needed import enough
 Verdict = Literal["surely", "likely", "unlikely", "surely not"]
 """Whether the chosen row keeps the limit of the loss, by its estimate: the whole interval does, the value does, the
 value does not, no value of the interval does."""
-Why = Literal["nothing to choose from", "at chance level", "unfinished", "too slow", "no images left"]
+Why = Literal[
+    "nothing to choose from", "at chance level", "unfinished", "another question", "too slow", "no images left"
+]
 """Why nothing can be said."""
 _CLOSE = 3
 
@@ -85,8 +87,8 @@ class Recommendation:
 def goal_of(measured: Sequence[Measured]) -> Goal:
     """What the race of stored runs asked, where all asked the same; else the usual loss of top-1."""
     races = [each.answers.race for each in measured if each.answers is not None]
-    goals = {race.goal if race is not None else None for race in races}
-    return (goals.pop() if len(goals) == 1 else None) or Goal(MAX_DROP)
+    goals = {race.goal for race in races if race is not None}
+    return goals.pop() if len(goals) == 1 else Goal(MAX_DROP)
 
 
 def recommend(measured: Sequence[Measured], goal: Goal, seed: int = 0) -> Recommendation:
@@ -94,45 +96,67 @@ def recommend(measured: Sequence[Measured], goal: Goal, seed: int = 0) -> Recomm
 
     Args:
         measured: rows of stored runs, of any methods, models, input sizes and batch sizes.
-        goal: limits that the row has to keep.
+        goal: limits that the row has to keep. Where images have no labels, a loss of top-1 is one of agreement.
         seed: of the halves, where images are not in a random order already.
     """
-    found = groups(measured)
-    over = found[0].comparison.over if len(found) == 1 else None
-    base = found[0].comparison.base_name if found else "r=0"
-    remarks = tuple(dict.fromkeys(text for group in found for text in group.comparison.remarks))
-    answer = Recommendation(goal, base, over, remarks=remarks)
-    usable = [group for group in found if group.base.answers is not None]
+    usable, remarks = _against_one_base([group for group in groups(measured) if group.base.answers is not None])
     if not usable:
-        return dataclasses.replace(answer, why="nothing to choose from")
+        return Recommendation(goal, "r=0", None, why="nothing to choose from")
+    first = usable[0].comparison
+    if goal.max_drop is not None and not all(each.base.answers.images.labelled for each in usable if each.base.answers):
+        goal = dataclasses.replace(goal, max_drop=None, min_agreement=100 - goal.max_drop)
+    answer = Recommendation(goal, first.base_name, first.over if len(usable) == 1 else None, remarks=remarks)
     if any(CHANCE_LEVEL in group.base.row.warnings for group in usable):
         return dataclasses.replace(answer, why="at chance level")
-    if any(PARTIAL_EVAL in each.row.warnings for group in usable for each in group.rows):
+    rows = [each for group in usable for each in group.rows]
+    if any(PARTIAL_EVAL in each.row.warnings for each in rows):
         return dataclasses.replace(answer, why="unfinished")
-    candidates, total = [], 0
-    for group in usable:
-        own, total = _candidates(group, goal, seed, several=len(usable) > 1)
-        candidates += own
-    if not candidates:
-        return dataclasses.replace(answer, why="nothing to choose from")
-    fast = [each for each, _ in candidates if _fast_enough(each, goal, several=len(usable) > 1)]
+    if any((race := _race_of(each)) is not None and race.goal != goal for each in rows):
+        return dataclasses.replace(answer, why="another question")
+    found = _comparable([each for group in usable for each in _candidates(group, goal, seed, len(usable) > 1)], usable)
+    fast = [(each, z) for each, z in found if _fast_enough(each, goal, usable)]
     if not fast:
-        return dataclasses.replace(answer, why="too slow")
-    return _chosen(answer, [(each, z) for each, z in candidates if each in fast], total)
+        return dataclasses.replace(answer, why="too slow" if found else "nothing to choose from")
+    return _chosen(answer, fast, len(_of_the_choice(usable[0], seed)))
+
+
+def _against_one_base(found: Sequence[Group]) -> tuple[list[Group], tuple[str, ...]]:
+    """Groups whose losses are against the same model and input, that of most MACs; second, remarks."""
+    remarks = [text for group in found for text in group.comparison.remarks]
+    most = max((group.base.row for group in found), key=lambda row: (row.gmacs, row.params_m), default=None)
+    kept = [group for group in found if most is not None and model_of(group.base.row) == model_of(most)]
+    for group in found:
+        if group not in kept:
+            name = group.comparison.setting
+            remarks.append(f"rows of {name} are left out: their losses would be against {group.comparison.base_name}")
+    return kept, tuple(dict.fromkeys(remarks))
+
+
+def _race_of(each: Measured) -> RaceFacts | None:
+    return each.answers.race if each.answers is not None else None
+
+
+def _eligible(each: Measured) -> bool:
+    """Whether a row may be chosen: of a race for one row, only the one that it chose on all that it needed."""
+    race = _race_of(each)
+    return race is None or race.until == "decided" or each.key == race.chosen
 
 
 def _chosen(answer: Recommendation, candidates: Sequence[tuple[Candidate, Differences]], total: int) -> Recommendation:
-    by_name = {str(number): each for number, (each, _) in enumerate(candidates)}
-    runners = [
-        Runner(key, each.gain, key, 0.0, differences)
-        for (key, each), (_, differences) in zip(by_name.items(), candidates, strict=True)
-    ]
+    numbered = {str(number): pair for number, pair in enumerate(candidates)}
+    runners = [Runner(key, each.gain, key, 0.0, differences) for key, (each, differences) in numbered.items()]
     race = Race(runners, total, answer.goal, "all", LEVEL)
-    pick = choose(race)
+    judged = {key: dataclasses.replace(each, keeps=race.verdicts[key]) for key, (each, _) in numbered.items()}
+    eligible = dataclasses.replace(race, runners=[each for each in runners if _eligible(judged[each.key].measured)])
+    pick = choose(eligible)
     if pick is None:
         return dataclasses.replace(answer, why="nothing to choose from")
-    judged = {key: dataclasses.replace(each, keeps=race.verdicts[key]) for key, each in by_name.items()}
     chosen, found = judged[pick[0].key], pick[1]
+    if (own := _race_of(chosen.measured)) is not None and own.found is not None and len(eligible.runners) == 1:
+        found = own.found
+    open_ = [each for each in eligible.runners if len(each.differences) < total and each.gain > chosen.gain]
+    if own is not None and own.until == "decided" and any(eligible.seeming[each.key] is None for each in open_):
+        return dataclasses.replace(answer, why="another question")
     close = _close(answer.goal, chosen, list(judged.values()))
     if found == "beyond":
         return dataclasses.replace(answer, found=found, close=(chosen, *close)[:_CLOSE])
@@ -143,7 +167,8 @@ def _chosen(answer: Recommendation, candidates: Sequence[tuple[Candidate, Differ
         return answer
     estimate, limit = chosen.estimate, answer.goal.largest_loss
     low, high = (-100 * end for end in (estimate.interval.hi, estimate.interval.lo))
-    verdict: Verdict = "likely" if estimate.drop <= limit else "unlikely"
+    within = answer.goal.seems(estimate.lost, estimate.gained, estimate.n)
+    verdict: Verdict = "likely" if within else "unlikely"
     if high <= limit:
         verdict = "surely"
     elif low > limit:
@@ -178,10 +203,8 @@ def _close(goal: Goal, chosen: Candidate, all_: Sequence[Candidate]) -> tuple[Ca
     return (*faster[: _CLOSE - 1], *sorted(slower, key=near)[:1])
 
 
-def _candidates(
-    group: Group, goal: Goal, seed: int, *, several: bool
-) -> tuple[list[tuple[Candidate, Differences]], int]:
-    """Rows of a group with their differences on the images of the choice; second, the number of those images."""
+def _candidates(group: Group, goal: Goal, seed: int, several: bool) -> list[tuple[Candidate, Differences]]:
+    """Rows of a group with their differences on the images of the choice; their gains are still to be set."""
     names = {
         id(row): f"{line.name} {point.label}".strip()
         for line in group.comparison.lines
@@ -189,15 +212,12 @@ def _candidates(
         for row in point.rows
     }
     base, listed = group.base, len(group.base.answers.images.labels) if group.base.answers else 0
-    chosen_on = _of_the_choice(group, listed, seed)
-    stopped = any(each.stopped for each in group.rows)
+    chosen_on = _of_the_choice(group, seed)
     in_order = base.answers is not None and base.answers.random
     found = []
     for each in group.rows:
         plain = is_plain(each.row) and model_of(each.row) == model_of(base.row)
-        if each.classes is None or (plain and not several):
-            continue
-        if CHANCE_LEVEL in each.row.warnings:
+        if each.classes is None or (plain and not several) or CHANCE_LEVEL in each.row.warnings:
             continue
         name = "r=0" if plain else names.get(id(each.row), each.row.method)
         seeds = [option for option in each.row.options.split() if option.startswith("seed=")]
@@ -210,18 +230,41 @@ def _candidates(
         if in_order and len(rest) < listed - len(chosen_on):  # the race did not choose it
             rest = rest[:0]
         differences = _differences(base, each, order, goal)
-        partial = stopped and len(order) < len(chosen_on)
-        candidate = Candidate(
-            " ".join([name, *seeds]) + setting,
-            each,
-            speed,
-            _gain(each, speed, several),
-            _estimate(differences, goal, stopped=partial),
-            _estimate(_differences(base, each, rest, goal), goal, stopped=_estimate_is_stopped(base)),
-            None,
+        choice = _estimate(differences, goal, stopped=len(order) < len(chosen_on))
+        estimate = _estimate(_differences(base, each, rest, goal), goal, stopped=_estimate_is_stopped(base))
+        found.append(
+            (Candidate(" ".join([name, *seeds]) + setting, each, speed, 0.0, choice, estimate, None), differences)
         )
-        found.append((candidate, differences))
-    return found, len(chosen_on)
+    return found
+
+
+def _comparable(
+    found: Sequence[tuple[Candidate, Differences]], usable: Sequence[Group]
+) -> list[tuple[Candidate, Differences]]:
+    """Candidates with a gain in one unit; those that lack it are left out.
+
+    That is the speed-up over r = 0 of rows of one model, else over the common reference, else images per second; and
+    where nothing was timed, the MACs of the base over those of the row.
+    """
+    base = usable[0].base.row
+    alike = len(usable) == 1 and all(model_of(each.measured.row) == model_of(base) for each, _ in found)
+    timed = any(each.measured.row.speedup_vs_r0 is not None for each, _ in found)
+    related = len(usable) == 1 and any(each.speed is not None for each, _ in found)
+
+    def gain(each: Candidate) -> float | None:
+        row = each.measured.row
+        if not timed:
+            return base.gmacs / row.gmacs
+        if INVALID & {*row.warnings}:
+            return None
+        if alike:
+            return row.speedup_vs_r0
+        if related:
+            return None if each.speed is None else each.speed.value
+        return row.img_per_s
+
+    gains = [(each, differences, gain(each)) for each, differences in found]
+    return [(dataclasses.replace(each, gain=value), z) for each, z, value in gains if value is not None]
 
 
 def _estimate_is_stopped(base: Measured) -> bool:
@@ -230,11 +273,11 @@ def _estimate_is_stopped(base: Measured) -> bool:
     return race is not None and race.until == "decided"
 
 
-def _of_the_choice(group: Group, listed: int, seed: int) -> npt.NDArray[np.int64]:
+def _of_the_choice(group: Group, seed: int) -> npt.NDArray[np.int64]:
     """Indices of the images of the choice, in a random order: the first half of a run in such an order, else drawn."""
     answers = group.base.answers
     if answers is not None and answers.random:
-        return np.arange(half(listed))
+        return np.arange(half(len(answers.images.labels)))
     seen = _seen_by_all(group)
     order = sorted(seen.tolist(), key=lambda i: hashlib.sha256(f"{seed}/half/{i}".encode()).digest())
     return np.array(order[: half(len(order))], dtype=np.int64)
@@ -282,16 +325,14 @@ def _estimate(differences: Differences, goal: Goal, *, stopped: bool) -> Estimat
     return Estimate(lost, gained, n, interval)
 
 
-def _gain(each: Measured, speed: Speed | None, several: bool) -> float:
-    if several and each.row.img_per_s is not None:
-        return each.row.img_per_s
-    return each.row.mac_ratio if speed is None else speed.value
-
-
-def _fast_enough(each: Candidate, goal: Goal, *, several: bool) -> bool:
+def _fast_enough(each: Candidate, goal: Goal, usable: Sequence[Group]) -> bool:
     """Whether a candidate keeps the limits of speed, and is surely faster than r = 0 where that is what is wanted."""
-    if not goal.fast_enough(each.measured.row):
+    row, base = each.measured.row, usable[0].base.row
+    if not goal.fast_enough(row):
         return False
-    if each.speed is not None and goal.limits_loss and not several:
-        return (each.speed.lo or each.speed.value) > 1
-    return True
+    if not goal.limits_loss or len(usable) > 1 or row.speedup_vs_r0 is None:
+        return True
+    if model_of(row) == model_of(base):
+        return (row.speedup_vs_r0_lo or row.speedup_vs_r0) > 1
+    over = base.speedup_vs_reference
+    return over is None or each.speed is None or (each.speed.lo or each.speed.value) > over

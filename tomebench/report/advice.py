@@ -36,6 +36,7 @@ Choice = Literal[
     "not faster",  # no row is surely faster
     "no accuracy",  # surely faster, but no loss could be measured although there are images
     "unfinished",  # no finished row is recommended, and others are unfinished
+    "stopped",  # rows were stopped by a race, each on images of its own
 ]
 _Speed = Literal["faster", "open", "not faster"]
 _Loss = Literal["within", "seems within", "seems beyond", "beyond"]
@@ -63,7 +64,8 @@ class Advice:
 def advise(rows: Sequence[Row], max_drop: float = MAX_DROP) -> Advice | None:
     """Choose the row to recommend, or the one that comes nearest, by the module's rule.
 
-    Left out are rows that failed, that have an invalidating code, that repeat a smaller r, or whose top-1 at r = 0 is
+    Of a run whose rows were stopped, each on images of its own, ``tomebench recommend`` says it; here none is. Left out
+    are rows that failed, that have an invalidating code, that repeat a smaller r, or whose top-1 at r = 0 is
     at chance level.
 
     Args:
@@ -73,6 +75,9 @@ def advise(rows: Sequence[Row], max_drop: float = MAX_DROP) -> Advice | None:
     Returns:
         None if no row can be compared.
     """
+    stopped = [row for row in rows if {KEEPS, BREAKS, NOT_NEEDED} & {*row.warnings}]
+    if stopped and not any(PARTIAL_EVAL in row.warnings for row in rows):
+        return Advice(max(stopped, key=_gain), "stopped")
     guessed = {_images_of(row) for row in rows if at_chance(row)}
     usable = [row for row in rows if _usable(row) and _images_of(row) not in guessed]
     if any(row.speedup_vs_r0 is not None for row in usable):
@@ -152,7 +157,7 @@ def _of(row: Row, choice: Choice, images: int | None = None) -> Advice:
 
 
 def _usable(row: Row) -> bool:
-    excluded = any(code in INVALID or code == NOT_NEEDED or code.startswith(SAME_AS_R) for code in row.warnings)
+    excluded = any(code in INVALID or code.startswith(SAME_AS_R) for code in row.warnings)
     return row.status in ("ok", "unconverged") and not is_baseline(row) and not excluded
 
 
@@ -184,8 +189,6 @@ def _speed(row: Row) -> _Speed:
 
 
 def _loss(row: Row, max_drop: float, chances: int) -> _Loss:
-    if KEEPS in row.warnings or BREAKS in row.warnings:  # stopped once that was known of all images
-        return "within" if KEEPS in row.warnings else "seems beyond"
     if _delta(row) < -max_drop:
         return "beyond" if _paired(row, 1).hi < -max_drop / 100 else "seems beyond"
     return "within" if _paired(row, chances).lo >= -max_drop / 100 else "seems within"

@@ -115,6 +115,8 @@ def _figures(comparison: Comparison, view: View) -> dict[str, list[str]]:
     }
     if comparison.over is not None:
         columns["speed-up [95%]"] = _of(view, speed)
+    if any(entry.point is not None and entry.point.stopped for entry in view.entries):
+        columns["images"] = _of(view, lambda point: "" if point.right is None else str(len(point.right.right)))
     columns["top-1"] = _of(view, lambda point: "" if point.top1 is None else f"{point.top1:.2f}")
     columns["over seeds"] = _of(view, seeds)
     columns["drop [95%]"] = _of(view, lambda point: "" if point.drop is None else drop(point.drop))

@@ -132,6 +132,8 @@ def _words(advice: Advice, found: str, basis: str, limit: str, shown: Sequence[s
         case "open":
             others = f"no r is surely faster than r=0, and what may be seems to lose more than {limit}"
             return f"Nothing pays here so far: {others}; at best {found}{basis}"
+        case "stopped":
+            return "Rows were stopped once enough was known of them: tomebench recommend says which to take"
         case "unfinished":
             rest = "run the same command again, which goes on where it stopped"
             return f"Nothing can be recommended yet: the sweep is unfinished; {rest}"

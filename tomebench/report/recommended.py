@@ -25,6 +25,8 @@ _WHY = {
     "at chance level": "top-1 at r=0 is that of guessing, or of classes in another order; check the order of the "
     "classes and the preprocessing",
     "unfinished": "not all images that it takes were evaluated; run the same command again, which goes on",
+    "another question": "the run was stopped as soon as it answered another question; ask this one with --model and "
+    "--data, which goes on in its folder",
     "too slow": "no row keeps the limits of speed; try larger values of r, or another model",
     "no images left": "the chosen row was evaluated on no images but those that it was chosen on; recommend it with "
     "--model and --data, or sweep with --until recommended",

@@ -8,6 +8,8 @@ from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
+import numpy as np
+
 from tomebench.extras import is_installed
 from tomebench.report.figures import COLOURS, DPI, GREY, new_axes, plain, short
 from tomebench.stats import LEVEL
@@ -35,6 +37,12 @@ def times(stairs: Sequence[tuple[int, Sequence[float], Sequence[float]]]) -> lis
         block = tuple(a + m for a, m in zip(attention, mlp, strict=True))
         found.append(Time(tokens, median(attention), median(mlp), median(block), block))
     return found
+
+
+def quartiles(each: Time) -> tuple[float, float]:
+    """Ends of the middle half of the rounds of a block."""
+    low, high = np.percentile(each.rounds, (25, 75))
+    return float(low), float(high)
 
 
 def _surely_slower(one: Time, other: Time, comparisons: int) -> bool:
@@ -109,7 +117,7 @@ def figure(title: str, found: Sequence[Time]) -> bytes | str:
         return "no figure: matplotlib is not installed; install it with: pip install 'tomebench[report]'"
     drawing, axes = new_axes(bottom=0.13)
     x = [each.tokens for each in found]
-    low, high = ([end(each.rounds) for each in found] for end in (min, max))
+    low, high = zip(*(quartiles(each) for each in found), strict=True)
     axes.fill_between(x, low, high, color=COLOURS[0], alpha=0.2, linewidth=0)
     for number, (name, values) in enumerate(
         (
@@ -124,7 +132,7 @@ def figure(title: str, found: Sequence[Time]) -> bytes | str:
     axes.set_ylim(bottom=0)
     axes.set_title(short(plain(title), 95), fontsize=11, loc="left")
     axes.legend(loc="upper left", fontsize=8, frameon=False)
-    drawing.text(0.012, 0.02, "medians over rounds; shaded: their range", fontsize=6.2, color=GREY)
+    drawing.text(0.012, 0.02, "medians over rounds; shaded: the middle half of them", fontsize=6.2, color=GREY)
     file = io.BytesIO()
     drawing.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
     return file.getvalue()

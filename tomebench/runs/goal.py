@@ -59,7 +59,7 @@ class Goal:
 
     def seems(self, lost: float, gained: float, n: int) -> bool:
         """Whether the loss that was counted is within the limit, however sure that is."""
-        return 100 * (lost - gained) / n <= self.largest_loss
+        return 100 * (lost - gained) / n <= self.largest_loss + 1e-9  # 100 - 99.7 is not 0.3
 
     def fast_enough(self, row: Row) -> bool:
         """Whether a row keeps the limits of speed by its estimates."""
@@ -77,6 +77,11 @@ class Goal:
             "" if self.max_latency_ms is None else f"at most {self.max_latency_ms:g} ms a pass",
         )
         return " and ".join(filter(None, said))
+
+
+def gain_of(row: Row) -> float:
+    """What a row gains over r = 0 of its model: its speed-up, or the MAC ratio where it was not timed."""
+    return row.mac_ratio if row.speedup_vs_r0 is None else row.speedup_vs_r0
 
 
 def latency_ms(row: Row) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tomebench.runs.goal import Goal
-from tomebench.runs.racing import Until
+from tomebench.runs.racing import Found, Until
 from tomebench.runs.store import Store
 from tomebench.stats import LEVEL
 
@@ -24,6 +24,8 @@ class RaceFacts:
     total: int  # images that it is about, the first of the list
     level: float = LEVEL  # of the interval by which a limit counts as kept
     over: bool = False
+    chosen: str | None = None  # key of the cell that it ended with
+    found: Found | None = None  # what is said of it
 
     @classmethod
     def of(cls, store: Store) -> RaceFacts | None:
@@ -31,11 +33,19 @@ class RaceFacts:
         found = store.get(RACE)
         if found is None or found["until"] == "all":
             return None
-        return cls(found["until"], Goal(**found["goal"]), found["total"], found["level"], found["over"])
+        facts = {name: value for name, value in found.items() if name != "goal"}
+        return cls(goal=Goal(**found["goal"]), **facts)
 
     def to_json(self) -> dict[str, Any]:
         """The stored fact."""
         return dataclasses.asdict(self)
+
+
+def reopen(store: Store) -> None:
+    """Record that a race is not over, since a sweep has asked for more."""
+    facts = RaceFacts.of(store)
+    if facts is not None and facts.over:
+        store.put(RACE, dataclasses.replace(facts, over=False, chosen=None, found=None).to_json())
 
 
 def half(images: int) -> int:

@@ -5,7 +5,8 @@ Images are in a random order, so those seen so far tell what all of them would s
 images: the fastest that keeps the limit. Cells slower than one that does are not run on more, nor those of the same
 line (method, options, schedule) that remove more than one that does not; of what is open only two cells of a line
 matter, the fastest that seems to keep the limit and its faster neighbour, and of them the one nearer to the limit runs.
-Without a limit of the loss all cells run that may still be the most accurate.
+Where no cell surely keeps the limit, or so few images could not show that any does, the same is asked of what all of
+them would seem to say. Without a limit of the loss all cells run that may still be the most accurate.
 
 Pure functions of stored predictions: a race that is stopped and resumed, or shared by processes, takes the same steps.
 """
@@ -13,12 +14,10 @@ Pure functions of stored predictions: a race that is stopped and resumed, or sha
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
-
-import numpy as np
 
 from tomebench.runs.goal import Goal, Shown
 from tomebench.stats import Differences, evidence, foreseen, set_interval
@@ -49,7 +48,8 @@ class Race:
         goal: what a row has to keep.
         until: when it is over; ``all`` stops no cell.
         level: of the interval by which a limit counts as kept.
-        known: verdicts found before, by key and number of images; those found here are added.
+        known: verdicts found before, by key, number of images and whether they are about being sure; those found here
+            are added.
     """
 
     runners: Sequence[Runner]
@@ -57,23 +57,39 @@ class Race:
     goal: Goal
     until: Until
     level: float
-    known: dict[tuple[str, int], bool | None] = field(default_factory=dict, repr=False, compare=False)
+    known: dict[tuple[str, int, bool], bool | None] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
-    def shown(self) -> Shown:
-        """Whether counts of all images of the race show that the limit is kept."""
+    def surely(self) -> Shown:
+        """Whether counts of all images of the race show that the limit is kept, by their whole interval."""
         return self.goal.shown(self.total, self.level)
+
+    @cached_property
+    def can_be_sure(self) -> bool:
+        """Whether there are enough images to show it, if none changes; otherwise what they seem to say is asked."""
+        return self.surely(0, 0)
 
     @cached_property
     def verdicts(self) -> Mapping[str, bool | None]:
         """Whether all images would show that a cell keeps the limit; None where that is open. By key."""
-        return {each.key: self._verdict(each) for each in self.runners}
+        return self._verdicts(self.can_be_sure)
 
-    def _verdict(self, runner: Runner) -> bool | None:
-        at = (runner.key, len(runner.differences))
+    @cached_property
+    def seeming(self) -> Mapping[str, bool | None]:
+        """Whether the loss that all images count would be within the limit; None where that is open. By key."""
+        return self._verdicts(False)
+
+    def _verdicts(self, sure: bool) -> dict[str, bool | None]:
+        return {each.key: self._verdict(each, sure) for each in self.runners}
+
+    def _verdict(self, runner: Runner, sure: bool) -> bool | None:
+        at = (runner.key, len(runner.differences), sure)
         if at not in self.known:
-            self.known[at] = foreseen(runner.differences, self.total, self.shown)
+            self.known[at] = foreseen(runner.differences, self.total, self._shown(sure))
         return self.known[at]
+
+    def _shown(self, sure: bool) -> Shown:
+        return self.surely if sure else lambda lost, gained: self.goal.seems(lost, gained, self.total)
 
     def next(self) -> list[str]:
         """Keys of the cells to run on more images; none where the race is over."""
@@ -81,57 +97,71 @@ class Race:
             return [each.key for each in self.runners if len(each.differences) < self.total]
         if not self.goal.limits_loss:
             return self._may_be_best()
-        open_ = [each for each in self.runners if self.verdicts[each.key] is None]
         if self.until == "decided":
+            open_ = [each for each in self.runners if self.verdicts[each.key] is None]
             least = min((len(each.differences) for each in open_), default=0)
             return [each.key for each in open_ if len(each.differences) == least]
-        return self._to_find_fastest(open_)
+        asked = self._to_find_fastest(self.verdicts, self.can_be_sure)
+        if asked or not self.can_be_sure or any(self.verdicts.values()):
+            return asked
+        return self._to_find_fastest(self.seeming, False)  # none is sure: the fastest that seems to keep it
 
-    def _to_find_fastest(self, open_: Sequence[Runner]) -> list[str]:
-        accepted = max((each.gain for each in self.runners if self.verdicts[each.key]), default=-math.inf)
+    def _to_find_fastest(self, verdicts: Mapping[str, bool | None], sure: bool) -> list[str]:
+        accepted = max((each.gain for each in self.runners if verdicts[each.key]), default=-math.inf)
         lines: dict[Hashable, list[Runner]] = {}
-        for each in open_:
+        for each in self.runners:
             rejected = [
-                other.removed for other in self.runners if other.line == each.line and self.verdicts[other.key] is False
+                other.removed for other in self.runners if other.line == each.line and verdicts[other.key] is False
             ]
-            if each.gain > accepted and each.removed < min(rejected, default=math.inf):
+            open_ = verdicts[each.key] is None and each.gain > accepted
+            if open_ and each.removed < min(rejected, default=math.inf):
                 lines.setdefault(each.line, []).append(each)
         if unseen := [line for line in lines.values() if not any(len(each.differences) for each in line)]:
             return [sorted(line, key=_removed)[len(line) // 2].key for line in unseen]
         if not lines:
             return []
+
+        def nearness(runner: Runner) -> float:
+            return evidence(runner.differences, self.total, self._shown(sure)) if len(runner.differences) else -math.inf
+
+        def guess(line: Sequence[Runner]) -> tuple[float, str]:
+            """Speed of the fastest cell of a line that seems to keep the limit; 0 where none does."""
+            return max(((each.gain, each.key) for each in line if nearness(each) >= 0), default=(0.0, line[0].key))
+
         # The line whose best guess is the fastest: if that is right, the others need no more images.
-        line = max((sorted(line, key=_removed) for line in lines.values()), key=self._guess)
-        return [self._nearest(line)]
-
-    def _guess(self, line: Sequence[Runner]) -> tuple[float, str]:
-        """Speed of the fastest cell of a line that seems to keep the limit; 0 where none does."""
-        return max(((each.gain, each.key) for each in line if self._evidence(each) >= 0), default=(0.0, line[0].key))
-
-    def _nearest(self, line: Sequence[Runner]) -> str:
-        """The cell of a line to run next: on either side of where the limit seems to be, the one nearer to it."""
-        within = [at for at, each in enumerate(line) if self._evidence(each) >= 0]
-        seen = [at for at, each in enumerate(line) if len(each.differences)]
-        at, beside = (max(within), max(within) + 1) if within else (min(seen), min(seen) - 1)
-        pair = [line[at], *(line[i] for i in (beside,) if 0 <= i < len(line))]
-        return min(pair, key=lambda each: abs(self._evidence(each)) if len(each.differences) else -1.0).key
-
-    def _evidence(self, runner: Runner) -> float:
-        return evidence(runner.differences, self.total, self.shown) if len(runner.differences) else -math.inf
+        line = max((sorted(line, key=_removed) for line in lines.values()), key=guess)
+        return [_nearest(line, nearness)]
 
     def _may_be_best(self) -> list[str]:
-        """Cells that may still be the most accurate, if there is more than one."""
+        """Cells that may still be the most accurate, if there is more than one: first those that lag behind."""
         most = max((len(each.differences) for each in self.runners), default=0)
-        level = [each for each in self.runners if len(each.differences) == most]  # others are out
-        if most in (0, self.total):
-            return [each.key for each in level] if most < self.total else []
-        best = max(level, key=lambda each: (int(each.differences.sum(dtype=np.int64)), each.gain))
-        left = [each for each in level if each is best or not self._surely_worse(each, best)]
-        return [each.key for each in left] if len(left) > 1 else []
+        if not most:
+            return [each.key for each in self.runners]
+        best = self.best
+        left = [each for each in self.runners if each is best or not self._surely_worse(each, best)]
+        if lagging := [each.key for each in left if len(each.differences) < most]:
+            return lagging
+        return [each.key for each in left] if len(left) > 1 and most < self.total else []
+
+    @property
+    def best(self) -> Runner:
+        """The most accurate of the cells that have been run on most images."""
+        most = max(len(each.differences) for each in self.runners)
+        return max((each for each in self.runners if len(each.differences) == most), key=_mean)
 
     def _surely_worse(self, runner: Runner, best: Runner) -> bool:
+        n = len(runner.differences)
         # Both are from r = 0, so that what is between them is again -1, 0 or 1.
-        return set_interval(runner.differences - best.differences, self.total).hi < 0
+        return n > 0 and set_interval(runner.differences - best.differences[:n], self.total).hi < 0
+
+
+def _nearest(line: Sequence[Runner], nearness: Callable[[Runner], float]) -> str:
+    """The cell of a line to run next: on either side of where the limit seems to be, the one nearer to it."""
+    within = [at for at, each in enumerate(line) if nearness(each) >= 0]
+    seen = [at for at, each in enumerate(line) if len(each.differences)]
+    at, beside = (max(within), max(within) + 1) if within else (min(seen), min(seen) - 1)
+    pair = [line[at], *(line[i] for i in (beside,) if 0 <= i < len(line))]
+    return min(pair, key=lambda each: abs(nearness(each)) if len(each.differences) else -1.0).key
 
 
 Found = Literal["sure", "seems", "beyond", "best"]
@@ -145,11 +175,10 @@ def choose(race: Race) -> tuple[Runner, Found] | None:
     if not seen:
         return None
     if not race.goal.limits_loss:
-        most = max(len(each.differences) for each in seen)
-        return max((each for each in seen if len(each.differences) == most), key=_mean), "best"
-    if sure := [each for each in seen if race.verdicts[each.key]]:
+        return race.best, "best"
+    if race.can_be_sure and (sure := [each for each in seen if race.verdicts[each.key]]):
         return max(sure, key=_gain), "sure"
-    if within := [each for each in seen if race.goal.seems(*lost_and_gained(each.differences), len(each.differences))]:
+    if within := [each for each in seen if race.seeming[each.key]]:
         return max(within, key=_gain), "seems"
     return max(seen, key=_mean), "beyond"
 

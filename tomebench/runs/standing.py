@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tomebench.runs.race_facts import RaceFacts
-from tomebench.runs.racing import stages
+from tomebench.runs.racing import Race, Runner, stages
 from tomebench.runs.store import Store
 from tomebench.runs.top1 import paired
-from tomebench.stats import Differences, foreseen
+from tomebench.stats import Differences
 
 Top1 = Mapping[int, npt.NDArray[np.uint16]]
 """Predicted classes of a cell, by index of the batch."""
@@ -46,10 +46,13 @@ def verdicts(store: Store, facts: RaceFacts, baseline: str, labels: npt.NDArray[
     """Whether all images of a race would show that a cell keeps the limit; None where that is open. By cell key."""
     batch_size = store.cells()[0][0].batch_size
     top1 = store.top1()
-    shown = facts.goal.shown(facts.total, facts.level)
     base = top1.get(baseline, {})
-    return {
-        key: foreseen(differences_at(base, own, labels, facts, batch_size), facts.total, shown)
+    runners = [
+        Runner(key, 1.0, "", 0.0, differences_at(base, own, labels, facts, batch_size))
         for key, own in top1.items()
         if key != baseline
-    }
+    ]
+    if not facts.goal.limits_loss:  # such a race has asked something else
+        return {}
+    race = Race(runners, facts.total, facts.goal, facts.until, facts.level)
+    return dict(race.seeming if facts.found == "seems" else race.verdicts)

@@ -127,6 +127,8 @@ class _Race(_Record):
     total: Annotated[int, Field(ge=1, le=_MOST)] | None = None
     level: Annotated[float, Field(gt=0, lt=1)] | None = None
     over: bool = False
+    chosen: Key | None = None
+    found: Literal["sure", "seems", "beyond", "best"] | None = None
 
     @model_validator(mode="after")
     def _asks(self) -> _Race:

@@ -89,7 +89,8 @@ def share_delta(base: Shares, other: Shares, *, stopped: bool = False) -> ShareD
     Args:
         base: to compare with.
         other: of the same images.
-        stopped: images, in a random order, were counted until something was known; of single seeds.
+        stopped: images, in a random order, were counted until something was known. Of a mean over seeds the interval is
+            then [-1, 1]: no better one is known that holds whenever one stops.
 
     Raises:
         ValueError: they are of different numbers of images, or of none.
@@ -103,7 +104,9 @@ def share_delta(base: Shares, other: Shares, *, stopped: bool = False) -> ShareD
     more = _WHOLE * whole * whole
     unit = (squares + more) / ((lost + gained) * whole + more)
     p = mcnemar(lost, gained) if whole == 1 else sign_flip(difference)
-    if stopped and whole == 1:
+    if stopped and whole > 1:  # of means over seeds nothing is known that holds whenever one stops
+        return ShareDelta(lost / whole, gained / whole, len(difference), unit, 1.0, Interval(-1.0, 1.0))
+    if stopped:
         single = difference.astype(np.int8)
         return ShareDelta(lost, gained, len(difference), unit, anytime_p(single), anytime_interval(single))
     return ShareDelta(lost / whole, gained / whole, len(difference), unit, p)

@@ -15,12 +15,15 @@ import numpy.typing as npt
 
 from tomebench.datasets.images import ImageSet
 from tomebench.datasets.loader import batch_count
+from tomebench.runs.codes import INVALID, SAME_AS_R
+from tomebench.runs.goal import gain_of
 from tomebench.runs.race_facts import RACE, RaceFacts, images_of
-from tomebench.runs.racing import Race, Runner, choose, stages
+from tomebench.runs.racing import Found, Race, Runner, choose, stages
 from tomebench.runs.row import Row
 from tomebench.runs.rows import read_cells
 from tomebench.runs.standing import Top1, differences_at, reached
 from tomebench.runs.store import Store
+from tomebench.runs.top1 import NO_PREDICTION
 from tomebench.schema import Cell, Chunk
 from tomebench.stats import LEVEL
 from tomebench.sweeps.config import SweepConfig
@@ -100,15 +103,14 @@ def board_of(job: Job, image_set: ImageSet) -> Board:
     return Racing(facts, racers, job.baseline, labels, job.batch_size, store.top1())
 
 
-def gain_of(row: Row) -> float:
-    """What a row gains: its speed-up over r = 0, or the MAC ratio where it was not timed."""
-    return row.mac_ratio if row.speedup_vs_r0 is None else row.speedup_vs_r0
-
-
 def _may_win(row: Row, config: SweepConfig) -> bool:
     """Whether a cell may be what a race looks for, by its speed."""
+    if any(code.startswith(SAME_AS_R) for code in row.warnings):  # another row stands for it
+        return False
     if config.until != "recommended":
         return True
+    if row.speedup_vs_r0 is not None and INVALID & {*row.warnings}:
+        return False
     slow = config.goal.limits_loss and row.speedup_vs_r0 is not None and (row.speedup_vs_r0_lo or 1.0) <= 1
     return config.goal.fast_enough(row) and not slow
 
@@ -150,7 +152,8 @@ class Racing:
         self._facts, self._racers, self._baseline, self._labels = facts, racers, baseline, labels
         self._batch_size = batch_size
         self._top1 = {key: dict(found) for key, found in top1.items()}
-        self._known: dict[tuple[str, int], bool | None] = {}
+        self._known: dict[tuple[str, int, bool], bool | None] = {}
+        self._chosen: tuple[Runner, Found] | None = None
 
     def add(self, chunk: Chunk) -> None:
         """Take note of an evaluated batch."""
@@ -158,16 +161,20 @@ class Racing:
             self._top1.setdefault(key, {})[chunk.index] = found.top1
 
     def close(self, store: Store) -> None:
-        """Record that the race is over."""
-        store.put(RACE, dataclasses.replace(self._facts, over=True).to_json())
+        """Record that the race is over, and what it has chosen."""
+        runner, found = self._chosen or (None, None)
+        key = None if runner is None else runner.key
+        store.put(RACE, dataclasses.replace(self._facts, over=True, chosen=key, found=found).to_json())
 
     def next(self, live: Sequence[str]) -> Work:
         """The next stage, without cells that have failed; nothing where the race is over and its row estimated."""
         race = self._race(live)
         asked = [(self._stage(key), key) for key in race.next()]
-        if not asked and self._facts.until == "recommended" and (chosen := choose(race)) is not None:
-            rest = range(self._facts.total // self._batch_size, batch_count(len(self._labels), self._batch_size))
-            asked = [(rest, chosen[0].key)]
+        if not asked and self._facts.until == "recommended":
+            self._chosen = choose(race)
+            if self._chosen is not None and self._chosen[1] != "beyond":
+                rest = range(self._facts.total // self._batch_size, batch_count(len(self._labels), self._batch_size))
+                asked = [(rest, self._chosen[0].key)]
         return self._missing(asked)
 
     def _race(self, live: Sequence[str]) -> Race:
@@ -179,7 +186,7 @@ class Racing:
                 differences_at(base, self._top1.get(key, {}), self._labels, self._facts, self._batch_size),
             )
             for key, racer in self._racers.items()
-            if key in live
+            if key in live and not any((each == NO_PREDICTION).any() for each in self._top1.get(key, {}).values())
         ]
         facts = self._facts
         return Race(runners, facts.total, facts.goal, facts.until, facts.level, self._known)

@@ -107,7 +107,8 @@ def in_words(
         parts.insert(1, counted(images, "image"))
     how_long = duration(least) if duration(least) == duration(most) else f"{duration(least)} to {duration(most)}"
     decoding = ", decoding aside" if images else ""
-    text = f"about {how_long}{decoding} ({', '.join(parts)})"
+    at_most = "at most " if config.until in ("decided", "recommended") and images else ""  # cells are stopped
+    text = f"{at_most}about {how_long}{decoding} ({', '.join(parts)})"
     quicker = quicker_command(config, images)
     if device.type != "cpu" or most <= LONG or quicker is None:
         return text

@@ -6,7 +6,8 @@ kill, a full disk) loses at most the one in progress, and the same call resumes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from tomebench.reduction.attention import check_route
 from tomebench.runs.accuracy_columns import PROCESSES
 from tomebench.runs.database import FILE
 from tomebench.runs.lock import held
+from tomebench.runs.race_facts import reopen
 from tomebench.runs.rows import LIMIT, REFERENCE_NAME, build_rows, limit_of
 from tomebench.runs.store import Store
 from tomebench.runs.targets import budget_rank, keep_budgets, keep_processes
@@ -60,6 +62,7 @@ def run_sweep(
     *,
     fresh: bool = False,
     first: bool = True,
+    facts: Sequence[tuple[str, object]] = (),
 ) -> Iterator[Event]:
     """Measure every cell of a sweep, or resume one that was stopped.
 
@@ -68,10 +71,11 @@ def run_sweep(
         directory: run folder; created, or continued where :func:`tomebench.sweeps.resume.unlike` finds no difference.
         should_stop: asked between two bursts, and between two cells of an evaluated batch.
         given: a model that the caller hands over; by default the one that the configuration names.
-        fresh: this is one of the processes of ``config.processes``, and times the cells that too few of them have
-            timed; by default such processes are started, one after another.
+        fresh: this is one of the processes of ``config.processes``, which times the cells that too few have timed; by
+            default such processes are started, one after another.
         first: this is the first of those processes, which retries cells that failed in an earlier sweep and checks the
             images.
+        facts: names and values to be stored with the run.
 
     Yields:
         Events; the last is ``Finished`` with one row per cell of the folder, whichever sweep measured it. It has no
@@ -86,8 +90,8 @@ def run_sweep(
     # Only rank 0 has chosen the folder, so only it knows what is there.
     count = config.process_count if fresh or Place.here().rank else processes_of(directory, config)
     if not fresh and count > 1:
-        several = config.model_copy(update={"processes": count})
-        yield from in_fresh_processes(several, directory, should_stop, given=given is not None)
+        config = config.model_copy(update={"processes": count})
+        yield from in_fresh_processes(config, directory, should_stop, given=given is not None)
         return
     with usual_state(), Ranks.join() as ranks:
         try:
@@ -107,12 +111,12 @@ def run_sweep(
             keep_memory()
 
             def asked() -> bool:
-                if should_stop():
-                    return True
-                ranks.check()
-                return False
+                if not should_stop():
+                    ranks.check()
+                    return False
+                return True
 
-            run = _lead if ranks.leads else _follow
+            run = partial(_lead, facts=facts) if ranks.leads else _follow
             with arithmetic(config.dtype, config.threads), no_room_is_an_input_error():
                 yield from run(config, given, listed, directory, asked, device, ranks, first, fresh)
         except Interrupted:
@@ -138,6 +142,7 @@ def _lead(
     ranks: Ranks,
     first: bool,
     fresh: bool,
+    facts: Sequence[tuple[str, object]] = (),
 ) -> Iterator[Event]:
     """The whole sweep, as rank 0 or a process without peers runs it."""
     stop_if_asked = stops(should_stop)
@@ -177,6 +182,9 @@ def _lead(
         keep_budgets(store, keys, config.budget)
         keep_processes(store, keys, config.process_count)
         store.put_cells(stored, merged(store.config, config.stored()))
+        reopen(store)
+        for fact in facts:
+            store.put(*fact)
         if "max_drop" in config.model_fields_set or store.get(LIMIT) is None:
             store.put(LIMIT, config.max_drop)
         if first:
@@ -247,8 +255,7 @@ def _follow(
         assigned = ranks.assignment(stop_if_asked)
         image_set = leave_out(listed, assigned["left_out"], "") if assigned["left_out"] else listed
         torch.set_num_threads(assigned["threads"])  # another number of threads may round sums differently
-        size = assigned["batch_size"]
-        begun = tuple(assigned["begun"])
+        size, begun = assigned["batch_size"], tuple(assigned["begun"])
         cells = resolve_cells(
             config, loaded, weights=loaded.weights, batch_size=size, device=device_name(device), begun=begun
         )

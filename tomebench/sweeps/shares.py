@@ -6,16 +6,13 @@ the plan, so that the shares can be joined, and what is missing named.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from tomebench.errors import ConfigError
 from tomebench.runs.plan_shares import SHARE, PlanShare
-from tomebench.runs.store import Store
 from tomebench.schema import fingerprint
 from tomebench.sweeps.config_files import Member
-from tomebench.sweeps.resume import unlike
 
 
 def units(members: Sequence[Member]) -> list[Member]:
@@ -63,15 +60,6 @@ def plan_share(members: Sequence[Member]) -> PlanShare | None:
     return PlanShare(share, digest, tuple(each.name for each in all_))
 
 
-def remember(folder: Path, settings: Mapping[str, Any], plan: PlanShare | None, name: str) -> None:
-    """Store in a run of which plan it is a part, if it is of one.
-
-    Args:
-        folder: of the run.
-        settings: of the run.
-        plan: the plan.
-        name: of the run in it.
-    """
-    if plan is not None:
-        with Store.open(folder, settings, unlike) as store:
-            store.put(SHARE, plan.to_json(name))
+def facts_of(plan: PlanShare | None, name: str) -> list[tuple[str, Any]]:
+    """Names and values that a run of that name stores of the plan that it is a part of; none where there is none."""
+    return [] if plan is None else [(SHARE, plan.to_json(name))]
