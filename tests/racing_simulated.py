@@ -10,12 +10,14 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from statistics_simulated import Figure
 
 from tomebench import stats
+from tomebench.compare.read import read_runs
 from tomebench.runs.goal import Goal
 from tomebench.runs.race_facts import half
 from tomebench.runs.racing import Race, Runner, Until, choose, stages
@@ -28,6 +30,7 @@ COUNTS = (  # lost and gained of 400 images at r = 1 to 24: tomebench sweep --mo
     (2, 4), (3, 3), (3, 2), (4, 2), (6, 2), (6, 3), (6, 4), (5, 2), (6, 4), (7, 5), (9, 5), (12, 3),
     (10, 7), (18, 5), (15, 6), (26, 7), (27, 8), (41, 7), (39, 4), (57, 10), (66, 7), (89, 10), (95, 9), (121, 5),
 )  # fmt: skip
+STORED = Path(__file__).parents[1] / "results" / "every_method_deit_ti.keep" / "methods"
 _ALIKE = 0.6
 """Share of the images on which cells fail together: nested in r, as neighbours are."""
 _BATCH = 50
@@ -131,7 +134,7 @@ def raced(differences: Sequence[Differences], goal: Goal, until: Until) -> tuple
     total = half(n) if until == "recommended" else n
     seen = dict.fromkeys(range(len(differences)), 0)
     at = [min(batches * _BATCH, total) for batches in stages(total, _BATCH)]
-    known: dict[tuple[str, int], bool | None] = {}
+    known: dict[tuple[str, int, bool], bool | None] = {}
     while True:
         runners = [Runner(f"{i:02}", 1 + i / 20, "", float(i), each[: seen[i]]) for i, each in enumerate(differences)]
         race = Race(runners, total, goal, until, LEVEL, known)
@@ -168,11 +171,37 @@ def saved(resamplings: int, n: int = 50_000, limit: float = 1.0) -> list[Figure]
     return found
 
 
+def on_real_images(orders: int) -> list[Figure]:
+    """The same on the stored predictions of 400 real images: DeiT-Ti at r = 4, 8, 12 and 16, in as many orders."""
+    measured, _ = read_runs([STORED])
+    base = next(each for each in measured if each.row.r == 0 and each.right is not None)
+    merged = [each for each in measured if each.row.method == "tome" and each.row.r and each.right is not None]
+    merged.sort(key=lambda each: each.row.r)
+    apart = [each.right.astype(np.int8) - base.right for each in merged]  # type: ignore[union-attr]
+    found = []
+    for limit in (1.0, 3.0):
+        passes, same = 0.0, 0
+        for number in range(orders):
+            order = np.random.default_rng(number).permutation(len(base.right))  # type: ignore[arg-type]
+            key, own = raced([each[order] for each in apart], Goal(limit), "recommended")
+            total = half(len(order))
+            whole = [Runner(f"{i:02}", 1 + i / 20, "", float(i), each[order[:total]]) for i, each in enumerate(apart)]
+            every = choose(Race(whole, total, Goal(limit), "all", LEVEL))
+            assert every is not None
+            same += key == every[0].key
+            passes += own / (len(order) * (len(apart) + 1)) / orders
+        what = f"recommended, 400 real images, 5 cells, limit {limit:g}"
+        found.append(Figure(f"{what}: chooses as all images do", same / orders, 0.95, draws=orders))
+        found.append(Figure(f"{what}: share of the image passes", passes))
+    return found
+
+
 ALL: list[tuple[Callable[[int], list[Figure]], int, int]] = [
     (coverage, 20_000, 600),
     (widths, 20_000, 400),
     (saved, 100, 3),
     (functools.partial(saved, limit=0.5), 100, 3),
+    (on_real_images, 100, 5),
 ]
 """Simulations, how often they draw in full, and in the suite."""
 

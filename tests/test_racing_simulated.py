@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from racing_simulated import coverage, raced, saved, widths, worst_in_general, worst_of_the_set
+from racing_simulated import coverage, on_real_images, raced, saved, widths, worst_in_general, worst_of_the_set
 from statistics_simulated import Figure
 
 from tomebench.runs.goal import Goal
@@ -23,6 +23,12 @@ def test_a_race_chooses_as_all_images_do_with_a_part_of_their_passes() -> None:
     found = saved(3, n=20_000)
     assert [figure.seen for figure in found[::2]] == [1, 1]
     assert all(figure.seen < 0.3 for figure in found[1::2])
+
+
+def test_few_real_images_save_little() -> None:
+    found = on_real_images(5)
+    assert all(figure.seen == 1 for figure in found[::2])
+    assert all(figure.seen > 0.45 for figure in found[1::2])  # of at most 0.7, the estimate of one row included
 
 
 def test_a_path_that_leads_away_from_the_truth_is_noticed() -> None:

@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tomebench.compare.lines import comparisons
+from tomebench.compare.questions import answers, parse_match
 from tomebench.compare.read import read_runs
 from tomebench.compare.recommend import goal_of, recommend
 from tomebench.datasets.images import in_random_order, open_dataset
 from tomebench.errors import ConfigError, Interrupted, RunError
+from tomebench.report.compared import section
 from tomebench.report.headline import answer
 from tomebench.runs.codes import BREAKS, KEEPS, NOT_NEEDED, PARTIAL_EVAL
 from tomebench.runs.goal import Goal
@@ -129,6 +132,16 @@ def test_one_row_is_chosen_on_one_half_and_estimated_on_the_other(whole, recomme
         assert behind == (each.row.r == 0 or each is found.chosen.measured)
     passes = sum(each.row.n_seen or 0 for each in measured)
     assert passes < 0.85 * sum(each.row.n_seen for each in every)
+
+
+def test_rows_that_were_stopped_compare_each_on_its_own_images(decided):
+    measured, _ = read_runs([decided])
+    (comparison,) = comparisons(measured)
+    views = answers([comparison], [parse_match("drop=10")], pareto=True, tests=True)
+    drops = [entry.point.drop for _, view in views for entry in view.entries if entry.point and entry.point.drop]
+    assert {drop.n for drop in drops} == {row.n_seen for row in rows_of(decided).values() if row.r}
+    assert all(drop.anytime is not None for drop in drops)
+    assert any("up to 160 images" in section(comparison, view).title for _, view in views)
 
 
 def test_a_race_answers_its_own_question_only(recommended):

@@ -80,17 +80,23 @@ def _question(comparison: Comparison, view: View) -> str:
     fastest = "fastest" if comparison.over is not None else "least MACs"
     if view.kind == "drop":
         limit = counted(view.limit or 0, "point")
-        return f"At equal accuracy: {fastest} with a drop of at most {limit}, {counted(comparison.images, 'image')}"
+        return f"At equal accuracy: {fastest} with a drop of at most {limit}, {_images(comparison)}"
     against = clean(view.against.name) if view.against else ""
     if view.kind == "front":
         axis = "measured speed" if front_is_timed(comparison) else "MACs"
-        return f"The front of {axis} and top-1, {counted(comparison.images, 'image')}"
+        return f"The front of {axis} and top-1, {_images(comparison)}"
     if view.kind == "tests":
-        return f"The same images at the same r: each line against {against}, {counted(comparison.images, 'image')}"
+        return f"The same images at the same r: each line against {against}, {_images(comparison)}"
     over = f", over {clean(comparison.over or '')}" if view.kind == "speed" else ""
     targets = {entry.target.value for entry in view.entries if entry.target is not None}
     value = f" ({_value(view.kind, targets.pop())}{over})" if len(targets) == 1 else over
     return f"At {_COSTS[view.kind][1]}{value}: the nearest point within {100 * (view.tolerance or 0):g} %"
+
+
+def _images(comparison: Comparison) -> str:
+    """Number of images; the largest where rows were stopped, each after images of its own."""
+    stopped = any(point.stopped for line in comparison.lines for point in line.points)
+    return f"up to {counted(comparison.images, 'image')}" if stopped else counted(comparison.images, "image")
 
 
 def _lines(view: View) -> dict[str, list[str]]:
@@ -287,9 +293,11 @@ def _notes(comparison: Comparison, view: View) -> list[str]:
         return [*[f"difference: top-1 in points minus that of {against}, on the same images"] * differs, *notes]
     if not view.entries:
         return ["no other line has rows of the same r and tokens"]
+    stopped = any(entry.point is not None and entry.point.stopped for entry in view.entries)
     notes = [
         f"lost and gained: images right with {against} only and with the other only; p of McNemar's exact test, for "
-        "means over seeds of the exact sign-flip test of each image's share of right seeds; Holm over "
+        "means over seeds of the exact sign-flip test of each image's share of right seeds"
+        f"{', where rows were stopped one that holds whenever one stops' if stopped else ''}; Holm over "
         f"{counted(len(view.entries), 'test')}"
     ]
     if (least := least_difference(view)) is not None:

@@ -180,7 +180,9 @@ class Row:
     agreement_lo: float | None = lower_end(agreement, "95 % Wilson interval")
     agreement_hi: float | None = upper_end(agreement, "95 % Wilson interval")
     agreed: int | None = column("images behind it", unit="images", better="higher", default=None)
-    mcnemar_p: float | None = column("exact two-sided McNemar p-value against r = 0", fmt=".2g", default=None)
+    mcnemar_p: float | None = column(
+        "exact two-sided McNemar p-value against r = 0; with until, of bets", fmt=".2g", default=None
+    )
     img_per_s_mean: float | None = column(
         "all images over all seconds of the timed bursts", unit="img/s", better="higher", fmt=".1f", default=None
     )
