@@ -155,7 +155,7 @@ def build_own(classes: list[str]) -> torch.nn.Module:
     return transformers.Dinov2ForImageClassification(transformers.Dinov2Config(**sizes, **labels)).eval()
 
 
-_SWEEPS = ("sweep", "ablate", "plan", "profile", "features", "doctor")
+_SWEEPS = ("sweep", "ablate", "plan", "profile", "features", "doctor", "staircase")
 
 
 def stand_in(line: str) -> list[str]:
@@ -191,6 +191,8 @@ def stand_in(line: str) -> list[str]:
         value("--processes", None)
         words[:] = ["standard" if word == "publish" else word for word in words]  # which starts five of them
         value("--cells", "1/2")
+        value("--share", "1/2")
+        words += ["--step", "40"] if words[0] == "staircase" and "--show" not in words else []
         words += ["--device", "cpu"] if "--device" not in words else []
         for slow in ("--compile", "--end-to-end", "--cuda-graphs"):
             words[:] = [word for word in words if word != slow]
@@ -243,10 +245,8 @@ def test_examples_run(
         if number and words in PROPOSED:
             break
         PROPOSED.add(words)
-        named = (words[0] not in ("sweep", "ablate", "demo") and words[:2] != ("recommend", "--model")) or {
-            "--out",
-            "--name",
-        } & {*words}
+        sweeps = words[0] in ("sweep", "ablate", "demo") or words[:2] == ("recommend", "--model")
+        named = not sweeps or {"--out", "--name"} & {*words}
         code = app.run([*words, *([] if named else ["--name", f"run{[*EXAMPLES].index(first)}-{number}"])])
         said = capsys.readouterr()
         assert code in (0, 3, 4), said.out + said.err

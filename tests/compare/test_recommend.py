@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from compare.made_runs import FIELD, write_run
 from tomebench.cli import app
 from tomebench.compare.read import read_runs
 from tomebench.compare.recommend import Recommendation, recommend
+from tomebench.errors import InputError
 from tomebench.report.recommended import as_json, sentence
 from tomebench.runs.goal import Goal
 
@@ -112,6 +114,22 @@ def test_with_a_speed_the_most_accurate_is_wanted(tmp_path):
     assert sentence(found).startswith("Take greedy r=8, 1.19x")
     assert "the most accurate with at least 1.1x the speed" in sentence(found)
     assert of(tmp_path / "run2", Goal(min_speedup=3.0), rows).why == "too slow"
+
+
+def test_rows_that_are_not_surely_faster_are_no_answer(tmp_path):
+    write_run(tmp_path / "run", {("tome", 0): [], ("tome", 8): []}, images=N)
+    measured, _ = read_runs([tmp_path / "run"])
+    slow = [replace(each, row=replace(each.row, speedup_vs_r0_lo=0.9)) if each.row.r else each for each in measured]
+    found = recommend(slow, Goal(2.0))
+    assert (found.chosen, found.why) == (None, "not faster")
+    assert "no row is surely faster than r=0" in sentence(found)
+
+
+def test_pictures_of_two_folders_are_not_paired(tmp_path):
+    for name, digest in (("a", "d" * 64), ("b", "e" * 64)):
+        write_run(tmp_path / name, FIELD, digest=digest)
+    with pytest.raises(InputError, match="was evaluated on other images"):
+        read_runs([tmp_path / "a", tmp_path / "b"])
 
 
 def test_agreement_takes_the_place_of_labels(tmp_path):

@@ -34,7 +34,13 @@ Verdict = Literal["surely", "likely", "unlikely", "surely not"]
 """Whether the chosen row keeps the limit of the loss, by its estimate: the whole interval does, the value does, the
 value does not, no value of the interval does."""
 Why = Literal[
-    "nothing to choose from", "at chance level", "unfinished", "another question", "too slow", "no images left"
+    "nothing to choose from",
+    "at chance level",
+    "unfinished",
+    "another question",
+    "not faster",
+    "too slow",
+    "no images left",
 ]
 """Why nothing can be said."""
 _CLOSE = 3
@@ -116,7 +122,8 @@ def recommend(measured: Sequence[Measured], goal: Goal, seed: int = 0) -> Recomm
     found = _comparable([each for group in usable for each in _candidates(group, goal, seed, len(usable) > 1)], usable)
     fast = [(each, z) for each, z in found if _fast_enough(each, goal, usable)]
     if not fast:
-        return dataclasses.replace(answer, why="too slow" if found else "nothing to choose from")
+        too_slow: Why = "not faster" if goal.min_speedup is None and goal.max_latency_ms is None else "too slow"
+        return dataclasses.replace(answer, why=too_slow if found else "nothing to choose from")
     return _chosen(answer, fast, len(_of_the_choice(usable[0], seed)))
 
 

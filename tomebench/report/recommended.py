@@ -27,6 +27,7 @@ _WHY = {
     "unfinished": "not all images that it takes were evaluated; run the same command again, which goes on",
     "another question": "the run was stopped as soon as it answered another question; ask this one with --model and "
     "--data, which goes on in its folder",
+    "not faster": "no row is surely faster than r=0; try larger values of r, a larger --budget or a quieter machine",
     "too slow": "no row keeps the limits of speed; try larger values of r, or another model",
     "no images left": "the chosen row was evaluated on no images but those that it was chosen on; recommend it with "
     "--model and --data, or sweep with --until recommended",
