@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -51,6 +51,17 @@ def canonical_json(value: Any) -> str:
 def fingerprint(value: Any) -> str:
     """Sixteen hex digits that identify a JSON value."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def seeded_order(indices: Iterable[int], seed: int, kind: str) -> list[int]:
+    """Indices in a random order that hashes decide, the same with every library version.
+
+    Args:
+        indices: in any order.
+        seed: another seed, another order.
+        kind: what is ordered: another kind, another order.
+    """
+    return sorted(indices, key=lambda i: hashlib.sha256(f"{seed}/{kind}/{i}".encode()).digest())
 
 
 def split_head(weights: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from package_copy import copy_package
 from tomebench.cli import app
 from tomebench.compare.read import read_runs
 from tomebench.errors import ConfigError, InputError
+from tomebench.runs.plan_shares import SHARE
 from tomebench.runs.store import Store
 from tomebench.sweeps.config_files import load_members
 from tomebench.sweeps.shares import own_share, plan_share, units
@@ -105,6 +106,19 @@ def test_three_shares_make_the_single_run(tmp_path, capsys):
         read_runs([joined, shutil.copytree(joined / "cells-1-of-3", tmp_path / "again")])
     assert app.run(["compare", *map(str, parts)]) == 2
     assert "repeat that share" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [("--nproc-per-node", "2"), ("--processes", "2", "--budget", "quick")])
+def test_processes_of_a_share_remember_the_plan(tmp_path, more):
+    out = tmp_path / "plan"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-m", "tomebench", *SWEEP.split(), "--limit", "8", "--r", "0,8,16", "--method", "tome"]
+    command += ["--share", "2/2", "--out", str(out), *more]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    with Store.read(out / "cells-2-of-2") as store:
+        fact = store.get(SHARE)
+    assert (fact["share"], fact["run"], fact["runs"]) == ("2/2", "cells-2-of-2", ["cells-1-of-2", "cells-2-of-2"])
 
 
 def begun(folder: Path) -> bool:

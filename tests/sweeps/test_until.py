@@ -19,6 +19,7 @@ from tomebench.compare.read import read_runs
 from tomebench.compare.recommend import goal_of, recommend
 from tomebench.datasets.images import in_random_order, open_dataset
 from tomebench.errors import ConfigError, Interrupted, RunError
+from tomebench.gate.snapshot import run_snapshot
 from tomebench.report.compared import section
 from tomebench.report.headline import answer
 from tomebench.runs.codes import BREAKS, KEEPS, NOT_NEEDED, PARTIAL_EVAL
@@ -128,7 +129,7 @@ def test_one_row_is_chosen_on_one_half_and_estimated_on_the_other(whole, recomme
     assert found.chosen.estimate == there.chosen.estimate
     assert found.chosen.estimate.n == N - half(N)
     for each in measured:
-        behind = each.at is not None and bool((each.at >= half(N) + 16).any())
+        behind = each.seen is not None and bool((each.seen >= half(N) + 16).any())
         assert behind == (each.row.r == 0 or each is found.chosen.measured)
     passes = sum(each.row.n_seen or 0 for each in measured)
     assert passes < 0.85 * sum(each.row.n_seen for each in every)
@@ -215,6 +216,15 @@ def test_without_labels_agreement_is_raced(tmp_path):
     assert all(row.top1 is None for row in rows)
 
 
+def test_the_gate_and_an_ablation_compare_all_images(recommended, whole):
+    with Store.read(recommended) as store, pytest.raises(RunError, match="sweep it on with --until all"):
+        run_snapshot(store)
+    with Store.read(whole) as store:
+        assert all(cell.accuracy is not None for cell in run_snapshot(store).cells)
+    with pytest.raises(ConfigError, match="drop --until decided"):
+        load_config([], {"model": "m", "data": "digits", "ablate": True, "until": "decided"})
+
+
 def test_nothing_is_raced_without_images():
     with pytest.raises(ConfigError, match="until stops the counting of images"):
         load_config([], {"model": "m", "until": "decided"})
@@ -244,8 +254,7 @@ def test_processes_that_share_a_race_take_the_same_steps(recommended, tmp_path):
     names = {"device": "cpu", **SETTINGS}
     flags = [text for name, value in names.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     command = [sys.executable, "-m", "tomebench", "sweep", *flags, "--until", "recommended", "--out", str(out)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": ""}
-    environment.pop("OMP_NUM_THREADS")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command += ["--threads", "1", "--workers", "0", "--quiet", "--nproc-per-node", "2"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert ended.returncode == 0, ended.stderr

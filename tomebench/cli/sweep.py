@@ -17,7 +17,7 @@ from tomebench.ranks.place import Place
 if TYPE_CHECKING:
     from tomebench.report.text import ReportContext
     from tomebench.sweeps.config import SweepConfig
-    from tomebench.sweeps.events import Event, Finished
+    from tomebench.sweeps.events import Event, Facts, Finished
 
 
 @partial(takes_sweep_flags, flags=LaunchFlags)
@@ -36,16 +36,25 @@ def sweep(flags: LaunchFlags) -> None:
     earlier.
     """
     members = flags.load_members()
-    if len(members) > 1 or members[0].config.share is not None:
-        from tomebench.cli.members import run_members
-
-        run_members(members, flags)
-    else:
+    if len(members) == 1 and members[0].config.share is None:
         run(members[0].config, flags)
+        return
+    from tomebench.cli.members import run_members
+    from tomebench.sweeps.shares import alone
+
+    if (flags.nproc_per_node is not None or Place.here().size > 1) and (only := alone(members)) is not None:
+        run(only[0], flags, only[1])  # a share of one run, which processes can share
+    else:
+        run_members(members, flags)
 
 
-def run(config: SweepConfig, flags: SweepFlags) -> None:
+def run(config: SweepConfig, flags: SweepFlags, facts: Facts = ()) -> None:
     """Run a sweep with its progress on stderr; then write and show its reports.
+
+    Args:
+        config: of the sweep.
+        flags: of the command.
+        facts: to be stored with the run.
 
     Raises:
         Exit: 5 if a cell could not be measured.
@@ -53,14 +62,14 @@ def run(config: SweepConfig, flags: SweepFlags) -> None:
     from tomebench.cli.console import open_screen
     from tomebench.cli.results import show
 
-    measured = measure(config, flags)
+    measured = measure(config, flags, facts)
     if measured is not None:
         finished, context = measured
         show(open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details), finished.rows, context)
         finish(finished)
 
 
-def measure(config: SweepConfig, flags: SweepFlags) -> tuple[Finished, ReportContext] | None:
+def measure(config: SweepConfig, flags: SweepFlags, facts: Facts = ()) -> tuple[Finished, ReportContext] | None:
     """Run a sweep with its progress on stderr, and write its reports; None in a process of rank 1 and up.
 
     Raises:
@@ -83,7 +92,7 @@ def measure(config: SweepConfig, flags: SweepFlags) -> tuple[Finished, ReportCon
     with stop_on_signal(quiet=not leads) as should_stop:
         named = config.out is not None or bool(flags.given["name"] or flags.config)  # not by demo.yaml
         folder, remark = choose_folder(config, named=named) if leads else (run_directory(config), None)
-        finished = follow(_remarked(run_sweep(config, folder, should_stop), remark), screen)
+        finished = follow(_remarked(run_sweep(config, folder, should_stop, facts=facts), remark), screen)
         if not leads:
             return None
         settings = dict(finished.settings or config.stored())

@@ -117,9 +117,10 @@ def _base(
 
 def _common_images(measured: Sequence[Measured]) -> tuple[npt.NDArray[np.int64] | None, str]:
     """Indices of the images that all rows with top-1 have seen; second, a remark where some have seen more."""
-    sets = {each.seen.tobytes(): each.seen for each in measured if each.seen is not None and not each.stopped}
+    known = [each for each in measured if each.right is not None and each.seen is not None]
+    sets = {each.seen.tobytes(): each.seen for each in known if each.seen is not None and not each.stopped}
     if not sets:
-        all_ = [each.seen for each in measured if each.seen is not None]
+        all_ = [each.seen for each in known if each.seen is not None]
         return (max(all_, key=len), "every row is of the images that it was stopped after") if all_ else (None, "")
     common = functools.reduce(np.intersect1d, sets.values())
     if len(sets) == 1:

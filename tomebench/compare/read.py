@@ -30,10 +30,9 @@ class Measured:
     row: Row
     run: str  # folder that it is from
     right: npt.NDArray[np.bool_] | None = None  # of the images ``seen``, [n]; None where top-1 is not known
-    seen: npt.NDArray[np.int64] | None = None  # their indices in the list, ascending; [n]
+    seen: npt.NDArray[np.int64] | None = None  # indices of its images in the list, ascending; [n]
     stopped: bool = False  # its images were counted until something was known, so they are fewer than others have
-    classes: npt.NDArray[np.uint16] | None = None  # predicted, of the images ``at``; [n]
-    at: npt.NDArray[np.int64] | None = None  # as ``seen``, also where there are no labels
+    classes: npt.NDArray[np.uint16] | None = None  # predicted, of the same images; [n]
     answers: Answers | None = None  # of the whole run
     key: str = ""  # of its cell
 
@@ -77,10 +76,9 @@ def _measured(store: Store, folder: Path) -> list[Measured]:
             found.append(Measured(row, str(folder)))
             continue
         own = answers.places.get(key)
-        at = seen if own is None else seen[own]
         right = is_right(predictions, answers.labels_of(key)) if answers.images.labelled else None
-        labelled = at if answers.images.labelled else None
-        found.append(Measured(row, str(folder), right, labelled, own is not None, predictions.top1, at, answers, key))
+        images = seen if own is None else seen[own]
+        found.append(Measured(row, str(folder), right, images, own is not None, predictions.top1, answers, key))
     return found
 
 

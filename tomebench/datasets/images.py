@@ -24,7 +24,7 @@ from tomebench.datasets.files import Files, bytes_digest
 from tomebench.datasets.readers import DIGITS, DIGITS_TRAIN, read_files, read_path
 from tomebench.datasets.real import real_labels
 from tomebench.errors import DataError
-from tomebench.schema import NO_LABEL, ImageList
+from tomebench.schema import NO_LABEL, ImageList, seeded_order
 from tomebench.words import counted
 
 
@@ -245,7 +245,7 @@ def in_random_order(image_set: ImageSet, seed: int) -> ImageSet:
         image_set: in any order.
         seed: another seed, another order.
     """
-    order = sorted(range(len(image_set)), key=lambda i: hashlib.sha256(f"{seed}/order/{i}".encode()).digest())
+    order = seeded_order(range(len(image_set)), seed, "order")
     info = image_set.info
     digest = hashlib.sha256(f"{info.digest}:order {seed}".encode()).hexdigest()
     return image_set.only(order, sublist(info, order, digest, f"in random order, seed {seed}"))

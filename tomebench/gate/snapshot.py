@@ -16,6 +16,7 @@ from tomebench.reduction.schedule import split_schedules
 from tomebench.runs import testbed
 from tomebench.runs.codes import INVALID
 from tomebench.runs.origin import MADE
+from tomebench.runs.race_facts import RaceFacts
 from tomebench.runs.rounds import pairs
 from tomebench.runs.row import Row
 from tomebench.runs.rows import build_rows, options_text
@@ -31,11 +32,13 @@ def run_snapshot(store: Store) -> Snapshot:
 
     Raises:
         StorageError: the store is damaged.
-        RunError: nothing has been measured yet, or is an ablation.
+        RunError: nothing has been measured yet, cells were stopped, or it is an ablation.
     """
     # Cells of an ablation may differ in proportional attention only, which no name shows.
     if store.config.get("ablate"):
         raise RunError("the run is an ablation, whose cells the gate cannot tell apart; check that of a plain sweep")
+    if RaceFacts.of(store) is not None:  # what they lack would pass as if it had not been asked
+        raise RunError("cells of the run were stopped before all images; sweep it on with --until all, then check it")
     rows = build_rows(store)
     if not rows:
         raise RunError(f"the run of {store.config.get('model')} holds nothing yet; let the sweep run")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tomebench.compare.recommend import Candidate, Estimate, Recommendation
+from tomebench.compare.candidates import Candidate, Estimate
+from tomebench.compare.recommend import Recommendation
 from tomebench.report.escape import clean
 from tomebench.report.narrow import Step, Table, before, without
 from tomebench.report.series import interval

@@ -46,14 +46,6 @@ def _awaits_images(row: RowEvidence) -> bool:
     return lacks and row.stored == "ok" and row.answers is not None and row.answers.race is None
 
 
-def _stopped(row: RowEvidence, verdict: bool | None) -> bool:
-    """Whether a race that is over has left a cell with a verdict, and not run it on all images."""
-    answers = row.answers
-    if answers is None or not answers.stops(row.key) or row.stored != "ok":
-        return False
-    return answers.verdicts.get(row.key) is verdict
-
-
 AA_FAILED = code(
     "AA_FAILED",
     note="A/A failed",
@@ -305,34 +297,35 @@ CHANCE_LEVEL = code(
     place=50,
     of_row=lambda row: row.answers is not None and row.key == row.answers.baseline and guesses(row.answers, row.key),
 )
-_AT_ANY_STOP = "; not run on all images; intervals that hold whenever one stops, and are wider for it"
-KEEPS = code(
-    "KEEPS",
-    note="keeps the limit",
-    mark="keeps",
-    brief="stopped: all images would keep the limit",
-    text="those seen show that all images would keep the limit" + _AT_ANY_STOP,
-    place=42,
-    of_row=lambda row: _stopped(row, True),
-)
-BREAKS = code(
-    "BREAKS",
-    note="breaks the limit",
-    mark="breaks",
-    brief="stopped: all images would not surely keep the limit",
-    text="those seen show that all images would not surely keep the limit" + _AT_ANY_STOP,
-    place=42,
-    of_row=lambda row: _stopped(row, False),
-)
-NOT_NEEDED = code(
-    "NOT_NEEDED",
-    note="not needed",
-    mark="unneeded",
-    brief="stopped: another row answers the question",
-    text="another row answers the question, whatever these are like" + _AT_ANY_STOP,
-    place=42,
-    of_row=lambda row: _stopped(row, None),
-)
+
+
+def _of_a_race(name: str, verdict: bool | None, note: str, mark: str, brief: str, text: str) -> str:
+    """Register the code of rows that a race has stopped with a verdict."""
+    at_any_stop = "not run on all images; intervals that hold whenever one stops, and are wider for it"
+
+    def stopped(row: RowEvidence) -> bool:
+        answers = row.answers
+        if answers is None or not answers.stops(row.key) or row.stored != "ok":
+            return False
+        return answers.verdicts.get(row.key) is verdict
+
+    return code(
+        name, note=note, mark=mark, brief=f"stopped: {brief}", text=f"{text}; {at_any_stop}", place=42, of_row=stopped
+    )
+
+
+KEEPS = _of_a_race(
+    "KEEPS", True, "keeps the limit", "keeps", "all images would keep the limit",
+    "those seen show that all images would keep the limit",
+)  # fmt: skip
+BREAKS = _of_a_race(
+    "BREAKS", False, "breaks the limit", "breaks", "all images would not surely keep the limit",
+    "those seen show that all images would not surely keep the limit",
+)  # fmt: skip
+NOT_NEEDED = _of_a_race(
+    "NOT_NEEDED", None, "not needed", "unneeded", "another row answers the question",
+    "another row answers the question, whatever these are like",
+)  # fmt: skip
 PARTIAL_EVAL = code(
     "PARTIAL_EVAL",
     note="not all images",

@@ -6,6 +6,7 @@ only, the most accurate row within those.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,6 +32,12 @@ class Goal:
     def limits_loss(self) -> bool:
         """Whether a loss is limited, so that the fastest row is wanted; otherwise the most accurate is."""
         return self.max_drop is not None or self.min_agreement is not None
+
+    def without_labels(self) -> Goal:
+        """The same limits where images have no labels: so much agreement that no more can be lost."""
+        if self.max_drop is None:
+            return self
+        return dataclasses.replace(self, max_drop=None, min_agreement=100 - self.max_drop)
 
     @property
     def by_agreement(self) -> bool:

@@ -119,9 +119,11 @@ def _load(store: Store, budget: Budget | None) -> _Run:
     answers = None
     if images is not None:
         pace = pace_columns(paces, dict(store.sessions()))
-        answers = Answers(images, images.labels[seen], store.predictions(), baseline, pace, frozenset(late))
+        race = None if baseline is None else RaceFacts.of(store)
+        predictions = {} if race is not None else store.predictions()
+        answers = Answers(images, images.labels[seen], predictions, baseline, pace, frozenset(late))
         answers = dataclasses.replace(answers, random=store.get(RACE) is not None)
-        if (race := RaceFacts.of(store)) is not None and baseline is not None:
+        if race is not None and baseline is not None:
             answers = _each_on_its_own(answers, store, race, baseline, seen)
     about_run = RunEvidence(
         rounds=rounds,

@@ -131,6 +131,8 @@ class SweepConfig(Settings, BaseModel):
         options = [each for method in self.methods for each in self._options(method)]  # raises where one has no effect
         if not self.ablate:
             return self
+        if self.until in ("decided", "recommended"):
+            raise ConfigError(f"ablate counts every option on the same images; drop --until {self.until}")
         if len(self.methods) > 1:
             raise ConfigError("ablate changes the options of one method; give one --method")
         if missing := [name for name in FLAGS if name not in option_names(method_class(self.method))]:
@@ -190,9 +192,10 @@ class SweepConfig(Settings, BaseModel):
         limited = self.min_agreement is not None or "max_drop" in self.model_fields_set
         if not limited and any(speed.values()):
             return Goal(**speed)
-        if self.labels and self.min_agreement is None:
-            return Goal(self.max_drop, **speed)
-        return Goal(min_agreement=100 - self.max_drop if self.min_agreement is None else self.min_agreement, **speed)
+        if self.min_agreement is not None:
+            return Goal(min_agreement=self.min_agreement, **speed)
+        limits = Goal(self.max_drop, **speed)
+        return limits if self.labels else limits.without_labels()
 
     @property
     def r_values(self) -> tuple[int, ...]:

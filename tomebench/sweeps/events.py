@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +10,8 @@ from typing import Any, Literal
 from tomebench.runs.row import Row
 from tomebench.schema import MAX_DROP
 
+Facts = Sequence[tuple[str, Any]]
+"""Names and values that a caller has a run store."""
 PhaseName = Literal["load", "compile", "warm-up", "timing", "selector", "energy", "end-to-end", "accuracy", "features"]
 
 

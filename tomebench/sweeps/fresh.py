@@ -51,8 +51,9 @@ def main() -> int:
 
     directory, first = Path(sys.argv[1]), sys.argv[2] == "first"
     try:
-        config = SweepConfig.model_validate(json.loads(sys.stdin.read()))
-        for event in run_sweep(config, directory, lambda: bool(asked), fresh=True, first=first):
+        settings, facts = json.loads(sys.stdin.read())
+        config = SweepConfig.model_validate(settings)
+        for event in run_sweep(config, directory, lambda: bool(asked), fresh=True, first=first, facts=facts):
             if isinstance(event, Finished):
                 say(FINISHED, {"left": event.processes_left})
             else:

@@ -30,7 +30,7 @@ from tomebench.runs.rows import build_rows, limit_of
 from tomebench.runs.store import Store
 from tomebench.runs.targets import timed_rounds
 from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Planned, Progress
+from tomebench.sweeps.events import Estimate, Event, Facts, Finished, Note, Phase, Planned, Progress
 from tomebench.sweeps.interpreter import environment, interpreter
 from tomebench.sweeps.job import stops
 from tomebench.words import counted
@@ -49,7 +49,12 @@ _POLL = 0.5
 
 
 def in_fresh_processes(
-    config: SweepConfig, directory: Path, should_stop: Callable[[], bool], *, given: bool = False
+    config: SweepConfig,
+    directory: Path,
+    should_stop: Callable[[], bool],
+    *,
+    given: bool = False,
+    facts: Facts = (),
 ) -> Iterator[Event]:
     """Run a sweep in as many fresh processes as its configuration asks for.
 
@@ -58,6 +63,7 @@ def in_fresh_processes(
         directory: run folder.
         should_stop: asked twice a second.
         given: the model was handed over in Python, so other processes cannot build it.
+        facts: to be stored with the run.
 
     Yields:
         The events of all processes, equal notes once; the last is ``Finished``.
@@ -81,7 +87,7 @@ def in_fresh_processes(
     if Place.here().size > 1:
         raise ConfigError(f"{asks}: {APART}")
     with _folder(directory):
-        yield from _all(config, directory, should_stop, count)
+        yield from _all(config, directory, should_stop, count, facts)
     with Store.read(directory) as store:
         yield Finished(tuple(build_rows(store)), directory, store.config, max_drop=limit_of(store))
 
@@ -104,7 +110,9 @@ def _folder(directory: Path) -> Iterator[None]:
                 directory.rmdir()
 
 
-def _all(config: SweepConfig, directory: Path, should_stop: Callable[[], bool], count: int) -> Iterator[Event]:
+def _all(
+    config: SweepConfig, directory: Path, should_stop: Callable[[], bool], count: int, facts: Facts
+) -> Iterator[Event]:
     """The events of one process after another, until none is left."""
     said: set[Event] = set()
     begun = _begun(directory)
@@ -112,7 +120,8 @@ def _all(config: SweepConfig, directory: Path, should_stop: Callable[[], bool], 
     name = "a further process" if begun else f"process 1 of {count}"
     while not done or left:
         stops(should_stop)()
-        before, left = left, (yield from _marked(_one(config, directory, should_stop, first=not done), name, said))
+        one = _one(config, directory, should_stop, facts, first=not done)
+        before, left = left, (yield from _marked(one, name, said))
         if done and left >= before:
             raise RuntimeError(f"{name} of {directory} has stored none of what it timed")
         done += 1
@@ -145,7 +154,7 @@ def _begun(directory: Path) -> int:
 
 
 def _one(
-    config: SweepConfig, directory: Path, should_stop: Callable[[], bool], *, first: bool
+    config: SweepConfig, directory: Path, should_stop: Callable[[], bool], facts: Facts, *, first: bool
 ) -> Generator[Event, None, int]:
     """Events of one fresh process; returns how many more processes are needed."""
     command = [*interpreter(), MODULE, str(directory), "first" if first else "next", str(os.getpid())]
@@ -160,7 +169,7 @@ def _one(
             encoding="utf-8",
         ) as process:
             try:
-                left = yield from _followed(process, config, should_stop)
+                left = yield from _followed(process, config, should_stop, facts)
             except BaseException:
                 process.terminate()
                 process.wait()  # the folder stays locked until the process is gone
@@ -173,19 +182,20 @@ def _one(
 
 
 def _followed(
-    process: subprocess.Popen[str], config: SweepConfig, should_stop: Callable[[], bool]
+    process: subprocess.Popen[str], config: SweepConfig, should_stop: Callable[[], bool], facts: Facts
 ) -> Generator[Event, None, int | None]:
     """Events of a running process until it ends; returns how many more it reports as needed, None without a report."""
     assert process.stdin is not None
     assert process.stdout is not None
     with suppress(BrokenPipeError), process.stdin as stdin:
-        stdin.write(config.model_dump_json(exclude_unset=True))  # only what was asked for
+        asked = config.model_dump(mode="json", exclude_unset=True)  # only what was asked for
+        stdin.write(json.dumps([asked, [*facts]], allow_nan=False))
     lines: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_read, args=(process.stdout, lines), daemon=True).start()
-    left, asked = None, False
+    left, stopping = None, False
     while True:
-        if should_stop() and not asked:
-            asked = True
+        if should_stop() and not stopping:
+            stopping = True
             process.terminate()  # the first signal: it finishes the step in progress, then reports
         try:
             line = lines.get(timeout=_POLL)

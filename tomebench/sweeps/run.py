@@ -6,7 +6,7 @@ kill, a full disk) loses at most the one in progress, and the same call resumes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -39,7 +39,7 @@ from tomebench.sweeps.cells import about_training, resolve_cells, resolve_sweep
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.enough import too_few
 from tomebench.sweeps.estimate import in_words
-from tomebench.sweeps.events import Estimate, Event, Finished, Note, Phase, Planned, Progress
+from tomebench.sweeps.events import Estimate, Event, Facts, Finished, Note, Phase, Planned, Progress
 from tomebench.sweeps.failures import CellFailed, ending, guarded, lost_with, no_room_is_an_input_error
 from tomebench.sweeps.inputs import Reading, list_images, preprocessing_of, usable_images, weights_dtype
 from tomebench.sweeps.job import LOST, Job, stops
@@ -62,7 +62,7 @@ def run_sweep(
     *,
     fresh: bool = False,
     first: bool = True,
-    facts: Sequence[tuple[str, object]] = (),
+    facts: Facts = (),
 ) -> Iterator[Event]:
     """Measure every cell of a sweep, or resume one that was stopped.
 
@@ -91,7 +91,7 @@ def run_sweep(
     count = config.process_count if fresh or Place.here().rank else processes_of(directory, config)
     if not fresh and count > 1:
         config = config.model_copy(update={"processes": count})
-        yield from in_fresh_processes(config, directory, should_stop, given=given is not None)
+        yield from in_fresh_processes(config, directory, should_stop, given=given is not None, facts=facts)
         return
     with usual_state(), Ranks.join() as ranks:
         try:
@@ -142,7 +142,7 @@ def _lead(
     ranks: Ranks,
     first: bool,
     fresh: bool,
-    facts: Sequence[tuple[str, object]] = (),
+    facts: Facts = (),
 ) -> Iterator[Event]:
     """The whole sweep, as rank 0 or a process without peers runs it."""
     stop_if_asked = stops(should_stop)

@@ -7,12 +7,13 @@ the plan, so that the shares can be joined, and what is missing named.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from tomebench.errors import ConfigError
 from tomebench.runs.plan_shares import SHARE, PlanShare
 from tomebench.schema import fingerprint
+from tomebench.sweeps.config import SweepConfig, run_directory
 from tomebench.sweeps.config_files import Member
+from tomebench.sweeps.events import Facts
 
 
 def units(members: Sequence[Member]) -> list[Member]:
@@ -60,6 +61,20 @@ def plan_share(members: Sequence[Member]) -> PlanShare | None:
     return PlanShare(share, digest, tuple(each.name for each in all_))
 
 
-def facts_of(plan: PlanShare | None, name: str) -> list[tuple[str, Any]]:
+def alone(members: Sequence[Member]) -> tuple[SweepConfig, Facts] | None:
+    """The run that a share consists of, in its folder below that of the plan, and its facts; None if there are several.
+
+    Processes that share a run need a folder that each of them knows.
+    """
+    plan, own = plan_share(members), own_share(members)
+    if len(own) != 1:
+        return None
+    (member,) = own
+    models = ",".join(dict.fromkeys(each.config.model for each in members))
+    parent = run_directory(members[0].config, models)
+    return member.config.model_copy(update={"out": parent / member.name}), facts_of(plan, member.name)
+
+
+def facts_of(plan: PlanShare | None, name: str) -> Facts:
     """Names and values that a run of that name stores of the plan that it is a part of; none where there is none."""
     return [] if plan is None else [(SHARE, plan.to_json(name))]
