@@ -26,7 +26,8 @@ from tomebench.stats import LEVEL, Differences, anytime
 SIZES = (2000, 50_000)
 DISCORDANT = (0.001, 0.003, 0.01, 0.03, 0.1)
 LOST = (0.5, 0.75, 1.0)
-COUNTS = (  # lost and gained of 400 images at r = 1 to 24: tomebench sweep --model deit_tiny_patch16_224 --r 0..24
+COUNTS = (  # lost and gained of 400 ImageNet images at r = 1 to 24, as this counts them of a folder of them:
+    # tomebench sweep --model deit_tiny_patch16_224 --checkpoint FILE --data DIR --r 0..24 --budget none
     (2, 4), (3, 3), (3, 2), (4, 2), (6, 2), (6, 3), (6, 4), (5, 2), (6, 4), (7, 5), (9, 5), (12, 3),
     (10, 7), (18, 5), (15, 6), (26, 7), (27, 8), (41, 7), (39, 4), (57, 10), (66, 7), (89, 10), (95, 9), (121, 5),
 )  # fmt: skip
@@ -159,7 +160,7 @@ def saved(resamplings: int, n: int = 50_000, limit: float = 1.0) -> list[Figure]
             each = cells(n, np.random.default_rng(number))
             total = half(n) if until == "recommended" else n
             whole = [Runner(f"{i:02}", 1 + i / 20, "", float(i), own[:total]) for i, own in enumerate(each)]
-            every = choose(Race(whole, total, goal, "all", LEVEL))
+            every = choose(Race(whole, total, goal, "recommended", LEVEL))
             assert every is not None
             key, own = raced(each, goal, until)  # type: ignore[arg-type]
             same += key == every[0].key
@@ -186,7 +187,7 @@ def on_real_images(orders: int) -> list[Figure]:
             key, own = raced([each[order] for each in apart], Goal(limit), "recommended")
             total = half(len(order))
             whole = [Runner(f"{i:02}", 1 + i / 20, "", float(i), each[order[:total]]) for i, each in enumerate(apart)]
-            every = choose(Race(whole, total, Goal(limit), "all", LEVEL))
+            every = choose(Race(whole, total, Goal(limit), "recommended", LEVEL))
             assert every is not None
             same += key == every[0].key
             passes += own / (len(order) * (len(apart) + 1)) / orders

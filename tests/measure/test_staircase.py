@@ -17,7 +17,8 @@ from tomebench.measure.staircase import numbers_of_tokens, time_staircase
 from tomebench.models.create import build_model
 from tomebench.reduction.methods.flags import PAPER
 from tomebench.reduction.vit import ReducedViT
-from tomebench.report.staircase import figure, sentence, slower_with_fewer, steps, times, warning
+from tomebench.report.staircase import figure, sentence, slower_with_fewer, steps, warning
+from tomebench.runs.stairs import Stair
 from tomebench.sweeps import staircase
 from tomebench.sweeps.staircase import read_staircase
 
@@ -47,7 +48,8 @@ def stairs(block, *, noise: float = 0.01, rounds: int = 20):
     """Times of a block that a function of the tokens gives, half of it attention, with noise common to a round."""
     rng = random.Random(1)
     common = [1 + noise * rng.random() for _ in range(rounds)]
-    return times([(n, [block(n) / 2 * c for c in common], [block(n) / 2 * c for c in common]) for n in range(2, 66)])
+    halves = {n: tuple(block(n) / 2 * each for each in common) for n in range(2, 66)}
+    return [Stair(n, half, half) for n, half in halves.items()]
 
 
 def test_a_step_is_found_where_it_is_and_nowhere_else():
@@ -55,7 +57,7 @@ def test_a_step_is_found_where_it_is_and_nowhere_else():
     assert [(low.tokens, high.tokens) for low, high in found] == [(32, 33)]
     assert steps(stairs(lambda n: 1 + 0.01 * n)) == []
     rng = random.Random(0)
-    noisy = times([(n, [rng.random() for _ in range(20)], [rng.random() for _ in range(20)]) for n in range(2, 66)])
+    noisy = [Stair(n, *(tuple(rng.random() for _ in range(20)) for _ in range(2))) for n in range(2, 66)]
     assert steps(noisy) == []
 
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -82,11 +83,11 @@ def _path(config: SweepConfig, found: Staircase) -> Path:
 
 
 def _show(screen: Screen, found: Staircase, flags: StaircaseFlags, path: Path) -> None:
-    from tomebench.report.staircase import figure, quartiles, sentence, times, warning
+    from tomebench.report.staircase import figure, quartiles, sentence, warning
     from tomebench.runs.testbed import one_line
     from tomebench.whole import write_whole
 
-    seen = times([(each.tokens, each.attention, each.mlp) for each in found.stairs])
+    seen = found.stairs
     title = f"A block of {found.model}, {found.img_size} px, {found.device}, {found.dtype}, batch {found.batch_size}"
     drawn = None
     if flags.figure is not None:
@@ -103,7 +104,11 @@ def _show(screen: Screen, found: Staircase, flags: StaircaseFlags, path: Path) -
     every = 1 if screen.details else -(-len(seen) // _ROWS)
     shown = [each for at, each in enumerate(seen) if (len(seen) - 1 - at) % every == 0]
     cells = [
-        (str(each.tokens), *(f"{ms:.3f}" for ms in each[1:4]), "{:.3f} to {:.3f}".format(*quartiles(each)))
+        (
+            str(each.tokens),
+            *(f"{ms:.3f}" for ms in (median(each.attention), median(each.mlp), each.ms)),
+            "{:.3f} to {:.3f}".format(*quartiles(each)),
+        )
         for each in reversed(shown)
     ]
     screen.table(("tokens", "attention ms", "MLP ms", "block ms", "half of the rounds"), cells, left=())

@@ -118,7 +118,7 @@ def _eligible(each: Measured) -> bool:
 def _chosen(answer: Recommendation, candidates: Sequence[tuple[Candidate, Differences]], total: int) -> Recommendation:
     numbered = {str(number): pair for number, pair in enumerate(candidates)}
     runners = [Runner(key, each.gain, key, 0.0, differences) for key, (each, differences) in numbered.items()]
-    race = Race(runners, total, answer.goal, "all", LEVEL)
+    race = Race(runners, total, answer.goal, "recommended", LEVEL)
     judged = {key: dataclasses.replace(each, keeps=race.verdicts[key]) for key, (each, _) in numbered.items()}
     eligible = dataclasses.replace(race, runners=[each for each in runners if _eligible(judged[each.key].measured)])
     pick = choose(eligible)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from statistics import median
 
 import torch
 from torch import Tensor
@@ -18,28 +16,10 @@ from torch import Tensor
 from tomebench.measure.clock import Clock
 from tomebench.reduction.tokens import Tokens
 from tomebench.reduction.vit import ReducedViT
+from tomebench.runs.stairs import Stair
 
 LEAST_SECONDS = 0.02
 """Least seconds of a burst of one stage at one number of tokens."""
-
-
-@dataclass(frozen=True)
-class Stair:
-    """Times of a block at one number of tokens, in ms of a pass; one value a round."""
-
-    tokens: int
-    attention: tuple[float, ...]
-    mlp: tuple[float, ...]
-
-    @property
-    def block(self) -> tuple[float, ...]:
-        """Attention and MLP together, by round."""
-        return tuple(a + m for a, m in zip(self.attention, self.mlp, strict=True))
-
-    @property
-    def ms(self) -> float:
-        """Median of the block."""
-        return median(self.block)
 
 
 def numbers_of_tokens(tokens: int, prefix: int, step: int) -> list[int]:

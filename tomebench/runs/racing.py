@@ -46,7 +46,7 @@ class Race:
         runners: all cells but r = 0.
         total: images that the race is about, the first ones of the list.
         goal: what a row has to keep.
-        until: when it is over; ``all`` stops no cell.
+        until: when it is over: ``decided`` or ``recommended``.
         level: of the interval by which a limit counts as kept.
         known: verdicts found before, by key, number of images and whether they are about being sure; those found here
             are added.
@@ -93,8 +93,6 @@ class Race:
 
     def next(self) -> list[str]:
         """Keys of the cells to run on more images; none where the race is over."""
-        if self.until == "all":
-            return [each.key for each in self.runners if len(each.differences) < self.total]
         if not self.goal.limits_loss:
             return self._may_be_best()
         if self.until == "decided":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -18,12 +19,13 @@ from tomebench.identity import code_digest
 from tomebench.measure.allocator import keep_memory
 from tomebench.measure.clock import clock_for
 from tomebench.measure.device import arithmetic, device_name, resolve_device
-from tomebench.measure.staircase import Stair, numbers_of_tokens, time_staircase
+from tomebench.measure.staircase import numbers_of_tokens, time_staircase
 from tomebench.measure.testbed import describe
 from tomebench.models.create import load_model
 from tomebench.reduction.attention import check_route
 from tomebench.regular import read_bytes
 from tomebench.runs.budget import BUDGETS
+from tomebench.runs.stairs import Stair
 from tomebench.schema import canonical_json
 from tomebench.sweeps.batch_size import choose_batch_size
 from tomebench.sweeps.cells import reduced_vit, resolve_cells
@@ -157,9 +159,7 @@ def _measured(
     vit, layer = reduced_vit(backbone, unmerged, cells[0]), backbone.depth // 2
     (images,) = timing_inputs(None, preprocessing, batch_size, device, weights_dtype(config), config.seed, 1)
     with torch.inference_mode():
-        tokens = vit.embed(images)
-        for before in range(layer):
-            tokens, _ = vit._block(before, 0, tokens)
+        tokens, _ = next(itertools.islice(vit.states(images), layer, None))  # as they come into that block
     counts = numbers_of_tokens(tokens.x.shape[1], backbone.prefix, step)
     rounds = 2 * BUDGETS[config.budget].min_rounds  # as many as tell a step between neighbours, of which there are many
     yield Phase("timing", float(rounds))
