@@ -88,8 +88,8 @@ def at_phase(phase: str, units: int, action: Callable[[], object]) -> Iterator[N
     seen: list[str] = []
     real, real_peak = run.run_sweep, timing.peak_bytes
 
-    def watched(*arguments: Any) -> Iterator[Event]:
-        for event in real(*arguments):
+    def watched(*arguments: Any, **named: Any) -> Iterator[Event]:
+        for event in real(*arguments, **named):
             if isinstance(event, Phase | Progress):
                 reach(event.name if isinstance(event, Phase) else event.phase)
             yield event
