@@ -155,7 +155,7 @@ def build_own(classes: list[str]) -> torch.nn.Module:
     return transformers.Dinov2ForImageClassification(transformers.Dinov2Config(**sizes, **labels)).eval()
 
 
-_SWEEPS = ("sweep", "ablate", "plan", "profile", "features", "doctor", "staircase")
+_SWEEPS = ("sweep", "ablate", "plan", "profile", "features", "doctor", "staircase", "search")
 
 
 def stand_in(line: str) -> list[str]:
@@ -178,10 +178,7 @@ def stand_in(line: str) -> list[str]:
     elif words[0] == "fit-head":
         value("--limit", "3")
         words += ["--device", "cpu", "--k", "1"]
-    elif words[0] in ("sweep", "ablate", "plan", "profile", "features", "doctor") or words[:2] == [
-        "recommend",
-        "--model",
-    ]:
+    elif words[0] in _SWEEPS or words[:2] == ["recommend", "--model"]:
         own = any(word.startswith("hf/my_") for word in words)
         if not own:
             value("--model", "test_vit")
@@ -198,10 +195,11 @@ def stand_in(line: str) -> list[str]:
             words[:] = [word for word in words if word != slow]
         if "--data" in words and "--model" in words and "--checkpoint" not in words and not own:
             words += ["--checkpoint", "w.safetensors"]
-        if words[0] in ("sweep", "ablate", "profile", "recommend") and "--batch-size" not in words:
+        words += ["--tries", "2"] if words[0] == "search" else []
+        if words[0] in ("sweep", "ablate", "profile", "recommend", "search") and "--batch-size" not in words:
             words += ["--batch-size", "2"]
         value("--cache", "pixels")
-        if words[0] in ("sweep", "ablate", "recommend"):
+        if words[0] in ("sweep", "ablate", "recommend", "search"):
             value("--r", "0,4")
             words += [] if "--r" in words else ["--r", "0,4"]
         if words[0] == "ablate" and "--model" not in words:
@@ -245,7 +243,7 @@ def test_examples_run(
         if number and words in PROPOSED:
             break
         PROPOSED.add(words)
-        sweeps = words[0] in ("sweep", "ablate", "demo") or words[:2] == ("recommend", "--model")
+        sweeps = words[0] in ("sweep", "ablate", "demo", "search") or words[:2] == ("recommend", "--model")
         named = not sweeps or {"--out", "--name"} & {*words}
         code = app.run([*words, *([] if named else ["--name", f"run{[*EXAMPLES].index(first)}-{number}"])])
         said = capsys.readouterr()

@@ -44,6 +44,27 @@ def test_each_stage_gets_its_own_tokens():
     assert {name for name, _ in seen} == {"attention", "mlp"}
 
 
+def test_removing_tokens_is_timed_on_tokens_with_sizes():
+    vit = ReducedViT(adapt(build_model("test_vit").model), PAPER.method("tome"), [1] * 6)
+    with torch.inference_mode():
+        tokens = vit.embed(torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0)))
+    seen: list[tuple[str, object]] = []
+    attend, reduce = vit.attend, vit.reduce
+
+    def reduced(layer, r, *given):
+        left, plan = reduce(layer, r, *given)
+        seen.append(("removal", (given[0].x.shape[1], r, left.x.shape[1], left.size is not None)))
+        return left, plan
+
+    vit.attend = lambda layer, given: (seen.append(("sized", given.size is not None)), attend(layer, given))[1]
+    vit.reduce = reduced
+    *_, last = time_staircase(vit, 3, tokens, [3, 101], 7, EvenClock(), 0, lambda: None, removal=True)
+    assert [(each.tokens, len(each.sized), len(each.removal)) for each in last] == [(3, 7, 7), (101, 7, 7)]
+    assert {what for name, what in seen if name == "removal"} == {(3, 1, 2, True), (101, 6, 95, True)}
+    assert {what for name, what in seen if name == "sized"} == {True, False}
+    assert numbers_of_tokens(10, 1, 4, removal=True) == [3, 6, 10]
+
+
 def stairs(block, *, noise: float = 0.01, rounds: int = 20):
     """Times of a block that a function of the tokens gives, half of it attention, with noise common to a round."""
     rng = random.Random(1)
@@ -101,6 +122,12 @@ def test_it_is_measured_once_stored_and_shown_again(program, tmp_path):
     code, again, _ = program("--show", str(path))
     assert code == 0
     assert again.splitlines()[:8] == out.splitlines()[:8]
+    assert program(*flags, "--removal", "--method", "pitome", "--out", "removal.json")[0] == 0
+    both = read_staircase(Path("removal.json"))
+    assert both.removal.startswith("pitome ")
+    assert {len(times) for each in both.stairs for times in (each.sized, each.removal)} == {12}
+    assert "removal ms" in program("--show", "removal.json")[1]
+    assert found.removal == ""
     code, text, _ = program("--show", str(path), "--json")
     assert json.loads(text)["model"].startswith("test_vit")
 

@@ -28,6 +28,7 @@ from tomebench.cli import (
     recommend,
     report,
     reproduce,
+    search,
     staircase,
     sweep,
     train,
@@ -60,13 +61,14 @@ Exit codes:
 Results go to stdout, progress to stderr. Bad input gets one line; --traceback after a command shows where it came from.
 """
 
-_RESUMABLE = ("sweep", "recommend", "demo", "ablate", "reproduce", "train-predictors")
+_RESUMABLE = ("sweep", "recommend", "search", "demo", "ablate", "reproduce", "train-predictors")
 """Commands that can be continued after an interrupt."""
 
 app = typer.Typer(help=_HELP, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command("demo", cls=PanelCommand)(demo.demo)
 app.command("sweep", cls=PanelCommand)(sweep.sweep)
 app.command("recommend", cls=PanelCommand)(recommend.recommend)
+app.command("search", cls=PanelCommand)(search.search)
 app.command("ablate", cls=PanelCommand)(ablate.ablate)
 app.command("reproduce", cls=PanelCommand)(reproduce.reproduce)
 app.command("plan", cls=PanelCommand)(plan.plan)

@@ -31,6 +31,9 @@ class StaircaseFlags(SweepFlags):
     """Flags of sweep, and those of staircase."""
 
     step: Annotated[int, typer.Option("--step", help="Tokens between two that are timed.", metavar="N")] = 1
+    removal: Annotated[
+        bool, typer.Option("--removal", help="Also removing tokens, and attention of merged ones, as search needs.")
+    ] = False
     figure: Annotated[Path | None, typer.Option("--figure", help="Draw it, as PNG.", metavar="FILE")] = None
     show: Annotated[
         Path | None, typer.Option("--show", help="Show a stored one; nothing is measured.", metavar="FILE")
@@ -48,7 +51,7 @@ def staircase(flags: StaircaseFlags) -> None:
     all N in a random order: 12 with the budget quick, standard 20, publish 40. Steps between neighbours take 20 to be
     told from noise. It is stored in --out, by default results/staircase-MODEL-....json.
 
-    It takes the flags of sweep; those about merging, images and reports play no part.
+    It takes the flags of sweep; those about images and reports play no part, nor without --removal those about merging.
     """
     from tomebench.cli.console import open_screen
     from tomebench.cli.progress import result_of
@@ -68,7 +71,7 @@ def staircase(flags: StaircaseFlags) -> None:
     if config.out is not None:
         writable("--out", config.out)
     with stop_on_signal() as should_stop:
-        found = result_of(run_staircase(config, flags.step, should_stop), screen)
+        found = result_of(run_staircase(config, flags.step, should_stop, removal=flags.removal), screen)
     path = config.out or _path(config, found)
     writable("--out", path)
     write_staircase(path, found)
@@ -107,11 +110,13 @@ def _show(screen: Screen, found: Staircase, flags: StaircaseFlags, path: Path) -
         (
             str(each.tokens),
             *(f"{ms:.3f}" for ms in (median(each.attention), median(each.mlp), each.ms)),
+            *(f"{median(times):.3f}" for times in (each.sized, each.removal) if times),
             "{:.3f} to {:.3f}".format(*quartiles(each)),
         )
         for each in reversed(shown)
     ]
-    screen.table(("tokens", "attention ms", "MLP ms", "block ms", "half of the rounds"), cells, left=())
+    more = ("attention of merged ms", "removal ms") if found.removal else ()
+    screen.table(("tokens", "attention ms", "MLP ms", "block ms", *more, "half of the rounds"), cells, left=())
     screen.line()
     if said := warning(seen):
         screen.line(said)

@@ -146,12 +146,13 @@ def _common(base: Measured, other: Measured) -> npt.NDArray[np.int64]:
 
 def _differences(base: Measured, other: Measured, images: npt.NDArray[np.int64], goal: Goal) -> Differences:
     """Paired differences of a row from the base on images that both have seen, in the order given."""
-    first, second = (_predicted(each, images) for each in (base, other))
+    first, second = (predicted(each, images) for each in (base, other))
     labels = base.answers.images.labels[images] if base.answers else np.empty(0, dtype=np.int64)
     return paired(first, second, labels, by_agreement=goal.by_agreement)
 
 
-def _predicted(each: Measured, images: npt.NDArray[np.int64]) -> npt.NDArray[np.uint16]:
+def predicted(each: Measured, images: npt.NDArray[np.int64]) -> npt.NDArray[np.uint16]:
+    """Predicted classes of images that a row has seen, by their indices."""
     if each.classes is None or each.seen is None:
         return np.empty(0, dtype=np.uint16)
     return each.classes[np.searchsorted(each.seen, images)]

@@ -1,4 +1,4 @@
-"""Latency staircase: the time of one block at every number of tokens, its attention and its MLP apart.
+"""Latency staircase: the time of one block at every number of tokens, each of its stages apart.
 
 Kernels work in tiles, so time goes down in steps as tokens do: removing a few may gain nothing, or one more a lot. All
 numbers of tokens take turns in a random order within a round, so that a machine that slows down slows all alike.
@@ -22,9 +22,13 @@ LEAST_SECONDS = 0.02
 """Least seconds of a burst of one stage at one number of tokens."""
 
 
-def numbers_of_tokens(tokens: int, prefix: int, step: int) -> list[int]:
-    """Numbers of tokens to time: from all down in steps, to one more than the prefix; ascending."""
-    least = min(max(prefix, 1) + 1, tokens)
+SHARE_REMOVED = 16
+"""Of so many tokens one is removed where removing them is timed, whose time hardly depends on how many they are."""
+
+
+def numbers_of_tokens(tokens: int, prefix: int, step: int, *, removal: bool = False) -> list[int]:
+    """Numbers of tokens to time: from all down in steps, to one more than the prefix, or two, so that one can go."""
+    least = min(max(prefix, 1) + (2 if removal else 1), tokens)
     return sorted({*range(tokens, least - 1, -step), least})
 
 
@@ -37,6 +41,8 @@ def time_staircase(
     clock: Clock,
     seed: int,
     stop_if_asked: Callable[[], None],
+    *,
+    removal: bool = False,
 ) -> Iterator[list[Stair]]:
     """Time a block; yields the stairs so far after every round.
 
@@ -49,8 +55,9 @@ def time_staircase(
         clock: reads the time.
         seed: of the orders.
         stop_if_asked: called before every burst; may raise.
+        removal: also time attention of tokens with sizes, and removing tokens; the model is one that removes some.
     """
-    stages = {count: _stages(vit, layer, tokens, count) for count in counts}
+    stages = {count: _stages(vit, layer, tokens, count, removal) for count in counts}
     steps = {}
     for count, both in stages.items():
         for number, stage in enumerate(both):
@@ -58,7 +65,7 @@ def time_staircase(
             clock.burst(stage, 1)  # the first pass allocates and chooses kernels
             once = max(clock.burst(stage, 1), 1e-6)
             steps[count, number] = max(1, math.ceil(LEAST_SECONDS / once))
-    found: dict[int, tuple[list[float], list[float]]] = {count: ([], []) for count in counts}
+    found: dict[int, list[list[float]]] = {count: [[] for _ in stages[count]] for count in counts}
     for turn in range(rounds):
         order = random.Random(seed * 1_000_003 + turn).sample([*counts], len(counts))
         for count in order:
@@ -66,13 +73,11 @@ def time_staircase(
                 stop_if_asked()
                 times = steps[count, number]
                 found[count][number].append(1e3 * clock.burst(stage, times) / times)
-        yield [Stair(count, tuple(both[0]), tuple(both[1])) for count, both in found.items()]
+        yield [Stair(count, *map(tuple, times)) for count, times in found.items()]
 
 
-def _stages(
-    vit: ReducedViT, layer: int, tokens: Tokens, count: int
-) -> tuple[Callable[[], object], Callable[[], object]]:
-    """Attention and MLP of a block on the first ``count`` tokens."""
+def _stages(vit: ReducedViT, layer: int, tokens: Tokens, count: int, removal: bool) -> tuple[Callable[[], object], ...]:
+    """Attention and MLP of a block on the first ``count`` tokens; then attention of merged ones, and removing some."""
     first = Tokens(tokens.x[:, :count].contiguous(), None, tokens.position and tokens.position.first(count))
     x: Tensor = first.x
 
@@ -84,4 +89,21 @@ def _stages(
         with torch.inference_mode():
             return vit.mlp(layer, x)
 
-    return attention, mlp
+    if not removal:
+        return attention, mlp
+    sized = first._replace(size=torch.ones(x.shape[:2], device=x.device)) if vit.sized else first
+    r = max(1, min(count // SHARE_REMOVED, vit.method.cap(count, vit.backbone.prefix)))
+    with torch.inference_mode():
+        attended, heads = vit.attend(layer, sized)
+        before_mlp = attended if vit.method.after_mlp else None
+        after = attended if before_mlp is None else vit.mlp(layer, attended)
+
+    def merged_attention() -> object:
+        with torch.inference_mode():
+            return vit.attend(layer, sized)
+
+    def remove() -> object:
+        with torch.inference_mode():
+            return vit.reduce(layer, r, sized, after, heads, before_mlp)
+
+    return attention, mlp, merged_attention, remove

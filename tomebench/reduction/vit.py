@@ -232,6 +232,26 @@ class ReducedViT(nn.Module):
         position = tokens.position and tokens.position.after(plan, tokens.size, self.rope)
         return Tokens(x, size, position)
 
+    def reduce(
+        self, layer: int, r: int, tokens: Tokens, x: Tensor, heads: Heads, before_mlp: Tensor | None = None
+    ) -> tuple[Tokens, MergePlan | None]:
+        """Choose and remove tokens of one block.
+
+        Args:
+            layer: the block.
+            r: tokens to remove, >= 1.
+            tokens: input of the block.
+            x: what is reduced, after the attention residual [B, N, C], or after that of the MLP.
+            heads: queries, keys and values of the block.
+            before_mlp: after the attention residual, of a method that reduces after the MLP.
+        """
+        bias_size = tokens.size if self.prop_attn else None
+        context = Context(
+            x, tokens.x, heads, tokens.size, bias_size, r, self.backbone.prefix, layer, self.backbone.depth,
+            self.constants, self.backbone.class_token, before_mlp, self.learned,
+        )  # fmt: skip
+        return self._reduce(context, tokens.position)
+
     def mlp(self, layer: int, x: Tensor) -> Tensor:
         """[B, N, C] -> tokens after the MLP residual."""
         return self.backbone.mlp(layer, x)
@@ -267,15 +287,9 @@ class ReducedViT(nn.Module):
         if self.prefix_only and layer == depth - 1:
             left = Tokens(x[:, :prefix], None, tokens.position and tokens.position.first(prefix))
         elif r > 0:
-            size = tokens.size
-            bias_size = size if self.prop_attn else None
             before_mlp = x if self.method.after_mlp and self.reduces_by_method else None
             x = x if before_mlp is None else self.mlp(layer, x)
-            context = Context(
-                x, tokens.x, heads, size, bias_size, r, prefix, layer, depth, self.constants,
-                self.backbone.class_token, before_mlp, self.learned,
-            )  # fmt: skip
-            left, plan = self._reduce(context, tokens.position)
+            left, plan = self.reduce(layer, r, tokens, x, heads, before_mlp)
             if before_mlp is not None:
                 return left, plan
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tomebench.compare.candidates import Candidate, Estimate
+from tomebench.compare.points import Speed
 from tomebench.compare.recommend import Recommendation
 from tomebench.report.escape import clean
 from tomebench.report.narrow import Step, Table, before, without
@@ -42,8 +43,8 @@ def sentence(found: Recommendation) -> str:
     goal = found.goal
     if found.chosen is None:
         nearest = found.close[0]
-        loss = "" if nearest.choice is None else f", and loses {_loss(nearest.choice, goal)}"
-        return f"Stay with r=0: no row keeps {_limit(goal)}; {clean(nearest.name)} comes nearest{loss}"
+        lost = "" if nearest.choice is None else f", and loses {loss(nearest.choice, goal)}"
+        return f"Stay with r=0: no row keeps {_limit(goal)}; {clean(nearest.name)} comes nearest{lost}"
     chosen = found.chosen
     assert chosen.estimate is not None
     text = f"Take {clean(chosen.name)}{_speed(found, chosen)}: "
@@ -52,7 +53,7 @@ def sentence(found: Recommendation) -> str:
     elif found.found == "seems":
         text += f"no row surely keeps {_limit(goal)} on the images of the choice, and it is the fastest that seems to; "
     text += f"on {counted(chosen.estimate.n, 'image')} that had no part in the choice it loses "
-    text += _loss(chosen.estimate, goal)
+    text += loss(chosen.estimate, goal)
     if found.verdict == "surely":
         return f"{text}, surely within {_amount(goal)}"
     if found.verdict == "likely":
@@ -71,10 +72,10 @@ def table(found: Recommendation) -> Table:
         "": ["chosen" if each is found.chosen else "close" for each in rows],
         "row": [clean(each.name) for each in rows],
         "tokens": [str(each.measured.row.tokens_out) for each in rows],
-        "speed-up [95%]": [_ratio(each) for each in rows],
+        "speed-up [95%]": [ratio(each.speed) for each in rows],
         "ms": ["-" if (ms := latency_ms(each.measured.row)) is None else f"{ms:.2f}" for each in rows],
-        _CHOICE: [_loss(each.choice, None) for each in rows],
-        _ELSEWHERE: [_loss(each.estimate, None) for each in rows],
+        _CHOICE: [loss(each.choice, None) for each in rows],
+        _ELSEWHERE: [loss(each.estimate, None) for each in rows],
     }
     heads = [head for head, cells in columns.items() if set(cells) != {"-"}]
     return heads, [list(cells) for cells in zip(*(columns[head] for head in heads), strict=True)]
@@ -93,20 +94,21 @@ def as_json(found: Recommendation) -> dict[str, Any]:
     """The recommendation as plain values."""
     return {
         "sentence": sentence(found),
-        "recommended": None if found.chosen is None or found.why else _plain(found.chosen),
+        "recommended": None if found.chosen is None or found.why else plain(found.chosen),
         "verdict": found.verdict,
         "found": found.found,
         "why_nothing": found.why,
         "images_needed": found.images,
         "goal": {name: value for name, value in vars(found.goal).items() if value is not None},
-        "close": [_plain(each) for each in found.close],
+        "close": [plain(each) for each in found.close],
         "base": found.base,
         "over": found.over,
         "remarks": list(found.remarks),
     }
 
 
-def _plain(each: Candidate) -> dict[str, Any]:
+def plain(each: Candidate) -> dict[str, Any]:
+    """A candidate as plain values."""
     row = each.measured.row
     names = ("model", "weights", "img_size", "method", "options", "schedule", "r", "batch_size", "dtype", "device")
     return {
@@ -117,13 +119,14 @@ def _plain(each: Candidate) -> dict[str, Any]:
         "gmacs": row.gmacs,
         "speedup": None if each.speed is None else list(each.speed),
         "latency_ms": latency_ms(row),
-        "choice": _counts(each.choice),
-        "estimate": _counts(each.estimate),
+        "choice": counts(each.choice),
+        "estimate": counts(each.estimate),
         "keeps_limit_in_choice": each.keeps,
     }
 
 
-def _counts(estimate: Estimate | None) -> dict[str, Any] | None:
+def counts(estimate: Estimate | None) -> dict[str, Any] | None:
+    """An estimate as plain values."""
     if estimate is None:
         return None
     ends = [-100 * estimate.interval.hi, -100 * estimate.interval.lo]
@@ -138,7 +141,7 @@ def _amount(goal: Goal) -> str:
     return counted(float(f"{goal.largest_loss:.6g}"), "point")
 
 
-def _loss(estimate: Estimate | None, goal: Goal | None) -> str:
+def loss(estimate: Estimate | None, goal: Goal | None) -> str:
     """Loss in points with its interval; with a goal, in words."""
     if estimate is None:
         return "-"
@@ -149,15 +152,15 @@ def _loss(estimate: Estimate | None, goal: Goal | None) -> str:
     return f"{estimate.drop:.2f} points{what}{limits}"
 
 
-def _ratio(each: Candidate) -> str:
-    speed = each.speed
+def ratio(speed: Speed | None) -> str:
+    """A speed-up with its interval."""
     return "-" if speed is None else f"{speed.value:.2f}x{interval(speed.lo, speed.hi, '.2f')}"
 
 
 def _speed(found: Recommendation, chosen: Candidate) -> str:
     row = chosen.measured.row
     if chosen.speed is not None and found.over is not None:
-        return f", {_ratio(chosen)} as fast as {clean(found.over)}"
+        return f", {ratio(chosen.speed)} as fast as {clean(found.over)}"
     if row.img_per_s is not None:
         return f", {row.img_per_s:.1f} img/s"
     return f", {100 * (1 - 1 / row.mac_ratio):.0f} % fewer MACs"

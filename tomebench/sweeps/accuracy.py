@@ -26,7 +26,7 @@ from tomebench.measure.device import lost
 from tomebench.measure.predict import predict
 from tomebench.ranks.group import Ranks
 from tomebench.schema import CellPredictions, Chunk, ImageState, Status
-from tomebench.sweeps.board import board_of
+from tomebench.sweeps.board import Boards
 from tomebench.sweeps.events import Event, Note, Phase, Progress
 from tomebench.sweeps.failures import CellFailed, blamed
 from tomebench.sweeps.inputs import Reading
@@ -131,7 +131,9 @@ def evaluate(
         asked = time.perf_counter()
 
 
-def count_top1(job: Job, listed: ImageSet, reading: Reading, session: int, ranks: Ranks) -> Iterator[Event]:
+def count_top1(
+    job: Job, listed: ImageSet, reading: Reading, session: int, ranks: Ranks, boards: Boards
+) -> Iterator[Event]:
     """Evaluate the batches that are asked for, together with the other ranks; commit each one when it is done.
 
     Args:
@@ -140,10 +142,11 @@ def count_top1(job: Job, listed: ImageSet, reading: Reading, session: int, ranks
         reading: loads those of them that can be decoded.
         session: number of this session, stored with each batch.
         ranks: this process and its peers.
+        boards: says which cells are evaluated on which batches.
     """
     store, total = job.store, len(reading.image_set)
     known = store.read_states()
-    board = board_of(job, reading.image_set)
+    board = boards(job, reading.image_set)
     images = [
         min(job.batch_size, total - index * job.batch_size) for index in range(batch_count(total, job.batch_size))
     ]

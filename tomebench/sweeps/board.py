@@ -7,7 +7,7 @@ stopped in the middle of a stage, or which several processes share, goes through
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -46,6 +46,10 @@ class Board(Protocol):
         """Record that all is done."""
 
 
+Boards = Callable[[Job, ImageSet], Board]
+"""Makes the board of a sweep from its cells and images."""
+
+
 class AllImages:
     """Every batch that some cell has not been evaluated on, as one stage.
 
@@ -68,6 +72,11 @@ class AllImages:
 
     def close(self, store: Store) -> None:
         """Nothing to record: what is missing shows."""
+
+
+def not_chosen_on(facts: RaceFacts, images: int, batch_size: int) -> range:
+    """Batches with images that have no part in what a race chooses."""
+    return range(facts.total // batch_size, batch_count(images, batch_size))
 
 
 def missing(done: Mapping[int, set[str]], asked: Iterable[tuple[Iterable[int], str]]) -> Work:
@@ -138,6 +147,7 @@ class Racing:
         labels: true classes of the images, [n] or [n, k].
         batch_size: images per batch.
         top1: predictions that there are already, by key of the cell and index of the batch.
+        estimated: evaluate the row that ``recommended`` chooses on the images that had no part in it.
     """
 
     def __init__(
@@ -148,9 +158,11 @@ class Racing:
         labels: npt.NDArray[np.int64],
         batch_size: int,
         top1: Mapping[str, Top1],
+        *,
+        estimated: bool = True,
     ) -> None:
         self._facts, self._racers, self._baseline, self._labels = facts, racers, baseline, labels
-        self._batch_size = batch_size
+        self._batch_size, self._estimated = batch_size, estimated
         self._top1 = {key: dict(found) for key, found in top1.items()}
         self._known: dict[tuple[str, int, bool], bool | None] = {}
         self._chosen: tuple[Runner, Found] | None = None
@@ -172,9 +184,8 @@ class Racing:
         asked = [(self._stage(key), key) for key in race.next()]
         if not asked and self._facts.until == "recommended":
             self._chosen = choose(race)
-            if self._chosen is not None and self._chosen[1] != "beyond":
-                rest = range(self._facts.total // self._batch_size, batch_count(len(self._labels), self._batch_size))
-                asked = [(rest, self._chosen[0].key)]
+            if self._estimated and self._chosen is not None and self._chosen[1] != "beyond":
+                asked = [(not_chosen_on(self._facts, len(self._labels), self._batch_size), self._chosen[0].key)]
         return self._missing(asked)
 
     def _race(self, live: Sequence[str]) -> Race:

@@ -17,7 +17,7 @@ from tomebench.datasets.checks import leave_out
 from tomebench.datasets.images import ImageSet
 from tomebench.errors import DeviceError, Interrupted, UnsupportedModelError
 from tomebench.measure.allocator import keep_memory
-from tomebench.measure.device import DTYPES, arithmetic, device_name, lost, resolve_device
+from tomebench.measure.device import arithmetic, device_name, lost, resolve_device
 from tomebench.measure.testbed import THIS_PROCESS, describe
 from tomebench.models.create import LoadedModel, build_model, load_model
 from tomebench.ranks.group import Ranks
@@ -34,13 +34,15 @@ from tomebench.runs.targets import budget_rank, keep_budgets, keep_processes
 from tomebench.runs.testbed import PROCESS
 from tomebench.schema import REFERENCE
 from tomebench.sweeps.accuracy import count_top1, help_out
+from tomebench.sweeps.baseline import check_baseline
 from tomebench.sweeps.batch_size import choose_batch_size
+from tomebench.sweeps.board import Boards, board_of
 from tomebench.sweeps.cells import about_training, resolve_cells, resolve_sweep
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.enough import too_few
 from tomebench.sweeps.estimate import in_words
 from tomebench.sweeps.events import Estimate, Event, Facts, Finished, Note, Phase, Planned, Progress
-from tomebench.sweeps.failures import CellFailed, ending, guarded, lost_with, no_room_is_an_input_error
+from tomebench.sweeps.failures import CellFailed, ending, lost_with, no_room_is_an_input_error
 from tomebench.sweeps.inputs import Reading, list_images, preprocessing_of, usable_images, weights_dtype
 from tomebench.sweeps.job import LOST, Job, stops
 from tomebench.sweeps.made import check_code, check_unchanged, keep_made, made_by, sample_digests
@@ -63,6 +65,7 @@ def run_sweep(
     fresh: bool = False,
     first: bool = True,
     facts: Facts = (),
+    boards: Boards = board_of,
 ) -> Iterator[Event]:
     """Measure every cell of a sweep, or resume one that was stopped.
 
@@ -76,6 +79,7 @@ def run_sweep(
         first: this is the first of those processes, which retries cells that failed in an earlier sweep and checks the
             images.
         facts: names and values to be stored with the run.
+        boards: says which cells are evaluated on which images; by default what the configuration asks for.
 
     Yields:
         Events; the last is ``Finished`` with one row per cell of the folder, whichever sweep measured it. It has no
@@ -116,7 +120,7 @@ def run_sweep(
                     return False
                 return True
 
-            run = partial(_lead, facts=facts) if ranks.leads else _follow
+            run = partial(_lead, facts=facts, boards=boards) if ranks.leads else _follow
             with arithmetic(config.dtype, config.threads), no_room_is_an_input_error():
                 yield from run(config, given, listed, directory, asked, device, ranks, first, fresh)
         except Interrupted:
@@ -143,6 +147,7 @@ def _lead(
     first: bool,
     fresh: bool,
     facts: Facts = (),
+    boards: Boards = board_of,
 ) -> Iterator[Event]:
     """The whole sweep, as rank 0 or a process without peers runs it."""
     stop_if_asked = stops(should_stop)
@@ -212,7 +217,7 @@ def _lead(
         if image_set is not None:
             reading = _reading(config, image_set, loaded, batch_size, device, ranks)
         with ranks.allow(FIRST):  # any of these passes may be the first, which compiles
-            yield from _check_baseline(job)
+            yield from check_baseline(job)
             yield _loading(3, "")
             loaded.model.train(config.mode == "train")
             processes = {PROCESSES: ranks.place.size} if ranks.place.size > 1 else {}
@@ -229,7 +234,7 @@ def _lead(
                 yield from count_tokens(job, reading)
                 yield from measure_end_to_end(job, reading, session)
         if listed is not None and reading is not None:
-            yield from count_top1(job, listed, reading, session, ranks)
+            yield from count_top1(job, listed, reading, session, ranks, boards)
         store.check_there()
         yield Finished(tuple(build_rows(store)), directory, store.config, max_drop=limit_of(store))
 
@@ -304,34 +309,6 @@ def _reading(
 ) -> Reading:
     preprocessing = preprocessing_of(config, loaded.model)
     return Reading(config, image_set, preprocessing, batch_size, device, ranks.place.local_size)
-
-
-def _check_baseline(job: Job) -> Iterator[Event]:
-    """Check that the wrapped model at r = 0 gives the logits of the unwrapped one, within rounding."""
-    images = job.inputs[0]
-    half = job.config.mode == "train" and job.config.dtype in ("bf16", "fp16")
-    both = (job.passes.models[job.baseline], job.loaded.model)
-    try:
-        with torch.inference_mode(), torch.autocast(job.device.type, DTYPES[job.config.dtype], enabled=half):
-            wrapped, unwrapped = (guarded(job.baseline, model)(images).float() for model in both)
-        with job.blame(job.baseline):
-            wrapped, unwrapped = wrapped.cpu(), unwrapped.cpu()  # CUDA runs asynchronously: errors surface here
-    except CellFailed as failure:
-        yield job.failed(failure)  # raises: without the baseline nothing can be compared
-        return
-    if not unwrapped.isfinite().all():
-        yield Note("the unwrapped model gives NaN or infinite logits; check its weights and --dtype")
-    same = (wrapped == unwrapped) | (wrapped.isnan() & unwrapped.isnan())
-    if same.all():
-        return
-    tolerance = 0.05 if job.config.dtype in ("bf16", "fp16") else 1e-3
-    worst = (wrapped - unwrapped)[~same].abs().max().item()
-    if not worst <= tolerance * max(unwrapped.abs().max().item(), 1.0):  # NaN is not within any tolerance
-        raise UnsupportedModelError(
-            f"{job.loaded.timm_id}: the wrapped model at r = 0 differs from the model itself by up to {worst:.2g}; "
-            "its forward does something that merging does not know"
-        )
-    yield Note(f"r = 0 differs from the unwrapped model by up to {worst:.2g} (rounding)")
 
 
 def _forget_failures(store: Store, keys: Collection[str]) -> None:

@@ -26,7 +26,7 @@ from tomebench.reduction.attention import check_route
 from tomebench.regular import read_bytes
 from tomebench.runs.budget import BUDGETS
 from tomebench.runs.stairs import Stair
-from tomebench.schema import canonical_json
+from tomebench.schema import Cell, canonical_json
 from tomebench.sweeps.batch_size import choose_batch_size
 from tomebench.sweeps.cells import reduced_vit, resolve_cells
 from tomebench.sweeps.config import SweepConfig
@@ -55,12 +55,21 @@ class Staircase:
     code: str  # digest
     testbed: dict[str, Any]
     stairs: tuple[Stair, ...]  # ascending numbers of tokens
+    removal: str = ""  # method and options of the tokens that were removed; empty: that was not timed
 
     def to_json(self) -> str:
         """Text that :func:`read_staircase` reads back."""
-        stairs = [[each.tokens, list(each.attention), list(each.mlp)] for each in self.stairs]
-        own = {name: value for name, value in vars(self).items() if name != "stairs"}
+        stairs = [
+            [each.tokens, *map(list, (each.attention, each.mlp, *((each.sized, each.removal) if self.removal else ())))]
+            for each in self.stairs
+        ]
+        own = {name: value for name, value in vars(self).items() if name != "stairs" and value != ""}
         return canonical_json({"format": FORMAT, **own, "stairs": stairs})
+
+
+_Times = list[float]
+_Two = tuple[int, _Times, _Times]
+_Four = tuple[int, _Times, _Times, _Times, _Times]
 
 
 class _File(BaseModel):
@@ -76,15 +85,18 @@ class _File(BaseModel):
     layer: int = Field(ge=0, le=10_000)
     code: str = Field(max_length=64)
     testbed: dict[str, bool | int | float | str | None]
-    stairs: list[tuple[int, list[float], list[float]]] = Field(min_length=1, max_length=100_000)
+    stairs: list[_Two | _Four] = Field(min_length=1, max_length=100_000)
+    removal: str = Field(default="", max_length=2000)
 
     @model_validator(mode="after")
     def _even(self) -> _File:
-        rounds = {len(times) for _, *both in self.stairs for times in both}
+        rounds = {len(times) for _, *stages in self.stairs for times in stages}
         counts = [tokens for tokens, *_ in self.stairs]
         if len(rounds) != 1 or rounds == {0} or min(counts) < 1 or counts != sorted({*counts}):
             raise ValueError("numbers of tokens must ascend, each with equally many times")
-        if any(not 0 < ms < 1e9 for _, *both in self.stairs for times in both for ms in times):
+        if {len(stages) for _, *stages in self.stairs} != {4 if self.removal else 2}:
+            raise ValueError("every number of tokens must have the same stages")
+        if any(not 0 < ms < 1e9 for _, *stages in self.stairs for times in stages for ms in times):
             raise ValueError("times must be above 0")
         return self
 
@@ -103,7 +115,7 @@ def read_staircase(path: Path) -> Staircase:
         ) from error
     except (ValueError, ValidationError, RecursionError) as error:
         raise InputError(f"{path} is no staircase; tomebench staircase writes one") from error
-    stairs = tuple(Stair(tokens, tuple(attention), tuple(mlp)) for tokens, attention, mlp in found.stairs)
+    stairs = tuple(Stair(tokens, *map(tuple, stages)) for tokens, *stages in found.stairs)
     own = {name: value for name, value in vars(found).items() if name not in ("format", "stairs")}
     return Staircase(**own, stairs=stairs)
 
@@ -113,13 +125,29 @@ def write_staircase(path: Path, staircase: Staircase) -> None:
     write_whole(path, staircase.to_json() + "\n")
 
 
-def run_staircase(config: SweepConfig, step: int, should_stop: Callable[[], bool]) -> Generator[Event, None, Staircase]:
+def removal_of(cell: Cell) -> str:
+    """What removes tokens of a cell, in words: method, options and whether attention counts sizes."""
+    changed = (f"{name}={value}" for name, value in (*cell.options, ("prop_attn", cell.prop_attn)))
+    return " ".join([cell.method, *changed])
+
+
+def run_staircase(
+    config: SweepConfig,
+    step: int,
+    should_stop: Callable[[], bool],
+    *,
+    removal: bool = False,
+    rounds: int | None = None,
+) -> Generator[Event, None, Staircase]:
     """Time the middle block of a model at numbers of tokens from all down to one patch.
 
     Args:
-        config: model, device, dtype, batch size and attention; twice the least number of rounds of its budget is run.
+        config: model, device, dtype, batch size and attention.
         step: between two numbers of tokens.
         should_stop: asked between two bursts.
+        removal: also time attention of merged tokens, and removing tokens by the method of the configuration.
+        rounds: how many; by default twice the least number of the budget, as many as tell a step between neighbours,
+            of which there are many.
 
     Raises:
         InputError: the model or device cannot be used as asked, or passes would not be eager inference.
@@ -137,11 +165,18 @@ def run_staircase(config: SweepConfig, step: int, should_stop: Callable[[], bool
     check_route(config.attention, device, config.dtype, training=False)
     keep_memory()
     with usual_state(), arithmetic(config.dtype, config.threads) as threads, no_room_is_an_input_error():
-        return (yield from _measured(config, step, should_stop, device, threads))
+        rounds = 2 * BUDGETS[config.budget].min_rounds if rounds is None else rounds
+        return (yield from _measured(config, step, should_stop, device, threads, removal, rounds))
 
 
 def _measured(
-    config: SweepConfig, step: int, should_stop: Callable[[], bool], device: torch.device, threads: int
+    config: SweepConfig,
+    step: int,
+    should_stop: Callable[[], bool],
+    device: torch.device,
+    threads: int,
+    removal: bool,
+    rounds: int,
 ) -> Generator[Event, None, Staircase]:
     def stop_if_asked() -> None:
         if should_stop():
@@ -154,16 +189,17 @@ def _measured(
     batch_size = config.batch_size
     if not isinstance(batch_size, int):
         batch_size = choose_batch_size(config, loaded.model, preprocessing, device)
-    unmerged = config.model_copy(update={"r": "0", "schedule": "constant"})
-    cells = resolve_cells(unmerged, loaded, weights="", batch_size=batch_size, device=device_name(device))
-    vit, layer = reduced_vit(backbone, unmerged, cells[0]), backbone.depth // 2
+    one_cell = config.model_copy(update={"r": "1" if removal else "0", "schedule": "constant"})
+    cells = resolve_cells(one_cell, loaded, weights="", batch_size=batch_size, device=device_name(device))
+    vit, layer = reduced_vit(backbone, one_cell, cells[-1]), backbone.depth // 2
     (images,) = timing_inputs(None, preprocessing, batch_size, device, weights_dtype(config), config.seed, 1)
     with torch.inference_mode():
-        tokens, _ = next(itertools.islice(vit.states(images), layer, None))  # as they come into that block
-    counts = numbers_of_tokens(tokens.x.shape[1], backbone.prefix, step)
-    rounds = 2 * BUDGETS[config.budget].min_rounds  # as many as tell a step between neighbours, of which there are many
+        unmerged = reduced_vit(backbone, one_cell, cells[0])
+        tokens, _ = next(itertools.islice(unmerged.states(images), layer, None))  # as they come into that block
+    counts = numbers_of_tokens(tokens.x.shape[1], backbone.prefix, step, removal=removal)
     yield Phase("timing", float(rounds))
-    timed = time_staircase(vit, layer, tokens, counts, rounds, clock_for(device), config.seed, stop_if_asked)
+    clock = clock_for(device)
+    timed = time_staircase(vit, layer, tokens, counts, rounds, clock, config.seed, stop_if_asked, removal=removal)
     stairs: list[Stair] = []
     for done, so_far in enumerate(timed, start=1):
         stairs = so_far
@@ -180,4 +216,5 @@ def _measured(
         code=code_digest(),
         testbed=describe(device, threads),
         stairs=tuple(stairs),
+        removal=removal_of(cells[-1].cell) if removal else "",
     )

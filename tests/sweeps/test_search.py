@@ -1,0 +1,270 @@
+"""A search of the embedded model: the schedule keeps the limit, costs least, and is judged on images of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tomebench.cli import app
+from tomebench.compare.searched import Searched, searched
+from tomebench.errors import Interrupted
+from tomebench.report.searched import as_json, sentences
+from tomebench.runs.race_facts import RaceFacts, half
+from tomebench.runs.stairs import Stair
+from tomebench.runs.store import Store
+from tomebench.sweeps import accuracy, search, staircase
+from tomebench.sweeps.config_files import load_config
+from tomebench.sweeps.events import Finished, Planned, Progress
+from tomebench.sweeps.staircase import Staircase, write_staircase
+
+N = 96
+SETTINGS: dict[str, Any] = {
+    "model": "digits_vit",
+    "data": "digits",
+    "r": "0,8,16,24",
+    "limit": N,
+    "batch_size": 16,
+    "budget": "none",
+    "device": "cpu",
+    "max_drop": 10.0,
+}
+TRIES = 12
+
+
+def run(out: Path, should_stop: Callable[[], bool] = lambda: False, **more: Any) -> Searched:
+    config = load_config([], {**SETTINGS, "out": out, **more})
+    search.check_search(config, TRIES)
+    for event in search.run_search(config, out, should_stop, tries=TRIES):
+        assert not isinstance(event, Planned | Finished)
+    return searched(out, config.goal)
+
+
+def plain(found: Searched) -> str:
+    return re.sub(r'"run": "[^"]*"', "", json.dumps(as_json(found), allow_nan=False))
+
+
+def evaluated(out: Path) -> dict[str, set[int]]:
+    with Store.read(out) as store:
+        return {key: {*found} for key, found in store.top1().items()}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("search") / "run"
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> Searched:
+    return run(folder)
+
+
+def test_what_is_found_costs_least_and_keeps_the_limit(found):
+    assert found.facts is not None
+    assert found.found is not None
+    assert 0 < found.facts.made <= TRIES
+    assert found.found.keeps is None or found.found.keeps
+    assert found.found.choice.n == half(N)
+    assert found.found.choice.drop <= 10
+    assert {each.name for each in found.rivals} == {"constant", "decreasing"}
+    for rival in found.rivals:
+        assert found.found.measured.row.gmacs <= rival.candidate.measured.row.gmacs
+        assert rival.candidate.choice.drop <= 10
+    assert found.beaten
+    assert "fewer MACs than constant r=24, the best constant r" in sentences(found)[1]
+
+
+def test_nothing_is_reported_on_images_that_chose(found, folder):
+    """Only what the search ended with has been run on the other half, and all of it."""
+    others = {*range(half(N) // 16, N // 16)}
+    finalists = {found.facts.found, *found.facts.rivals}
+    with Store.read(folder) as store:
+        baseline = next(cell.key for cell, _ in store.cells() if cell.is_baseline)
+    for key, batches in evaluated(folder).items():
+        assert batches & others == (others if key in finalists or key == baseline else set())
+    for each in (found.found, *(rival.candidate for rival in found.rivals)):
+        assert each.estimate.n == N - half(N)
+    for rival in found.rivals:
+        assert rival.loss is None or rival.loss.n == N - half(N)
+
+
+def test_what_happens_on_the_others_never_changes_what_is_found(found, folder, tmp_path, monkeypatch):
+    """The planted overfit: every schedule is always wrong elsewhere, and that is what is reported."""
+    with Store.read(folder) as store:
+        baseline = next(cell.key for cell, _ in store.cells() if cell.is_baseline)
+    real = accuracy.predict
+
+    def unlucky(models, batch, prepare):
+        chunk = real(models, batch, prepare)
+        if chunk.index < half(N) // 16:
+            return chunk
+        wrong = {
+            key: own if key == baseline else dataclasses.replace(own, top1=(own.top1 + np.uint16(1)) % 10)
+            for key, own in chunk.predictions.items()
+        }
+        return dataclasses.replace(chunk, predictions=wrong)
+
+    monkeypatch.setattr(accuracy, "predict", unlucky)
+    other = run(tmp_path / "run")
+    assert other.facts == found.facts
+    assert other.found.choice == found.found.choice
+    assert other.answer.verdict == "surely not"
+    assert other.found.estimate.drop > 50
+    assert "surely more than 10 points: the choice was lucky" in sentences(other)[0]
+
+
+def test_a_search_that_was_stopped_goes_on_to_the_same_end(found, folder, tmp_path):
+    stopped = 0
+    for moments in (25, 40):
+        calls = iter(range(1000))
+        try:
+            run(tmp_path / "run", lambda calls=calls, moments=moments: next(calls) >= moments)
+        except Interrupted:
+            stopped += 1
+    assert stopped == 2
+    again = run(tmp_path / "run")
+    assert plain(again) == plain(found)
+    assert evaluated(tmp_path / "run") == evaluated(folder)
+
+
+def test_once_more_in_its_folder_nothing_is_evaluated(found, folder):
+    before = evaluated(folder)
+    with Store.read(folder) as store:
+        chunks = store.done_chunks()
+    config = load_config([], {**SETTINGS, "out": folder})
+    events = [*search.run_search(config, folder, lambda: False, tries=TRIES)]
+    assert not any(isinstance(each, Progress) and each.phase == "accuracy" for each in events)
+    assert plain(searched(folder, config.goal)) == plain(found)
+    assert evaluated(folder) == before
+    with Store.read(folder) as store:
+        assert store.done_chunks() == chunks
+
+
+def test_what_is_saved_is_a_configuration_of_sweep(found, folder, tmp_path):
+    row = found.found.measured.row
+    config = load_config([], {**SETTINGS, "out": folder, "dtype": "bf16", "metric": "x"})
+    (tmp_path / "schedule.yaml").write_text(search.saved(config, row.schedule, row.r))
+    read = load_config([tmp_path / "schedule.yaml"], {})
+    assert (read.model, read.schedule, read.dtype, read.metric) == ("digits_vit", row.schedule, "bf16", "x")
+    assert (read.data, read.max_drop, read.out) == (None, 1.0, None)
+    (tmp_path / "schedule.yaml").write_text(search.saved(config, "constant", 8))
+    read = load_config([tmp_path / "schedule.yaml"], {})
+    assert (read.schedule, read.r_values) == ("constant", (0, 8))
+
+
+def made_staircase(**other: Any) -> Staircase:
+    """A block of the embedded model that is three times as fast at 160 tokens and fewer, whatever is removed."""
+    stairs = [
+        Stair(n, *((float(1 if n <= 160 else 3),) * 6 for _ in range(3)), removal=(1e-6,) * 6) for n in range(3, 198)
+    ]
+    facts = {"model": "digits_vit", "img_size": 56, "batch_size": 16, "dtype": "fp32", "device": "cpu"}
+    more = {"attention": "auto", "depth": 8, "layer": 4, "code": staircase.code_digest(), "testbed": {}}
+    return Staircase(**{**facts, **more, "stairs": tuple(stairs), "removal": "tome prop_attn=True", **other})
+
+
+def test_the_staircase_says_what_is_faster(tmp_path):
+    """All that a schedule gains here is to reach 160 tokens early; MACs would have it remove as many as it can."""
+    config = load_config([], {**SETTINGS, "out": tmp_path, "budget": "quick", "r": "0,4,8"})
+    space = search._space(config, made_staircase())
+    found = [space.cost(space.trace(each).tokens) for each in ((40, *[0] * 7), (8,) * 8, (3,) * 8)]
+    assert found == pytest.approx([4 + 7 * 2, 4 * 6 + 4 + 3 * 2, 8 * 6], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"model": "deit_tiny_patch16_224"}, "--staircase is of another model (deit_tiny_patch16_224, not digits_vit"),
+        ({"batch_size": 8}, "--staircase is of another batch_size (8, not 16)"),
+        ({"removal": ""}, "--staircase is of another removal (none, not tome prop_attn=True)"),
+        ({"code": "0"}, "--staircase is of another version of tomebench"),
+    ],
+)
+def test_a_staircase_of_something_else_is_refused(folder, found, other, message):
+    with Store.read(folder) as store:
+        cell = next(cell for cell, _ in store.cells() if not cell.is_baseline)
+    config = load_config([], {**SETTINGS, "out": folder})
+    given = made_staircase(**{"model": cell.model, **other})
+    assert not search._unlike(made_staircase(model=cell.model), cell)
+    with pytest.raises(search.ConfigError) as error:
+        next(search._staircase(config, folder, lambda: False, given))
+    assert str(error.value).startswith(message)
+
+
+@pytest.fixture
+def program(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = app.run(["search", *arguments])
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+FLAGS = ("--model", "digits_vit", "--data", "digits", "--limit", "32", "--device", "cpu", "--budget", "none")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model", "digits_vit"), "search counts what is lost, and there are no images; add --data"),
+        ((*FLAGS, "--min-speedup", "2"), "search looks for the fastest within a loss"),
+        ((*FLAGS, "--max-drop", "1", "--max-latency-ms", "2"), "search looks for the fastest within a loss"),
+        ((*FLAGS, "--method", "tome,pitome"), "search is about one method with one set of options"),
+        ((*FLAGS, "--metric", "k,q"), "search is about one method with one set of options"),
+        ((*FLAGS, "--ablate"), "search is about one method with one set of options"),
+        ((*FLAGS, "--schedule", "constant,list:8,8,8,8,8,8,8,8"), "search makes the lists of r itself"),
+        ((*FLAGS, "--until", "all"), "a search is one run that says itself what it evaluates; drop --until"),
+        ((*FLAGS, "--share", "1/2"), "a search is one run that says itself what it evaluates; drop --share"),
+        ((*FLAGS[:-2], "--processes", "2"), "search times in one process; drop --processes"),
+        ((*FLAGS, "--r", "0"), "search needs values of r to start from"),
+        ((*FLAGS, "--tries", "-1"), "--tries -1: give a whole number from 0"),
+        ((*FLAGS, "--staircase", "nowhere.json"), "cannot read nowhere.json"),
+        ((*FLAGS[:-2], "--compile"), "search times blocks alone, eagerly"),
+        ((*FLAGS[:-4], "--mode", "train"), "mode train measures the speed of a training step"),
+    ],
+)
+def test_bad_input_is_one_line(program, tmp_path, arguments, message):
+    code, out, err = program(*arguments)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert message in err
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_the_command_as_a_new_user_runs_it(program):
+    flags = (*FLAGS, "--r", "0,24", "--max-drop", "30", "--tries", "4", "--quiet")
+    code, out, err = program(*flags)
+    assert (code, err) == (0, "")
+    folder = Path("results/search-digits_vit-tome")
+    assert "written: results/search-digits_vit-tome/search.md" in " ".join(out.split())
+    assert "Take " in (folder / "search.md").read_text()
+    config = load_config([folder / "schedule.yaml"], {})
+    code, text, _ = program(*flags, "--json")
+    answer = json.loads(text)
+    assert (code, answer["run"]) == (0, str(folder))
+    assert answer["found_schedule"]["schedule"] == config.schedule
+    assert answer["sentence"] in (folder / "search.md").read_text().replace("\n", " ")
+    with Store.read(folder) as store:
+        assert RaceFacts.of(store).chosen == answer["search"]["found"]
+
+
+def test_where_no_r_keeps_the_limit_r_0_stays(program):
+    flags = ("--limit", "96", "--method", "random-prune", "--r", "0,24", "--max-drop", "0", "--quiet")
+    code, out, _ = program(*FLAGS[:4], *FLAGS[6:], *flags)
+    assert code == 0
+    assert out.split("\n\n")[0].strip().startswith("Stay with r=0: no row keeps a loss of at most 0 points")
+    assert not Path("results/search-digits_vit-random-prune/schedule.yaml").exists()
+
+
+def test_a_staircase_given_with_macs_is_refused(program, tmp_path):
+    write_staircase(tmp_path / "stairs.json", made_staircase())
+    code, _, err = program(*FLAGS, "--staircase", "stairs.json")
+    assert code == 2
+    assert "budget none goes by MACs, not by times; drop --staircase, or --budget none" in err
