@@ -77,7 +77,8 @@ def test_what_is_found_costs_least_and_keeps_the_limit(found):
         assert found.found.measured.row.gmacs <= rival.candidate.measured.row.gmacs
         assert rival.candidate.choice.drop <= 10
     assert found.beaten
-    assert "fewer MACs than constant r=24, the best constant r" in sentences(found)[1]
+    assert "fewer MACs than constant r=24, the best constant r; its loss differs by " in sentences(found)[1]
+    assert "the best decreasing r" in sentences(found)[2]
 
 
 def test_nothing_is_reported_on_images_that_chose(found, folder):

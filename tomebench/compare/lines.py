@@ -27,6 +27,8 @@ from tomebench.words import counted
 
 SMALLER_INPUT, OTHER_INPUT = "smaller input", "other input"
 SMALLER_MODEL, OTHER_MODEL = "smaller model", "other model"
+EACH_ITS_OWN = "every row is of the images that it was stopped after"
+"""Remark where all rows were stopped."""
 _SETTING = ("device", "dtype", "batch_size", "mode", "compile", "cuda_graphs", "attention")
 """Columns within which methods are compared: the base has the same."""
 _LONGEST_SCHEDULE = 24
@@ -121,7 +123,7 @@ def _common_images(measured: Sequence[Measured]) -> tuple[npt.NDArray[np.int64] 
     sets = {each.seen.tobytes(): each.seen for each in known if each.seen is not None and not each.stopped}
     if not sets:
         all_ = [each.seen for each in known if each.seen is not None]
-        return (max(all_, key=len), "every row is of the images that it was stopped after") if all_ else (None, "")
+        return (max(all_, key=len), EACH_ITS_OWN) if all_ else (None, "")
     common = functools.reduce(np.intersect1d, sets.values())
     if len(sets) == 1:
         return common, ""

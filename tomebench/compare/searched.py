@@ -5,6 +5,7 @@ All losses of the finalists are of the images that had no part in the search, an
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tomebench.compare.candidates import Candidate, Estimate, candidates_of, of_the_choice, predicted
-from tomebench.compare.lines import groups
+from tomebench.compare.lines import EACH_ITS_OWN, groups
 from tomebench.compare.points import Speed
 from tomebench.compare.read import Measured, read_runs
 from tomebench.compare.recommend import Recommendation, recommend
@@ -68,6 +69,8 @@ def searched(directory: Path, goal: Goal) -> Searched:
     """
     measured, _ = read_runs([directory])
     answer = recommend(measured, goal)
+    # A search says itself which images it counts.
+    answer = dataclasses.replace(answer, remarks=tuple(each for each in answer.remarks if each != EACH_ITS_OWN))
     with Store.read(directory) as store:
         facts, rounds = SearchFacts.of(store), store.rounds()
     if facts is None:

@@ -15,7 +15,7 @@ from tomebench.report.recommended import loss, plain, ratio
 from tomebench.report.series import interval
 from tomebench.words import counted
 
-_FASTER, _MORE = "found is faster [95%]", "found loses more [95%]"
+_OVER, _MORE = "found over it [95%]", "lost more [95%]"
 _CHOICE, _ELSEWHERE = "loss in the search [95%]", "loss elsewhere [95%]"
 WORDS = ("schedule",)
 """Columns of the table that hold words."""
@@ -25,6 +25,7 @@ NARROWER = (
     without("tokens"),
     Step("speed-up [95%]", "speed-up", before(" ["), lost="the interval of the speed-up"),
     without("in the search"),
+    Step(_MORE, "lost more", before(" ["), lost="the interval of what is lost more"),
 )
 """Steps that make the table narrower, in order."""
 
@@ -43,7 +44,9 @@ def sentences(found: Searched) -> list[str]:
         answer = dataclasses.replace(answer, chosen=dataclasses.replace(chosen, name=named(chosen)))
     said = [recommended.sentence(answer).replace("no part in the choice", "no part in the search")]
     if found.found is not None and found.facts is not None:
-        said.append(_against_constant(found))
+        said += [_against(each, found) for each in found.rivals]
+        if found.facts.constant is None:
+            said.append("No constant r keeps the limit")
         about = f"{counted(found.facts.tried, 'schedule')} were run on images"
         if found.facts.made:
             about += f", {found.facts.made} of them made by the search"
@@ -51,22 +54,18 @@ def sentences(found: Searched) -> list[str]:
     return said
 
 
-def _against_constant(found: Searched) -> str:
-    rival = next((each for each in found.rivals if each.name == "constant"), None)
+def _against(rival: Rival, found: Searched) -> str:
     assert found.found is not None
-    if rival is None:
-        return "No constant r keeps the limit"
-    name = named(rival.candidate)
+    name = f"{named(rival.candidate)}, the best {rival.name} r"
     if rival.candidate.measured is found.found.measured:
-        return f"No schedule that was tried is faster than {name} and keeps the limit"
+        return f"No schedule that was tried is faster than {named(rival.candidate)} and keeps the limit"
     more = "" if rival.loss is None else f"; its loss differs by {_signed(rival.loss)}"
     if rival.speed is None:
-        rows = (rival.candidate.measured.row, found.found.measured.row)
-        saved = 100 * (1 - rows[1].gmacs / rows[0].gmacs)
-        return f"{named(found.found)} takes {saved:.1f} % fewer MACs than {name}, the best constant r{more}"
+        saved = 100 * (1 - found.found.measured.row.gmacs / rival.candidate.measured.row.gmacs)
+        return f"{named(found.found)} takes {saved:.1f} % fewer MACs than {name}{more}"
     speed = f"{rival.speed.value:.2f}x{interval(rival.speed.lo, rival.speed.hi, '.2f')} as fast as {name}"
-    beaten = "" if found.beaten else " and not surely faster"
-    return f"{named(found.found)} is {speed}, the best constant r{beaten}{more}"
+    unsure = "" if (rival.speed.lo or 0) > 1 else ", not surely faster"
+    return f"{named(found.found)} is {speed}{unsure}{more}"
 
 
 def _signed(each: Estimate) -> str:
@@ -86,7 +85,7 @@ def table(found: Searched) -> Table:
         "speed-up [95%]": [ratio(each.speed) for _, each, _ in rows],
         _CHOICE: [loss(each.choice, None) for _, each, _ in rows],
         _ELSEWHERE: [loss(each.estimate, None) for _, each, _ in rows],
-        _FASTER: [ratio(None if rival is None else rival.speed) for _, _, rival in rows],
+        _OVER: [ratio(None if rival is None else rival.speed) for _, _, rival in rows],
         _MORE: [loss(None if rival is None else rival.loss, None) for _, _, rival in rows],
     }
     heads = [head for head, cells in columns.items() if {*cells} != {"-"}]
@@ -100,6 +99,8 @@ def about(found: Searched) -> list[str]:
     said = [f"loss: points of {what} {base}; the search saw one half of the images only, elsewhere is the other"]
     if found.answer.over is not None:
         said.append(f"speed-ups are over {clean(found.answer.over)}; all schedules took turns in the same rounds")
+    if found.found is not None:
+        said.append("over it, lost more: the schedule that was found against that of the row, on the images elsewhere")
     return [*said, *map(clean, found.answer.remarks)]
 
 

@@ -210,7 +210,11 @@ def _lead(
             timed = new if cells[0] in new else [cells[0], *new]  # the baseline is timed in the same rounds
             images = 0 if image_set is None or known.issuperset(keys) else len(image_set)
             yield Estimate(in_words(config, timed, batch_size, images, device, beside))
-            if images and (text := too_few(store.cells(), images, limit_of(store), labels=config.labels)):
+            if (
+                images
+                and boards is board_of
+                and (text := too_few(store.cells(), images, limit_of(store), labels=config.labels))
+            ):
                 yield Note(text)
         stop_if_asked()
         reading = None
