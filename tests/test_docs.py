@@ -137,6 +137,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
             out = f"results/array-cells-{part}-of-2"
             assert app.run(["sweep", *common, "--cells", f"{part}/2", "--out", out]) == 0
         assert app.run(["check", "runs/a", "--baseline", "a.json", "--update-baseline"]) == 0
+        evaluated = ("--data", "DATA", "--checkpoint", "w.safetensors", "--until", "all", "--budget", "none")
+        assert app.run(["sweep", *common, *evaluated, "--out", "runs/order"]) == 0
+        assert app.run(["check", "runs/order", "--baseline", "order.json", "--update-baseline"]) == 0
         for copy in ("old.json", "results/baselines/demo.json"):
             Path(copy).parent.mkdir(exist_ok=True)
             shutil.copy("a.json", copy)

@@ -81,6 +81,7 @@ def sweep(
     min_speedup: float | None = None,
     max_latency_ms: float | None = None,
     until: Literal["decided", "recommended", "all"] | None = None,
+    against: str | Path | None = None,
     seed: int | None = None,
     threads: int | None = None,
     workers: int | None = None,
@@ -118,6 +119,7 @@ def sweep(
     """
     asked = {key: value for key, value in locals().items() if key not in ("model", "r", "progress", "preprocessing")}
     from tomebench.errors import ConfigError
+    from tomebench.gate.race import boards_of
     from tomebench.models.given import given_model, given_name
     from tomebench.models.headed import with_class_head
     from tomebench.progress import drawn
@@ -133,7 +135,7 @@ def sweep(
     module = None if isinstance(model, str | Sequence) else model
     asked |= {"model": model if module is None else given_name(module), "r": _r_text(r)}
     asked |= {"preprocessing": None if own is not None else preprocessing}
-    paths = ("out", "checkpoint", "class_head", "predictors", "real", "verify", "cache")
+    paths = ("out", "checkpoint", "class_head", "predictors", "real", "verify", "cache", "against")
     for path in (*paths, "class_names", "data"):
         if not isinstance(asked[path], str | Path | None) or (path == "out" and out is None):
             raise ConfigError(f"{path} {asked[path]!r}: give a path")
@@ -172,8 +174,9 @@ def sweep(
     rows: list[Row] = []
     for number, (part, config) in enumerate(members):
         model_here = handed_over() if number else given  # the run before has cast it to its own dtype
+        facts, boards = facts_of(plan, part), boards_of(config)
         events = run_sweep(
-            config, folder / part, should_stop=lambda: False, given=model_here, facts=facts_of(plan, part)
+            config, folder / part, should_stop=lambda: False, given=model_here, facts=facts, boards=boards
         )
         for event in drawn(events) if progress else events:
             if isinstance(event, Note) and not isinstance(event, Estimate) and not progress:

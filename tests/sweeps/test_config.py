@@ -219,6 +219,7 @@ def test_a_run_is_identified_by_everything_that_can_change_a_result():
         "cache",
         "verify",
         "share",
+        "against",
         "max_drop",
         "min_agreement",
         "min_speedup",

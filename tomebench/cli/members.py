@@ -52,6 +52,7 @@ def measure_members(members: Sequence[Member], flags: LaunchFlags) -> tuple[Path
     from tomebench.cli.console import open_screen
     from tomebench.cli.progress import follow
     from tomebench.cli.results import write_run
+    from tomebench.gate.race import boards_of
     from tomebench.sweeps.events import Note
     from tomebench.sweeps.members import ALONE, check_members
     from tomebench.sweeps.resume import choose_parent
@@ -72,7 +73,8 @@ def measure_members(members: Sequence[Member], flags: LaunchFlags) -> tuple[Path
         for number, (name, config) in enumerate(members, start=1):
             said = Note(f"run {number} of {counted(len(members), 'run')}: {name}")
             try:
-                events = run_sweep(config, parent / name, should_stop, facts=facts_of(plan, name))
+                facts, boards = facts_of(plan, name), boards_of(config)
+                events = run_sweep(config, parent / name, should_stop, facts=facts, boards=boards)
                 finished = follow(itertools.chain([said], events), screen)
             except InputError as error:
                 ended.append(type(error)(f"run {name}: {error}"))

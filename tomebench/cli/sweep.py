@@ -83,16 +83,19 @@ def measure(config: SweepConfig, flags: SweepFlags, facts: Facts = ()) -> tuple[
     from tomebench.cli.console import open_screen
     from tomebench.cli.progress import follow
     from tomebench.cli.results import write_run
+    from tomebench.gate.race import boards_of
     from tomebench.sweeps.config import run_directory
     from tomebench.sweeps.resume import choose_folder
     from tomebench.sweeps.run import run_sweep
 
     leads = Place.here().rank == 0  # rank 0 alone writes
     screen = open_screen(as_json=flags.json, quiet=flags.quiet or not leads)
+    boards = boards_of(config)
     with stop_on_signal(quiet=not leads) as should_stop:
         named = config.out is not None or bool(flags.given["name"] or flags.config)  # not by demo.yaml
         folder, remark = choose_folder(config, named=named) if leads else (run_directory(config), None)
-        finished = follow(_remarked(run_sweep(config, folder, should_stop, facts=facts), remark), screen)
+        events = run_sweep(config, folder, should_stop, facts=facts, boards=boards)
+        finished = follow(_remarked(events, remark), screen)
         if not leads:
             return None
         settings = dict(finished.settings or config.stored())

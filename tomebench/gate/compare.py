@@ -60,7 +60,8 @@ def compare(old: Snapshot, new: Snapshot, tiers: Sequence[Tier], limits: Limits)
     before = {cell.name: cell for cell in old.cells}
     after = {cell.name: cell for cell in new.cells}
     names = list(dict.fromkeys([*before, *after]))
-    findings = [finding for tier in tiers for finding in _tier(tier, names, before, after, limits)]
+    random = all("until" in side.settings for side in (old, new))
+    findings = [finding for tier in tiers for finding in _tier(tier, names, before, after, limits, random)]
     if (found := _other_weights(old, new)) is None:
         return findings
     return [_of_other_weights(finding, found) if finding.tier == "accuracy" else finding for finding in findings]
@@ -127,7 +128,12 @@ def exit_code(findings: Sequence[Finding]) -> Literal[0, 3, 4]:
 
 
 def _tier(
-    tier: Tier, names: Sequence[str], before: dict[str, CellRecord], after: dict[str, CellRecord], limits: Limits
+    tier: Tier,
+    names: Sequence[str],
+    before: dict[str, CellRecord],
+    after: dict[str, CellRecord],
+    limits: Limits,
+    random: bool,
 ) -> list[Finding]:
     findings: dict[str, Finding] = {}
     pairs: dict[str, tuple[CellRecord, CellRecord]] = {}
@@ -139,7 +145,7 @@ def _tier(
             pairs[name] = (old, new)
     results = {
         "static": lambda: compare_static(pairs),
-        "accuracy": lambda: compare_accuracies(pairs, limits.max_drop),
+        "accuracy": lambda: compare_accuracies(pairs, limits.max_drop, random=random),
         "speed": lambda: compare_speeds(pairs, limits.speed),
     }[tier]()
     for finding in results:

@@ -1,10 +1,17 @@
-"""Compare the accuracy tier: McNemar's exact test on which of the same images are right. Integers only."""
+"""Compare the accuracy tier: McNemar's exact test on which of the same images are right. Integers only.
+
+Of a run that was stopped before all images (``sweep --until``), the images seen tell what all would: they are the first
+ones of a random order. There the question is whether more is lost than the limit allows, by testing by betting.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
 
 from tomebench import stats
 from tomebench.errors import SpecError
@@ -43,19 +50,30 @@ class MaxDrop:
         return self.value if self.unit == "images" else self.value * n / 100
 
 
-def compare_accuracies(pairs: Mapping[str, tuple[CellRecord, CellRecord]], limit: MaxDrop) -> list[Finding]:
+def compare_accuracies(
+    pairs: Mapping[str, tuple[CellRecord, CellRecord]], limit: MaxDrop, *, random: bool = False
+) -> list[Finding]:
     """One finding for each cell.
 
     ``worse`` if images are lost significantly: McNemar's exact test on the images that changed, adjusted for the number
     of cells. ``inconclusive`` if more are lost on balance than the limit allows, but not significantly. ``better`` if
     images are gained significantly. Other images are ``incomparable``.
+
+    Args:
+        pairs: the baseline's and the new record of each cell.
+        limit: of the loss.
+        random: the images are in a random order, so that cells may have been stopped.
     """
     found = {name: (old.accuracy, new.accuracy) for name, (old, new) in pairs.items()}
+    stopped = {name for name, (old, new) in found.items() if random and old and new and _first_of(old, new)}
     comparable = {name: _discordant(old, new) for name, (old, new) in found.items() if old and new and _same(old, new)}
     adjusted = dict(zip(comparable, stats.holm([stats.mcnemar(*bc) for bc in comparable.values()]), strict=True))
     findings = []
     for name, (old, new) in found.items():
         if old is None or new is None:
+            continue
+        if name in stopped:
+            findings.append(_foreseen(name, old, new, limit, level_of(len(stopped))))
             continue
         if name not in comparable:
             findings.append(Finding("accuracy", name, "incomparable", _difference(old, new)))
@@ -63,6 +81,48 @@ def compare_accuracies(pairs: Mapping[str, tuple[CellRecord, CellRecord]], limit
         lost, gained = comparable[name]
         findings.append(_judged(name, old, new, lost, gained, adjusted[name], limit))
     return findings
+
+
+def level_of(cells: int) -> float:
+    """Level at which each of several stopped cells is judged, so that an equal run is rarely found worse."""
+    return 1 - LEVEL / max(1, cells)
+
+
+def differences(old: Accuracy, right: npt.NDArray[np.bool_]) -> stats.Differences:
+    """Paired differences of the first images from a baseline, of which those were right; [len(right)]."""
+    return right.astype(np.int8) - old.values()[: len(right)].astype(np.int8)
+
+
+def keeps(found: stats.Differences, total: int, limit: MaxDrop, level: float) -> bool | None:
+    """Whether no more is lost of all ``total`` images than the limit allows; None where that is open."""
+    allowed = limit.images(total) + 1e-9
+    return stats.foreseen(found, total, lambda lost, gained: lost - gained <= allowed, level=level)
+
+
+def _foreseen(name: str, old: Accuracy, new: Accuracy, limit: MaxDrop, level: float) -> Finding:
+    right = new.values()
+    found = differences(old, right)
+    answer, n, total = keeps(found, old.n_seen, limit, level), new.n_seen, old.n_seen
+    verdict: Verdict = "inconclusive" if answer is None else "same" if answer else "worse"
+    lost, gained = int((found < 0).sum()), int((found > 0).sum())
+    allowed = f"{limit.value:g} points" if limit.unit == "points" else counted(limit.value, "image")
+    says = {
+        None: f"not yet known whether more than {allowed} are lost of all {total}: go on with --until all",
+        True: f"no more than {allowed} are lost of all {total}",
+        False: f"more than {allowed} are lost of all {total}",
+    }[answer]
+    before, after = int(old.values()[:n].sum()), int(right.sum())
+    interval = stats.set_interval(found, total, level=level)
+    detail = f"{before} -> {after} of the first {n} right, {lost} lost and {gained} gained; {says}"
+    return Finding(
+        "accuracy", name, verdict, detail, "top-1", before, after, gained - lost,
+        total * interval.lo, total * interval.hi, None,
+    )  # fmt: skip
+
+
+def _first_of(old: Accuracy, new: Accuracy) -> bool:
+    """Whether the images of a stopped run are the first of those of a baseline."""
+    return old.digest == new.digest and old.complete and not new.complete and new.n_seen < old.n_seen
 
 
 def _judged(name: str, old: Accuracy, new: Accuracy, lost: int, gained: int, p: float, limit: MaxDrop) -> Finding:

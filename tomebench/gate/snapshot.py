@@ -32,13 +32,11 @@ def run_snapshot(store: Store) -> Snapshot:
 
     Raises:
         StorageError: the store is damaged.
-        RunError: nothing has been measured yet, cells were stopped, or it is an ablation.
+        RunError: nothing has been measured yet, or it is an ablation.
     """
     # Cells of an ablation may differ in proportional attention only, which no name shows.
     if store.config.get("ablate"):
         raise RunError("the run is an ablation, whose cells the gate cannot tell apart; check that of a plain sweep")
-    if RaceFacts.of(store) is not None:  # what they lack would pass as if it had not been asked
-        raise RunError("cells of the run were stopped before all images; sweep it on with --until all, then check it")
     rows = build_rows(store)
     if not rows:
         raise RunError(f"the run of {store.config.get('model')} holds nothing yet; let the sweep run")
@@ -48,7 +46,7 @@ def run_snapshot(store: Store) -> Snapshot:
         rounds=timed_rounds(store),
         images=store.images(),
         seen=store.seen(),
-        predictions=store.predictions(),
+        predictions=_first(store) if RaceFacts.of(store) is not None else store.predictions(),
         statuses=store.statuses(),
         baseline=next((cell.key for cell, _ in store.cells() if cell.is_baseline), None),
         testbed=cut(" ".join(sorted(testbeds))),
@@ -83,6 +81,16 @@ class _Stored:
     baseline: str | None
     testbed: str  # fingerprint of the testbed of the rounds
     content: str | None  # digest of the bytes of the images evaluated
+
+
+def _first(store: Store) -> dict[str, CellPredictions]:
+    """Predictions of the first images of the list that each cell of a race has been run on, up to the first gap."""
+    found = {}
+    batch_size = store.cells()[0][0].batch_size
+    for key, (chunks, all_) in store.predictions_of_each().items():
+        n = batch_size * next(index for index in range(len(chunks) + 1) if index not in chunks)
+        found[key] = CellPredictions(all_.top1[:n], all_.in_top5[:n], all_.ties, all_.nonfinite)
+    return found
 
 
 def with_static(snapshot: Snapshot, static: Snapshot) -> Snapshot:
@@ -127,15 +135,18 @@ def apart(cell: Cell, settings: Mapping[str, Any]) -> str:
 
 def _accuracy(stored: _Stored, key: str, row: Row) -> Accuracy | None:
     images, found = stored.images, stored.predictions.get(key)
-    if images is None or not images.labelled or found is None or found.nonfinite or not len(stored.seen):
+    if images is None or not images.labelled or found is None or found.nonfinite or not len(found.top1):
         return None
+    complete = len(found.top1) == len(images.labels)
+    # The first images of a stopped cell are the first of the list; otherwise all cells have seen the same.
+    seen = stored.seen if len(found.top1) == len(stored.seen) else np.arange(len(found.top1))
     return Accuracy(
         dataset=cut(row.dataset or images.name),
         digest=images.digest,
-        content=stored.content,
-        n_seen=len(stored.seen),
-        complete=len(stored.seen) == len(images.labels),
-        right=packed_bits(is_right(found, images.labels[stored.seen])),
+        content=stored.content if len(seen) == len(stored.seen) else None,
+        n_seen=len(seen),
+        complete=complete,
+        right=packed_bits(is_right(found, images.labels[seen])),
     )
 
 

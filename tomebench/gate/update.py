@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from tomebench.errors import BaselineError, InputError
+from tomebench.errors import BaselineError, InputError, RunError
 from tomebench.gate.baseline_file import read_baseline, write_baseline
 from tomebench.gate.compare import Limits, compare
 from tomebench.gate.judge import Say, Watch, measured_floor, refreshed, snapshot_of, speed_remarks
@@ -55,6 +55,8 @@ def measure_baseline(
     snapshot = snapshot_of(
         run, static=to is not None and "static" in (tiers or ("static",)), checkpoint=checkpoint, say=say
     )
+    if str(snapshot.settings.get("until", "all")) != "all" and "accuracy" in (tiers or snapshot.tiers()):
+        raise RunError("cells of the run were stopped before all images; sweep it on with --until all, then keep it")
     found = None
     if floor:
         where = f" in {counted(PUBLISH_PROCESSES, 'process')}" if snapshot.within_one_process() else ""

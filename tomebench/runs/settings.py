@@ -95,6 +95,9 @@ class Settings:
         "In random order, stop cells: decided, once max-drop is certain; recommended, for one row; all, none.",
         "WHEN", "Data", shown="listed order, none", states="images", grows=True,
         needs="until stops the counting of images, but there are none")] = None
+    against: Annotated[Path | None, Setting(
+        "With --until decided: is more lost than max-drop against this baseline of check?",
+        "FILE", "Data", read=values.path, identity=False, needs="against is about images, but there are none")] = None
     allow_missing: Annotated[int, Setting("Leave out up to K images that cannot be used.", "K", "Data",
         check=values.between(0), states="images", needs="allow-missing is about images, but there are none")] = 0
     verify: Annotated[Path | None, Setting("Manifest of sha256 checksums that the images must have.", "FILE", "Data",

@@ -137,6 +137,16 @@ class _Race(_Record):
         return self
 
 
+class _Search(_Record):
+    found: Key
+    constant: Key | None
+    decreasing: Key | None
+    made: Count
+    tried: Count
+    by: Literal["staircase", "MACs"]
+    over: bool
+
+
 class _Share(_Record):
     share: Annotated[str, Field(pattern=r"^[0-9]{1,6}/[1-9][0-9]{0,5}$")]
     plan: Key
@@ -183,6 +193,7 @@ _NAMED: Mapping[str, Any] = {
     "selector": dict[Key, Annotated[list[tuple[Amount, Positive]], Field(min_length=1)]],
     "race": _Race,
     "share": _Share,
+    "search": _Search,
     "compile_seconds": dict[Key, Amount],
     "output_excess": dict[Key, Amount],
 }

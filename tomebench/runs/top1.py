@@ -51,11 +51,16 @@ def is_right(predictions: CellPredictions, labels: npt.NDArray[np.int64]) -> npt
         predictions: of n images.
         labels: int64 [n]; or [n, k], where any of an image's classes is right and -1 is none.
     """
-    if len(predictions.top1) != len(labels):
-        raise ValueError(f"{len(predictions.top1)} predictions for {len(labels)} labels")
+    return right_among(predictions.top1, labels)
+
+
+def right_among(top1: npt.NDArray[np.uint16], labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """:func:`is_right` of predicted classes [n]."""
+    if len(top1) != len(labels):
+        raise ValueError(f"{len(top1)} predictions for {len(labels)} labels")
     if labels.ndim == 1:
-        return predictions.top1 == labels
-    return (predictions.top1[:, None] == labels).any(axis=1)
+        return top1 == labels
+    return (top1[:, None] == labels).any(axis=1)
 
 
 def at_chance_level(found: CellPredictions, labels: npt.NDArray[np.int64], num_classes: int) -> bool:

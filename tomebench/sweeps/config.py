@@ -87,6 +87,14 @@ class SweepConfig(Settings, BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _one_baseline_of_a_race(self) -> SweepConfig:
+        if self.against is not None and (self.until != "decided" or not self.labels or self.process_count > 1):
+            raise ConfigError(
+                "against stops cells by their labels, in one process; add --until decided"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _training_is_speed_only(self) -> SweepConfig:
         if self.mode == "train" and self.data is not None:
             raise ConfigError(
