@@ -46,7 +46,7 @@ def engine(monkeypatch) -> Callable[..., None]:
     """Replace the engine by one that ends with the given rows, or that raises after its first round."""
 
     def install(*rows: Row, error: BaseException | None = None) -> None:
-        def run_sweep(config, directory, should_stop, **_):
+        def run_sweep(config, directory, should_stop, facts=(), boards=None):
             assert not should_stop()
             yield Phase("load", None)
             yield Planned(len(rows), config.model, 2, 0)

@@ -16,6 +16,8 @@ from tomebench.errors import BaselineError, ConfigError, Interrupted
 from tomebench.gate.compare_accuracy import MaxDrop, compare_accuracies, keeps, level_of
 from tomebench.gate.records import Accuracy, Asked, CellRecord, packed_bits
 from tomebench.gate.snapshot import run_snapshot
+from tomebench.runs.codes import AGAINST, STOPPED
+from tomebench.runs.rows import build_rows
 from tomebench.runs.store import Store
 from tomebench.sweeps import accuracy
 from tomebench.sweeps.config_files import load_config
@@ -35,7 +37,8 @@ def record(right: np.ndarray, *, complete: bool = True, digest: str = "d") -> Ce
 def judged(right: np.ndarray, now: np.ndarray, limit: str = "0.5", *, random: bool = True, **of: Any):
     """The finding about a cell, of which all images or only the first have been evaluated anew."""
     new = record(now, complete=len(now) == len(right), **of)
-    (found,) = compare_accuracies({"r=8": (record(right), new)}, MaxDrop.parse(limit), random=random)
+    stopped_of = 1 if random else None
+    (found,) = compare_accuracies({"r=8": (record(right), new)}, MaxDrop.parse(limit), stopped_of=stopped_of)
     return found
 
 
@@ -90,9 +93,12 @@ def test_what_is_foreseen_is_what_all_images_say(share):
 
 
 def test_more_cells_need_more_images():
-    found = np.zeros(900, dtype=np.int8)
-    assert keeps(found, TOTAL, MaxDrop(), level_of(1)) is True
-    assert keeps(found, TOTAL, MaxDrop(), level_of(1_000_000)) is None
+    found = np.zeros(TOTAL, dtype=np.int8)
+
+    def needed(cells: int) -> int:
+        return next(n for n in range(64, TOTAL, 64) if keeps(found[:n], TOTAL, MaxDrop(), level_of(cells)))
+
+    assert needed(1) < needed(10) < needed(1_000)
 
 
 def test_only_a_random_order_can_be_stopped_and_only_the_same_images_compare():
@@ -151,6 +157,8 @@ def seen(run: Path) -> dict[int, int]:
 def test_an_equal_run_stops_early_and_passes(gated, tmp_path, capsys):
     sweep(tmp_path / "run", until="decided", against=gated / "a.json", max_drop=10.0)
     assert max(seen(tmp_path / "run").values()) < N // 16
+    with Store.read(tmp_path / "run") as store:
+        assert {code for row in build_rows(store) for code in row.warnings} & STOPPED == {AGAINST}
     code, said = check(tmp_path / "run", gated, capsys, "--max-drop", "10")
     assert (code, [each["verdict"] for each in said["findings"]]) == (0, ["same"] * 3)
     code, said = check(tmp_path / "run", gated, capsys)  # a narrower limit is another question
@@ -188,7 +196,7 @@ def test_a_worse_cell_stops_and_fails_and_a_kill_changes_nothing(gated, tmp_path
     )
     with Store.read(tmp_path / "run") as store:
         sizes = {cell.asked.r: cell.accuracy.n_seen for cell in run_snapshot(store).cells}
-    assert sizes[12] < sizes[24] <= sizes[0]
+    assert sizes[12] <= sizes[24] <= sizes[0] < N
 
 
 def test_a_stopped_run_is_no_baseline(gated, tmp_path, capsys):
@@ -210,13 +218,40 @@ def test_a_baseline_of_something_else_is_refused(gated, tmp_path, more):
         sweep(tmp_path / "run", **settings)
 
 
-@pytest.mark.parametrize("more", [{}, {"until": "all"}, {"until": "decided", "labels": False}])
-def test_against_says_which_question_stops_cells(more):
-    with pytest.raises(ConfigError, match="by their labels, in one process; add --until decided"):
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({}, "add --until decided"),
+        ({"until": "all"}, "add --until decided"),
+        ({"until": "decided", "labels": False}, "drop --no-labels and --processes"),
+        ({"until": "decided", "budget": "quick", "processes": 2}, "drop --no-labels and --processes"),
+    ],
+)
+def test_against_says_which_question_stops_cells(more, message):
+    with pytest.raises(ConfigError, match=message):
         load_config([], {**SETTINGS, "against": "a.json", **more})
 
 
+def test_a_gap_is_never_taken_for_the_next_images(gated, tmp_path, capsys):
+    """Of a race for one row, the row that it chose has the first images and the last, until --until all fills in."""
+    sweep(tmp_path / "run", until="recommended", max_drop=60.0)  # which 64 images decide
+    calls = iter(range(100))
+    with pytest.raises(Interrupted):
+        sweep(tmp_path / "run", lambda: next(calls) > 4, until="all")
+    with Store.read(tmp_path / "run") as store:
+        top1, gaps = store.top1(), 0
+        keys = {cell.r: cell.key for cell, _ in store.cells()}
+        for cell in run_snapshot(store).cells:
+            found = top1.get(keys[cell.asked.r], {})
+            first = next(index for index in range(len(found) + 1) if index not in found)
+            assert first == 0 if cell.accuracy is None else cell.accuracy.n_seen == 16 * first
+            gaps += first < len(found)
+    assert gaps
+    _, said = check(tmp_path / "run", gated, capsys, "--max-drop", "10")
+    assert not {each["verdict"] for each in said["findings"]} & {"worse", "better"}
+
+
 def test_a_baseline_that_cannot_be_read_ends_the_sweep_before_it_begins(tmp_path):
-    with pytest.raises(BaselineError, match="baseline .*nowhere.json: No such file"):
+    with pytest.raises(BaselineError, match=r"baseline .*nowhere\.json: No such file"):
         sweep(tmp_path / "run", until="decided", against=tmp_path / "nowhere.json")
     assert not (tmp_path / "run").exists()

@@ -58,6 +58,14 @@ def test_a_generation_goes_from_little_to_much_cheaper():
     assert {tuple(asked(where, start, 2, count=4, seed=str(seed))) for seed in range(5)} != {tuple(some)}
 
 
+def test_what_the_last_block_slices_off_is_no_change():
+    where = Space(TOKENS, 1, DEPTH, half_of_patches, True, sum)
+    found = asked(where, where.asked((4,) * DEPTH), 2, count=1000)
+    assert found
+    assert {each[-1] for each in found} == {0}
+    assert {len({*found})} == {len(found)}
+
+
 def test_steps_of_the_hardware_are_used():
     """Where a block of more than 48 tokens takes as long as one of 64, only what gets below it is proposed."""
     stepped = space(lambda tokens: sum(64 if each > 48 else each for each in tokens))
@@ -82,6 +90,8 @@ def test_the_time_of_a_pass_by_hand(rounds):
     assert blocks.ms([20, 20]) == pytest.approx((30 + 0.3 + 2) + (40 + 2))
     assert blocks.ms([15]) == pytest.approx(30 + 0.3 + 1.5)  # between two stairs
     assert blocks.ms([5]) == pytest.approx(30 + 0.3 + 1)  # as the lowest stair
+    sliced = BlockTimes(stairs, 30, prefix_only=True)  # by the last block, at no cost
+    assert sliced.ms([20, 10]) == pytest.approx((30 + 0.3 + 2) + (40 + 1))
     after = BlockTimes(stairs, 30, after_mlp=True)
     assert after.ms([20, 20]) == pytest.approx((30 + 0.3 + 3) + (40 + 2))
     assert all(a > b for a, b in pairwise(blocks.ms([n]) for n in (29, 25, 21, 15)))

@@ -11,7 +11,7 @@ from tomebench.models.spec import PREFIX
 from tomebench.reduction.methods.flags import OPTIONS
 from tomebench.report.advice import advise
 from tomebench.runs.budget import PUBLISH_PROCESSES
-from tomebench.runs.codes import BREAKS, INTERRUPTED, KEEPS, NOT_NEEDED, PARTIAL_EVAL
+from tomebench.runs.codes import AGAINST, INTERRUPTED, PARTIAL_EVAL, STOPPED
 from tomebench.runs.row import Row
 from tomebench.runs.settings import about_images
 from tomebench.schema import MAX_DROP
@@ -39,7 +39,9 @@ def next_command(rows: Sequence[Row], config: Mapping[str, Any], directory: Path
         return None
     if any(INTERRUPTED in row.warnings or PARTIAL_EVAL in row.warnings for row in rows):
         return command_line(config) + _here(config, directory)
-    if directory is not None and any({KEEPS, BREAKS, NOT_NEEDED} & {*row.warnings} for row in rows):
+    if directory is not None and any(AGAINST in row.warnings for row in rows):
+        return f"tomebench check {shlex.quote(str(directory))} --accuracy --baseline FILE"
+    if directory is not None and any(STOPPED & {*row.warnings} for row in rows):
         return f"tomebench recommend {shlex.quote(str(directory))}"
     if str(config["model"]).startswith("digits_"):  # the embedded models
         kept = {name: config[name] for name in _MACHINE if config.get(name) != "cpu" and name in config}

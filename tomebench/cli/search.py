@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class SearchFlags(SweepFlags):
     """Flags of sweep, and those of search."""
 
-    tries: Annotated[int, typer.Option("--tries", help="Schedules to make at most.", metavar="N")] = 64
+    tries: Annotated[int, typer.Option("--tries", help="Schedules to make, eight at a time.", metavar="N")] = 64
     staircase: Annotated[
         Path | None,
         typer.Option(
@@ -90,6 +90,7 @@ def _show(screen: Screen, found: Searched, config: SweepConfig, folder: Path) ->
 
     written = [folder / "search.md"]
     write_whole(written[0], markdown_text(f"tomebench {folder.resolve().name}", found))
+    (folder / "schedule.yaml").unlink(missing_ok=True)  # of another limit
     if found.answer.chosen is not None and found.answer.why is None:
         written.append(folder / "schedule.yaml")
         row = found.answer.chosen.measured.row

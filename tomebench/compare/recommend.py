@@ -83,7 +83,7 @@ def recommend(measured: Sequence[Measured], goal: Goal, seed: int = 0) -> Recomm
     rows = [each for group in usable for each in group.rows]
     if any(PARTIAL_EVAL in each.row.warnings for each in rows):
         return dataclasses.replace(answer, why="unfinished")
-    if any((race := _race_of(each)) is not None and race.goal != goal for each in rows):
+    if any((race := _race_of(each)) is not None and (race.against or race.goal != goal) for each in rows):
         return dataclasses.replace(answer, why="another question")
     found = comparable([each for group in usable for each in candidates_of(group, goal, seed, len(usable) > 1)], usable)
     fast = [(each, z) for each, z in found if fast_enough(each, goal, usable)]

@@ -19,6 +19,7 @@ from tomebench.compare.points import Speed
 from tomebench.compare.read import Measured, read_runs
 from tomebench.compare.recommend import Recommendation, recommend
 from tomebench.errors import RunError
+from tomebench.runs.codes import INVALID
 from tomebench.runs.goal import Goal
 from tomebench.runs.racing import lost_and_gained
 from tomebench.runs.rounds import compare
@@ -49,16 +50,27 @@ class Searched:
     rivals: tuple[Rival, ...] = ()
 
     @property
+    def timed(self) -> bool:
+        """Whether it was timed."""
+        return self.found is not None and self.found.measured.row.speedup_vs_r0 is not None
+
+    @property
     def beaten(self) -> bool:
-        """Whether the found schedule is surely faster than the best constant r, or as MACs say where none was timed."""
+        """Whether what was found beats the best constant r of the same limit.
+
+        It is surely faster (has fewer MACs, where nothing was timed), and as counted on the images that had no part in
+        the search it keeps the limit, or no constant r does.
+        """
         if self.found is None or self.facts is None or self.facts.found == self.facts.constant:
             return False
-        rival = next((each for each in self.rivals if each.name == "constant"), None)
-        if rival is None:  # no constant r keeps the limit
+        own, rival = self.found.estimate, next((each for each in self.rivals if each.name == "constant"), None)
+        if own is None or not self.answer.goal.seems(own.lost, own.gained, own.n):
+            return False
+        if rival is None:
             return True
-        if rival.speed is None:
+        if not self.timed:
             return self.found.measured.row.gmacs < rival.candidate.measured.row.gmacs
-        return (rival.speed.lo or 0.0) > 1
+        return rival.speed is not None and (rival.speed.lo or 0.0) > 1
 
 
 def searched(directory: Path, goal: Goal) -> Searched:
@@ -81,12 +93,14 @@ def searched(directory: Path, goal: Goal) -> Searched:
     candidates = {each.measured.key: each for each, _ in candidates_of(group, answer.goal, 0, False)}
     seen = np.empty(0, dtype=np.int64) if group.base.seen is None else group.base.seen
     others = np.setdiff1d(seen, of_the_choice(group, 0))
+    if facts.found is None or not {facts.found, *facts.rivals} <= {*candidates}:
+        return Searched(answer)  # it has not ended, nothing keeps the limit, or a finalist failed on other images
     found = candidates[facts.found]
     rivals = [
         Rival(
             name,
             candidates[key],
-            _speed(rounds, key, facts.found),
+            _speed(rounds, candidates[key].measured, found.measured),
             _loss(group.base, candidates[key], found, others, answer.goal),
         )
         for name, key in (("constant", facts.constant), ("decreasing", facts.decreasing))
@@ -95,8 +109,10 @@ def searched(directory: Path, goal: Goal) -> Searched:
     return Searched(answer, facts, found, tuple(rivals))
 
 
-def _speed(rounds: Sequence[Round], rival: str, found: str) -> Speed | None:
-    estimate = None if rival == found else compare(rounds, rival, found)
+def _speed(rounds: Sequence[Round], rival: Measured, found: Measured) -> Speed | None:
+    """Speed-up over a rival in the rounds that have both; None where there is no valid one."""
+    valid = not INVALID & {*rival.row.warnings, *found.row.warnings}
+    estimate = compare(rounds, rival.key, found.key) if valid and rival.key != found.key else None
     if estimate is None:
         return None
     ends = (None, None) if estimate.interval is None else (estimate.interval.lo, estimate.interval.hi)

@@ -61,7 +61,8 @@ def compare(old: Snapshot, new: Snapshot, tiers: Sequence[Tier], limits: Limits)
     after = {cell.name: cell for cell in new.cells}
     names = list(dict.fromkeys([*before, *after]))
     random = all("until" in side.settings for side in (old, new))
-    findings = [finding for tier in tiers for finding in _tier(tier, names, before, after, limits, random)]
+    evaluated = sum(cell.accuracy is not None for cell in old.cells) if random else None
+    findings = [finding for tier in tiers for finding in _tier(tier, names, before, after, limits, evaluated)]
     if (found := _other_weights(old, new)) is None:
         return findings
     return [_of_other_weights(finding, found) if finding.tier == "accuracy" else finding for finding in findings]
@@ -133,7 +134,7 @@ def _tier(
     before: dict[str, CellRecord],
     after: dict[str, CellRecord],
     limits: Limits,
-    random: bool,
+    evaluated: int | None,
 ) -> list[Finding]:
     findings: dict[str, Finding] = {}
     pairs: dict[str, tuple[CellRecord, CellRecord]] = {}
@@ -145,7 +146,7 @@ def _tier(
             pairs[name] = (old, new)
     results = {
         "static": lambda: compare_static(pairs),
-        "accuracy": lambda: compare_accuracies(pairs, limits.max_drop, random=random),
+        "accuracy": lambda: compare_accuracies(pairs, limits.max_drop, stopped_of=evaluated),
         "speed": lambda: compare_speeds(pairs, limits.speed),
     }[tier]()
     for finding in results:

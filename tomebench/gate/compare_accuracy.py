@@ -51,7 +51,7 @@ class MaxDrop:
 
 
 def compare_accuracies(
-    pairs: Mapping[str, tuple[CellRecord, CellRecord]], limit: MaxDrop, *, random: bool = False
+    pairs: Mapping[str, tuple[CellRecord, CellRecord]], limit: MaxDrop, *, stopped_of: int | None = None
 ) -> list[Finding]:
     """One finding for each cell.
 
@@ -62,10 +62,13 @@ def compare_accuracies(
     Args:
         pairs: the baseline's and the new record of each cell.
         limit: of the loss.
-        random: the images are in a random order, so that cells may have been stopped.
+        stopped_of: cells of the baseline with answers, where images are in a random order, so that cells may have been
+            stopped.
     """
     found = {name: (old.accuracy, new.accuracy) for name, (old, new) in pairs.items()}
-    stopped = {name for name, (old, new) in found.items() if random and old and new and _first_of(old, new)}
+    stopped = {
+        name for name, (old, new) in found.items() if stopped_of is not None and old and new and _first_of(old, new)
+    }
     comparable = {name: _discordant(old, new) for name, (old, new) in found.items() if old and new and _same(old, new)}
     adjusted = dict(zip(comparable, stats.holm([stats.mcnemar(*bc) for bc in comparable.values()]), strict=True))
     findings = []
@@ -73,7 +76,7 @@ def compare_accuracies(
         if old is None or new is None:
             continue
         if name in stopped:
-            findings.append(_foreseen(name, old, new, limit, level_of(len(stopped))))
+            findings.append(_foreseen(name, old, new, limit, level_of(stopped_of or 1)))
             continue
         if name not in comparable:
             findings.append(Finding("accuracy", name, "incomparable", _difference(old, new)))
@@ -84,7 +87,7 @@ def compare_accuracies(
 
 
 def level_of(cells: int) -> float:
-    """Level at which each of several stopped cells is judged, so that an equal run is rarely found worse."""
+    """Level at which each cell is judged that was stopped, by the number of cells of the baseline (Bonferroni)."""
     return 1 - LEVEL / max(1, cells)
 
 

@@ -56,7 +56,7 @@ def against(baseline: Snapshot, limit: MaxDrop) -> Boards:
                 found[cell.key] = old.accuracy
         if not found:
             raise BaselineError("no cell of the sweep is in the baseline; give the settings of its run")
-        facts = RaceFacts("decided", job.config.goal, len(image_set), level_of(len(found)))
+        facts = RaceFacts("decided", job.config.goal, len(image_set), level_of(len(before)), against=True)
         job.store.put(RACE, facts.to_json())
         return Against(facts, found, limit, job.baseline, image_set.info.labels, job.batch_size, job.store.top1())
 

@@ -16,7 +16,6 @@ from tomebench.reduction.schedule import split_schedules
 from tomebench.runs import testbed
 from tomebench.runs.codes import INVALID
 from tomebench.runs.origin import MADE
-from tomebench.runs.race_facts import RaceFacts
 from tomebench.runs.rounds import pairs
 from tomebench.runs.row import Row
 from tomebench.runs.rows import build_rows, options_text
@@ -46,7 +45,8 @@ def run_snapshot(store: Store) -> Snapshot:
         rounds=timed_rounds(store),
         images=store.images(),
         seen=store.seen(),
-        predictions=_first(store) if RaceFacts.of(store) is not None else store.predictions(),
+        # In a random order cells may have images of their own, and gaps.
+        predictions=_first(store) if "until" in store.config else store.predictions(),
         statuses=store.statuses(),
         baseline=next((cell.key for cell, _ in store.cells() if cell.is_baseline), None),
         testbed=cut(" ".join(sorted(testbeds))),

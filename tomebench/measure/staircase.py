@@ -57,19 +57,19 @@ def time_staircase(
         stop_if_asked: called before every burst; may raise.
         removal: also time attention of tokens with sizes, and removing tokens; the model is one that removes some.
     """
-    stages = {count: _stages(vit, layer, tokens, count, removal) for count in counts}
-    steps = {}
-    for count, both in stages.items():
-        for number, stage in enumerate(both):
+    steps, found = {}, dict[int, list[list[float]]]()
+    for count in counts:
+        # Stages of one count at a time: together they would hold the tensors of all.
+        for number, stage in enumerate(_stages(vit, layer, tokens, count, removal)):
+            found.setdefault(count, []).append([])
             stop_if_asked()
             clock.burst(stage, 1)  # the first pass allocates and chooses kernels
             once = max(clock.burst(stage, 1), 1e-6)
             steps[count, number] = max(1, math.ceil(LEAST_SECONDS / once))
-    found: dict[int, list[list[float]]] = {count: [[] for _ in stages[count]] for count in counts}
     for turn in range(rounds):
         order = random.Random(seed * 1_000_003 + turn).sample([*counts], len(counts))
         for count in order:
-            for number, stage in enumerate(stages[count]):
+            for number, stage in enumerate(_stages(vit, layer, tokens, count, removal)):
                 stop_if_asked()
                 times = steps[count, number]
                 found[count][number].append(1e3 * clock.burst(stage, times) / times)

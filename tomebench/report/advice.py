@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tomebench.report.series import is_baseline
-from tomebench.runs.codes import BREAKS, CHANCE_LEVEL, INTERRUPTED, INVALID, KEEPS, NOT_NEEDED, PARTIAL_EVAL, SAME_AS_R
+from tomebench.runs.codes import CHANCE_LEVEL, INTERRUPTED, INVALID, PARTIAL_EVAL, SAME_AS_R, STOPPED
 from tomebench.runs.row import Row
 from tomebench.schema import MAX_DROP
 from tomebench.stats import LEVEL, MIN_VALUES, Interval, fewest_images, paired_interval, processes_needed, wilson
@@ -75,7 +75,7 @@ def advise(rows: Sequence[Row], max_drop: float = MAX_DROP) -> Advice | None:
     Returns:
         None if no row can be compared.
     """
-    stopped = [row for row in rows if {KEEPS, BREAKS, NOT_NEEDED} & {*row.warnings}]
+    stopped = [row for row in rows if STOPPED & {*row.warnings}]
     if stopped and not any(PARTIAL_EVAL in row.warnings for row in rows):
         return Advice(max(stopped, key=_gain), "stopped")
     guessed = {_images_of(row) for row in rows if at_chance(row)}

@@ -8,7 +8,7 @@ from typing import Literal
 
 from tomebench.report.advice import Advice, Choice, advise, at_chance, most_lost, unchanged
 from tomebench.report.series import interval, name, overhead, points, reach, varying
-from tomebench.runs.codes import AA_FAILED, CPU_BUSY, NOISY
+from tomebench.runs.codes import AA_FAILED, AGAINST, CPU_BUSY, NOISY
 from tomebench.runs.row import Row
 from tomebench.schema import MAX_DROP
 from tomebench.stats.needed import REACH
@@ -133,7 +133,8 @@ def _words(advice: Advice, found: str, basis: str, limit: str, shown: Sequence[s
             others = f"no r is surely faster than r=0, and what may be seems to lose more than {limit}"
             return f"Nothing pays here so far: {others}; at best {found}{basis}"
         case "stopped":
-            return "Rows were stopped once enough was known of them: tomebench recommend says which to take"
+            says = "check says how they compare" if AGAINST in row.warnings else "recommend says which to take"
+            return f"Rows were stopped once enough was known of them: tomebench {says}"
         case "unfinished":
             rest = "run the same command again, which goes on where it stopped"
             return f"Nothing can be recommended yet: the sweep is unfinished; {rest}"

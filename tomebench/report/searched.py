@@ -60,6 +60,8 @@ def _against(rival: Rival, found: Searched) -> str:
     if rival.candidate.measured is found.found.measured:
         return f"No schedule that was tried is faster than {named(rival.candidate)} and keeps the limit"
     more = "" if rival.loss is None else f"; its loss differs by {_signed(rival.loss)}"
+    if rival.speed is None and found.timed:
+        return f"{named(found.found)} and {name} have no valid times of the same rounds{more}"
     if rival.speed is None:
         saved = 100 * (1 - found.found.measured.row.gmacs / rival.candidate.measured.row.gmacs)
         return f"{named(found.found)} takes {saved:.1f} % fewer MACs than {name}{more}"

@@ -299,7 +299,7 @@ CHANCE_LEVEL = code(
 )
 
 
-def _of_a_race(name: str, verdict: bool | None, note: str, mark: str, brief: str, text: str) -> str:
+def _of_a_race(name: str, verdict: bool | str | None, note: str, mark: str, brief: str, text: str) -> str:
     """Register the code of rows that a race has stopped with a verdict."""
     at_any_stop = "not run on all images; intervals that hold whenever one stops, and are wider for it"
 
@@ -307,6 +307,8 @@ def _of_a_race(name: str, verdict: bool | None, note: str, mark: str, brief: str
         answers = row.answers
         if answers is None or not answers.stops(row.key) or row.stored != "ok":
             return False
+        if answers.race is not None and answers.race.against:
+            return verdict == "against"
         return answers.verdicts.get(row.key) is verdict
 
     return code(
@@ -326,6 +328,12 @@ NOT_NEEDED = _of_a_race(
     "NOT_NEEDED", None, "not needed", "unneeded", "another row answers the question",
     "another row answers the question, whatever these are like",
 )  # fmt: skip
+AGAINST = _of_a_race(
+    "AGAINST", "against", "against a baseline", "baseline", "its comparison with a baseline is known",
+    "its comparison with a baseline is known: tomebench check",
+)  # fmt: skip
+STOPPED = frozenset({KEEPS, BREAKS, NOT_NEEDED, AGAINST})
+"""Codes of rows that were stopped."""
 PARTIAL_EVAL = code(
     "PARTIAL_EVAL",
     note="not all images",

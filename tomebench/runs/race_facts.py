@@ -26,6 +26,7 @@ class RaceFacts:
     over: bool = False
     chosen: str | None = None  # key of the cell that it ended with
     found: Found | None = None  # what is said of it
+    against: bool = False  # it was about a baseline of the gate, not about r = 0
 
     @classmethod
     def of(cls, store: Store) -> RaceFacts | None:

@@ -1,4 +1,4 @@
-"""What a search has found, as a store holds it."""
+"""What a search has done so far and found, as a store holds it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from tomebench.runs.racing import Found
 from tomebench.runs.store import Store
 
 SEARCH = "search"
@@ -13,28 +14,64 @@ SEARCH = "search"
 
 
 @dataclass(frozen=True)
-class SearchFacts:
-    """The rows that a search ended with: keys of their cells, None where no row of that kind keeps the limit."""
+class SearchRace:
+    """One race of a search, after its end. Cells are told by their keys."""
 
-    found: str  # the cheapest schedule of all that were tried; perhaps one of the rivals
-    constant: str | None  # the best with the same r in every layer
-    decreasing: str | None
-    made: int  # schedules that it made, beyond those of the families
-    tried: int  # all that were run on images
-    by: str  # what it went by: staircase, or MACs
-    over: bool  # it found no cheaper one; else it has tried as many as it was to
+    made: tuple[str, ...]  # schedules that the search made for it
+    chosen: str | None  # the cheapest cell that keeps the limit; None where none does
+    found: Found | None  # what the images of the choice say of it
+    run: tuple[str, ...]  # cells that were run on images
+    rejected: tuple[str, ...]  # those that lose too much
+
+
+@dataclass(frozen=True)
+class SearchFacts:
+    """A search: its races, and, once it has ended, the cells that it ended with.
+
+    What comes next depends on the races before as they ended, not on what later ones have evaluated since; so a search
+    that goes on takes the same steps.
+    """
+
+    question: str  # digest of what is asked, and of what it goes by
+    by: str  # staircase, or MACs
+    races: tuple[SearchRace, ...] = ()
+    over: bool = False  # it found no cheaper one; else it has tried as many as it was to
+    found: str | None = None  # the cheapest schedule that keeps the limit; None before the end, and where none does
+    constant: str | None = None  # the best with the same r in every layer
+    decreasing: str | None = None
 
     @classmethod
     def of(cls, store: Store) -> SearchFacts | None:
-        """Those of a stored run; None where it was no search, or one that has not ended."""
+        """Those of a stored run; None where it was no search."""
         found = store.get(SEARCH)
-        return None if found is None else cls(**found)
+        if found is None:
+            return None
+        races = [SearchRace(**{**each, **_tuples(each, "made", "run", "rejected")}) for each in found["races"]]
+        return cls(**{**found, "races": tuple(races)})
 
     def to_json(self) -> dict[str, Any]:
         """The stored fact."""
         return dataclasses.asdict(self)
 
+    def after(self, race: SearchRace) -> SearchFacts:
+        """The same search after one more race."""
+        return dataclasses.replace(self, races=(*self.races, race), found=None, over=False)
+
+    @property
+    def made(self) -> int:
+        """Number of schedules that it made."""
+        return sum(len(race.made) for race in self.races)
+
+    @property
+    def tried(self) -> int:
+        """Number of schedules that were run on images."""
+        return len({key for race in self.races for key in race.run})
+
     @property
     def rivals(self) -> tuple[str, ...]:
-        """Keys of the best constant and the best decreasing r."""
+        """Keys of the best constant and the best decreasing r, as far as there are any."""
         return tuple(key for key in (self.constant, self.decreasing) if key is not None)
+
+
+def _tuples(found: dict[str, Any], *names: str) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(found[name]) for name in names}

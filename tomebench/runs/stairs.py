@@ -39,10 +39,13 @@ class BlockTimes:
         stairs: ascending numbers of tokens, with times of merged tokens.
         tokens: before the first block.
         after_mlp: tokens are removed after the MLP of a block, not before it.
+        prefix_only: the last block slices all but the prefix off, which takes no time.
     """
 
-    def __init__(self, stairs: Sequence[Stair], tokens: int, *, after_mlp: bool = False) -> None:
-        self._tokens, self._after_mlp = tokens, after_mlp
+    def __init__(
+        self, stairs: Sequence[Stair], tokens: int, *, after_mlp: bool = False, prefix_only: bool = False
+    ) -> None:
+        self._tokens, self._after_mlp, self._prefix_only = tokens, after_mlp, prefix_only
         self._counts = [each.tokens for each in stairs]
         self._attention = [median(each.attention) for each in stairs]
         self._mlp = [median(each.mlp) for each in stairs]
@@ -56,12 +59,13 @@ class BlockTimes:
             left: tokens after each block, never more than before it.
         """
         total, removed = 0.0, False
-        for before, after in pairwise((self._tokens, *left)):
+        for layer, (before, after) in enumerate(pairwise((self._tokens, *left)), start=1):
+            sliced = self._prefix_only and layer == len(left)
             total += self._at(self._sized if removed else self._attention, before)
-            if after < before:
+            if after < before and not sliced:
                 total += self._at(self._removal, before)
                 removed = True
-            total += self._at(self._mlp, before if self._after_mlp else after)
+            total += self._at(self._mlp, before if self._after_mlp and not sliced else after)
         return total
 
     def _at(self, times: Sequence[float], tokens: int) -> float:

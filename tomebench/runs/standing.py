@@ -52,7 +52,7 @@ def verdicts(store: Store, facts: RaceFacts, baseline: str, labels: npt.NDArray[
         for key, own in top1.items()
         if key != baseline
     ]
-    if not facts.goal.limits_loss:  # such a race has asked something else
+    if not facts.goal.limits_loss or facts.against:  # such a race has asked something else
         return {}
     race = Race(runners, facts.total, facts.goal, facts.until, facts.level)
     return dict(race.seeming if facts.found == "seems" else race.verdicts)

@@ -40,7 +40,7 @@ class _Settings(_Record):
     __pydantic_extra__: dict[Key, Plain | list[Plain]]
     model: Text = ""
     r: Text | int = ""
-    schedule: Text = ""
+    schedule: Annotated[str, Field(max_length=1_000_000)] = ""  # a search has many
     budget: Text = ""
     processes: Annotated[int, Field(ge=1, le=10_000)] = 1
     threads: Annotated[int, Field(ge=1, le=65_536)] | None = None
@@ -129,6 +129,7 @@ class _Race(_Record):
     over: bool = False
     chosen: Key | None = None
     found: Literal["sure", "seems", "beyond", "best"] | None = None
+    against: bool = False
 
     @model_validator(mode="after")
     def _asks(self) -> _Race:
@@ -137,14 +138,22 @@ class _Race(_Record):
         return self
 
 
+class _SearchRace(_Record):
+    made: list[Text]
+    chosen: Key | None
+    found: Literal["sure", "seems"] | None
+    run: list[Key]
+    rejected: list[Key]
+
+
 class _Search(_Record):
-    found: Key
+    question: Key
+    by: Key
+    races: list[_SearchRace]
+    over: bool
+    found: Key | None
     constant: Key | None
     decreasing: Key | None
-    made: Count
-    tried: Count
-    by: Literal["staircase", "MACs"]
-    over: bool
 
 
 class _Share(_Record):
@@ -302,9 +311,8 @@ def _round(number: int, session: int, seed: int, bursts: str) -> None:
 
 
 def _chunk(number: int, images: int, session: int | None, seconds: float | None, waited: float | None) -> None:
-    _at_least(0, number)
     _at_least(1, images)
-    _at_least(0, *(each for each in (session,) if each is not None))
+    _at_least(0, number, *(each for each in (session,) if each is not None))
     if images > 65_536 or number > 10**9:
         raise ValueError("more images than a batch has")
     for each in (seconds, waited):

@@ -166,6 +166,7 @@ class Racing:
         self._top1 = {key: dict(found) for key, found in top1.items()}
         self._known: dict[tuple[str, int, bool], bool | None] = {}
         self._chosen: tuple[Runner, Found] | None = None
+        self._last: Race | None = None
 
     def add(self, chunk: Chunk) -> None:
         """Take note of an evaluated batch."""
@@ -180,7 +181,7 @@ class Racing:
 
     def next(self, live: Sequence[str]) -> Work:
         """The next stage, without cells that have failed; nothing where the race is over and its row estimated."""
-        race = self._race(live)
+        race = self._last = self._race(live)
         asked = [(self._stage(key), key) for key in race.next()]
         if not asked and self._facts.until == "recommended":
             self._chosen = choose(race)

@@ -88,10 +88,10 @@ class SweepConfig(Settings, BaseModel):
 
     @model_validator(mode="after")
     def _one_baseline_of_a_race(self) -> SweepConfig:
-        if self.against is not None and (self.until != "decided" or not self.labels or self.process_count > 1):
-            raise ConfigError(
-                "against stops cells by their labels, in one process; add --until decided"
-            )
+        if self.against is not None and self.until != "decided":
+            raise ConfigError("against says which question stops cells; add --until decided")
+        if self.against is not None and (not self.labels or self.process_count > 1):
+            raise ConfigError("against counts right answers, in one process; drop --no-labels and --processes")
         return self
 
     @model_validator(mode="after")

@@ -38,6 +38,11 @@ class Estimate(Note):
 
 
 @dataclass(frozen=True)
+class TooFew(Note):
+    """Message that there are too few images for the question."""
+
+
+@dataclass(frozen=True)
 class Phase:
     """A phase begins, such as warm-up, timing or accuracy."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -40,6 +40,7 @@ class Job:
     image_set: ImageSet | None
     should_stop: Callable[[], bool]  # raises RankError if the sweep cannot go on
     reference: ReferencePass | None = None
+    together: Collection[str] = ()  # keys of the only cells to be timed, in rounds that have them all; by default all
     passes: Passes = field(init=False)
     inputs: list[Tensor] = field(init=False)  # each [batch_size, 3, H, W] on the device
 

@@ -30,6 +30,10 @@ class Space:
     cost: Callable[[Sequence[int]], float]  # tokens after each block -> ms of a pass, or GMACs
     unit: str = ""  # of a ratio of costs, in words
 
+    def asked(self, layers: Sequence[int]) -> tuple[int, ...]:
+        """A schedule without what ``prefix_only`` drops in the last block, whatever its r."""
+        return (*layers[:-1], 0) if self.prefix_only else tuple(layers)
+
     def trace(self, layers: Sequence[int]) -> TokenTrace:
         """What a schedule removes and leaves."""
         return token_trace(layers, self.tokens, self.prefix, cap=self.cap, prefix_only=self.prefix_only)
@@ -73,8 +77,8 @@ def propose(
     limit = (1 - LEAST_SAVED) * space.cost(space.trace(layers).tokens)
     found: dict[tuple[int, ...], float] = {}
     for asked in changes(layers, step):
-        trace = space.trace(asked)
-        if asked in tried or trace.clamped or any(_leaves_less(trace.tokens, each) for each in rejected):
+        trace, known = space.trace(asked), asked in tried or asked != space.asked(asked)
+        if known or trace.clamped or any(_leaves_less(trace.tokens, each) for each in rejected):
             continue
         if (cost := space.cost(trace.tokens)) < limit:
             found[asked] = cost

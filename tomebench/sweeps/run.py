@@ -15,7 +15,7 @@ import torch
 from tomebench.ambient import usual_state
 from tomebench.datasets.checks import leave_out
 from tomebench.datasets.images import ImageSet
-from tomebench.errors import DeviceError, Interrupted, UnsupportedModelError
+from tomebench.errors import ConfigError, DeviceError, Interrupted, UnsupportedModelError
 from tomebench.measure.allocator import keep_memory
 from tomebench.measure.device import arithmetic, device_name, lost, resolve_device
 from tomebench.measure.testbed import THIS_PROCESS, describe
@@ -41,7 +41,7 @@ from tomebench.sweeps.cells import about_training, resolve_cells, resolve_sweep
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.enough import too_few
 from tomebench.sweeps.estimate import in_words
-from tomebench.sweeps.events import Estimate, Event, Facts, Finished, Note, Phase, Planned, Progress
+from tomebench.sweeps.events import Estimate, Event, Facts, Finished, Note, Phase, Planned, Progress, TooFew
 from tomebench.sweeps.failures import CellFailed, ending, lost_with, no_room_is_an_input_error
 from tomebench.sweeps.inputs import Reading, list_images, preprocessing_of, usable_images, weights_dtype
 from tomebench.sweeps.job import LOST, Job, stops
@@ -66,6 +66,7 @@ def run_sweep(
     first: bool = True,
     facts: Facts = (),
     boards: Boards = board_of,
+    together: Collection[str] = (),
 ) -> Iterator[Event]:
     """Measure every cell of a sweep, or resume one that was stopped.
 
@@ -80,6 +81,8 @@ def run_sweep(
             images.
         facts: names and values to be stored with the run.
         boards: says which cells are evaluated on which images; by default what the configuration asks for.
+        together: keys of the only cells that are timed, in rounds that have them all; by default each of the cells is
+            timed until it is known well enough.
 
     Yields:
         Events; the last is ``Finished`` with one row per cell of the folder, whichever sweep measured it. It has no
@@ -94,6 +97,8 @@ def run_sweep(
     # Only rank 0 has chosen the folder, so only it knows what is there.
     count = config.process_count if fresh or Place.here().rank else processes_of(directory, config)
     if not fresh and count > 1:
+        if boards is not board_of:
+            raise ConfigError(f"{directory} is timed in several processes, which stop no cell; use another --out")
         config = config.model_copy(update={"processes": count})
         yield from in_fresh_processes(config, directory, should_stop, given=given is not None, facts=facts)
         return
@@ -120,7 +125,7 @@ def run_sweep(
                     return False
                 return True
 
-            run = partial(_lead, facts=facts, boards=boards) if ranks.leads else _follow
+            run = partial(_lead, facts=facts, boards=boards, together=together) if ranks.leads else _follow
             with arithmetic(config.dtype, config.threads), no_room_is_an_input_error():
                 yield from run(config, given, listed, directory, asked, device, ranks, first, fresh)
         except Interrupted:
@@ -148,6 +153,7 @@ def _lead(
     fresh: bool,
     facts: Facts = (),
     boards: Boards = board_of,
+    together: Collection[str] = (),
 ) -> Iterator[Event]:
     """The whole sweep, as rank 0 or a process without peers runs it."""
     stop_if_asked = stops(should_stop)
@@ -198,7 +204,7 @@ def _lead(
         if beside is not None:
             store.put(REFERENCE_NAME, [beside.name, cells[0].cell.key if beside.own else REFERENCE])
         compared = None if beside is None else load_reference(config, beside, cells[0], batch_size, device)
-        job = Job(config, store, device, loaded, cells, batch_size, image_set, should_stop, compared)
+        job = Job(config, store, device, loaded, cells, batch_size, image_set, should_stop, compared, together)
         yield from map(Note, (*loaded.notes, *about_training(config, loaded, image_set)))
         # The tag names timm's weights, not those of a checkpoint.
         name = loaded.timm_id if config.checkpoint is None else loaded.timm_id.partition(".")[0]
@@ -210,12 +216,8 @@ def _lead(
             timed = new if cells[0] in new else [cells[0], *new]  # the baseline is timed in the same rounds
             images = 0 if image_set is None or known.issuperset(keys) else len(image_set)
             yield Estimate(in_words(config, timed, batch_size, images, device, beside))
-            if (
-                images
-                and boards is board_of
-                and (text := too_few(store.cells(), images, limit_of(store), labels=config.labels))
-            ):
-                yield Note(text)
+            if images and (text := too_few(store.cells(), images, limit_of(store), labels=config.labels)):
+                yield TooFew(text)
         stop_if_asked()
         reading = None
         if image_set is not None:

@@ -11,27 +11,32 @@ and the seed; so a search that was stopped goes on where it was.
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Callable, Generator, Iterator, Sequence
+import math
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
+
+import torch
 
 from tomebench.backbones.adapt import adapt
 from tomebench.errors import ConfigError, InputError
-from tomebench.identity import code_digest
+from tomebench.models.aliases import default_prop_attn
 from tomebench.models.create import build_model
+from tomebench.reduction.registry import method_class
 from tomebench.runs.budget import BUDGETS
-from tomebench.runs.search_facts import SearchFacts
+from tomebench.runs.database import FILE
 from tomebench.runs.settings import default, settings
 from tomebench.runs.stairs import BlockTimes
 from tomebench.runs.store import Store
-from tomebench.schema import Cell
-from tomebench.sweeps.cells import mac_terms
+from tomebench.schema import fingerprint
+from tomebench.sweeps.cells import mac_terms, resolve_sweep
 from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.events import Estimate, Event, Finished, Note, Planned
+from tomebench.sweeps.events import Event, Note
 from tomebench.sweeps.neighbours import Space, propose
-from tomebench.sweeps.run import run_sweep
-from tomebench.sweeps.searching import Outcome, choosing, estimating, outcome_of
-from tomebench.sweeps.staircase import Staircase, read_staircase, removal_of, run_staircase, write_staircase
+from tomebench.sweeps.search_races import Outcome, Races, is_list
+from tomebench.sweeps.searching import idle
+from tomebench.sweeps.staircase import Staircase, read_staircase, run_staircase, unlike, write_staircase
 from tomebench.words import counted
 
 RIVALS = ("constant", "decreasing")
@@ -39,10 +44,10 @@ RIVALS = ("constant", "decreasing")
 INFLECTIONS = ("inflect:-0.5", "inflect:0.5")
 """Further families from whose best a search starts."""
 GENERATION = 8
-"""Schedules of one generation."""
+"""Schedules that are made at a time."""
 STAIRCASE = "staircase.json"
 """File of the staircase in the run folder."""
-_STAIRS = 100
+_STAIRS = 256
 """Numbers of tokens that are timed at most, about; between them times are interpolated."""
 
 
@@ -64,7 +69,11 @@ def check_search(config: SweepConfig, tries: int) -> None:
         if given is not None:
             raise ConfigError(f"a search is one run that says itself what it evaluates; drop --{name}")
     if config.process_count > 1:
-        raise ConfigError("search times in one process; drop --processes, and sweep what it finds with them")
+        raise ConfigError("search times in one process; take another --budget than publish, and drop --processes")
+    if config.end_to_end:
+        raise ConfigError("search times passes alone; drop --end-to-end, and sweep what it finds with it")
+    if method_class(config.method).trained:
+        raise ConfigError(f"the predictors of {config.method} are of one schedule; search with another method")
     for name, eager in (("compile", not config.compile), ("cuda-graphs", not config.cuda_graphs)):
         if not eager and config.budget != "none":
             raise ConfigError(f"search times blocks alone, eagerly, which --{name} has no part in; drop it")
@@ -88,85 +97,72 @@ def run_search(
         config: of the search, which :func:`check_search` has accepted.
         directory: run folder; created, or gone on with.
         should_stop: asked between two bursts, and between two cells of an evaluated batch.
-        tries: schedules that are made at most, beyond those of the families.
+        tries: schedules that are made, beyond those of the families; a generation is always whole.
         staircase: of this model, method and device; by default that of the run folder, or else it is measured.
 
     Raises:
         InputError: as :func:`tomebench.sweeps.run.run_sweep`; or the staircase is another model's or device's.
         Interrupted: ``should_stop()`` became true; the same call goes on.
     """
-    space = _space(config)
-    said: set[str] = set()
-
-    def race(schedules: Sequence[str], r: str, cost: Callable[[Sequence[int]], float]) -> Generator[Event, None, None]:
-        settings = {"schedule": ",".join(schedules), "r": r, "until": "recommended", "budget": "none"}
-        asked = config.model_copy(update=settings)
-        yield from _new(run_sweep(asked, directory, should_stop, boards=choosing(cost)), said)
-
+    races = Races(config, directory, should_stop)
+    if not (directory / FILE).exists():
+        yield from races.sweep(["constant"], f"0,{_least(config)}", boards=idle)
+    stairs = None
+    if config.budget != "none":
+        stairs = yield from _staircase(config, directory, should_stop, staircase)
+    space = _space(config, stairs)
+    families = [*dict.fromkeys((*RIVALS, *_others(config)))]
+    races.begin(space.cost, _question(config, families, stairs), "MACs" if stairs is None else "staircase")
     rivals: dict[str, Outcome | None] = {}
     for schedule in RIVALS:
-        yield from race([schedule], config.r, space.cost)
-        rivals[schedule] = kept = _kept(outcome_of(directory))
+        rivals[schedule] = kept = yield from races.run([schedule], config.r)
         yield Note(f"{schedule}: " + ("no r keeps the limit" if kept is None else f"r={kept.cell.r} keeps the limit"))
-    if config.budget != "none":
-        space = _space(config, (yield from _staircase(config, directory, should_stop, staircase)))
-    others: Sequence[str] = INFLECTIONS
-    if "schedule" in config.model_fields_set:
-        others = [each for each in config.schedules if each not in RIVALS]
-    best = max(
-        (each for each in rivals.values() if each is not None),
-        key=lambda each: -space.cost(each.resolved.tokens),
-        default=None,
-    )
-    yield from race([*RIVALS, *others], config.r, space.cost)
-    best = _kept(outcome_of(directory)) or best
+    best = yield from races.run(families, config.r)
     if best is None:
         return
-    yield Note(_said("the best of the families", best, space))
-    made: set[tuple[int, ...]] = set()
-    step, over = max(1, sum(best.resolved.r_layers) // len(best.resolved.r_layers) // 3), False
-    while len(made) < tries and not over:
+    unit = "fewer MACs" if stairs is None else "as fast by the staircase, without what lies outside the blocks"
+    yield Note(_said("the best of the families", best, space, unit))
+    known, made = races.of_families(space), set[tuple[int, ...]]()
+    layers = space.asked(best.resolved.r_layers)
+    step, over = max(1, sum(layers) // len(layers) // 3), False
+    while (len(made) < tries or races.going_on) and not over:
         lists = propose(
             space,
-            best.resolved.r_layers,
+            space.asked(best.resolved.r_layers),
             step,
-            tried={*made, best.resolved.r_layers},
-            rejected=best.rejected,
-            count=min(GENERATION, tries - len(made)),
+            tried={*made, *known},
+            rejected=races.rejected(),
+            count=GENERATION,
             seed=f"{config.seed}:{len(made)}",
         )
         before = best.cell
         if lists:
             made |= {*lists}
             texts = ["list:" + ",".join(map(str, each)) for each in lists]
-            yield from race([before.schedule, *texts], f"0,{before.r}", space.cost)
-            best = _kept(outcome_of(directory)) or best
+            best = (yield from races.run([before.schedule, *texts], f"0,{before.r}", texts)) or best
         if best.cell != before:
-            yield Note(_said(f"after {counted(len(made), 'schedule')}", best, space))
+            yield Note(_said(f"after {counted(len(made), 'schedule')}", best, space, unit))
         else:
             over, step = step == 1 and not lists, max(1, step // 2)
-    facts = SearchFacts(
-        best.cell.key,
-        constant=_key(rivals["constant"]),
-        decreasing=_key(rivals["decreasing"]),
-        made=len(made),
-        tried=best.tried,
-        by="MACs" if config.budget == "none" else "staircase",
-        over=over,
-    )
-    ended = [each for each in (best, *rivals.values()) if each is not None]
-    asked = config.model_copy(
-        update={
-            "schedule": ",".join(dict.fromkeys(each.cell.schedule for each in ended)),
-            "r": ",".join(map(str, sorted({0, *(each.cell.r for each in ended if not _is_list(each.cell))}))),
-            "until": "recommended",
-        }
-    )
-    finalists = {each.cell.key: each.found for each in ended}
-    yield from _new(run_sweep(asked, directory, should_stop, boards=estimating(finalists, facts)), said)
+    yield from races.end(best, rivals, over)
 
 
-def _space(config: SweepConfig, staircase: Staircase | None = None) -> Space:
+def _least(config: SweepConfig) -> int:
+    return min(r for r in config.r_values if r)
+
+
+def _others(config: SweepConfig) -> Sequence[str]:
+    """Families beside the rivals."""
+    return config.schedules if "schedule" in config.model_fields_set else INFLECTIONS
+
+
+def _question(config: SweepConfig, families: Sequence[str], staircase: Staircase | None) -> str:
+    """Digest of all that decides which steps a search takes, besides the images and the model."""
+    goes_by = None if staircase is None else fingerprint(staircase.to_json())
+    return fingerprint([dataclasses.asdict(config.goal), [*families], config.r_values, config.seed, goes_by])
+
+
+def _space(config: SweepConfig, staircase: Staircase | None) -> Space:
     """The schedules of a configuration, by what a staircase says that they cost, or by MACs."""
     loaded = build_model(config.model_spec, meta=True)
     backbone, choice = adapt(loaded.model), config.cell_choices[0]
@@ -175,11 +171,11 @@ def _space(config: SweepConfig, staircase: Staircase | None = None) -> Space:
     def macs(left: Sequence[int]) -> float:
         return terms.gmacs(backbone.tokens, left)
 
-    cost, unit = macs, "fewer MACs"
+    cost = macs
     if staircase is not None:
-        times = BlockTimes(staircase.stairs, backbone.tokens, after_mlp=method.after_mlp)
-        cost, unit = times.ms, "as fast by the staircase, without what lies outside the blocks"
-    return Space(backbone.tokens, backbone.prefix, backbone.depth, method.cap, config.prefix_only, cost, unit)
+        after_mlp, prefix_only = method.after_mlp, config.prefix_only
+        cost = BlockTimes(staircase.stairs, backbone.tokens, after_mlp=after_mlp, prefix_only=prefix_only).ms
+    return Space(backbone.tokens, backbone.prefix, backbone.depth, method.cap, config.prefix_only, cost)
 
 
 def _staircase(
@@ -187,61 +183,30 @@ def _staircase(
 ) -> Generator[Event, None, Staircase]:
     """The staircase that is given, that of the run folder, or one that is measured now."""
     with Store.read(directory) as store:
-        cell, resolved = next((cell, r) for cell, r in store.cells() if not cell.is_baseline)
+        first = store.cells()[0][0]
+    one = {"schedule": "constant", "r": f"0,{_least(config)}", "data": None}
+    cell = resolve_sweep(config.model_copy(update=one))[-1]
+    here = dataclasses.replace(cell.cell, batch_size=first.batch_size, device=first.device)
+    threads = config.threads or torch.get_num_threads()
     path = directory / STAIRCASE
     if given is not None:
-        if other := _unlike(given, cell):
+        if other := unlike(given, here, threads):
             raise ConfigError(f"--staircase is of another {other}; measure one with tomebench staircase --removal")
         return given
-    if path.exists() and not _unlike(found := read_staircase(path), cell):
+    if path.exists() and not unlike(found := read_staircase(path), here, threads):
         return found
     yield Note("no staircase of this model here; it is measured once")
-    config = config.model_copy(update={"batch_size": cell.batch_size})
-    step, rounds = max(1, resolved.tokens_in // _STAIRS), BUDGETS[config.budget].min_rounds
+    config = config.model_copy(update={"batch_size": first.batch_size})
+    step, rounds = math.ceil(cell.resolved.tokens_in / _STAIRS), BUDGETS[config.budget].min_rounds
     found = yield from run_staircase(config, step, should_stop, removal=True, rounds=rounds)
     write_staircase(path, found)
     return found
 
 
-def _unlike(staircase: Staircase, cell: Cell) -> str:
-    """How a staircase is not of a cell; empty if it is."""
-    facts = ("model", "img_size", "batch_size", "dtype", "device", "attention")
-    here = {name: getattr(cell, name) for name in facts} | {"removal": removal_of(cell)}
-    differing = (f"{name} ({getattr(staircase, name) or 'none'}, not {value})" for name, value in here.items()
-                 if getattr(staircase, name) != value)  # fmt: skip
-    return next(differing, "" if staircase.code == code_digest() else "version of tomebench")
-
-
-def _kept(outcome: Outcome | None) -> Outcome | None:
-    """An outcome whose cell keeps the limit."""
-    return None if outcome is None or outcome.found == "beyond" else outcome
-
-
-def _is_list(cell: Cell) -> bool:
-    return cell.schedule.startswith("list:")
-
-
-def _key(outcome: Outcome | None) -> str | None:
-    return None if outcome is None else outcome.cell.key
-
-
-def _said(when: str, best: Outcome, space: Space) -> str:
-    plain = space.cost([space.tokens] * space.depth)
-    ratio = plain / space.cost(best.resolved.tokens)
-    row = best.cell.schedule if _is_list(best.cell) else f"{best.cell.schedule} r={best.cell.r}"
-    return f"{when}: {row}, {ratio:.2f}x {space.unit}"
-
-
-def _new(events: Iterator[Event], said: set[str]) -> Iterator[Event]:
-    """Events of one of several sweeps: only what was not said, and neither its plan nor its end."""
-    for event in events:
-        if isinstance(event, Planned | Finished | Estimate):
-            continue
-        if isinstance(event, Note):
-            if event.text in said:
-                continue
-            said.add(event.text)
-        yield event
+def _said(when: str, best: Outcome, space: Space, unit: str) -> str:
+    ratio = space.cost([space.tokens] * space.depth) / space.cost(best.resolved.tokens)
+    row = best.cell.schedule if is_list(best.cell) else f"{best.cell.schedule} r={best.cell.r}"
+    return f"{when}: {row}, {ratio:.2f}x {unit}"
 
 
 def saved(config: SweepConfig, schedule: str, r: int) -> str:
@@ -250,8 +215,12 @@ def saved(config: SweepConfig, schedule: str, r: int) -> str:
     kept = {
         name: own[name]
         for name, setting in settings().items()
-        if setting.states == "cell" and name not in ("r", "schedule") and own[name] not in (None, default(name))
+        if (setting.states == "cell" or name in ("num_classes", "seed"))
+        and name not in ("r", "schedule", "prop_attn")
+        and own[name] not in (None, default(name))
     }
+    if config.prop_attn != default_prop_attn(config.model):
+        kept["prop_attn"] = config.prop_attn
     kept["schedule"] = schedule
     if not schedule.startswith("list:"):
         kept["r"] = f"0,{r}"

@@ -1,11 +1,9 @@
-"""Boards of a search: races on the images of the choice, then what it ended with on the others; and their outcome."""
+"""Boards of a search: races on the images of the choice, then what it ended with on the others."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from tomebench.datasets.images import ImageSet
 from tomebench.runs.codes import SAME_AS_R
@@ -13,22 +11,69 @@ from tomebench.runs.goal import gain_of
 from tomebench.runs.race_facts import RACE, RaceFacts, images_of
 from tomebench.runs.racing import Found
 from tomebench.runs.rows import read_cells
-from tomebench.runs.search_facts import SEARCH, SearchFacts
-from tomebench.runs.standing import verdicts
+from tomebench.runs.search_facts import SEARCH, SearchFacts, SearchRace
 from tomebench.runs.store import Store
-from tomebench.schema import Cell, Chunk, Resolved
-from tomebench.sweeps.board import Boards, Racer, Racing, Work, line_of, missing, not_chosen_on
+from tomebench.schema import Chunk, Resolved
+from tomebench.sweeps.board import Board, Boards, Racer, Racing, Work, line_of, missing, not_chosen_on
 from tomebench.sweeps.job import Job
 
+Cost = Callable[[Sequence[int]], float]
+"""Tokens after each block -> what a pass costs."""
 
-def choosing(cost: Callable[[Sequence[int]], float]) -> Boards:
-    """Boards of a race for the cheapest cell that keeps the limit, on the images of the choice only.
+
+class Idle:
+    """Nothing is evaluated: the sweep only makes the run folder and chooses the batch size."""
+
+    def next(self, live: Sequence[str]) -> Work:
+        """Nothing."""
+        return []
+
+    def add(self, chunk: Chunk) -> None:
+        """Nothing comes."""
+
+    def close(self, store: Store) -> None:
+        """Nothing to record."""
+
+
+class Choosing(Racing):
+    """A race for the cheapest cell that keeps the limit, on the images of the choice only.
 
     Args:
-        cost: tokens after each block -> what a pass costs.
+        search: to which the race is added when it is over.
+        made: schedules that the search made for it.
+        further: arguments of :class:`~tomebench.sweeps.board.Racing`.
     """
 
-    def board(job: Job, image_set: ImageSet) -> Racing:
+    def __init__(self, search: SearchFacts, made: Sequence[str], *further: object) -> None:
+        super().__init__(*further, estimated=False)  # type: ignore[arg-type]
+        self._search, self._made = search, tuple(made)
+
+    def close(self, store: Store) -> None:
+        """Record that the race is over, and how it ended."""
+        super().close(store)
+        race, (runner, found) = self._last, self._chosen or (None, None)
+        keeps = runner is not None and found != "beyond"
+        judged = {} if race is None else race.seeming if found == "seems" else race.verdicts
+        ended = SearchRace(
+            self._made,
+            runner.key if runner is not None and keeps else None,
+            found if keeps else None,
+            tuple(each.key for each in (race.runners if race else ()) if len(each.differences)),
+            tuple(key for key, kept in judged.items() if kept is False),
+        )
+        store.put(SEARCH, self._search.after(ended).to_json())
+
+
+def choosing(cost: Cost, search: SearchFacts, made: Sequence[str] = ()) -> Boards:
+    """Boards of the :class:`Choosing` kind.
+
+    Args:
+        cost: by which cells are ranked.
+        search: so far.
+        made: schedules that it made for this race.
+    """
+
+    def board(job: Job, image_set: ImageSet) -> Board:
         store, rows = job.store, read_cells(job.store)[0]
         racers = {
             cell.key: Racer(_plain(resolved, cost) / cost(resolved.tokens), line_of(cell), -resolved.gmacs)
@@ -40,12 +85,12 @@ def choosing(cost: Callable[[Sequence[int]], float]) -> Boards:
         facts = RaceFacts("recommended", job.config.goal, images_of("recommended", len(image_set)))
         store.put(RACE, facts.to_json())
         labels = image_set.info.labels
-        return Racing(facts, racers, job.baseline, labels, job.batch_size, store.top1(), estimated=False)
+        return Choosing(search, made, facts, racers, job.baseline, labels, job.batch_size, store.top1())
 
     return board
 
 
-def _plain(resolved: Resolved, cost: Callable[[Sequence[int]], float]) -> float:
+def _plain(resolved: Resolved, cost: Cost) -> float:
     """Cost of the same model at r = 0."""
     return cost([resolved.tokens_in] * len(resolved.tokens))
 
@@ -77,37 +122,18 @@ class Estimating:
     def close(self, store: Store) -> None:
         """Record the choice: the fastest of those that surely keep the limit, else of those that seem to."""
         rows = read_cells(store)[0]
-        chosen = max(self._finalists, key=lambda key: (self._finalists[key] == "sure", gain_of(rows[key]), key))
-        facts = dataclasses.replace(self._facts, over=True, chosen=chosen, found=self._finalists[chosen])
-        store.put(RACE, facts.to_json())
+        whole = [key for key in self._finalists if rows[key].status in ("ok", "unconverged")]
+        chosen = max(whole, key=lambda key: (self._finalists[key] == "sure", gain_of(rows[key]), key), default=None)
+        found = None if chosen is None else self._finalists[chosen]
+        store.put(RACE, dataclasses.replace(self._facts, over=True, chosen=chosen, found=found).to_json())
         store.put(SEARCH, self._search.to_json())
+
+
+def idle(job: Job, image_set: ImageSet) -> Board:
+    """Board of the :class:`Idle` kind."""
+    return Idle()
 
 
 def estimating(finalists: Mapping[str, Found], search: SearchFacts) -> Boards:
     """Boards of the :class:`Estimating` kind."""
     return lambda job, image_set: Estimating(job, len(image_set), finalists, search)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a race of a search ended with."""
-
-    cell: Cell
-    resolved: Resolved
-    found: Found
-    rejected: tuple[tuple[int, ...], ...]  # tokens after each block of the cells that lose too much
-    tried: int  # cells that were run on images, without r = 0
-    batch_size: int
-
-
-def outcome_of(directory: Path) -> Outcome | None:
-    """Read the outcome of the race that a run folder has ended with; None without a cell that could win it."""
-    with Store.read(directory) as store:
-        facts, images, cells = RaceFacts.of(store), store.images(), {cell.key: (cell, r) for cell, r in store.cells()}
-        if facts is None or facts.chosen is None or facts.found is None or images is None:
-            return None
-        baseline = next(key for key, (cell, _) in cells.items() if cell.is_baseline)
-        judged = verdicts(store, facts, baseline, images.labels)
-        cell, resolved = cells[facts.chosen]
-        rejected = tuple(cells[key][1].tokens for key, keeps in judged.items() if keeps is False and key in cells)
-        return Outcome(cell, resolved, facts.found, rejected, len(judged), cell.batch_size)

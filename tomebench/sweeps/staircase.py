@@ -26,6 +26,7 @@ from tomebench.reduction.attention import check_route
 from tomebench.regular import read_bytes
 from tomebench.runs.budget import BUDGETS
 from tomebench.runs.stairs import Stair
+from tomebench.runs.testbed import fingerprint
 from tomebench.schema import Cell, canonical_json
 from tomebench.sweeps.batch_size import choose_batch_size
 from tomebench.sweeps.cells import reduced_vit, resolve_cells
@@ -99,6 +100,18 @@ class _File(BaseModel):
         if any(not 0 < ms < 1e9 for _, *stages in self.stairs for times in stages for ms in times):
             raise ValueError("times must be above 0")
         return self
+
+
+def unlike(staircase: Staircase, cell: Cell, threads: int) -> str:
+    """How a staircase is not of a cell on this machine, with so many CPU threads; empty if it is."""
+    facts = ("model", "img_size", "batch_size", "dtype", "device", "attention")
+    here = {name: getattr(cell, name) for name in facts} | {"removal": removal_of(cell)}
+    for name, value in here.items():
+        if (there := getattr(staircase, name)) != value:
+            return f"{name} ({there or 'none'}, not {value})"
+    if fingerprint(staircase.testbed) != fingerprint(describe(torch.device(cell.device), threads)):
+        return "machine, or of other libraries or threads"
+    return "" if staircase.code == code_digest() else "version of tomebench"
 
 
 def read_staircase(path: Path) -> Staircase:

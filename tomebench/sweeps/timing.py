@@ -43,7 +43,8 @@ def time_cells(job: Job, session: int) -> Iterator[Event]:
     """Time rounds until every speed-up interval is as narrow as the budget asks.
 
     Cells whose interval is narrow enough, from an earlier sweep in the same folder, are left out; r = 0 never is, since
-    a speed-up is a ratio within a round. With several processes each reaches its share of the budget on its own, with
+    a speed-up is a ratio within a round. Cells that are to be timed together are, in rounds that have all of them, and
+    no others. With several processes each reaches its share of the budget on its own, with
     the cells that too few processes have timed.
     """
     processes = job.config.process_count
@@ -55,12 +56,15 @@ def time_cells(job: Job, session: int) -> Iterator[Event]:
             "the GPU's clock, energy and company are not known: install nvidia-ml-py (pip install 'tomebench[gpu]')"
         )
     stored, steps = job.store.rounds(), None
+    side_by_side = [each for each in stored if {*job.together} <= each.counted.keys()]
     if processes > 1:
         rounds, short = [], _timed_by_too_few(job)
     else:
-        rounds = list(stored)
-        missing = shortfall(rounds, job.baseline, job.live(), budget)
+        rounds = list(side_by_side)
+        missing = shortfall(rounds, job.baseline, [*job.together] or job.live(), budget)
         short = {*missing, *_without_ceiling(job, rounds, budget)}
+        if job.together and short:
+            short = {*job.together}
         if widths := [found.half_width for found in missing.values() if found.half_width is not None]:
             yield Note(
                 f"timing goes on: {counted(len(widths), 'row')} known to ±{max(widths):.1%} at worst so far, budget "
