@@ -58,7 +58,7 @@ def test_equal_answers_pass_once_enough_are_seen():
     right = answers()
     few, more = judged(right, right[:64]), judged(right, right[:2_000])
     assert (few.verdict, more.verdict) == ("inconclusive", "same")
-    assert "not yet known whether more than 0.5 points are lost of all 5000: go on with --until all" in few.detail
+    assert "not known whether more than 0.5 points are lost of all 5000: go on with --until all" in few.detail
     assert more.detail.endswith("0 lost and 0 gained; no more than 0.5 points are lost of all 5000")
     assert more.change == 0
     assert more.change_lo > -0.005 * TOTAL - 1

@@ -23,6 +23,7 @@ from tomebench.report.searched import as_json, sentences
 from tomebench.runs.race_facts import RaceFacts, half
 from tomebench.runs.stairs import Stair
 from tomebench.runs.store import Store
+from tomebench.runs.top1 import NO_PREDICTION
 from tomebench.sweeps import accuracy, search, timing
 from tomebench.sweeps.cells import resolve_sweep
 from tomebench.sweeps.config_files import load_config
@@ -33,14 +34,14 @@ N = 96
 SETTINGS: dict[str, Any] = {
     "model": "digits_vit",
     "data": "digits",
-    "r": "0,8,16,24",
+    "r": "0,12,24",
     "limit": N,
     "batch_size": 16,
     "budget": "none",
     "device": "cpu",
     "max_drop": 4.0,
 }
-TRIES = 16
+TRIES = 8
 
 
 def run(out: Path, should_stop: Callable[[], bool] = lambda: False, **more: Any) -> Searched:
@@ -154,6 +155,69 @@ def test_once_more_in_its_folder_nothing_is_evaluated(found, folder):
         assert store.done_chunks() == chunks
 
 
+def cells_of(folder: Path) -> dict[tuple[str, int], str]:
+    with Store.read(folder) as store:
+        return {(cell.schedule, cell.r): cell.key for cell, _ in store.cells()}
+
+
+def spoilt(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[int, str, Any], Any]) -> None:
+    """Change predictions as they are made: of a batch by its index, and a cell by its key."""
+    real = accuracy.predict
+
+    def predict(models, batch, prepare):
+        chunk = real(models, batch, prepare)
+        predictions = {key: spoil(chunk.index, key, own) for key, own in chunk.predictions.items()}
+        return dataclasses.replace(chunk, predictions=predictions)
+
+    monkeypatch.setattr(accuracy, "predict", predict)
+
+
+def test_where_no_constant_r_keeps_the_limit_a_search_goes_on_all_the_same(folder, tmp_path, monkeypatch):
+    constants = {key for (schedule, r), key in cells_of(folder).items() if schedule == "constant" and r}
+
+    def spoil(index, key, own):
+        return dataclasses.replace(own, top1=(own.top1 + np.uint16(1)) % 10) if key in constants else own
+
+    spoilt(monkeypatch, spoil)
+    whole = run(tmp_path / "whole")
+    assert whole.facts.constant is None
+    assert whole.facts.races[0].chosen is None
+    assert "No constant r keeps the limit" in sentences(whole)
+    calls = iter(range(1000))
+    with pytest.raises(Interrupted):
+        run(tmp_path / "run", lambda: next(calls) >= 30)
+    again = run(tmp_path / "run")
+    assert plain(again) == plain(whole)
+    fewer = run(tmp_path / "run", tries=0)  # what was tried is not forgotten
+    assert fewer.facts.races == whole.facts.races
+
+
+def test_a_finalist_that_fails_elsewhere_ends_in_words(found, folder, tmp_path, monkeypatch):
+    """NaN for one image that had no part in the search: nothing is said of it, and nothing crashes."""
+
+    def spoil(index, key, own):
+        if key != found.facts.found or index < half(N) // 16:
+            return own
+        top1 = own.top1.copy()
+        top1[0] = NO_PREDICTION
+        return dataclasses.replace(own, top1=top1, nonfinite=1)
+
+    spoilt(monkeypatch, spoil)
+    other = run(tmp_path / "run")
+    assert other.facts.races == found.facts.races
+    assert other.found is None
+    assert sentences(other)
+    assert other.answer.chosen is None or other.answer.chosen.measured.key != found.facts.found
+
+
+def test_a_search_that_was_stopped_at_once_takes_other_settings(tmp_path):
+    calls = iter(range(1000))
+    with pytest.raises(Interrupted):
+        run(tmp_path / "run", lambda: next(calls) >= 1)
+    found = run(tmp_path / "run", batch_size=32, tries=0)
+    assert found.found.measured.row.batch_size == 32
+
+
 def test_what_is_saved_is_a_configuration_of_sweep(found, folder, tmp_path):
     row = found.found.measured.row
     config = load_config([], {**SETTINGS, "out": folder, "dtype": "bf16", "metric": "x"})
@@ -233,6 +297,8 @@ def test_more_tries_and_another_limit_go_on_in_the_same_folder(tmp_path, monkeyp
         timed = {key for round_ in store.rounds() for key in round_.counted if len(key) > 10}
         lists = {cell.key for cell, _ in store.cells() if cell.schedule.startswith("list:")}
     assert len(timed & lists) <= 1
+    with pytest.raises(ConfigError, match="is timed, and --budget none goes by MACs"):
+        run(out, **{**given, "budget": "none"})
     none = searching(8, limit=0.0) if first.found.estimate.drop > 0 else None
     if none is not None and none.found is None:
         assert sentences(none)[0].startswith("Stay with r=0")

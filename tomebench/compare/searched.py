@@ -45,8 +45,8 @@ class Searched:
     """What a search has found."""
 
     answer: Recommendation  # of the finalists
-    facts: SearchFacts | None = None  # None where not even one family keeps the limit
-    found: Candidate | None = None
+    facts: SearchFacts | None = None
+    found: Candidate | None = None  # None where nothing keeps the limit, or a finalist failed
     rivals: tuple[Rival, ...] = ()
 
     @property
@@ -93,8 +93,11 @@ def searched(directory: Path, goal: Goal) -> Searched:
     candidates = {each.measured.key: each for each, _ in candidates_of(group, answer.goal, 0, False)}
     seen = np.empty(0, dtype=np.int64) if group.base.seen is None else group.base.seen
     others = np.setdiff1d(seen, of_the_choice(group, 0))
-    if facts.found is None or not {facts.found, *facts.rivals} <= {*candidates}:
-        return Searched(answer)  # it has not ended, nothing keeps the limit, or a finalist failed on other images
+    estimated = {key for key, each in candidates.items() if each.estimate is not None}
+    if facts.found is None or not {facts.found, *facts.rivals} <= estimated:
+        return Searched(
+            answer, facts
+        )  # not ended, nothing keeps the limit, or a finalist failed
     found = candidates[facts.found]
     rivals = [
         Rival(

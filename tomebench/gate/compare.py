@@ -60,8 +60,8 @@ def compare(old: Snapshot, new: Snapshot, tiers: Sequence[Tier], limits: Limits)
     before = {cell.name: cell for cell in old.cells}
     after = {cell.name: cell for cell in new.cells}
     names = list(dict.fromkeys([*before, *after]))
-    random = all("until" in side.settings for side in (old, new))
-    evaluated = sum(cell.accuracy is not None for cell in old.cells) if random else None
+    stopped = new.settings.get("until") in ("decided", "recommended") and "until" in old.settings
+    evaluated = sum(cell.accuracy is not None for cell in old.cells) if stopped else None
     findings = [finding for tier in tiers for finding in _tier(tier, names, before, after, limits, evaluated)]
     if (found := _other_weights(old, new)) is None:
         return findings

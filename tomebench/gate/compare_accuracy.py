@@ -62,14 +62,17 @@ def compare_accuracies(
     Args:
         pairs: the baseline's and the new record of each cell.
         limit: of the loss.
-        stopped_of: cells of the baseline with answers, where images are in a random order, so that cells may have been
-            stopped.
+        stopped_of: number of cells of the baseline with answers, where cells of the new run may have been stopped.
     """
     found = {name: (old.accuracy, new.accuracy) for name, (old, new) in pairs.items()}
     stopped = {
         name for name, (old, new) in found.items() if stopped_of is not None and old and new and _first_of(old, new)
     }
-    comparable = {name: _discordant(old, new) for name, (old, new) in found.items() if old and new and _same(old, new)}
+    comparable = {
+        name: _discordant(old, new)
+        for name, (old, new) in found.items()
+        if old and new and _same(old, new) and name not in stopped
+    }
     adjusted = dict(zip(comparable, stats.holm([stats.mcnemar(*bc) for bc in comparable.values()]), strict=True))
     findings = []
     for name, (old, new) in found.items():
@@ -110,7 +113,7 @@ def _foreseen(name: str, old: Accuracy, new: Accuracy, limit: MaxDrop, level: fl
     lost, gained = int((found < 0).sum()), int((found > 0).sum())
     allowed = f"{limit.value:g} points" if limit.unit == "points" else counted(limit.value, "image")
     says = {
-        None: f"not yet known whether more than {allowed} are lost of all {total}: go on with --until all",
+        None: f"not known whether more than {allowed} are lost of all {total}: go on with --until all",
         True: f"no more than {allowed} are lost of all {total}",
         False: f"more than {allowed} are lost of all {total}",
     }[answer]
@@ -125,7 +128,7 @@ def _foreseen(name: str, old: Accuracy, new: Accuracy, limit: MaxDrop, level: fl
 
 def _first_of(old: Accuracy, new: Accuracy) -> bool:
     """Whether the images of a stopped run are the first of those of a baseline."""
-    return old.digest == new.digest and old.complete and not new.complete and new.n_seen < old.n_seen
+    return old.digest == new.digest and old.complete and new.n_seen <= old.n_seen
 
 
 def _judged(name: str, old: Accuracy, new: Accuracy, lost: int, gained: int, p: float, limit: MaxDrop) -> Finding:

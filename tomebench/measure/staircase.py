@@ -92,7 +92,7 @@ def _stages(vit: ReducedViT, layer: int, tokens: Tokens, count: int, removal: bo
     if not removal:
         return attention, mlp
     sized = first._replace(size=torch.ones(x.shape[:2], device=x.device)) if vit.sized else first
-    r = max(1, min(count // SHARE_REMOVED, vit.method.cap(count, vit.backbone.prefix)))
+    r = min(max(1, count // SHARE_REMOVED), vit.method.cap(count, vit.backbone.prefix))
     with torch.inference_mode():
         attended, heads = vit.attend(layer, sized)
         before_mlp = attended if vit.method.after_mlp else None

@@ -308,7 +308,7 @@ def _of_a_race(name: str, verdict: bool | str | None, note: str, mark: str, brie
         if answers is None or not answers.stops(row.key) or row.stored != "ok":
             return False
         if answers.race is not None and answers.race.against:
-            return verdict == "against"
+            return verdict == "against" and row.key in answers.predictions
         return answers.verdicts.get(row.key) is verdict
 
     return code(

@@ -101,7 +101,7 @@ def board_of(job: Job, image_set: ImageSet) -> Board:
     racers = {
         cell.key: Racer(gain_of(rows[cell.key]), line_of(cell), -resolved.gmacs)
         for cell, resolved in store.cells()
-        if not cell.is_baseline and cell.key in job.passes.models and _may_win(rows[cell.key], config)
+        if not cell.is_baseline and cell.key in job.passes.models and may_win(rows[cell.key], config)
     }
     level = LEVEL
     if config.until == "decided":  # every row of the table is judged at once
@@ -112,7 +112,7 @@ def board_of(job: Job, image_set: ImageSet) -> Board:
     return Racing(facts, racers, job.baseline, labels, job.batch_size, store.top1())
 
 
-def _may_win(row: Row, config: SweepConfig) -> bool:
+def may_win(row: Row, config: SweepConfig) -> bool:
     """Whether a cell may be what a race looks for, by its speed."""
     if any(code.startswith(SAME_AS_R) for code in row.warnings):  # another row stands for it
         return False
@@ -198,10 +198,16 @@ class Racing:
                 differences_at(base, self._top1.get(key, {}), self._labels, self._facts, self._batch_size),
             )
             for key, racer in self._racers.items()
-            if key in live and not any((each == NO_PREDICTION).any() for each in self._top1.get(key, {}).values())
+            if key in live and not self._fails(key)
         ]
         facts = self._facts
         return Race(runners, facts.total, facts.goal, facts.until, facts.level, self._known)
+
+    def _fails(self, key: str) -> bool:
+        """Whether a cell has given NaN for an image that the race is about."""
+        last = batch_count(self._facts.total, self._batch_size)
+        found = self._top1.get(key, {})
+        return any((top1 == NO_PREDICTION).any() for index, top1 in found.items() if index < last)
 
     def _stage(self, key: str) -> range:
         """Batches that take a cell to its next stage."""

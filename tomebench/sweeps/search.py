@@ -34,6 +34,7 @@ from tomebench.sweeps.cells import mac_terms, resolve_sweep
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Event, Note
 from tomebench.sweeps.neighbours import Space, propose
+from tomebench.sweeps.resume import processes_of
 from tomebench.sweeps.search_races import Outcome, Races, is_list
 from tomebench.sweeps.searching import idle
 from tomebench.sweeps.staircase import Staircase, read_staircase, run_staircase, unlike, write_staircase
@@ -104,9 +105,12 @@ def run_search(
         InputError: as :func:`tomebench.sweeps.run.run_sweep`; or the staircase is another model's or device's.
         Interrupted: ``should_stop()`` became true; the same call goes on.
     """
+    if processes_of(directory, config) > 1:
+        raise ConfigError(f"{directory} is timed in several processes, and a search in one; use another --out")
+    if config.budget == "none" and _is_timed(directory):
+        raise ConfigError(f"{directory} is timed, and --budget none goes by MACs; use another --out, or --budget")
     races = Races(config, directory, should_stop)
-    if not (directory / FILE).exists():
-        yield from races.sweep(["constant"], f"0,{_least(config)}", boards=idle)
+    yield from races.sweep(["constant"], f"0,{_least(config)}", boards=idle)  # refuses a folder, chooses a batch size
     stairs = None
     if config.budget != "none":
         stairs = yield from _staircase(config, directory, should_stop, staircase)
@@ -117,12 +121,12 @@ def run_search(
     for schedule in RIVALS:
         rivals[schedule] = kept = yield from races.run([schedule], config.r)
         yield Note(f"{schedule}: " + ("no r keeps the limit" if kept is None else f"r={kept.cell.r} keeps the limit"))
-    best = yield from races.run(families, config.r)
+    best = yield from races.run(families, config.r, may_end=True)
     if best is None:
         return
     unit = "fewer MACs" if stairs is None else "as fast by the staircase, without what lies outside the blocks"
     yield Note(_said("the best of the families", best, space, unit))
-    known, made = races.of_families(space), set[tuple[int, ...]]()
+    known, made = races.of_families(space, families), set[tuple[int, ...]]()
     layers = space.asked(best.resolved.r_layers)
     step, over = max(1, sum(layers) // len(layers) // 3), False
     while (len(made) < tries or races.going_on) and not over:
@@ -151,6 +155,13 @@ def _least(config: SweepConfig) -> int:
     return min(r for r in config.r_values if r)
 
 
+def _is_timed(directory: Path) -> bool:
+    if not (directory / FILE).exists():
+        return False
+    with Store.read(directory) as store:
+        return bool(store.rounds())
+
+
 def _others(config: SweepConfig) -> Sequence[str]:
     """Families beside the rivals."""
     return config.schedules if "schedule" in config.model_fields_set else INFLECTIONS
@@ -159,7 +170,8 @@ def _others(config: SweepConfig) -> Sequence[str]:
 def _question(config: SweepConfig, families: Sequence[str], staircase: Staircase | None) -> str:
     """Digest of all that decides which steps a search takes, besides the images and the model."""
     goes_by = None if staircase is None else fingerprint(staircase.to_json())
-    return fingerprint([dataclasses.asdict(config.goal), [*families], config.r_values, config.seed, goes_by])
+    own = {name: value for name, value in config.stored().items() if name not in ("schedule", "r", "budget", "until")}
+    return fingerprint([own, dataclasses.asdict(config.goal), [*families], config.r_values, config.seed, goes_by])
 
 
 def _space(config: SweepConfig, staircase: Staircase | None) -> Space:

@@ -56,10 +56,19 @@ class Races:
         asked = self._config.model_copy(update=settings)
         yield from new_of(run_sweep(asked, self._directory, self._should_stop, **how), self._said)
 
-    def run(self, schedules: Sequence[str], r: str, made: Sequence[str] = ()) -> Generator[Event, None, Outcome | None]:
-        """Race cells; the outcome is None where none of them keeps the limit."""
+    def run(
+        self, schedules: Sequence[str], r: str, made: Sequence[str] = (), *, may_end: bool = False
+    ) -> Generator[Event, None, Outcome | None]:
+        """Race cells; the outcome is None where none of them keeps the limit.
+
+        Args:
+            schedules: of the cells, each with every ``r`` where it is no list.
+            r: values of r.
+            made: the schedules among them that the search made.
+            may_end: the search ends with this race if its outcome is None, so that the store is left as after it.
+        """
         ended = self._known[len(self._past)] if self.going_on else None
-        if ended is None or ended.made != tuple(made) or ended.chosen is None:
+        if ended is None or ended.made != tuple(made) or (may_end and ended.chosen is None):
             before = dataclasses.replace(self._search, races=tuple(self._past))
             yield from self.sweep(schedules, r, boards=choosing(self._cost, before, made))
             with Store.read(self._directory) as store:
@@ -77,9 +86,13 @@ class Races:
         cells = self._cells()
         return [cells[key][1].tokens for key in dict.fromkeys(key for race in self._past for key in race.rejected)]
 
-    def of_families(self, space: Space) -> set[tuple[int, ...]]:
+    def of_families(self, space: Space, families: Sequence[str]) -> set[tuple[int, ...]]:
         """What the families remove, which no list need remove again."""
-        return {space.asked(resolved.r_layers) for cell, resolved in self._cells().values() if not is_list(cell)}
+        return {
+            space.asked(resolved.r_layers)
+            for cell, resolved in self._cells().values()
+            if cell.schedule in families and cell.r in self._config.r_values
+        }
 
     def end(self, best: Outcome, rivals: Mapping[str, Outcome | None], over: bool) -> Iterator[Event]:
         """Time what was found beside its rivals, and run them on the images that had no part in the search.

@@ -14,7 +14,7 @@ from tomebench.runs.rows import read_cells
 from tomebench.runs.search_facts import SEARCH, SearchFacts, SearchRace
 from tomebench.runs.store import Store
 from tomebench.schema import Chunk, Resolved
-from tomebench.sweeps.board import Board, Boards, Racer, Racing, Work, line_of, missing, not_chosen_on
+from tomebench.sweeps.board import Board, Boards, Racer, Racing, Work, may_win, missing, not_chosen_on
 from tomebench.sweeps.job import Job
 
 Cost = Callable[[Sequence[int]], float]
@@ -76,7 +76,8 @@ def choosing(cost: Cost, search: SearchFacts, made: Sequence[str] = ()) -> Board
     def board(job: Job, image_set: ImageSet) -> Board:
         store, rows = job.store, read_cells(job.store)[0]
         racers = {
-            cell.key: Racer(_plain(resolved, cost) / cost(resolved.tokens), line_of(cell), -resolved.gmacs)
+            # Each a line of its own: that a larger r loses more is likely, but a rival has a right to its luck.
+            cell.key: Racer(_plain(resolved, cost) / cost(resolved.tokens), cell.key, -resolved.gmacs)
             for cell, resolved in store.cells()
             if not cell.is_baseline
             and cell.key in job.passes.models
@@ -107,6 +108,7 @@ class Estimating:
 
     def __init__(self, job: Job, images: int, finalists: Mapping[str, Found], search: SearchFacts) -> None:
         self._facts = RaceFacts("recommended", job.config.goal, images_of("recommended", images))
+        self._config = job.config
         self._finalists, self._search, self._done = finalists, search, job.store.evaluated()
         self._asked = [(not_chosen_on(self._facts, images, job.batch_size), key) for key in (job.baseline, *finalists)]
         self._over = False
@@ -123,7 +125,10 @@ class Estimating:
         """Record the choice: the fastest of those that surely keep the limit, else of those that seem to."""
         rows = read_cells(store)[0]
         whole = [key for key in self._finalists if rows[key].status in ("ok", "unconverged")]
-        chosen = max(whole, key=lambda key: (self._finalists[key] == "sure", gain_of(rows[key]), key), default=None)
+        fast = [key for key in whole if may_win(rows[key], self._config)]  # surely, and validly timed
+        chosen = max(
+            fast or whole, key=lambda key: (self._finalists[key] == "sure", gain_of(rows[key]), key), default=None
+        )
         found = None if chosen is None else self._finalists[chosen]
         store.put(RACE, dataclasses.replace(self._facts, over=True, chosen=chosen, found=found).to_json())
         store.put(SEARCH, self._search.to_json())

@@ -210,6 +210,7 @@ def _measured(
         unmerged = reduced_vit(backbone, one_cell, cells[0])
         tokens, _ = next(itertools.islice(unmerged.states(images), layer, None))  # as they come into that block
     counts = numbers_of_tokens(tokens.x.shape[1], backbone.prefix, step, removal=removal)
+    counts = [n for n in counts if not removal or vit.method.cap(n, backbone.prefix)]  # some need more than two patches
     yield Phase("timing", float(rounds))
     clock = clock_for(device)
     timed = time_staircase(vit, layer, tokens, counts, rounds, clock, config.seed, stop_if_asked, removal=removal)

@@ -56,15 +56,16 @@ def time_cells(job: Job, session: int) -> Iterator[Event]:
             "the GPU's clock, energy and company are not known: install nvidia-ml-py (pip install 'tomebench[gpu]')"
         )
     stored, steps = job.store.rounds(), None
-    side_by_side = [each for each in stored if {*job.together} <= each.counted.keys()]
+    together = [key for key in job.live() if key in job.together]
+    side_by_side = [each for each in stored if {*together} <= each.counted.keys()]
     if processes > 1:
         rounds, short = [], _timed_by_too_few(job)
     else:
         rounds = list(side_by_side)
-        missing = shortfall(rounds, job.baseline, [*job.together] or job.live(), budget)
+        missing = shortfall(rounds, job.baseline, together or job.live(), budget)
         short = {*missing, *_without_ceiling(job, rounds, budget)}
-        if job.together and short:
-            short = {*job.together}
+        if together and short:
+            short = {*together}
         if widths := [found.half_width for found in missing.values() if found.half_width is not None]:
             yield Note(
                 f"timing goes on: {counted(len(widths), 'row')} known to ±{max(widths):.1%} at worst so far, budget "
@@ -75,7 +76,9 @@ def time_cells(job: Job, session: int) -> Iterator[Event]:
     def live(*always: str) -> list[str]:
         return [key for key in job.live() if key in short or key in always]
 
-    timing_begins(job.store, job.live(), short)
+    # Of those that were to be timed together once, some no longer are.
+    asked = [cell.key for cell, _ in job.store.cells()] if together else job.live()
+    timing_begins(job.store, asked, short)
     while next_round_needed(rounds, job.baseline, live(), budget, clock.now() - start) or any(
         key in live() for key in _without_ceiling(job, rounds, budget)
     ):
