@@ -95,9 +95,7 @@ def searched(directory: Path, goal: Goal) -> Searched:
     others = np.setdiff1d(seen, of_the_choice(group, 0))
     estimated = {key for key, each in candidates.items() if each.estimate is not None}
     if facts.found is None or not {facts.found, *facts.rivals} <= estimated:
-        return Searched(
-            answer, facts
-        )  # not ended, nothing keeps the limit, or a finalist failed
+        return Searched(answer, facts)  # not ended, nothing keeps the limit, or a finalist failed
     found = candidates[facts.found]
     rivals = [
         Rival(
