@@ -63,7 +63,8 @@ def test_the_public_names_are_seen_before_they_are_loaded():
     *names, torch_loaded = done.stdout.split()
     assert torch_loaded == "False"
     assert set(tomebench.__all__) == {
-        *("TomebenchError", "__version__", "advise", "apply", "check", "keep_memory", "load_results", "sweep")
+        *("TomebenchError", "__version__", "advise", "apply", "check", "keep_memory", "load_results", "recommend"),
+        "sweep",
     }
     assert set(tomebench.__all__) <= set(names)
     text = pydoc.plain(pydoc.render_doc(tomebench))

@@ -32,10 +32,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["TomebenchError", "__version__", "advise", "apply", "check", "keep_memory", "load_results", "sweep"]
+__all__ = [
+    "TomebenchError",
+    "__version__",
+    "advise",
+    "apply",
+    "check",
+    "keep_memory",
+    "load_results",
+    "recommend",
+    "sweep",
+]
 
 if TYPE_CHECKING:
-    from tomebench.api import advise, apply, check, keep_memory, load_results, sweep
+    from tomebench.api import advise, apply, check, keep_memory, load_results, recommend, sweep
     from tomebench.errors import TomebenchError
 
 

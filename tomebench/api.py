@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numbers
-import operator
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from tomebench.sweeps.config import SweepConfig
     from tomebench.sweeps.events import Finished
 
-__all__ = ["advise", "apply", "check", "keep_memory", "load_results", "sweep"]
+__all__ = ["advise", "apply", "check", "keep_memory", "load_results", "recommend", "sweep"]
 
 
 def sweep(
@@ -124,6 +123,7 @@ def sweep(
     from tomebench.models.headed import with_class_head
     from tomebench.progress import drawn
     from tomebench.report.several import write_together
+    from tomebench.rspec import text_of
     from tomebench.sweeps.config_files import load_members
     from tomebench.sweeps.events import Estimate, Finished, Note
     from tomebench.sweeps.members import check_members
@@ -133,7 +133,7 @@ def sweep(
 
     own = None if isinstance(preprocessing, str) else preprocessing
     module = None if isinstance(model, str | Sequence) else model
-    asked |= {"model": model if module is None else given_name(module), "r": _r_text(r)}
+    asked |= {"model": model if module is None else given_name(module), "r": text_of(r)}
     asked |= {"preprocessing": None if own is not None else preprocessing}
     paths = ("out", "checkpoint", "class_head", "predictors", "real", "verify", "cache", "against")
     for path in (*paths, "class_names", "data"):
@@ -206,21 +206,34 @@ def _write_reports(finished: Finished, config: SweepConfig) -> None:
     write_reports(finished.directory, finished.rows, context)
 
 
-def _r_text(r: str | int | Sequence[int]) -> str:
-    """Values of r as text for ``--r``; integers of any library are accepted."""
-    from tomebench.errors import SpecError
-
-    if isinstance(r, str):
-        return r
-    try:
-        return ",".join(str(operator.index(value)) for value in (r if isinstance(r, Iterable) else [r]))
-    except TypeError as error:
-        raise SpecError(f"r {r!r}: give whole numbers such as 8 or [0, 8, 16], or text such as '0..24'") from error
-
-
 def _is_whole(value: object) -> bool:
     """Whether a value is an integer of another library, such as numpy."""
     return isinstance(value, numbers.Integral) and not isinstance(value, int)
+
+
+def recommend(runs: str | Path | Sequence[str | Path], *, seed: int = 0, **limits: float) -> dict[str, Any]:
+    """Choose a row of stored runs on one half of their images, and estimate it on the other.
+
+    Args:
+        runs: run folders, or folders of several.
+        seed: of the halves, where the images of the runs are not in a random order.
+        limits: ``max_drop``, ``min_agreement``, ``min_speedup`` or ``max_latency_ms``; by default as the runs asked.
+
+    Returns:
+        What ``tomebench recommend --json`` prints, such as ``sentence``, and ``recommended``, which may be None.
+
+    Raises:
+        TomebenchError: invalid limits, a folder without a run, or runs that cannot be compared.
+    """
+    from tomebench.compare import recommend as choice
+    from tomebench.compare.read import read_runs
+    from tomebench.report.recommended import as_json
+    from tomebench.sweeps.config_files import goal_asked
+
+    goal = goal_asked(limits)
+    measured, remarks = read_runs([Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)])
+    found = as_json(choice.recommend(measured, goal or choice.goal_of(measured), seed))
+    return {**found, "remarks": [*remarks, *found["remarks"]]}
 
 
 def advise(rows: Sequence[Row] | str | Path, max_drop: float | None = None) -> Answer | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from tomebench.errors import SpecError
 
@@ -71,3 +72,17 @@ def _number(digits: str, given: str) -> int:
 def _shorten(text: str) -> str:
     """Cut text to 40 characters, to fit a message of one line."""
     return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def text_of(r: str | int | Iterable[int]) -> str:
+    """Values of r as text that :func:`parse_r` reads; integers of any library are accepted.
+
+    Raises:
+        SpecError: they are no whole numbers.
+    """
+    if isinstance(r, str):
+        return r
+    try:
+        return ",".join(str(operator.index(value)) for value in (r if isinstance(r, Iterable) else [r]))
+    except TypeError as error:
+        raise SpecError(f"r {r!r}: give whole numbers such as 8 or [0, 8, 16], or text such as '0..24'") from error

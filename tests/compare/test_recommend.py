@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 from compare.made_runs import FIELD, write_run
 
+import tomebench
 from tomebench.cli import app
 from tomebench.compare.read import read_runs
 from tomebench.compare.recommend import Recommendation, recommend
-from tomebench.errors import InputError
+from tomebench.errors import ConfigError, InputError
 from tomebench.report.recommended import as_json, sentence
 from tomebench.runs.goal import Goal
 
@@ -130,6 +131,24 @@ def test_pictures_of_two_folders_are_not_paired(tmp_path):
         write_run(tmp_path / name, FIELD, digest=digest)
     with pytest.raises(InputError, match="was evaluated on other images"):
         read_runs([tmp_path / "a", tmp_path / "b"])
+
+
+def test_from_python_it_is_what_the_command_prints(tmp_path, capsys):
+    write_run(tmp_path / "run", FIELD)
+    for flags, limits in (
+        ((), {}),
+        (("--max-drop", "3"), {"max_drop": 3}),
+        (("--min-speedup", "1.1"), {"min_speedup": 1.1}),
+    ):
+        code = app.run(["recommend", str(tmp_path / "run"), "--json", *flags])
+        printed = json.loads(capsys.readouterr().out)
+        found = tomebench.recommend(tmp_path / "run", **limits)
+        assert (found["recommended"] is None) is (code == 4 or "Stay with" in found["sentence"])
+        assert {**printed, "runs": None} == {**json.loads(json.dumps(found)), "runs": None}
+    with pytest.raises(ConfigError, match="max-drop limits a loss by labels"):
+        tomebench.recommend(tmp_path / "run", max_drop=1, min_agreement=99)
+    with pytest.raises(ConfigError, match="'most_drop' is no limit of a recommendation; give max_drop, "):
+        tomebench.recommend(tmp_path / "run", most_drop=1)
 
 
 def test_agreement_takes_the_place_of_labels(tmp_path):

@@ -56,6 +56,7 @@ def recommend(flags: RecommendFlags) -> None:
     from tomebench.compare.read import read_runs
     from tomebench.compare.recommend import goal_of
     from tomebench.compare.recommend import recommend as choose
+    from tomebench.sweeps.config_files import goal_asked
 
     runs, ended = flags.runs or [], list[str]()
     if runs:
@@ -64,7 +65,8 @@ def recommend(flags: RecommendFlags) -> None:
         if asked or flags.config:
             name = asked[0].replace("_", "-") if asked else "config"
             raise ConfigError(f"--{name} is about a sweep, and stored runs are named; drop one of them")
-        goal, seed = _goal_of(flags), flags.given.get("seed") or 0
+        goal = goal_asked({name: flags.given.get(name) for name in _OF_THE_QUESTION if name != "seed"})
+        seed = flags.given.get("seed") or 0
     else:
         measured = _measure(flags)
         if measured is None:  # a process of rank 1 and up
@@ -75,15 +77,6 @@ def recommend(flags: RecommendFlags) -> None:
     _show(open_screen(as_json=flags.json, quiet=flags.quiet, details=flags.details), found, [*ended, *remarks], runs)
     if found.why is not None:
         raise typer.Exit(EXIT_OPEN)
-
-
-def _goal_of(flags: RecommendFlags) -> Goal | None:
-    """The question about stored runs, by the flags; None where they ask nothing."""
-    from tomebench.sweeps.config_files import load_config
-
-    given = {name: flags.given.get(name) for name in _OF_THE_QUESTION}
-    asked = load_config([], {"model": "stored", **given})
-    return asked.goal if asked.model_fields_set & {*_OF_THE_QUESTION[:-1]} else None
 
 
 def _measure(flags: RecommendFlags) -> tuple[list[Path], Goal | None, int, list[str]] | None:

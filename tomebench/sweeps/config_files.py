@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from tomebench.errors import ConfigError
 from tomebench.models.aliases import default_prop_attn
 from tomebench.reduction.methods.flags import OPTIONS
 from tomebench.reduction.schedule import lists_every_r
+from tomebench.runs.goal import Goal
 from tomebench.runs.setting_values import listed, option_text, option_values
 from tomebench.runs.setting_values import path as as_path
 from tomebench.runs.settings import flag, settings
@@ -23,6 +25,9 @@ AXES = tuple(name for name, setting in settings().items() if setting.axis)
 """Settings of which a sweep takes several values, and makes a run of each combination."""
 _IN_NAMES = {"img_size": "{}px", "batch_size": "b{}"}
 """Text of such a setting in the name of a folder, where it is more than the value."""
+
+
+_LIMITS = tuple(field.name for field in dataclasses.fields(Goal))
 
 
 class Member(NamedTuple):
@@ -48,6 +53,21 @@ def load_config(files: Sequence[Path], flags: Mapping[str, object]) -> SweepConf
     if several := [name for name, items in _axes(values).items() if len(items) > 1]:
         raise ConfigError(f"{sources[several[0]]} has several values, of which only sweep and plan make runs; give one")
     return _validated({**values, **{name: items[0] for name, items in _axes(values).items()}}, sources)
+
+
+def goal_asked(limits: Mapping[str, object]) -> Goal | None:
+    """The question about stored runs; None where no limit is given.
+
+    Args:
+        limits: settings of sweep by name; None where one is not given.
+
+    Raises:
+        ConfigError: a value that is none, or two limits that exclude each other.
+    """
+    if unknown := [name for name in limits if name not in _LIMITS]:
+        raise ConfigError(f"{unknown[0]!r} is no limit of a recommendation; give {', '.join(_LIMITS)}")
+    given = {name: value for name, value in limits.items() if value is not None}
+    return load_config([], {"model": "stored", **given}).goal if given else None
 
 
 def load_members(files: Sequence[Path], flags: Mapping[str, object]) -> list[Member]:
