@@ -19,7 +19,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, get_args
 
 from tomebench import errors
 from tomebench.errors import ConfigError, RankError, TomebenchError
@@ -30,14 +30,14 @@ from tomebench.runs.rows import build_rows, limit_of
 from tomebench.runs.store import Store
 from tomebench.runs.targets import timed_rounds
 from tomebench.sweeps.config import SweepConfig
-from tomebench.sweeps.events import Estimate, Event, Facts, Finished, Note, Phase, Planned, Progress
+from tomebench.sweeps.events import Event, Facts, Finished, Note, Phase, Planned, Progress
 from tomebench.sweeps.interpreter import environment, interpreter
 from tomebench.sweeps.job import stops
 from tomebench.words import counted
 
 MODULE = "tomebench.sweeps.fresh"
 """Module of a fresh process: run folder, place, parent's id as arguments; settings on stdin, events on stdout."""
-_KINDS = {kind.__name__: kind for kind in (Estimate, Note, Phase, Planned, Progress)}
+_KINDS = {kind.__name__: kind for kind in (*get_args(Event), *Note.__subclasses__()) if kind is not Finished}
 FINISHED = "finished"
 """Kind of the last message of a fresh process."""
 APART = (
