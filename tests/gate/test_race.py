@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from digits_runs import DIGITS
 
 from tomebench.cli import app
 from tomebench.errors import BaselineError, ConfigError, Interrupted
@@ -37,8 +38,8 @@ def record(right: np.ndarray, *, complete: bool = True, digest: str = "d") -> Ce
 def judged(right: np.ndarray, now: np.ndarray, limit: str = "0.5", *, random: bool = True, **of: Any):
     """The finding about a cell, of which all images or only the first have been evaluated anew."""
     new = record(now, complete=len(now) == len(right), **of)
-    stopped_of = 1 if random else None
-    (found,) = compare_accuracies({"r=8": (record(right), new)}, MaxDrop.parse(limit), stopped_of=stopped_of)
+    raced_cells = 1 if random else None
+    (found,) = compare_accuracies({"r=8": (record(right), new)}, MaxDrop.parse(limit), raced_cells=raced_cells)
     return found
 
 
@@ -112,15 +113,7 @@ def test_only_a_random_order_can_be_stopped_and_only_the_same_images_compare():
 
 
 N = 160
-SETTINGS: dict[str, Any] = {
-    "model": "digits_vit",
-    "data": "digits",
-    "r": "0,12,24",
-    "limit": N,
-    "batch_size": 16,
-    "budget": "none",
-    "device": "cpu",
-}
+SETTINGS: dict[str, Any] = {**DIGITS, "r": "0,12,24", "limit": N}
 
 
 def sweep(out: Path, should_stop: Callable[[], bool] = lambda: False, **more: Any) -> None:

@@ -184,47 +184,12 @@ def test_python_values_for_callers_of_the_library():
 def test_a_run_is_identified_by_everything_that_can_change_a_result():
     config = load_config([], {"model": "m", "r": "2,1", "out": Path("a"), "workers": 3})
     younger = {"attention", "prefix_only", "compile", "cuda_graphs", "mode", "ceiling", "end_to_end", "processes"}
-    younger |= {
-        "cells",
-        "real",
-        "allow_missing",
-        "ablate",
-        "preprocessing",
-        "use_ema",
-        "num_classes",
-        "class_names",
-        "class_head",
-        "labels",
-        "until",
-    }
-    younger |= {
-        "selector",
-        "reference",
-        "labels",
-        "option",
-        "metric",
-        "heads",
-        "distance",
-        "combine",
-        "partition",
-        "matching",
-        "predictors",
-        "rope",
-    }
-    free = {
-        "out",
-        "name",
-        "workers",
-        "offline",
-        "cache",
-        "verify",
-        "share",
-        "against",
-        "max_drop",
-        "min_agreement",
-        "min_speedup",
-        "max_latency_ms",
-    }
+    younger |= {"cells", "real", "allow_missing", "ablate", "preprocessing", "use_ema"}
+    younger |= {"num_classes", "class_names", "class_head", "labels", "until", "selector"}
+    younger |= {"reference", "option", "metric", "heads", "distance", "combine", "partition"}
+    younger |= {"matching", "predictors", "rope"}
+    free = {"out", "name", "workers", "offline", "cache", "verify", "share", "against"}
+    free |= {"max_drop", "min_agreement", "min_speedup", "max_latency_ms"}
     assert set(config.stored()) == set(SweepConfig.model_fields) - free - younger
     changed = {"attention": "matmul", "prefix_only": True, "compile": True, "cuda_graphs": True, "ceiling": True}
     changed |= {"end_to_end": True, "data": "digits", "cells": "1/2", "preprocessing": "tome"}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from digits_runs import DIGITS
 from even_clock import EvenClock
 
 from tomebench.cli import app
@@ -31,16 +32,7 @@ from tomebench.sweeps.events import Finished, Planned, Progress
 from tomebench.sweeps.staircase import Staircase, unlike, write_staircase
 
 N = 96
-SETTINGS: dict[str, Any] = {
-    "model": "digits_vit",
-    "data": "digits",
-    "r": "0,12,24",
-    "limit": N,
-    "batch_size": 16,
-    "budget": "none",
-    "device": "cpu",
-    "max_drop": 4.0,
-}
+SETTINGS: dict[str, Any] = {**DIGITS, "r": "0,12,24", "limit": N, "max_drop": 4.0}
 TRIES = 8
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from digits_runs import DIGITS
 
 from tomebench.compare.lines import comparisons
 from tomebench.compare.questions import answers, parse_match
@@ -32,17 +33,7 @@ from tomebench.sweeps.config_files import load_config
 from tomebench.sweeps.events import Finished
 
 N = 160
-SETTINGS: dict[str, Any] = {
-    "model": "digits_vit",
-    "data": "digits",
-    "r": "0,12,24",
-    "limit": N,
-    "method": "tome,random-merge",
-    "batch_size": 16,
-    "budget": "none",
-    "device": "cpu",
-    "max_drop": 10.0,
-}
+SETTINGS: dict[str, Any] = {**DIGITS, "r": "0,12,24", "limit": N, "method": "tome,random-merge", "max_drop": 10.0}
 
 
 def sweep(out: Path, until: str | None, should_stop: Callable[[], bool] = lambda: False, **more: Any) -> list[Row]:

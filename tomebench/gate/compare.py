@@ -146,7 +146,7 @@ def _tier(
             pairs[name] = (old, new)
     results = {
         "static": lambda: compare_static(pairs),
-        "accuracy": lambda: compare_accuracies(pairs, limits.max_drop, stopped_of=evaluated),
+        "accuracy": lambda: compare_accuracies(pairs, limits.max_drop, raced_cells=evaluated),
         "speed": lambda: compare_speeds(pairs, limits.speed),
     }[tier]()
     for finding in results:

@@ -51,7 +51,7 @@ class MaxDrop:
 
 
 def compare_accuracies(
-    pairs: Mapping[str, tuple[CellRecord, CellRecord]], limit: MaxDrop, *, stopped_of: int | None = None
+    pairs: Mapping[str, tuple[CellRecord, CellRecord]], limit: MaxDrop, *, raced_cells: int | None = None
 ) -> list[Finding]:
     """One finding for each cell.
 
@@ -62,11 +62,11 @@ def compare_accuracies(
     Args:
         pairs: the baseline's and the new record of each cell.
         limit: of the loss.
-        stopped_of: number of cells of the baseline with answers, where cells of the new run may have been stopped.
+        raced_cells: number of cells of the baseline with answers, where cells of the new run may have been stopped.
     """
     found = {name: (old.accuracy, new.accuracy) for name, (old, new) in pairs.items()}
     stopped = {
-        name for name, (old, new) in found.items() if stopped_of is not None and old and new and _first_of(old, new)
+        name for name, (old, new) in found.items() if raced_cells is not None and old and new and _first_of(old, new)
     }
     comparable = {
         name: _discordant(old, new)
@@ -79,7 +79,7 @@ def compare_accuracies(
         if old is None or new is None:
             continue
         if name in stopped:
-            findings.append(_foreseen(name, old, new, limit, level_of(stopped_of or 1)))
+            findings.append(_foreseen(name, old, new, limit, level_of(raced_cells or 1)))
             continue
         if name not in comparable:
             findings.append(Finding("accuracy", name, "incomparable", _difference(old, new)))

@@ -6,11 +6,10 @@ all of them would say. A cell stops where that is known.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tomebench.datasets.images import ImageSet
 from tomebench.errors import BaselineError
@@ -20,12 +19,8 @@ from tomebench.gate.compare_accuracy import MaxDrop, differences, keeps, level_o
 from tomebench.gate.records import Accuracy, CellRecord, Snapshot
 from tomebench.gate.snapshot import apart, asked
 from tomebench.runs.race_facts import RACE, RaceFacts
-from tomebench.runs.racing import stages
-from tomebench.runs.standing import Top1
-from tomebench.runs.store import Store
 from tomebench.runs.top1 import NO_PREDICTION, right_among
-from tomebench.schema import Chunk
-from tomebench.sweeps.board import Board, Boards, Work, board_of, missing
+from tomebench.sweeps.board import Board, Boards, Stages, Work, board_of
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.job import Job
 
@@ -58,77 +53,43 @@ def against(baseline: Snapshot, limit: MaxDrop) -> Boards:
             raise BaselineError("no cell of the sweep is in the baseline; give the settings of its run")
         facts = RaceFacts("decided", job.config.goal, len(image_set), level_of(len(before)), against=True)
         job.store.put(RACE, facts.to_json())
-        return Against(facts, found, limit, job.baseline, image_set.info.labels, job.batch_size, job.store.top1())
+        labels = image_set.info.labels
+        return Against(found, limit, facts, job.baseline, labels, job.batch_size, job.store.top1())
 
     return board
 
 
-class Against:
+class Against(Stages):
     """Stages of a race against a baseline; cells that it does not have are not evaluated.
 
     Args:
-        facts: of the race.
         before: answers of the baseline, by key of the cell.
         limit: of the loss.
-        base: key of r = 0, which is run wherever another cell is, since rows are compared with it.
-        labels: true classes of the images, [n] or [n, k].
-        batch_size: images per batch.
-        top1: predictions that there are already, by key of the cell and index of the batch.
+        further: arguments of :class:`~tomebench.sweeps.board.Stages`.
     """
 
-    def __init__(
-        self,
-        facts: RaceFacts,
-        before: Mapping[str, Accuracy],
-        limit: MaxDrop,
-        base: str,
-        labels: npt.NDArray[np.int64],
-        batch_size: int,
-        top1: Mapping[str, Top1],
-    ) -> None:
-        self._facts, self._before, self._limit, self._base = facts, before, limit, base
-        self._labels, self._batch_size = labels, batch_size
-        self._top1 = {key: dict(found) for key, found in top1.items()}
-        self._stages = (0, *stages(facts.total, batch_size))
-
-    def add(self, chunk: Chunk) -> None:
-        """Take note of an evaluated batch."""
-        for key, found in chunk.predictions.items():
-            self._top1.setdefault(key, {})[chunk.index] = found.top1
-
-    def close(self, store: Store) -> None:
-        """Record that the race is over."""
-        store.put(RACE, dataclasses.replace(self._facts, over=True).to_json())
+    def __init__(self, before: Mapping[str, Accuracy], limit: MaxDrop, *further: Any) -> None:
+        super().__init__(*further)
+        self._before, self._limit = before, limit
+        self._known: dict[tuple[str, int], bool] = {}
 
     def next(self, live: Sequence[str]) -> Work:
         """The next stage of the cells that are open; nothing where all is known."""
-        reached = {key: self._reached(key) for key in self._before if key in live}
-        open_ = {key: at for key, at in reached.items() if at < self._stages[-1] and self._open(key, at)}
-        if not open_:
-            return []
-        least = min(open_.values())
-        batches = range(least, next(stage for stage in self._stages if stage > least))
-        done: dict[int, set[str]] = {}
-        for key, found in self._top1.items():
-            for index in found:
-                done.setdefault(index, set()).add(key)
-        keys = dict.fromkeys([self._base, *(key for key, at in open_.items() if at == least)])
-        return missing(done, [(batches, key) for key in keys])
+        asked = [(self._stage(key), key) for key in self._before if key in live and self._is_open(key)]
+        least = min((batches.start for batches, _ in asked), default=0)
+        return self._missing([each for each in asked if each[0].start == least])
 
-    def _reached(self, key: str) -> int:
-        """Number of batches after which a cell was last judged: the last stage that it has completed."""
-        found = self._top1.get(key, {})
-        count = next(index for index in range(len(found) + 1) if index not in found)
-        return max(stage for stage in self._stages if stage <= count)
+    def _is_open(self, key: str) -> bool:
+        at = key, self._reached(key)
+        if at not in self._known:
+            self._known[at] = not at[1] or self._asks_for_more(*at)
+        return self._known[at]
 
-    def _open(self, key: str, reached: int) -> bool:
-        if not reached:
-            return True
-        top1 = np.concatenate([self._top1[key][index] for index in range(reached)])
-        if (top1 == NO_PREDICTION).any():  # NaN, which no further image mends
+    def _asks_for_more(self, key: str, batches: int) -> bool:
+        top1 = np.concatenate([self._of(key)[index] for index in range(batches)])
+        if len(top1) == self._facts.total or (top1 == NO_PREDICTION).any():  # NaN, which no further image mends
             return False
-        right = right_among(top1, self._labels[: len(top1)])
-        found = differences(self._before[key], right)
+        found = differences(self._before[key], right_among(top1, self._labels[: len(top1)]))
         return keeps(found, self._facts.total, self._limit, self._facts.level) is None
 
 

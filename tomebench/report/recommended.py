@@ -36,8 +36,13 @@ _WHY = {
 }
 
 
-def sentence(found: Recommendation) -> str:
-    """The answer in words: what to take, what it was estimated to lose on which images, and how sure that is."""
+def sentence(found: Recommendation, chosen_by: str = "choice") -> str:
+    """The answer in words: what to take, what it was estimated to lose on which images, and how sure that is.
+
+    Args:
+        found: the answer.
+        chosen_by: what the other images had a part in.
+    """
     if found.why is not None:
         return f"Nothing can be recommended: {_WHY[found.why]}"
     goal = found.goal
@@ -52,7 +57,7 @@ def sentence(found: Recommendation) -> str:
         text += f"the most accurate with {goal}; "
     elif found.found == "seems":
         text += f"no row surely keeps {_limit(goal)} on the images of the choice, and it is the fastest that seems to; "
-    text += f"on {counted(chosen.estimate.n, 'image')} that had no part in the choice it loses "
+    text += f"on {counted(chosen.estimate.n, 'image')} that had no part in the {chosen_by} it loses "
     text += loss(chosen.estimate, goal)
     if found.verdict == "surely":
         return f"{text}, surely within {_amount(goal)}"

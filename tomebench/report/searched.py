@@ -7,11 +7,11 @@ from typing import Any
 
 from tomebench.compare.candidates import Candidate, Estimate
 from tomebench.compare.searched import Rival, Searched
-from tomebench.report import recommended
+from tomebench.reduction.schedule import lists_every_r
 from tomebench.report.escape import clean, markdown
 from tomebench.report.narrow import Step, Table, before, without
 from tomebench.report.recommended import as_json as recommendation
-from tomebench.report.recommended import loss, plain, ratio
+from tomebench.report.recommended import counts, loss, plain, ratio, sentence
 from tomebench.report.series import interval
 from tomebench.words import counted
 
@@ -33,7 +33,7 @@ NARROWER = (
 def named(each: Candidate) -> str:
     """A finalist by its schedule: ``constant r=8`` or ``list:14,12,8``."""
     row = each.measured.row
-    return row.schedule if row.schedule.startswith("list:") else f"{row.schedule} r={row.r}"
+    return row.schedule if lists_every_r(row.schedule) else f"{row.schedule} r={row.r}"
 
 
 def sentences(found: Searched) -> list[str]:
@@ -42,7 +42,7 @@ def sentences(found: Searched) -> list[str]:
     answer = found.answer
     if chosen is not None:
         answer = dataclasses.replace(answer, chosen=dataclasses.replace(chosen, name=named(chosen)))
-    said = [recommended.sentence(answer).replace("no part in the choice", "no part in the search")]
+    said = [sentence(answer, "search")]
     if found.found is not None and found.facts is not None:
         said += [_against(each, found) for each in found.rivals]
         if found.facts.constant is None:
@@ -130,7 +130,7 @@ def as_json(found: Searched) -> dict[str, Any]:
                 "name": each.name,
                 **plain(each.candidate),
                 "found_over_it": None if each.speed is None else list(each.speed),
-                "found_loses_more": recommended.counts(each.loss),
+                "found_loses_more": counts(each.loss),
             }
             for each in found.rivals
         ],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -50,22 +50,22 @@ Boards = Callable[[Job, ImageSet], Board]
 """Makes the board of a sweep from its cells and images."""
 
 
-class AllImages:
-    """Every batch that some cell has not been evaluated on, as one stage.
+class OneStage:
+    """Batches that cells are asked for on, all at once.
 
     Args:
         done: keys of the cells that were evaluated, by index of the batch.
-        batches: how many there are.
+        asked: batches and the key of the cell to run on them.
     """
 
-    def __init__(self, done: Mapping[int, set[str]], batches: int) -> None:
-        self._done, self._batches = done, batches
+    def __init__(self, done: Mapping[int, set[str]], asked: Sequence[tuple[range, str]]) -> None:
+        self._done, self._asked = done, asked
         self._over = False
 
     def next(self, live: Sequence[str]) -> Work:
         """All that is missing, once."""
         over, self._over = self._over, True
-        return [] if over else missing(self._done, [(range(self._batches), key) for key in live])
+        return [] if over else missing(self._done, [each for each in self._asked if each[1] in live])
 
     def add(self, chunk: Chunk) -> None:
         """Nothing to note: there is one stage."""
@@ -96,7 +96,8 @@ def board_of(job: Job, image_set: ImageSet) -> Board:
     if config.until in (None, "all"):
         if config.until is not None:
             store.put(RACE, {"until": "all"})
-        return AllImages(store.evaluated(), batch_count(total, job.batch_size))
+        every = range(batch_count(total, job.batch_size))
+        return OneStage(store.evaluated(), [(every, key) for key in job.passes.models])
     goal, rows = config.goal, read_cells(store)[0]
     racers = {
         cell.key: Racer(gain_of(rows[cell.key]), line_of(cell), -resolved.gmacs)
@@ -137,41 +138,73 @@ class Racer(NamedTuple):
     removed: float  # order of the cells of a line
 
 
-class Racing:
-    """Stages of a race; then, where one row is recommended, that row on the images that had no part in choosing it.
+class Stages:
+    """Stages of a race, after each of which it is judged which cells are run on more images.
 
     Args:
         facts: of the race.
-        racers: cells to choose from, by key.
-        baseline: key of r = 0.
+        baseline: key of r = 0, which is run wherever another cell is.
         labels: true classes of the images, [n] or [n, k].
         batch_size: images per batch.
         top1: predictions that there are already, by key of the cell and index of the batch.
-        estimated: evaluate the row that ``recommended`` chooses on the images that had no part in it.
     """
 
     def __init__(
         self,
         facts: RaceFacts,
-        racers: Mapping[str, Racer],
         baseline: str,
         labels: npt.NDArray[np.int64],
         batch_size: int,
         top1: Mapping[str, Top1],
-        *,
-        estimated: bool = True,
     ) -> None:
-        self._facts, self._racers, self._baseline, self._labels = facts, racers, baseline, labels
-        self._batch_size, self._estimated = batch_size, estimated
+        self._facts, self._baseline, self._labels, self._batch_size = facts, baseline, labels, batch_size
         self._top1 = {key: dict(found) for key, found in top1.items()}
-        self._known: dict[tuple[str, int, bool], bool | None] = {}
-        self._chosen: tuple[Runner, Found] | None = None
-        self._last: Race | None = None
 
     def add(self, chunk: Chunk) -> None:
         """Take note of an evaluated batch."""
         for key, found in chunk.predictions.items():
             self._top1.setdefault(key, {})[chunk.index] = found.top1
+
+    def close(self, store: Store) -> None:
+        """Record that the race is over."""
+        store.put(RACE, dataclasses.replace(self._facts, over=True).to_json())
+
+    def _of(self, key: str) -> Top1:
+        return self._top1.get(key, {})
+
+    def _reached(self, key: str) -> int:
+        return reached(self._of(self._baseline), self._of(key), self._facts, self._batch_size)
+
+    def _stage(self, key: str) -> range:
+        """Batches that take a cell to its next stage."""
+        at = self._reached(key)
+        return range(at, next(stage for stage in stages(self._facts.total, self._batch_size) if stage > at))
+
+    def _missing(self, asked: Sequence[tuple[range, str]]) -> Work:
+        """What is asked for, and r = 0 on the same batches, as far as it was not evaluated."""
+        done: dict[int, set[str]] = {}
+        for key, found in self._top1.items():
+            for index in found:
+                done.setdefault(index, set()).add(key)
+        return missing(done, [*((batches, self._baseline) for batches, _ in asked), *asked])
+
+
+class Racing(Stages):
+    """Stages of a race; then, where one row is recommended, that row on the images that had no part in choosing it.
+
+    Args:
+        facts: of the race.
+        racers: cells to choose from, by key.
+        further: arguments of :class:`Stages` after the facts.
+        estimated: evaluate the row that ``recommended`` chooses on the images that had no part in it.
+    """
+
+    def __init__(self, facts: RaceFacts, racers: Mapping[str, Racer], *further: Any, estimated: bool = True) -> None:
+        super().__init__(facts, *further)
+        self._racers, self._estimated = racers, estimated
+        self._known: dict[tuple[str, int, bool], bool | None] = {}
+        self._chosen: tuple[Runner, Found] | None = None
+        self._last: Race | None = None
 
     def close(self, store: Store) -> None:
         """Record that the race is over, and what it has chosen."""
@@ -190,35 +223,15 @@ class Racing:
         return self._missing(asked)
 
     def _race(self, live: Sequence[str]) -> Race:
-        base = self._top1.get(self._baseline, {})
+        facts, base = self._facts, self._of(self._baseline)
         runners = [
-            Runner(
-                key,
-                *racer,
-                differences_at(base, self._top1.get(key, {}), self._labels, self._facts, self._batch_size),
-            )
+            Runner(key, *racer, differences_at(base, self._of(key), self._labels, facts, self._batch_size))
             for key, racer in self._racers.items()
             if key in live and not self._fails(key)
         ]
-        facts = self._facts
         return Race(runners, facts.total, facts.goal, facts.until, facts.level, self._known)
 
     def _fails(self, key: str) -> bool:
         """Whether a cell has given NaN for an image that the race is about."""
         last = batch_count(self._facts.total, self._batch_size)
-        found = self._top1.get(key, {})
-        return any((top1 == NO_PREDICTION).any() for index, top1 in found.items() if index < last)
-
-    def _stage(self, key: str) -> range:
-        """Batches that take a cell to its next stage."""
-        base = self._top1.get(self._baseline, {})
-        at = reached(base, self._top1.get(key, {}), self._facts, self._batch_size)
-        return range(at, next(stage for stage in stages(self._facts.total, self._batch_size) if stage > at))
-
-    def _missing(self, asked: Sequence[tuple[range, str]]) -> Work:
-        """What is asked for, and r = 0 on the same batches, as far as it was not evaluated."""
-        done: dict[int, set[str]] = {}
-        for key, found in self._top1.items():
-            for index in found:
-                done.setdefault(index, set()).add(key)
-        return missing(done, [*((batches, self._baseline) for batches, _ in asked), *asked])
+        return any((top1 == NO_PREDICTION).any() for index, top1 in self._of(key).items() if index < last)

@@ -18,6 +18,10 @@ LEAST_SAVED = 0.002
 """Share of the cost that a schedule has to save to be worth trying."""
 
 
+Cost = Callable[[Sequence[int]], float]
+"""Tokens after each block -> what a pass costs."""
+
+
 @dataclass(frozen=True)
 class Space:
     """The schedules of one model and method, with their costs."""
@@ -27,8 +31,7 @@ class Space:
     depth: int  # number of blocks
     cap: Callable[[int, int], int]  # (tokens, prefix) -> the most tokens that the method can remove
     prefix_only: bool
-    cost: Callable[[Sequence[int]], float]  # tokens after each block -> ms of a pass, or GMACs
-    unit: str = ""  # of a ratio of costs, in words
+    cost: Cost  # ms of a pass, or GMACs
 
     def asked(self, layers: Sequence[int]) -> tuple[int, ...]:
         """A schedule without what ``prefix_only`` drops in the last block, whatever its r."""

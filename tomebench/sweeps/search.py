@@ -24,6 +24,7 @@ from tomebench.errors import ConfigError, InputError
 from tomebench.models.aliases import default_prop_attn
 from tomebench.models.create import build_model
 from tomebench.reduction.registry import method_class
+from tomebench.reduction.schedule import lists_every_r
 from tomebench.runs.budget import BUDGETS
 from tomebench.runs.database import FILE
 from tomebench.runs.settings import default, settings
@@ -35,7 +36,7 @@ from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Event, Note
 from tomebench.sweeps.neighbours import Space, propose
 from tomebench.sweeps.resume import processes_of
-from tomebench.sweeps.search_races import Outcome, Races, is_list
+from tomebench.sweeps.search_races import Outcome, Races
 from tomebench.sweeps.searching import idle
 from tomebench.sweeps.staircase import Staircase, read_staircase, run_staircase, unlike, write_staircase
 from tomebench.words import counted
@@ -64,7 +65,7 @@ def check_search(config: SweepConfig, tries: int) -> None:
         raise ConfigError("search looks for the fastest within a loss; give --max-drop or --min-agreement, and no more")
     if len(config.cell_choices) > 1 or config.ablate:
         raise ConfigError("search is about one method with one set of options; give one of each")
-    if any(each.startswith("list:") for each in config.schedules):
+    if any(map(lists_every_r, config.schedules)):
         raise ConfigError("search makes the lists of r itself; give families, such as --schedule constant,inflect:-0.5")
     for name, given in (("until", config.until), ("share", config.share), ("cells", config.cells)):
         if given is not None:
@@ -75,8 +76,8 @@ def check_search(config: SweepConfig, tries: int) -> None:
         raise ConfigError("search times passes alone; drop --end-to-end, and sweep what it finds with it")
     if method_class(config.method).trained:
         raise ConfigError(f"the predictors of {config.method} are of one schedule; search with another method")
-    for name, eager in (("compile", not config.compile), ("cuda-graphs", not config.cuda_graphs)):
-        if not eager and config.budget != "none":
+    for name, asked in (("compile", config.compile), ("cuda-graphs", config.cuda_graphs)):
+        if asked and config.budget != "none":
             raise ConfigError(f"search times blocks alone, eagerly, which --{name} has no part in; drop it")
     if not any(config.r_values):
         raise ConfigError("search needs values of r to start from; give --r 0..24")
@@ -110,7 +111,7 @@ def run_search(
     if config.budget == "none" and _is_timed(directory):
         raise ConfigError(f"{directory} is timed, and --budget none goes by MACs; use another --out, or --budget")
     races = Races(config, directory, should_stop)
-    yield from races.sweep(["constant"], f"0,{_least(config)}", boards=idle)  # refuses a folder, chooses a batch size
+    yield from races.sweep(["constant"], f"0,{_least(config)}", idle)  # refuses a folder, chooses a batch size
     stairs = None
     if config.budget != "none":
         stairs = yield from _staircase(config, directory, should_stop, staircase)
@@ -217,7 +218,7 @@ def _staircase(
 
 def _said(when: str, best: Outcome, space: Space, unit: str) -> str:
     ratio = space.cost([space.tokens] * space.depth) / space.cost(best.resolved.tokens)
-    row = best.cell.schedule if is_list(best.cell) else f"{best.cell.schedule} r={best.cell.r}"
+    row = best.cell.schedule if lists_every_r(best.cell.schedule) else f"{best.cell.schedule} r={best.cell.r}"
     return f"{when}: {row}, {ratio:.2f}x {unit}"
 
 
@@ -234,6 +235,6 @@ def saved(config: SweepConfig, schedule: str, r: int) -> str:
     if config.prop_attn != default_prop_attn(config.model):
         kept["prop_attn"] = config.prop_attn
     kept["schedule"] = schedule
-    if not schedule.startswith("list:"):
+    if not lists_every_r(schedule):
         kept["r"] = f"0,{r}"
     return "".join(f"{name.replace('_', '-')}: {json.dumps(value, allow_nan=False)}\n" for name, value in kept.items())

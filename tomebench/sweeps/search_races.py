@@ -6,17 +6,20 @@ import dataclasses
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from tomebench.reduction.schedule import lists_every_r
+from tomebench.rspec import format_r
 from tomebench.runs.racing import Found
 from tomebench.runs.search_facts import SearchFacts, SearchRace
 from tomebench.runs.store import Store
 from tomebench.schema import Cell, Resolved
+from tomebench.sweeps.board import Boards
 from tomebench.sweeps.config import SweepConfig
 from tomebench.sweeps.events import Estimate, Event, Finished, Note, Planned, TooFew
-from tomebench.sweeps.neighbours import Space
+from tomebench.sweeps.neighbours import Cost, Space
 from tomebench.sweeps.run import run_sweep
-from tomebench.sweeps.searching import Cost, choosing, estimating
+from tomebench.sweeps.searching import choosing, estimating
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Races:
         self._cost, self._search = cost, SearchFacts(question, by)
         with Store.read(self._directory) as store:
             found = SearchFacts.of(store)
-        if found is not None and (found.question, found.by) == (question, by):
+        if found is not None and found.question == question:
             self._search, self._known = found, found.races
 
     @property
@@ -50,11 +53,11 @@ class Races:
         """Whether further races of the same question have ended before."""
         return len(self._past) < len(self._known)
 
-    def sweep(self, schedules: Sequence[str], r: str, **how: Any) -> Iterator[Event]:
+    def sweep(self, schedules: Sequence[str], r: str, boards: Boards) -> Iterator[Event]:
         """Run some cells; nothing is timed."""
         settings = {"schedule": ",".join(schedules), "r": r, "until": "recommended", "budget": "none"}
         asked = self._config.model_copy(update=settings)
-        yield from new_of(run_sweep(asked, self._directory, self._should_stop, **how), self._said)
+        yield from new_of(run_sweep(asked, self._directory, self._should_stop, boards=boards), self._said)
 
     def run(
         self, schedules: Sequence[str], r: str, made: Sequence[str] = (), *, may_end: bool = False
@@ -70,7 +73,7 @@ class Races:
         ended = self._known[len(self._past)] if self.going_on else None
         if ended is None or ended.made != tuple(made) or (may_end and ended.chosen is None):
             before = dataclasses.replace(self._search, races=tuple(self._past))
-            yield from self.sweep(schedules, r, boards=choosing(self._cost, before, made))
+            yield from self.sweep(schedules, r, choosing(self._cost, before, made))
             with Store.read(self._directory) as store:
                 found = SearchFacts.of(store)
             assert found is not None
@@ -108,9 +111,10 @@ class Races:
         )
         ended = [each for each in (best, *rivals.values()) if each is not None]
         finalists = {each.cell.key: each.found for each in ended}
+        every_r = {each.cell.r for each in ended if not lists_every_r(each.cell.schedule)}
         settings = {
             "schedule": ",".join(dict.fromkeys(each.cell.schedule for each in ended)),
-            "r": ",".join(map(str, sorted({0, *(each.cell.r for each in ended if not is_list(each.cell))}))),
+            "r": format_r(sorted({0, *every_r})),
             "until": "recommended",
         }
         asked, boards = self._config.model_copy(update=settings), estimating(finalists, search)
@@ -120,11 +124,6 @@ class Races:
     def _cells(self) -> dict[str, tuple[Cell, Resolved]]:
         with Store.read(self._directory) as store:
             return {cell.key: (cell, resolved) for cell, resolved in store.cells()}
-
-
-def is_list(cell: Cell) -> bool:
-    """Whether the r of every layer is listed."""
-    return cell.schedule.startswith("list:")
 
 
 def new_of(events: Iterator[Event], said: set[str]) -> Iterator[Event]:

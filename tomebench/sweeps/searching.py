@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tomebench.datasets.images import ImageSet
 from tomebench.runs.codes import SAME_AS_R
@@ -13,26 +14,10 @@ from tomebench.runs.racing import Found
 from tomebench.runs.rows import read_cells
 from tomebench.runs.search_facts import SEARCH, SearchFacts, SearchRace
 from tomebench.runs.store import Store
-from tomebench.schema import Chunk, Resolved
-from tomebench.sweeps.board import Board, Boards, Racer, Racing, Work, may_win, missing, not_chosen_on
+from tomebench.schema import Resolved
+from tomebench.sweeps.board import Board, Boards, OneStage, Racer, Racing, may_win, not_chosen_on
 from tomebench.sweeps.job import Job
-
-Cost = Callable[[Sequence[int]], float]
-"""Tokens after each block -> what a pass costs."""
-
-
-class Idle:
-    """Nothing is evaluated: the sweep only makes the run folder and chooses the batch size."""
-
-    def next(self, live: Sequence[str]) -> Work:
-        """Nothing."""
-        return []
-
-    def add(self, chunk: Chunk) -> None:
-        """Nothing comes."""
-
-    def close(self, store: Store) -> None:
-        """Nothing to record."""
+from tomebench.sweeps.neighbours import Cost
 
 
 class Choosing(Racing):
@@ -44,8 +29,8 @@ class Choosing(Racing):
         further: arguments of :class:`~tomebench.sweeps.board.Racing`.
     """
 
-    def __init__(self, search: SearchFacts, made: Sequence[str], *further: object) -> None:
-        super().__init__(*further, estimated=False)  # type: ignore[arg-type]
+    def __init__(self, search: SearchFacts, made: Sequence[str], *further: Any) -> None:
+        super().__init__(*further, estimated=False)
         self._search, self._made = search, tuple(made)
 
     def close(self, store: Store) -> None:
@@ -96,7 +81,7 @@ def _plain(resolved: Resolved, cost: Cost) -> float:
     return cost([resolved.tokens_in] * len(resolved.tokens))
 
 
-class Estimating:
+class Estimating(OneStage):
     """The finalists of a search on the images that had no part in it; then the fastest of them is the chosen row.
 
     Args:
@@ -108,18 +93,9 @@ class Estimating:
 
     def __init__(self, job: Job, images: int, finalists: Mapping[str, Found], search: SearchFacts) -> None:
         self._facts = RaceFacts("recommended", job.config.goal, images_of("recommended", images))
-        self._config = job.config
-        self._finalists, self._search, self._done = finalists, search, job.store.evaluated()
-        self._asked = [(not_chosen_on(self._facts, images, job.batch_size), key) for key in (job.baseline, *finalists)]
-        self._over = False
-
-    def next(self, live: Sequence[str]) -> Work:
-        """All that is missing, once."""
-        over, self._over = self._over, True
-        return [] if over else missing(self._done, [each for each in self._asked if each[1] in live])
-
-    def add(self, chunk: Chunk) -> None:
-        """Nothing to note: there is one stage."""
+        self._config, self._finalists, self._search = job.config, finalists, search
+        others = not_chosen_on(self._facts, images, job.batch_size)
+        super().__init__(job.store.evaluated(), [(others, key) for key in (job.baseline, *finalists)])
 
     def close(self, store: Store) -> None:
         """Record the choice: the fastest of those that surely keep the limit, else of those that seem to."""
@@ -135,8 +111,8 @@ class Estimating:
 
 
 def idle(job: Job, image_set: ImageSet) -> Board:
-    """Board of the :class:`Idle` kind."""
-    return Idle()
+    """Evaluate nothing: the sweep only makes the run folder and chooses the batch size."""
+    return OneStage({}, [])
 
 
 def estimating(finalists: Mapping[str, Found], search: SearchFacts) -> Boards:
