@@ -30,8 +30,9 @@ ASKED = Asked(
 )  # fmt: skip
 
 
-def record(right: np.ndarray, *, complete: bool = True, digest: str = "d") -> CellRecord:
-    answers = Accuracy(dataset="x", digest=digest, n_seen=len(right), complete=complete, right=packed_bits(right))
+def record(right: np.ndarray, *, complete: bool = True, digest: str = "d", content: str = "c") -> CellRecord:
+    about = {"dataset": "x", "digest": digest, "content": content, "complete": complete}
+    answers = Accuracy(**about, n_seen=len(right), right=packed_bits(right))
     return CellRecord(asked=ASKED, accuracy=answers)
 
 
@@ -110,6 +111,8 @@ def test_only_a_random_order_can_be_stopped_and_only_the_same_images_compare():
         "this run has not seen all of its images; finish the run",
     )
     assert judged(right, right[:2_000], digest="e").verdict == "incomparable"
+    assert judged(right, right[:2_000], content="of the first images").verdict == "same"
+    assert judged(right, right, content="other").detail == "the files of x hold other images than they did (c -> other)"
 
 
 N = 160

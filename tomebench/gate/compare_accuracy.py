@@ -127,8 +127,8 @@ def _foreseen(name: str, old: Accuracy, new: Accuracy, limit: MaxDrop, level: fl
 
 
 def _first_of(old: Accuracy, new: Accuracy) -> bool:
-    """Whether the images of a stopped run are the first of those of a baseline."""
-    return old.digest == new.digest and old.complete and new.n_seen <= old.n_seen
+    """Whether the images of a run that may have been stopped are the first of those of a baseline."""
+    return old.digest == new.digest and old.complete and (not new.complete or _same_content(old, new))
 
 
 def _judged(name: str, old: Accuracy, new: Accuracy, lost: int, gained: int, p: float, limit: MaxDrop) -> Finding:
@@ -152,8 +152,12 @@ def _judged(name: str, old: Accuracy, new: Accuracy, lost: int, gained: int, p: 
 
 
 def _same(old: Accuracy, new: Accuracy) -> bool:
-    alike = old.content is None or new.content is None or old.content == new.content  # older snapshots lack it
-    return old.digest == new.digest and alike and old.n_seen == new.n_seen and old.complete and new.complete
+    alike = old.digest == new.digest and _same_content(old, new)
+    return alike and old.n_seen == new.n_seen and old.complete and new.complete
+
+
+def _same_content(old: Accuracy, new: Accuracy) -> bool:
+    return old.content is None or new.content is None or old.content == new.content  # older snapshots lack it
 
 
 def _difference(old: Accuracy, new: Accuracy) -> str:

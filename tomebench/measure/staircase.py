@@ -20,8 +20,6 @@ from tomebench.runs.stairs import Stair
 
 LEAST_SECONDS = 0.02
 """Least seconds of a burst of one stage at one number of tokens."""
-
-
 SHARE_REMOVED = 16
 """Of so many tokens one is removed where removing them is timed, whose time hardly depends on how many they are."""
 
